@@ -1,0 +1,1 @@
+//! The 173 M parameter configuration that every benchmark here uses.

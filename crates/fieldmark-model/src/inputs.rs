@@ -1,0 +1,138 @@
+//! What a forward pass takes: a padded batch of token ids with rope positions, and the images in them.
+
+use std::ops::Range;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::{
+    config::Qwen25VlConfig,
+    error::ModelError,
+    grid::GridThw,
+    positions::{RopePosition, rope_positions},
+};
+
+/// On which side short rows are filled up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Padding {
+    /// Before the text: for generation, where all rows must end together.
+    Left,
+    /// After the text: for training.
+    Right,
+}
+
+/// The images of a batch, in the order in which they appear in it.
+#[derive(Debug, Clone)]
+pub struct ImageInputs {
+    /// Normalised patches of all images, `[patches, patch_len]`.
+    pub pixel_values: Tensor<2>,
+    /// Size of each image in patches.
+    pub grids: Vec<GridThw>,
+}
+
+/// A batch of sequences.
+#[derive(Debug, Clone)]
+pub struct ModelInputs {
+    /// Token ids, `[batch, seq]`.
+    pub input_ids: Tensor<2, Int>,
+    /// Rope positions, `[3, batch, seq]`, 0 at padding.
+    pub position_ids: Tensor<3, Int>,
+    /// Where the real tokens of each row are.
+    pub rows: Vec<Range<usize>>,
+    /// Rope position of the token that would follow each row.
+    pub next_position: Vec<RopePosition>,
+    /// Flat index (row · seq + column) of every image token, in the order of `images`.
+    pub image_index: Vec<usize>,
+    /// The images; `None` for text alone.
+    pub images: Option<ImageInputs>,
+}
+
+/// One row before padding: its token ids and the grids of its images.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// Token ids with every image already expanded to its tokens.
+    pub ids: &'a [u32],
+    /// The images in the row, in order.
+    pub grids: &'a [GridThw],
+}
+
+impl ModelInputs {
+    /// Pads `rows` to one length and computes their positions. `pixel_values` are the patches of all images of all
+    /// rows, `[patches, patch_len]` row by row; empty for text alone. Positions are built for each row from its own
+    /// images, so rows may show images of different sizes.
+    ///
+    /// # Errors
+    /// [`ModelError::Placeholders`] names the row (from 0) whose image tokens and images disagree.
+    pub fn new(
+        rows: &[Row<'_>],
+        pixel_values: Vec<f32>,
+        padding: Padding,
+        pad_id: u32,
+        config: &Qwen25VlConfig,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let (batch, seq) = (rows.len(), rows.iter().map(|row| row.ids.len()).max().unwrap_or(0));
+        let merge = config.vision.spatial_merge_size;
+        let mut ids = vec![i64::from(pad_id); batch * seq];
+        let mut positions = vec![0i64; 3 * batch * seq];
+        let mut ranges = Vec::with_capacity(batch);
+        let mut next_position = Vec::with_capacity(batch);
+        let mut image_index = Vec::new();
+        for (b, row) in rows.iter().enumerate() {
+            let found =
+                rope_positions(row.ids, row.grids, &config.vision_tokens, merge).map_err(|error| match error {
+                    ModelError::Placeholders { reason, .. } => {
+                        ModelError::Placeholders { sample: format!("sample {b}"), reason }
+                    }
+                    other => other,
+                })?;
+            let start = match padding {
+                Padding::Left => seq - row.ids.len(),
+                Padding::Right => 0,
+            };
+            for (i, &id) in row.ids.iter().enumerate() {
+                let flat = b * seq + start + i;
+                ids[flat] = i64::from(id);
+                for (axis, line) in found.rows.iter().enumerate() {
+                    positions[axis * batch * seq + flat] = line[i].0 as i64;
+                }
+                if id == config.vision_tokens.image {
+                    image_index.push(flat);
+                }
+            }
+            ranges.push(start..start + row.ids.len());
+            next_position.push(found.next);
+        }
+        let grids: Vec<GridThw> = rows.iter().flat_map(|row| row.grids).copied().collect();
+        let patches: usize = grids.iter().map(GridThw::patches).sum();
+        let width = config.vision.patch_len();
+        if pixel_values.len() != patches * width {
+            return Err(ModelError::Placeholders {
+                sample: "batch".into(),
+                reason: format!("{} pixel values for {patches} patches of {width}", pixel_values.len()),
+            });
+        }
+        let images = (!grids.is_empty()).then(|| ImageInputs {
+            pixel_values: Tensor::from_data(TensorData::new(pixel_values, [patches, width]), device),
+            grids,
+        });
+        Ok(Self {
+            input_ids: Tensor::from_data(TensorData::new(ids, [batch, seq]), device),
+            position_ids: Tensor::from_data(TensorData::new(positions, [3, batch, seq]), device),
+            rows: ranges,
+            next_position,
+            image_index,
+            images,
+        })
+    }
+
+    /// Number of rows and their padded length.
+    pub fn dims(&self) -> [usize; 2] {
+        self.input_ids.dims()
+    }
+
+    /// Whether any row is shorter than the longest.
+    pub fn is_padded(&self) -> bool {
+        let seq = self.dims()[1];
+        self.rows.iter().any(|row| row.len() != seq)
+    }
+}

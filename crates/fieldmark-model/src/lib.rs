@@ -1,0 +1,32 @@
+//! Qwen2.5-VL, native in Burn: vision encoder, projector ("merger"), decoder, M-RoPE, KV cache, weights in and out.
+//!
+//! Reference: `Qwen2_5_VLForConditionalGeneration` of transformers. The crate enables no backend: every constructor
+//! takes a [`burn::tensor::Device`], and tensors stay on the device and in the type of what they are computed from.
+//! Upper-case letters at the end of a tensor's name are its axes: B batch, T sequence, D width, N rows.
+
+#![allow(non_snake_case)]
+
+pub mod attention;
+mod cache;
+pub mod config;
+mod config_json;
+mod error;
+mod grid;
+mod inputs;
+mod mlp;
+mod model;
+mod positions;
+pub mod rotary;
+pub mod text;
+pub mod vision;
+mod weights;
+
+pub use cache::{KvCache, LayerCache};
+pub use config::{Qwen25VlConfig, TextConfig, VisionConfig, VisionTokens};
+pub use error::ModelError;
+pub use grid::GridThw;
+pub use inputs::{ImageInputs, ModelInputs, Padding, Row};
+pub use mlp::GatedMlp;
+pub use model::{Qwen25Vl, Trace};
+pub use positions::{RopePosition, SequencePositions, TokenIndex, rope_positions};
+pub use weights::{LoadOptions, SaveOptions, StoredType, checkpoint_files, new_layout, published_layout};

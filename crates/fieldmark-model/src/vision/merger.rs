@@ -1,0 +1,39 @@
+//! The projector: joins 2×2 patches into one token of the decoder's width.
+//!
+//! Reference: `Qwen2_5_VLPatchMerger`: a norm on each patch, then a two-layer MLP with exact GELU over four joined.
+
+use burn::{
+    module::Module,
+    nn::{Linear, LinearConfig, RmsNorm, RmsNormConfig},
+    tensor::{Device, Tensor, activation::gelu},
+};
+
+use crate::config::VisionConfig;
+
+/// `ln_q`, `mlp.0` and `mlp.2` of the reference.
+#[derive(Module, Debug)]
+pub struct PatchMerger {
+    pub(crate) ln_q: RmsNorm,
+    pub(crate) fc1: Linear,
+    pub(crate) fc2: Linear,
+}
+
+impl PatchMerger {
+    pub(crate) fn new(config: &VisionConfig, device: &Device) -> Self {
+        let joined = config.hidden_size * config.merge_unit();
+        Self {
+            ln_q: RmsNormConfig::new(config.hidden_size).with_epsilon(1e-6).init(device),
+            fc1: LinearConfig::new(joined, joined).init(device),
+            fc2: LinearConfig::new(joined, config.out_hidden_size).init(device),
+        }
+    }
+
+    /// `[patches, width]` to `[tokens, out_width]`.
+    pub(crate) fn forward(&self, x_ND: Tensor<2>) -> Tensor<2> {
+        let [patches, width] = x_ND.dims();
+        let [joined, _] = self.fc1.weight.shape().dims();
+        let tokens = patches * width / joined;
+        let x = self.ln_q.forward(x_ND).reshape([tokens, joined]);
+        self.fc2.forward(gelu(self.fc1.forward(x)))
+    }
+}

@@ -1,0 +1,139 @@
+//! The order in which the encoder keeps its patches, and which slices of it attend to each other.
+//!
+//! Reference: `get_vision_window_index`. Patches move in groups of `merge_size`² (one future token). The reference puts
+//! window after window; here the windows of an image are also sorted by length, so that windows of one length lie side by
+//! side and go to the batch axis without a mask. Runs of images of one size share their calls.
+
+use std::ops::Range;
+
+use crate::{config::VisionConfig, grid::GridThw};
+
+/// Windows of one length within an image: rows `start .. start + count · len` of its patches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WindowGroup {
+    /// First patch, counted within the image.
+    pub start: usize,
+    /// Windows in the group.
+    pub count: usize,
+    /// Patches in each window.
+    pub len: usize,
+}
+
+/// Consecutive images of one size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRun {
+    /// Images in the run.
+    pub images: usize,
+    /// Frames of each: full attention stays within a frame.
+    pub frames: usize,
+    /// Patches of each image.
+    pub patches: usize,
+    /// Windows of one image by length.
+    pub windows: Vec<WindowGroup>,
+}
+
+/// Order and attention structure of all images of a batch.
+#[derive(Debug, Clone)]
+pub struct WindowPlan {
+    /// `order[i]` is the token (group of merged patches, in image order) kept at place i.
+    pub order: Vec<usize>,
+    /// `inverse[order[i]] == i`.
+    pub inverse: Vec<usize>,
+    /// Where the reference, which does not sort by length, keeps the token of place i.
+    pub reference_place: Vec<usize>,
+    /// Runs of images, in order.
+    pub runs: Vec<ImageRun>,
+}
+
+impl WindowPlan {
+    /// Plans the batch.
+    pub fn new(grids: &[GridThw], config: &VisionConfig) -> Self {
+        let mut order = Vec::new();
+        let mut reference_place = Vec::new();
+        let mut runs: Vec<(GridThw, ImageRun)> = Vec::new();
+        for grid in grids {
+            let first = order.len();
+            let mut windows = image_windows(grid, config);
+            let mut place = first;
+            let mut placed: Vec<(Vec<usize>, Range<usize>)> = windows
+                .drain(..)
+                .map(|window| {
+                    let range = place..place + window.len();
+                    place = range.end;
+                    (window, range)
+                })
+                .collect();
+            placed.sort_by_key(|(window, _)| std::cmp::Reverse(window.len()));
+            let mut groups: Vec<WindowGroup> = Vec::new();
+            let unit = config.merge_unit();
+            for (window, range) in placed {
+                match groups.last_mut().filter(|group| group.len == window.len() * unit) {
+                    Some(group) => group.count += 1,
+                    None => groups.push(WindowGroup {
+                        start: (order.len() - first) * unit,
+                        count: 1,
+                        len: window.len() * unit,
+                    }),
+                }
+                order.extend(window.iter().map(|token| first + token));
+                reference_place.extend(range);
+            }
+            match runs.last_mut().filter(|(last, _)| last == grid) {
+                Some((_, run)) => run.images += 1,
+                None => {
+                    let run = ImageRun { images: 1, frames: grid.t, patches: grid.patches(), windows: groups };
+                    runs.push((*grid, run));
+                }
+            }
+        }
+        let mut inverse = vec![0; order.len()];
+        order.iter().enumerate().for_each(|(place, &token)| inverse[token] = place);
+        Self { order, inverse, reference_place, runs: runs.into_iter().map(|(_, run)| run).collect() }
+    }
+}
+
+/// The windows of one image in reading order, each a list of tokens; none is empty. Windows never span frames.
+fn image_windows(grid: &GridThw, config: &VisionConfig) -> Vec<Vec<usize>> {
+    let (height, width) = (grid.h / config.spatial_merge_size, grid.w / config.spatial_merge_size);
+    let side = config.window_tokens();
+    let mut windows = Vec::new();
+    for t in 0..grid.t {
+        for top in (0..height).step_by(side) {
+            for left in (0..width).step_by(side) {
+                let rows = top..(top + side).min(height);
+                let columns = left..(left + side).min(width);
+                windows.push(
+                    rows.flat_map(|y| columns.clone().map(move |x| (t * height + y) * width + x)).collect::<Vec<_>>(),
+                );
+            }
+        }
+    }
+    windows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> VisionConfig {
+        VisionConfig::new(1, 8, 8, 1, 8, 56, vec![])
+    }
+
+    #[test]
+    fn a_side_that_the_window_divides_gets_no_empty_window() {
+        let plan = WindowPlan::new(&[GridThw::image(8, 4)], &config());
+        assert_eq!(plan.runs[0].windows, vec![WindowGroup { start: 0, count: 2, len: 16 }]);
+    }
+
+    #[test]
+    fn edge_windows_follow_the_full_ones_and_the_order_is_a_permutation() {
+        let grids = [GridThw::image(6, 10), GridThw::image(6, 10), GridThw::image(4, 4)];
+        let plan = WindowPlan::new(&grids, &config());
+        assert_eq!(plan.runs.iter().map(|run| run.images).collect::<Vec<_>>(), [2, 1]);
+        let lengths: Vec<_> = plan.runs[0].windows.iter().map(|group| (group.len, group.count)).collect();
+        assert_eq!(lengths, [(16, 2), (8, 3), (4, 1)]);
+        for (place, &token) in plan.order.iter().enumerate() {
+            assert_eq!(plan.inverse[token], place);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Reads `model.safetensors`, or the shards that `model.safetensors.index.json` lists, into a model.
+//!
+//! Burn's own store reads one file; this one also follows a shard index, reads both key layouts and both forms of the
+//! patch convolution, refuses damaged values, and names the tensor at fault.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use burn::{
+    module::{Module, ModuleMapper, Param},
+    tensor::{DType, Device, FloatDType, Tensor, TensorData},
+};
+use half::{bf16, f16};
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde::Deserialize;
+
+use super::names::{ParamPath, published_layout, stored_shape};
+use crate::{config::Qwen25VlConfig, error::ModelError, model::Qwen25Vl};
+
+/// How weights are brought onto a device.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LoadOptions {
+    /// Type of the parameters; the device's own default where it is `None`.
+    pub dtype: Option<FloatDType>,
+}
+
+#[derive(Deserialize)]
+struct ShardIndex {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// The weight files of a checkpoint folder, or the one file that `path` already is.
+///
+/// # Errors
+/// If the folder holds neither `model.safetensors` nor a readable index.
+pub fn checkpoint_files(path: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    if path.is_file() {
+        return Ok(vec![path.into()]);
+    }
+    let index = path.join("model.safetensors.index.json");
+    if !index.is_file() {
+        return Ok(vec![path.join("model.safetensors")]);
+    }
+    let text = std::fs::read_to_string(&index).map_err(ModelError::io(&index))?;
+    let shards: ShardIndex = serde_json::from_str(&text).map_err(|error| ModelError::Json {
+        path: index,
+        what: "shard index",
+        reason: error.to_string(),
+    })?;
+    let mut files: Vec<PathBuf> = shards.weight_map.into_values().map(|file| path.join(file)).collect();
+    files.sort();
+    files.dedup();
+    Ok(files)
+}
+
+impl Qwen25Vl {
+    /// Reads `config.json` and the weights of a checkpoint folder.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged, or the weights do not fit the configuration.
+    pub fn from_pretrained(folder: &Path, options: LoadOptions, device: &Device) -> Result<Self, ModelError> {
+        let config = Qwen25VlConfig::from_json_file(&folder.join("config.json"))?;
+        config.init(device).load_weights(folder, options)
+    }
+
+    /// Replaces every parameter by that of a checkpoint: a folder, or one safetensors file.
+    ///
+    /// # Errors
+    /// If a tensor is missing, unknown, wrongly shaped or not finite; the model is then gone, so that a half-loaded one
+    /// cannot be used.
+    pub fn load_weights(self, path: &Path, options: LoadOptions) -> Result<Self, ModelError> {
+        let mut maps = Vec::new();
+        for file in checkpoint_files(path)? {
+            let opened = File::open(&file).map_err(ModelError::io(&file))?;
+            maps.push((map_file(&opened).map_err(ModelError::io(&file))?, file));
+        }
+        let mut tensors = BTreeMap::new();
+        for (map, file) in &maps {
+            let damaged = |error: safetensors::SafeTensorError| ModelError::Weights {
+                path: file.clone(),
+                reason: error.to_string(),
+            };
+            let parsed = SafeTensors::deserialize(map).map_err(damaged)?;
+            for (name, view) in parsed.tensors() {
+                tensors.insert(published_layout(&name), (name, file.as_path(), view));
+            }
+        }
+        // Older tools stored a buffer that is computed here, and some keep a copy of a tied head.
+        tensors.retain(|name, _| !name.ends_with("rotary_emb.inv_freq"));
+        if self.lm_head.is_none() {
+            tensors.remove("lm_head.weight");
+        }
+        let vision = &self.config().vision;
+        let mut loader = Loader {
+            patch: [vision.in_channels, vision.temporal_patch_size, vision.patch_size, vision.patch_size],
+            tensors,
+            options,
+            path: ParamPath::default(),
+            missing: Vec::new(),
+            error: None,
+        };
+        let model = self.map(&mut loader);
+        if let Some(error) = loader.error {
+            return Err(error);
+        }
+        if let Some(first) = loader.missing.first() {
+            let (first, count) = (first.clone(), loader.missing.len());
+            return Err(ModelError::MissingTensors { path: path.into(), first, count });
+        }
+        if let Some((first, ..)) = loader.tensors.values().next() {
+            let (first, count) = (first.clone(), loader.tensors.len());
+            return Err(ModelError::UnknownTensors { path: path.into(), first, count });
+        }
+        Ok(model)
+    }
+}
+
+#[allow(unsafe_code)]
+fn map_file(file: &File) -> std::io::Result<Mmap> {
+    // SAFETY: the map is read-only and lives for the duration of one load; a checkpoint that another process cuts short
+    // meanwhile is outside what this can guard against.
+    unsafe { Mmap::map(file) }
+}
+
+struct Loader<'a> {
+    tensors: BTreeMap<String, (String, &'a Path, TensorView<'a>)>,
+    patch: [usize; 4],
+    options: LoadOptions,
+    path: ParamPath,
+    missing: Vec<String>,
+    error: Option<ModelError>,
+}
+
+impl Loader<'_> {
+    /// Takes the tensor out of the checkpoint, checked and laid out as Burn wants it.
+    fn take(&mut self, published: &str, shape: &[usize]) -> Result<Option<TensorData>, ModelError> {
+        let Some((name, path, view)) = self.tensors.remove(published) else {
+            return Ok(None);
+        };
+        let linear = self.path.is_linear();
+        let expected = stored_shape(published, linear, shape, self.patch);
+        // A patch projection already stored as a matrix is the same numbers.
+        let flat_patch = expected.len() == 5 && view.shape() == [shape[1], shape[0]];
+        if view.shape() != expected && !flat_patch {
+            let found = view.shape().to_vec();
+            return Err(ModelError::TensorShape { path: path.into(), name, found, expected });
+        }
+        let bytes = view.data();
+        let values: Vec<f32> = match view.dtype() {
+            Dtype::F32 => bytes.as_chunks().0.iter().map(|&b: &[u8; 4]| f32::from_le_bytes(b)).collect(),
+            Dtype::F16 => bytes.as_chunks().0.iter().map(|&b: &[u8; 2]| f16::from_le_bytes(b).to_f32()).collect(),
+            Dtype::BF16 => bytes.as_chunks().0.iter().map(|&b: &[u8; 2]| bf16::from_le_bytes(b).to_f32()).collect(),
+            other => {
+                return Err(ModelError::TensorType { path: path.into(), name, dtype: format!("{other:?}") });
+            }
+        };
+        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+            return Err(ModelError::NotFinite { path: path.into(), name, index });
+        }
+        let values = if linear { transpose(&values, shape[1], shape[0]) } else { values };
+        Ok(Some(TensorData::new(values, shape.to_vec())))
+    }
+}
+
+impl ModuleMapper for Loader<'_> {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.error.is_some() {
+            return param;
+        }
+        let published = self.path.published();
+        let shape: [usize; D] = param.lazy_shape().dims();
+        match self.take(&published, &shape) {
+            Ok(Some(data)) => {
+                let device = param.lazy_device();
+                let dtype: DType = self.options.dtype.unwrap_or(device.settings().float_dtype).into();
+                let tensor = Tensor::from_data(data, (&device, dtype));
+                Param::initialized(param.id, tensor.require_grad())
+            }
+            Ok(None) => {
+                self.missing.push(published);
+                param
+            }
+            Err(error) => {
+                self.error = Some(error);
+                param
+            }
+        }
+    }
+}
+
+/// Row-major `[rows, columns]` to row-major `[columns, rows]`, in blocks that stay in the cache.
+pub(super) fn transpose<T: Copy + Default>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
+    const BLOCK: usize = 32;
+    let mut out = vec![T::default(); values.len()];
+    for top in (0..rows).step_by(BLOCK) {
+        for left in (0..columns).step_by(BLOCK) {
+            for r in top..(top + BLOCK).min(rows) {
+                for c in left..(left + BLOCK).min(columns) {
+                    out[c * rows + r] = values[r * columns + c];
+                }
+            }
+        }
+    }
+    out
+}

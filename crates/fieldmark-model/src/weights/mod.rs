@@ -1,0 +1,9 @@
+//! Weights in and out, in the layouts that transformers reads and writes.
+
+mod load;
+mod names;
+mod save;
+
+pub use load::{LoadOptions, checkpoint_files};
+pub use names::{new_layout, published_layout};
+pub use save::{SaveOptions, StoredType};

@@ -1,0 +1,91 @@
+//! Names and shapes of parameters here and in checkpoints.
+//!
+//! Fields are named as in the reference, so a path differs from the published name (`visual.*`, `model.*`,
+//! `lm_head.weight`) only where Burn's layers or ours differ: `gamma` is `weight`, `fc1` and `fc2` of the projector are
+//! `mlp.0` and `mlp.2`. The newer layout is `model.visual.*`, `model.language_model.*`.
+
+/// Collects the path of the parameter that a visitor or mapper stands at.
+#[derive(Debug, Default)]
+pub(crate) struct ParamPath {
+    names: Vec<String>,
+    containers: Vec<String>,
+}
+
+impl ParamPath {
+    pub(crate) fn enter(&mut self, name: &str, container: &str) {
+        self.names.push(name.into());
+        self.containers.push(container.into());
+    }
+
+    pub(crate) fn exit(&mut self) {
+        self.names.pop();
+        self.containers.pop();
+    }
+
+    /// The name in published checkpoints.
+    pub(crate) fn published(&self) -> String {
+        let mut names = self.names.clone();
+        for name in &mut names {
+            match name.as_str() {
+                "gamma" => *name = "weight".into(),
+                "fc1" => *name = "mlp.0".into(),
+                "fc2" => *name = "mlp.2".into(),
+                _ => {}
+            }
+        }
+        names.join(".")
+    }
+
+    /// Whether the parameter is the matrix of a linear layer: `[in, out]` here, `[out, in]` in checkpoints.
+    pub(crate) fn is_linear(&self) -> bool {
+        self.containers.last().is_some_and(|container| container == "Struct:Linear")
+            && self.names.last().is_some_and(|name| name == "weight")
+    }
+}
+
+/// The newer name of a published one.
+pub fn new_layout(published: &str) -> String {
+    match published.split_once('.') {
+        Some(("visual", _)) => format!("model.{published}"),
+        Some(("model", rest)) => format!("model.language_model.{rest}"),
+        _ => published.into(),
+    }
+}
+
+/// The published name of a name in either layout.
+pub fn published_layout(name: &str) -> String {
+    if let Some(rest) = name.strip_prefix("model.language_model.") {
+        format!("model.{rest}")
+    } else if let Some(rest) = name.strip_prefix("model.visual.") {
+        format!("visual.{rest}")
+    } else {
+        name.into()
+    }
+}
+
+/// Shape in a checkpoint of a parameter of `shape` here.
+pub(crate) fn stored_shape(published: &str, linear: bool, shape: &[usize], patch: [usize; 4]) -> Vec<usize> {
+    match shape {
+        [_, out] if published == "visual.patch_embed.proj.weight" => [&[*out], patch.as_slice()].concat(),
+        [from, to] if linear => vec![*to, *from],
+        _ => shape.to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_layouts_map_to_each_other() {
+        for (old, new) in [
+            ("visual.merger.mlp.0.weight", "model.visual.merger.mlp.0.weight"),
+            ("model.layers.1.mlp.up_proj.weight", "model.language_model.layers.1.mlp.up_proj.weight"),
+            ("lm_head.weight", "lm_head.weight"),
+        ] {
+            assert_eq!(new_layout(old), new);
+            assert_eq!(published_layout(new), old);
+            assert_eq!(published_layout(old), old);
+        }
+    }
+}
