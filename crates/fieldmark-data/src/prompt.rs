@@ -1,0 +1,182 @@
+//! The prompt wordings of the method as named templates: SFT, RL, and closed- and open-world evaluation.
+//! The structure is the released one (which role says what, where the image stands, how options print); the words are ours.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// What stands for an image in the text of a prompt.
+pub const IMAGE_PLACEHOLDER: &str = crate::columns::PLACEHOLDER;
+
+const SFT_SYSTEM: &str = "You answer questions about photographs. First reason about what the photograph shows, then \
+give the answer. Write the reasoning between <think> and </think> and the answer between <answer> and </answer>, like \
+this: <think> reasoning </think><answer> answer </answer>";
+
+const RL_INSTRUCTION: &str = "First think the question through and write your reasoning between <think> and </think>. \
+Then write only the name between <answer> and </answer>.";
+
+/// Which wording a prompt has; a recipe says which is used where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptTemplate {
+    /// Stage 1: a system text that asks for the tags, the bare question in the user turn.
+    Sft,
+    /// Stage 2: no system text; question, blank line, instruction.
+    Rl,
+    /// Evaluation with options: no system text; question and options in one sentence.
+    EvalClosed,
+    /// Evaluation without options: no system text; the question is called fine-grained.
+    EvalOpen,
+}
+
+/// A rendered prompt: what goes into the chat template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prompt {
+    /// The system text, or `None` for the chat template's own ("You are a helpful assistant.").
+    pub system: Option<String>,
+    /// The user turn; it begins with [`IMAGE_PLACEHOLDER`].
+    pub user: String,
+}
+
+impl PromptTemplate {
+    /// All templates.
+    pub const ALL: [Self; 4] = [Self::Sft, Self::Rl, Self::EvalClosed, Self::EvalOpen];
+
+    /// The name as it stands in recipes and predictions.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sft => "sft",
+            Self::Rl => "rl",
+            Self::EvalClosed => "eval_closed",
+            Self::EvalOpen => "eval_open",
+        }
+    }
+
+    /// The system text of this wording, if it has one.
+    pub fn system(self) -> Option<&'static str> {
+        match self {
+            Self::Sft => Some(SFT_SYSTEM),
+            Self::Rl | Self::EvalClosed | Self::EvalOpen => None,
+        }
+    }
+
+    /// The prompt for one image and a question. A placeholder already in `question` stays where it is, else the image
+    /// comes first. Options, where there are any, are printed as a Python list in the order given: inside the sentence
+    /// of [`Self::EvalClosed`], after the question in [`Self::Sft`] and [`Self::Rl`]; [`Self::EvalOpen`] has none.
+    pub fn render(self, question: &str, options: &[String]) -> Prompt {
+        let list = python_list(options);
+        let choice = if options.is_empty() { String::new() } else { format!(" Choose one of {list}.") };
+        let trimmed = question.trim();
+        let text = match self {
+            Self::Sft => format!("{question}{choice}"),
+            Self::Rl => format!("{trimmed}{choice}\n\n{RL_INSTRUCTION}"),
+            Self::EvalClosed if options.is_empty() => Self::EvalOpen.render(question, options).user,
+            Self::EvalClosed => format!(
+                "Answer the question: {trimmed} The answer is one of the options {list}. Reason between <think> and \
+                 </think>, then name the chosen option between <answer> and </answer>, in the form \
+                 <think>...</think> <answer>option</answer>."
+            ),
+            Self::EvalOpen => format!(
+                "Answer the question: {trimmed} It asks for a fine-grained name. Reason between <think> and </think>, \
+                 then give the name between <answer> and </answer>."
+            ),
+        };
+        let user = if text.contains(IMAGE_PLACEHOLDER) { text } else { format!("{IMAGE_PLACEHOLDER}{text}") };
+        Prompt { system: self.system().map(str::to_owned), user }
+    }
+}
+
+impl fmt::Display for PromptTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for PromptTemplate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|template| template.name() == text);
+        found.ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            format!("{text:?} is no prompt template; use one of {names}")
+        })
+    }
+}
+
+/// A list of strings as Python prints it: `['A', "B's"]`.
+fn python_list(items: &[String]) -> String {
+    let items: Vec<String> = items.iter().map(|item| python_string(item)).collect();
+    format!("[{}]", items.join(", "))
+}
+
+/// A string as Python's `repr` prints it, for printable text and ASCII control characters.
+fn python_string(text: &str) -> String {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    let mut out = String::from(quote);
+    for character in text.chars() {
+        match character {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c == quote => out.extend(['\\', c]),
+            c if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out.push(quote);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn lists_print_as_python_prints_them() {
+        // Expected: what Python 3 prints for the same list.
+        let list = names(&["A", "B's", "C\"d", "e'\"f", "g\\h\n\t\u{1}", "é"]);
+        assert_eq!(python_list(&list), r#"['A', "B's", 'C"d', 'e\'"f', 'g\\h\n\t\x01', 'é']"#);
+        assert_eq!(python_list(&[]), "[]");
+    }
+
+    #[test]
+    fn each_wording_has_its_parts_in_place() {
+        let options = names(&["Lime", "Lemon"]);
+        for template in PromptTemplate::ALL {
+            for options in [&options[..], &[]] {
+                let prompt = template.render("Which fruit is this?", options);
+                assert_eq!(prompt.user.matches(IMAGE_PLACEHOLDER).count(), 1);
+                assert!(prompt.user.starts_with("<image>"));
+                assert!(prompt.user.contains("Which fruit is this?"));
+                let listed = prompt.user.contains("['Lime', 'Lemon']");
+                assert_eq!(listed, !options.is_empty() && template != PromptTemplate::EvalOpen);
+                let asking = prompt.system.unwrap_or(prompt.user);
+                for tag in ["<think>", "</think>", "<answer>", "</answer>"] {
+                    assert!(asking.contains(tag), "{template}: {tag}");
+                }
+            }
+        }
+        let rl = PromptTemplate::Rl.render(" What is <image>?\n", &[]);
+        assert_eq!(rl.user, format!("What is <image>?\n\n{RL_INSTRUCTION}"));
+        assert_eq!(rl.system, None);
+        let sft = PromptTemplate::Sft.render("<image>What?", &[]);
+        assert_eq!((sft.user.as_str(), sft.system.as_deref()), ("<image>What?", Some(SFT_SYSTEM)));
+    }
+
+    #[test]
+    fn names_read_back() {
+        for template in PromptTemplate::ALL {
+            assert_eq!(template.name().parse(), Ok(template));
+            let json = serde_json::to_string(&template).unwrap();
+            assert_eq!(json, format!("\"{template}\""));
+        }
+        assert!("SFT".parse::<PromptTemplate>().unwrap_err().contains("eval_closed"));
+    }
+}

@@ -1,0 +1,165 @@
+//! Seen and unseen: which classes a model is trained on, and which it only meets in evaluation (paper 5.1).
+//! Unseen classes are drawn so that their families keep seen members: an unseen pepper is told apart from seen ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use fieldmark_generate::RandomStream;
+use serde::{Deserialize, Serialize};
+
+use crate::error::DataError;
+
+/// Whether a class is trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// Photographs of the class are in the training data.
+    Seen,
+    /// The class is met in evaluation only.
+    Unseen,
+}
+
+impl Split {
+    /// Both splits, in the order of the paper's tables.
+    pub const ALL: [Self; 2] = [Self::Seen, Self::Unseen];
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Seen => "seen",
+            Self::Unseen => "unseen",
+        })
+    }
+}
+
+impl FromStr for Split {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "seen" => Ok(Self::Seen),
+            "unseen" => Ok(Self::Unseen),
+            other => Err(format!("{other:?} is no split; use \"seen\" or \"unseen\"")),
+        }
+    }
+}
+
+/// Every class of a data set in one of the two splits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassSplit {
+    splits: BTreeMap<String, Split>,
+}
+
+impl ClassSplit {
+    /// Draws `unseen` of the classes with the stream ("class split") of `seed`.
+    ///
+    /// `families` maps each class to its super-category. In rounds, each family with two or more seen members gives one
+    /// up, the largest families first; only when every family is down to one seen member are whole families used.
+    ///
+    /// # Errors
+    /// [`DataError::Classes`] where no class would be left seen.
+    pub fn draw(families: &BTreeMap<String, String>, unseen: usize, seed: u64) -> Result<Self, DataError> {
+        if unseen >= families.len() {
+            return Err(DataError::Classes(format!(
+                "{unseen} unseen classes of {} leave none to train on; ask for fewer",
+                families.len()
+            )));
+        }
+        let mut stream = RandomStream::new(seed, &["class split"]);
+        let mut members: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (class, family) in families {
+            members.entry(family).or_default().push(class);
+        }
+        let mut families_seen: Vec<Vec<&str>> = members.into_values().collect();
+        stream.shuffle(&mut families_seen);
+        for classes in &mut families_seen {
+            stream.shuffle(classes);
+        }
+        let mut chosen = BTreeSet::new();
+        let mut kept_members = 1;
+        while chosen.len() < unseen {
+            families_seen.sort_by_key(|classes| std::cmp::Reverse(classes.len()));
+            let before = chosen.len();
+            for classes in &mut families_seen {
+                if chosen.len() < unseen
+                    && classes.len() > kept_members
+                    && let Some(class) = classes.pop()
+                {
+                    chosen.insert(class);
+                }
+            }
+            if chosen.len() == before {
+                kept_members = 0;
+            }
+        }
+        let splits = families.keys().map(|class| {
+            let split = if chosen.contains(class.as_str()) { Split::Unseen } else { Split::Seen };
+            (class.clone(), split)
+        });
+        Ok(Self { splits: splits.collect() })
+    }
+
+    /// The split of a class, or `None` for a class that is not in the data set.
+    pub fn of(&self, class: &str) -> Option<Split> {
+        self.splits.get(class).copied()
+    }
+
+    /// The classes of a split, by name.
+    pub fn classes(&self, split: Split) -> impl Iterator<Item = &str> {
+        self.splits.iter().filter(move |(_, of)| **of == split).map(|(class, _)| class.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn families() -> BTreeMap<String, String> {
+        let sizes = [("Apple", 5), ("Melon", 4), ("Pear", 3), ("Lemon", 1)];
+        let classes =
+            sizes.iter().flat_map(|(family, size)| (0..*size).map(move |i| (format!("{family} {i}"), *family)));
+        classes.map(|(class, family)| (class, family.into())).collect()
+    }
+
+    fn seen_members(split: &ClassSplit) -> BTreeMap<String, usize> {
+        let families = families();
+        let mut counts = BTreeMap::new();
+        for class in split.classes(Split::Seen) {
+            *counts.entry(families[class].clone()).or_insert(0) += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn families_keep_seen_members_as_long_as_they_can() {
+        for seed in 0..50 {
+            for unseen in 0..=9 {
+                let split = ClassSplit::draw(&families(), unseen, seed).unwrap();
+                assert_eq!(split.classes(Split::Unseen).count(), unseen);
+                assert_eq!(split.classes(Split::Seen).count(), 13 - unseen);
+                assert_eq!(seen_members(&split).len(), 4, "{split:?}");
+            }
+            let three = seen_members(&ClassSplit::draw(&families(), 3, seed).unwrap());
+            assert_eq!((three["Apple"], three["Melon"], three["Pear"]), (4, 3, 2));
+            let one = seen_members(&ClassSplit::draw(&families(), 1, seed).unwrap());
+            assert_eq!(one["Apple"], 4, "the largest family gives first");
+            let most = ClassSplit::draw(&families(), 12, seed).unwrap();
+            assert_eq!(most.classes(Split::Seen).count(), 1);
+        }
+        assert!(ClassSplit::draw(&families(), 13, 0).is_err());
+    }
+
+    #[test]
+    fn the_seed_decides_and_every_family_member_can_be_unseen() {
+        let draw = |seed| ClassSplit::draw(&families(), 3, seed).unwrap();
+        assert_eq!(draw(1), draw(1));
+        let mut ever = BTreeSet::new();
+        for seed in 0..100 {
+            ever.extend(draw(seed).classes(Split::Unseen).map(str::to_owned));
+        }
+        assert_eq!(ever.len(), 12, "all but the single Lemon: {ever:?}");
+        assert_eq!(draw(1).of("Kiwi"), None);
+    }
+}

@@ -1,0 +1,148 @@
+//! TAPO training rows: the stage-2 columns `images`, `problem`, `answer`, `image_noisy`, `image_aug` of the released loader,
+//! under the paper's names: anchor, positive (same class) and negative (the most similar other class).
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::columns::{PLACEHOLDER, filled, images, object};
+use crate::error::{DataError, RowProblem};
+use crate::reader::{ReadLimits, read_records};
+
+/// One TAPO sample, checked: one `<image>` in the problem and one image in each role (METHOD's q, a, x, x⁺, x⁻).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapoRow {
+    /// The row in its file, from 1.
+    pub row: usize,
+    /// The question with its one `<image>`, trimmed as the released prompt template does.
+    pub problem: String,
+    /// The truth that the reward looks for.
+    pub answer: String,
+    /// The image asked about (`anchor` or `images`).
+    pub anchor: PathBuf,
+    /// Another image of the same class (`positive` or `image_noisy`).
+    pub positive: PathBuf,
+    /// An image of the most similar other class (`negative` or `image_aug`).
+    pub negative: PathBuf,
+}
+
+impl TapoRow {
+    /// Reads one row under the paper's or the released names, also mixed.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with the row. The released loader replaces a missing `image_aug` by a blackened
+    /// anchor; here a row without a negative is an error, since it then is no triplet.
+    pub fn parse(row: usize, value: &Value) -> Result<Self, RowProblem> {
+        let columns = object(value)?;
+        let problem = filled(columns, "problem")?.trim().to_owned();
+        let answer = filled(columns, "answer")?.to_owned();
+        let (anchor_column, anchors) = role(columns, ["anchor", "images"])?;
+        let placeholders = problem.matches(PLACEHOLDER).count();
+        if anchors.is_empty() && placeholders == 0 {
+            return Err(RowProblem::NoImage(anchor_column.into()));
+        }
+        if anchors.len() != placeholders {
+            return Err(RowProblem::PlaceholderCount {
+                placeholders,
+                images: anchors.len(),
+                column: anchor_column.into(),
+            });
+        }
+        Ok(Self {
+            row,
+            problem,
+            answer,
+            anchor: one(anchor_column, anchors)?,
+            positive: role(columns, ["positive", "image_noisy"]).and_then(|(column, images)| one(column, images))?,
+            negative: role(columns, ["negative", "image_aug"]).and_then(|(column, images)| one(column, images))?,
+        })
+    }
+}
+
+fn role<'a>(columns: &Map<String, Value>, names: [&'a str; 2]) -> Result<(&'a str, Vec<PathBuf>), RowProblem> {
+    let present = names.into_iter().find(|name| columns.contains_key(*name));
+    let column = present.unwrap_or(names[0]);
+    Ok((column, images(columns, column)?))
+}
+
+fn one(column: &str, mut images: Vec<PathBuf>) -> Result<PathBuf, RowProblem> {
+    match images.pop() {
+        Some(image) if images.is_empty() => Ok(image),
+        last => Err(RowProblem::OneImage { column: column.into(), images: images.len() + usize::from(last.is_some()) }),
+    }
+}
+
+/// Reads a whole file of TAPO rows, JSON or JSONL, plain or gzipped.
+///
+/// # Errors
+/// The first bad row, with file and row, or what [`read_records`] says about the file; an empty file is an error.
+pub fn read_tapo_rows(path: &Path) -> Result<Vec<TapoRow>, DataError> {
+    let records = read_records(path, ReadLimits::default())?;
+    let mut rows = Vec::with_capacity(records.rows.len());
+    for record in records.rows {
+        let record = record?;
+        let row =
+            TapoRow::parse(record.row, &record.value).map_err(|problem| DataError::row(path, record.row, problem))?;
+        rows.push(row);
+    }
+    if rows.is_empty() {
+        return Err(DataError::file(path, "no rows; give a file with TAPO rows"));
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn row() -> Value {
+        json!({"problem": " <image>Which?\n", "answer": "Lime", "images": ["a"], "image_noisy": ["p"], "image_aug": ["n"]})
+    }
+
+    fn with(field: &str, value: Value) -> Result<TapoRow, RowProblem> {
+        let mut row = row();
+        row[field] = value;
+        TapoRow::parse(1, &row)
+    }
+
+    #[test]
+    fn released_and_paper_names_mean_the_same() {
+        let released = TapoRow::parse(1, &row()).unwrap();
+        let ours =
+            json!({"problem": "<image>Which?", "answer": "Lime", "anchor": "a", "positive": "p", "negative": "n"});
+        assert_eq!(TapoRow::parse(1, &ours).unwrap(), released);
+        assert_eq!(released.anchor, Path::new("a"));
+        assert_eq!(released.positive, Path::new("p"));
+        assert_eq!(released.negative, Path::new("n"));
+    }
+
+    #[test]
+    fn every_bad_row_says_what_is_wrong() {
+        let mismatch =
+            |placeholders, images| RowProblem::PlaceholderCount { placeholders, images, column: "images".into() };
+        let count = |column: &str, images| RowProblem::OneImage { column: column.into(), images };
+        let cases = [
+            (with("images", json!(["a", "b"])), mismatch(1, 2)),
+            (with("problem", json!("Which?")), mismatch(0, 1)),
+            (with("images", json!([])), mismatch(1, 0)),
+            (with("image_noisy", json!(["p", "q"])), count("image_noisy", 2)),
+            (with("image_aug", Value::Null), count("image_aug", 0)),
+            (with("answer", json!("")), RowProblem::Empty("answer".into())),
+            (
+                with("answer", json!(3)),
+                RowProblem::WrongType { field: "answer".into(), expected: "a string", found: "a number" },
+            ),
+        ];
+        for (found, expected) in cases {
+            assert_eq!(found.unwrap_err(), expected);
+        }
+        let none = json!({"problem": "Which?", "answer": "Lime"});
+        assert_eq!(TapoRow::parse(1, &none).unwrap_err(), RowProblem::NoImage("anchor".into()));
+        let two = json!({"problem": "<image><image>", "answer": "x", "images": ["a", "b"]});
+        assert_eq!(TapoRow::parse(1, &two).unwrap_err(), count("images", 2));
+        let no_negative = json!({"problem": "<image>", "answer": "x", "anchor": "a", "positive": "p"});
+        assert_eq!(TapoRow::parse(1, &no_negative).unwrap_err(), count("negative", 0));
+    }
+}

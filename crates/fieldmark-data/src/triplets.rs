@@ -1,0 +1,154 @@
+//! Triplets for TAPO (paper 4.3): anchor, positive = another photograph of its class, negative = a photograph of the most
+//! similar other class that has one.
+
+use std::collections::BTreeMap;
+
+use fieldmark_generate::RandomStream;
+
+use crate::error::DataError;
+use crate::labels::LabelledPhoto;
+use crate::similar::SimilarClasses;
+
+/// What to do with a class that has a single photograph, which then has no other to be its positive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SinglePhotoPolicy {
+    /// Building fails and names the class.
+    Refuse,
+    /// The anchor is its own positive (told apart only by augmentation).
+    ReuseAnchor,
+}
+
+/// Three photographs; the negative's class is another than that of anchor and positive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Triplet<'a> {
+    /// The photograph asked about.
+    pub anchor: &'a LabelledPhoto,
+    /// Another of the same class.
+    pub positive: &'a LabelledPhoto,
+    /// One of the most similar other class.
+    pub negative: &'a LabelledPhoto,
+}
+
+/// One triplet for each photograph as anchor, in the order given; positive and negative are drawn from `stream`.
+///
+/// Negatives come only from classes that have a photograph in `photos`: give seen training photographs, and nothing of
+/// an unseen class or of the test set gets in.
+///
+/// # Errors
+/// [`DataError::Classes`] where a class has one photograph and `single` refuses that, or where no other class that
+/// `similar` knows has any.
+pub fn build_triplets<'a>(
+    photos: &[&'a LabelledPhoto],
+    similar: &SimilarClasses,
+    single: SinglePhotoPolicy,
+    stream: &mut RandomStream,
+) -> Result<Vec<Triplet<'a>>, DataError> {
+    let mut by_class: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (index, photo) in photos.iter().enumerate() {
+        by_class.entry(&photo.class).or_default().push(index);
+    }
+    let no_negative = |class: &str| {
+        DataError::Classes(format!(
+            "no photograph of a class similar to {class:?}, so no negative; add another class to photographs and similarities"
+        ))
+    };
+    let mut triplets = Vec::with_capacity(photos.len());
+    for (index, &anchor) in photos.iter().enumerate() {
+        let class = anchor.class.as_str();
+        let same = by_class.get(class).map_or(&[][..], Vec::as_slice);
+        let others: Vec<usize> = same.iter().copied().filter(|&other| other != index).collect();
+        let positive = match (stream.choose(&others), single) {
+            (Some(&other), _) => photos[other],
+            (None, SinglePhotoPolicy::ReuseAnchor) => anchor,
+            (None, SinglePhotoPolicy::Refuse) => {
+                return Err(DataError::Classes(format!(
+                    "class {class:?} has one photograph, {}, so no positive; add a second or let the anchor be reused",
+                    anchor.path.display()
+                )));
+            }
+        };
+        let negative = similar
+            .most_similar(class, |other| by_class.contains_key(other))
+            .and_then(|other| stream.choose(by_class.get(other)?))
+            .map(|&other| photos[other])
+            .ok_or_else(|| no_negative(class))?;
+        triplets.push(Triplet { anchor, positive, negative });
+    }
+    Ok(triplets)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::labels::SourceSplit;
+    use crate::similar::ClassFeature;
+
+    fn photo(class: &str, index: usize) -> LabelledPhoto {
+        LabelledPhoto {
+            row: index,
+            path: format!("{class}/{index}.jpg").into(),
+            class: class.into(),
+            super_category: "Fruit".into(),
+            group: String::new(),
+            split: SourceSplit::Train,
+        }
+    }
+
+    /// A is nearest to B, B to A, C to B.
+    fn similar() -> SimilarClasses {
+        let rows: [(&str, [f32; 2]); 3] = [("A", [1.0, 0.0]), ("B", [1.0, 0.2]), ("C", [1.0, 1.0])];
+        let features: Vec<_> =
+            rows.iter().map(|(class, values)| ClassFeature { class, super_category: "Fruit", values }).collect();
+        SimilarClasses::from_features(&features).unwrap()
+    }
+
+    fn stream(seed: u64) -> RandomStream {
+        RandomStream::new(seed, &["triplets"])
+    }
+
+    #[test]
+    fn roles_hold_and_every_partner_is_reached() {
+        let photos: Vec<_> = ["A", "B", "C"].iter().flat_map(|class| (0..3).map(|index| photo(class, index))).collect();
+        let photos: Vec<_> = photos.iter().collect();
+        let (mut positives, mut negatives) = (BTreeSet::new(), BTreeSet::new());
+        for seed in 0..60 {
+            let triplets = build_triplets(&photos, &similar(), SinglePhotoPolicy::Refuse, &mut stream(seed)).unwrap();
+            let again = build_triplets(&photos, &similar(), SinglePhotoPolicy::Refuse, &mut stream(seed)).unwrap();
+            assert_eq!(triplets, again);
+            assert_eq!(triplets.len(), 9);
+            for (triplet, anchor) in triplets.iter().zip(&photos) {
+                assert_eq!(triplet.anchor, *anchor);
+                assert_eq!(triplet.positive.class, anchor.class);
+                assert_ne!(triplet.positive.path, anchor.path);
+                let nearest = if anchor.class == "B" { "A" } else { "B" };
+                assert_eq!(triplet.negative.class, nearest);
+                positives.insert((&anchor.path, &triplet.positive.path));
+                negatives.insert((&anchor.path, &triplet.negative.path));
+            }
+        }
+        assert_eq!((positives.len(), negatives.len()), (9 * 2, 9 * 3));
+    }
+
+    #[test]
+    fn negatives_come_only_from_classes_at_hand() {
+        let photos = [photo("A", 0), photo("A", 1), photo("C", 0), photo("C", 1)];
+        let photos: Vec<_> = photos.iter().collect();
+        let triplets = build_triplets(&photos, &similar(), SinglePhotoPolicy::Refuse, &mut stream(0)).unwrap();
+        assert!(triplets.iter().all(|triplet| triplet.negative.class != triplet.anchor.class));
+    }
+
+    #[test]
+    fn a_single_photograph_or_class_is_named() {
+        let photos = [photo("A", 0), photo("B", 0), photo("B", 1)];
+        let photos: Vec<_> = photos.iter().collect();
+        let refused = build_triplets(&photos, &similar(), SinglePhotoPolicy::Refuse, &mut stream(0));
+        assert!(refused.unwrap_err().to_string().contains("class \"A\" has one photograph, A/0.jpg"));
+        let reused = build_triplets(&photos, &similar(), SinglePhotoPolicy::ReuseAnchor, &mut stream(0)).unwrap();
+        assert_eq!(reused[0].positive, reused[0].anchor);
+        assert_ne!(reused[1].positive, reused[1].anchor);
+        let one_class = build_triplets(&photos[1..], &similar(), SinglePhotoPolicy::Refuse, &mut stream(0));
+        assert!(one_class.unwrap_err().to_string().contains("no negative"));
+    }
+}

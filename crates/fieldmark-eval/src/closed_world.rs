@@ -1,0 +1,156 @@
+//! Closed world: which order the options are shown in, and when an output is right (METHOD A4, B3).
+//! The released rows have the truth first and the released rule is inclusion; ours shuffles and wants exactly one name.
+
+use fieldmark_data::Split;
+use fieldmark_generate::StreamKey;
+use serde::{Deserialize, Serialize};
+
+use crate::extract;
+use crate::text::{normalise, occurrences};
+
+/// The order in which a row's options are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OptionOrder {
+    /// As in the file; in the released files the truth is always first.
+    Released,
+    /// Shuffled, for each row on its own.
+    Shuffled {
+        /// The seed of the evaluation.
+        seed: u64,
+    },
+    /// The shuffled order turned to the left, so that over all turns each option stands in each place once.
+    Rotated {
+        /// The seed of the evaluation.
+        seed: u64,
+        /// By how many places.
+        by: usize,
+    },
+}
+
+impl OptionOrder {
+    /// The options of a row in this order; the row is named by data set, split and its number in the file.
+    pub fn arrange(self, options: &[String], dataset: &str, split: Split, row: usize) -> Vec<String> {
+        let mut shown = options.to_vec();
+        let (seed, by) = match self {
+            Self::Released => return shown,
+            Self::Shuffled { seed } => (seed, 0),
+            Self::Rotated { seed, by } => (seed, by),
+        };
+        let key = StreamKey::new(seed).word("option order").word(dataset);
+        let key = key.word(&split.to_string()).number(row as u64);
+        key.stream().shuffle(&mut shown);
+        if !shown.is_empty() {
+            let turn = by % shown.len();
+            shown.rotate_left(turn);
+        }
+        shown
+    }
+}
+
+/// The orders whose mean is the all-rotations accuracy of rows with `count` options.
+pub fn rotations(seed: u64, count: usize) -> impl Iterator<Item = OptionOrder> {
+    (0..count).map(move |by| OptionOrder::Rotated { seed, by })
+}
+
+/// The released rule: the truth is contained in the answer, both lower-cased with `_` as a blank. Without an answer
+/// block, or with an empty one, it is wrong. An answer that lists all options is right.
+pub fn official(output: &str, ground_truth: &str) -> bool {
+    let plain = |text: &str| text.to_lowercase().replace('_', " ");
+    extract::official(output)
+        .filter(|answer| !answer.is_empty())
+        .is_some_and(|answer| plain(answer).contains(&plain(ground_truth)))
+}
+
+/// The strict rule: the answer names exactly one option, and that is the truth.
+///
+/// An option is named where it stands as a whole phrase of the normalised answer and not merely inside a longer option's
+/// name: "Border Collie" does not name "Collie", "Collie or Border Collie" names both.
+pub fn strict(output: &str, ground_truth: &str, options: &[String]) -> bool {
+    extract::strict(output).is_some_and(|answer| named(answer, options) == [normalise(ground_truth)])
+}
+
+/// The options that an answer names, normalised, in the order of `options`.
+fn named(answer: &str, options: &[String]) -> Vec<String> {
+    let answer = normalise(answer);
+    let options: Vec<String> = options.iter().map(|option| normalise(option)).collect();
+    let found: Vec<_> = options.iter().map(|option| occurrences(&answer, option)).collect();
+    let inside_longer = |range: &std::ops::Range<usize>| {
+        found
+            .iter()
+            .flatten()
+            .any(|other| other.start <= range.start && range.end <= other.end && other.len() > range.len())
+    };
+    options
+        .iter()
+        .zip(&found)
+        .filter(|(_, ranges)| ranges.iter().any(|range| !inside_longer(range)))
+        .map(|(option, _)| option.clone())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn options(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn arrange(order: OptionOrder, row: usize) -> Vec<String> {
+        order.arrange(&options(&["A", "B", "C", "D"]), "bird", Split::Seen, row)
+    }
+
+    #[test]
+    fn orders_are_even_and_the_seeds() {
+        let shuffled = OptionOrder::Shuffled { seed: 42 };
+        let mut places = [0usize; 4];
+        for row in 0..8000 {
+            let shown = arrange(shuffled, row);
+            places[shown.iter().position(|name| name == "A").unwrap()] += 1;
+        }
+        assert!(places.iter().all(|&count| count.abs_diff(2000) < 150), "{places:?}");
+        assert_eq!(arrange(shuffled, 5), arrange(shuffled, 5));
+        let other = OptionOrder::Shuffled { seed: 43 };
+        let moved = (0..100).filter(|&row| arrange(other, row) != arrange(shuffled, row)).count();
+        assert!(moved > 80, "{moved}");
+        assert_eq!(arrange(OptionOrder::Released, 5), ["A", "B", "C", "D"]);
+    }
+
+    #[test]
+    fn rotations_put_each_option_in_each_place_once() {
+        let shown: Vec<_> = rotations(42, 4).map(|order| arrange(order, 7)).collect();
+        assert_eq!(shown[0], arrange(OptionOrder::Shuffled { seed: 42 }, 7));
+        for place in 0..4 {
+            let names: BTreeSet<_> = shown.iter().map(|order| &order[place]).collect();
+            assert_eq!(names.len(), 4);
+        }
+        assert!(OptionOrder::Rotated { seed: 1, by: 3 }.arrange(&[], "x", Split::Seen, 1).is_empty());
+    }
+
+    #[test]
+    fn the_two_rules_differ_where_they_should() {
+        let dogs = options(&["Collie", "Border Collie", "Komondor", "F-16A/B"]);
+        // answer, truth, official, strict
+        for (answer, truth, by_official, by_strict) in [
+            ("Collie", "Collie", true, true),
+            ("Border Collie", "Collie", true, false),
+            ("Border Collie", "Border Collie", true, true),
+            ("border_collie.", "Border Collie", true, true),
+            ("Collie or Border Collie", "Collie", true, false),
+            ("Collie, Border Collie, Komondor", "Komondor", true, false),
+            ("It is a Collie", "Collie", true, true),
+            ("Collies", "Collie", true, false),
+            ("F-16A / B", "F-16A/B", false, true),
+            ("Komondor", "Collie", false, false),
+            ("", "Collie", false, false),
+        ] {
+            let output = format!("<think>Collie</think><answer>{answer}</answer>");
+            assert_eq!(official(&output, truth), by_official, "{answer}");
+            assert_eq!(strict(&output, truth, &dogs), by_strict, "{answer}");
+        }
+        assert!(!official("Collie", "Collie") && !strict("Collie", "Collie", &dogs));
+    }
+}

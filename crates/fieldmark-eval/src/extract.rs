@@ -1,0 +1,53 @@
+//! The answer inside a model's output: as the released evaluation finds it, and strictly.
+//! Official: `re.search(r"<answer>(.*)</answer>", output, re.DOTALL)`, stripped (METHOD B3).
+
+use crate::text::strip;
+
+const OPEN: &str = "<answer>";
+const CLOSE: &str = "</answer>";
+
+/// From the first opening tag to the last closing one, stripped; `None` without such a pair. Several blocks come back as
+/// one text with the tags between them, as in the released code.
+pub fn official(output: &str) -> Option<&str> {
+    let start = output.find(OPEN)? + OPEN.len();
+    let length = output[start..].rfind(CLOSE)?;
+    Some(strip(&output[start..start + length]))
+}
+
+/// The last complete block, stripped; `None` where there is none or it is blank. What stands in earlier blocks, or in
+/// a think block, is no answer.
+pub fn strict(output: &str) -> Option<&str> {
+    let end = output.rfind(CLOSE)?;
+    let start = output[..end].rfind(OPEN)? + OPEN.len();
+    let block = &output[start..end];
+    let in_thought = output[end..].contains("</think>");
+    Some(strip(block)).filter(|answer| !answer.is_empty() && !block.contains(CLOSE) && !in_thought)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shape_of_output() {
+        // output, official (what Python's re gives), strict
+        for (output, expected_official, expected_strict) in [
+            ("<answer> Lime\n</answer>", Some("Lime"), Some("Lime")),
+            ("<answer>a</answer> or <answer>b</answer>", Some("a</answer> or <answer>b"), Some("b")),
+            ("<think>not <answer>a</answer></think><answer>b</answer>", Some("a</answer></think><answer>b"), Some("b")),
+            ("<think><answer>a</answer></think>", Some("a"), None),
+            ("<answer>a", None, None),
+            ("a</answer>", None, None),
+            ("</answer><answer>", None, None),
+            ("</answer><answer>a</answer>", Some("a"), Some("a")),
+            ("<answer>a</answer></answer>", Some("a</answer>"), None),
+            ("<answer><answer>a</answer>", Some("<answer>a"), Some("a")),
+            ("<answer> </answer>", Some(""), None),
+            ("<Answer>a</Answer>", None, None),
+            ("", None, None),
+        ] {
+            assert_eq!(official(output), expected_official, "{output}");
+            assert_eq!(strict(output), expected_strict, "{output}");
+        }
+    }
+}

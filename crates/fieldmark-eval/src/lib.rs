@@ -1,0 +1,25 @@
+//! Closed-world and open-world evaluation: predictions first, scores and reports from them.
+//!
+//! Questions are made from evaluation rows, a model's raw outputs are written as predictions, and every figure is computed
+//! from that file alone, so that a score can be recomputed under another rule without running the model again.
+
+pub mod closed_world;
+pub mod compare;
+pub mod error;
+pub mod extract;
+pub mod interval;
+pub mod open_world;
+pub mod predictions;
+pub mod question;
+pub mod report;
+pub mod score;
+mod text;
+
+pub use closed_world::{OptionOrder, rotations};
+pub use compare::PairedComparison;
+pub use error::EvalError;
+pub use interval::Accuracy;
+pub use predictions::{Prediction, PredictionWriter, RunSettings, read_predictions};
+pub use question::{Question, World, closed_questions, open_questions};
+pub use report::{Report, TextTable};
+pub use score::{Matching, Scores};

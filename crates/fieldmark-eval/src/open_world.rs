@@ -1,0 +1,64 @@
+//! Open world: text inclusion (METHOD A4, B3). Relative similarity (equation 5) needs a text encoder and is not here.
+//! Cars leave out the last two words of their name, body type and year, as in the released code.
+
+use crate::extract;
+use crate::text::{normalise, occurrences, words};
+
+const CAR: &str = "car";
+
+/// The released rule: the lower-cased truth is contained in the lower-cased answer, or in the whole output, thinking
+/// included, where there is no answer or an empty one. `_` in the truth is a blank (not for cars, nor in the text).
+/// A car name of two words or fewer is contained in everything.
+pub fn official(output: &str, ground_truth: &str, super_category: &str) -> bool {
+    let text = extract::official(output).filter(|answer| !answer.is_empty()).unwrap_or(output);
+    let truth = ground_truth.to_lowercase();
+    let wanted = if super_category == CAR {
+        let name: Vec<&str> = words(&truth).collect();
+        name[..name.len().saturating_sub(2)].join(" ")
+    } else {
+        truth.replace('_', " ")
+    };
+    text.to_lowercase().contains(&wanted)
+}
+
+/// The strict rule: there is an answer, and in it the truth stands as a whole phrase, both in normal form. Cars leave
+/// out body type and year where something remains.
+pub fn strict(output: &str, ground_truth: &str, super_category: &str) -> bool {
+    let truth = normalise(ground_truth);
+    let mut name: Vec<&str> = words(&truth).collect();
+    if super_category == CAR && name.len() > 2 {
+        name.truncate(name.len() - 2);
+    }
+    let wanted = name.join(" ");
+    extract::strict(output).is_some_and(|answer| !occurrences(&normalise(answer), &wanted).is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_two_rules_case_by_case() {
+        // output, truth, super-category, official, strict
+        for (output, truth, category, by_official, by_strict) in [
+            ("<answer>A royal gala apple.</answer>", "Royal Gala", "apple", true, true),
+            ("<answer>gala</answer>", "Royal Gala", "apple", false, false),
+            ("I think Royal Gala", "Royal Gala", "apple", true, false),
+            ("<think>Royal Gala?</think><answer>Pink Lady</answer>", "Royal Gala", "apple", false, false),
+            ("<think>Royal Gala?</think><answer> </answer>", "Royal Gala", "apple", true, false),
+            ("<answer>royal_gala</answer>", "Royal_Gala", "apple", false, true),
+            ("<answer>royal gala</answer>", "Royal_Gala", "apple", true, true),
+            ("<answer>primrose</answer>", "rose", "flower", true, false),
+            ("<answer>an Audi S4</answer>", "Audi S4 Sedan 2012", "car", true, true),
+            ("<answer>an Audi S4</answer>", "Audi S4 Sedan 2012", "object", false, false),
+            ("<answer>an Audi S4</answer>", "Audi S4", "car", true, true),
+            ("<answer>a tractor</answer>", "Audi S4", "car", true, false),
+            ("<answer>audi_s4</answer>", "Audi_S4 Sedan 2012", "car", true, true),
+            ("<answer>42/72</answer>", "42 / 72", "aircraft", false, true),
+            ("", "Royal Gala", "apple", false, false),
+        ] {
+            assert_eq!(official(output, truth, category), by_official, "{output} {truth}");
+            assert_eq!(strict(output, truth, category), by_strict, "{output} {truth}");
+        }
+    }
+}

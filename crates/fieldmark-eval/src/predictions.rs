@@ -1,0 +1,247 @@
+//! Predictions: one JSON object a line with the question, the settings it was asked under and the raw output.
+//! The file appears whole or not at all: it is written under a temporary name and renamed at the end.
+
+use std::fs;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use fieldmark_data::{ReadLimits, read_records};
+use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
+
+use crate::error::EvalError;
+use crate::question::{Question, World};
+
+/// How a model was asked; the same in every row of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunSettings {
+    /// What the model is called in reports (its folder, or "base").
+    pub model: String,
+    /// The smallest number of pixels of an image after resizing.
+    pub min_pixels: usize,
+    /// The largest number of pixels of an image after resizing.
+    pub max_pixels: usize,
+    /// The number format of the weights in computation ("f32").
+    pub dtype: String,
+    /// The device ("flex").
+    pub device: String,
+    /// The repetition penalty; 1 is none.
+    pub repetition_penalty: f64,
+    /// The most tokens an output may have.
+    pub max_new_tokens: usize,
+}
+
+/// One answered question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Prediction {
+    /// The question.
+    #[serde(flatten)]
+    pub question: Question,
+    /// The settings.
+    #[serde(flatten)]
+    pub settings: RunSettings,
+    /// The output, unchanged, without special tokens.
+    pub output: String,
+    /// How many tokens it has, the end token included.
+    pub output_tokens: usize,
+    /// Whether it ended with an end token and not at `max_new_tokens`.
+    pub finished: bool,
+}
+
+impl Prediction {
+    /// What contradicts itself in a row that was read.
+    fn problem(&self) -> Option<String> {
+        let question = &self.question;
+        match (question.world, question.option_order) {
+            (World::Closed, _) if !question.options.contains(&question.ground_truth) => Some(format!(
+                "the ground truth {:?} is not among the options of a closed-world question",
+                question.ground_truth
+            )),
+            (World::Closed, None) => Some("a closed-world question without option_order".into()),
+            (World::Open, _) if !question.options.is_empty() => Some("an open-world question with options".into()),
+            _ if question.ground_truth.trim().is_empty() => Some("ground_truth is empty".into()),
+            _ => None,
+        }
+    }
+}
+
+/// Writes predictions in the order they are given; nothing is at `path` until [`PredictionWriter::finish`].
+#[derive(Debug)]
+pub struct PredictionWriter {
+    path: PathBuf,
+    file: BufWriter<NamedTempFile>,
+}
+
+impl PredictionWriter {
+    /// Opens a temporary file beside `path`, whose folder is created where it is missing.
+    ///
+    /// # Errors
+    /// [`EvalError::Write`].
+    pub fn create(path: &Path) -> Result<Self, EvalError> {
+        let write_error = |source| EvalError::Write { file: path.to_path_buf(), source };
+        let folder = match path.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        fs::create_dir_all(folder).map_err(write_error)?;
+        let file =
+            tempfile::Builder::new().prefix(".predictions-").suffix(".tmp").tempfile_in(folder).map_err(write_error)?;
+        Ok(Self { path: path.to_path_buf(), file: BufWriter::new(file) })
+    }
+
+    /// Appends one row.
+    ///
+    /// # Errors
+    /// [`EvalError::Write`].
+    pub fn append(&mut self, prediction: &Prediction) -> Result<(), EvalError> {
+        serde_json::to_writer(&mut self.file, prediction)
+            .map_err(std::io::Error::from)
+            .and_then(|()| self.file.write_all(b"\n"))
+            .map_err(|source| self.error(source))
+    }
+
+    /// Gives the file its name, in place of an older one.
+    ///
+    /// # Errors
+    /// [`EvalError::Write`].
+    pub fn finish(self) -> Result<(), EvalError> {
+        let Self { path, file } = self;
+        let write_error = |source| EvalError::Write { file: path.clone(), source };
+        let file = file.into_inner().map_err(|error| write_error(error.into_error()))?;
+        file.as_file().sync_all().map_err(write_error)?;
+        file.persist(&path).map_err(|error| write_error(error.error))?;
+        Ok(())
+    }
+
+    fn error(&self, source: std::io::Error) -> EvalError {
+        EvalError::Write { file: self.path.clone(), source }
+    }
+}
+
+/// Reads a predictions file, plain or gzipped.
+///
+/// # Errors
+/// [`EvalError::Data`] for a file that cannot be read, [`EvalError::Prediction`] for the first wrong row.
+pub fn read_predictions(path: &Path) -> Result<Vec<Prediction>, EvalError> {
+    let records = read_records(path, ReadLimits::default())?;
+    let rows = records.rows.into_iter().map(|record| {
+        let record = record?;
+        let wrong = |problem| EvalError::Prediction { file: path.to_path_buf(), row: record.row, problem };
+        let prediction: Prediction = serde_json::from_value(record.value).map_err(|error| wrong(error.to_string()))?;
+        match prediction.problem() {
+            None => Ok(prediction),
+            Some(problem) => Err(wrong(problem)),
+        }
+    });
+    rows.collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use fieldmark_data::{PromptTemplate, Split};
+
+    use super::*;
+    use crate::closed_world::OptionOrder;
+
+    /// A prediction with four options "A" to "D", the truth first, or an open-world one.
+    pub(crate) fn prediction(
+        dataset: &str,
+        split: Split,
+        world: World,
+        row: usize,
+        truth: &str,
+        output: &str,
+    ) -> Prediction {
+        let closed = world == World::Closed;
+        Prediction {
+            question: Question {
+                dataset: dataset.into(),
+                split,
+                world,
+                row,
+                image_path: format!("{row}.jpg"),
+                question: "Which?".into(),
+                options: if closed { ["A", "B", "C", "D"].map(str::to_owned).into() } else { vec![] },
+                option_order: closed.then_some(OptionOrder::Shuffled { seed: 42 }),
+                ground_truth: truth.into(),
+                super_category: dataset.into(),
+                prompt_template: PromptTemplate::EvalClosed,
+                system: None,
+                prompt: "<image>Which?".into(),
+            },
+            settings: RunSettings {
+                model: "tiny".into(),
+                min_pixels: 3136,
+                max_pixels: 12_845_056,
+                dtype: "f32".into(),
+                device: "flex".into(),
+                repetition_penalty: 1.05,
+                max_new_tokens: 2048,
+            },
+            output: output.into(),
+            output_tokens: 7,
+            finished: true,
+        }
+    }
+
+    #[test]
+    fn rows_come_back_as_written_and_only_when_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/folder/predictions.jsonl");
+        let rows = [
+            prediction("bird", Split::Seen, World::Closed, 1, "A", "<answer>\"é\n\u{1}</answer>"),
+            prediction("bird", Split::Unseen, World::Open, 2, "A", ""),
+        ];
+        let mut writer = PredictionWriter::create(&path).unwrap();
+        for row in &rows {
+            writer.append(row).unwrap();
+        }
+        assert!(!path.exists());
+        writer.finish().unwrap();
+        assert_eq!(read_predictions(&path).unwrap(), rows);
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 2);
+        assert!(text.contains("\"option_order\":{\"shuffled\":{\"seed\":42}}"), "{text}");
+
+        let mut second = PredictionWriter::create(&path).unwrap();
+        second.append(&rows[0]).unwrap();
+        drop(second);
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn wrong_rows_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.jsonl");
+        let good = prediction("bird", Split::Seen, World::Closed, 1, "A", "");
+        let good = serde_json::to_value(&good).unwrap();
+        for (field, value, expected) in [
+            ("split", serde_json::json!("both"), "unknown variant `both`"),
+            ("output", serde_json::Value::Null, "invalid type: null"),
+            ("ground_truth", serde_json::json!("E"), "not among the options"),
+            ("option_order", serde_json::Value::Null, "without option_order"),
+            ("world", serde_json::json!("open"), "with options"),
+        ] {
+            let mut bad = good.clone();
+            bad[field] = value;
+            fs::write(&path, format!("{good}\n{bad}\n")).unwrap();
+            let error = read_predictions(&path).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{}:2: ", path.display())), "{error}");
+            assert!(error.contains(expected), "{error}");
+        }
+        let mut short = good.clone();
+        short.as_object_mut().unwrap().remove("output");
+        fs::write(&path, short.to_string()).unwrap();
+        assert!(read_predictions(&path).unwrap_err().to_string().contains("missing field `output`"));
+    }
+
+    #[test]
+    fn an_impossible_place_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "x").unwrap();
+        let error = PredictionWriter::create(&file.join("p.jsonl")).unwrap_err();
+        assert!(error.to_string().contains("cannot be written"), "{error}");
+    }
+}

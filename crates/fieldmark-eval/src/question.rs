@@ -1,0 +1,150 @@
+//! Questions: evaluation rows in one of the two worlds, options arranged and prompt rendered, ready for a model.
+
+use std::fmt;
+
+use fieldmark_data::{EvalRow, EvalSet, Prompt, PromptTemplate, Split};
+use serde::{Deserialize, Serialize};
+
+use crate::closed_world::OptionOrder;
+use crate::error::EvalError;
+
+/// Whether the options are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum World {
+    /// The model chooses among options.
+    Closed,
+    /// The model names the class without options.
+    Open,
+}
+
+impl World {
+    /// Both worlds, in the order of the paper's tables.
+    pub const ALL: [Self; 2] = [Self::Closed, Self::Open];
+}
+
+impl fmt::Display for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+        })
+    }
+}
+
+/// One question as a model gets it, with all that its score needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// The data set.
+    pub dataset: String,
+    /// Seen or unseen class.
+    pub split: Split,
+    /// With or without options.
+    pub world: World,
+    /// The row in the data set's file, from 1.
+    pub row: usize,
+    /// The image path as the row names it.
+    pub image_path: String,
+    /// The bare question.
+    pub question: String,
+    /// The options in the order shown; empty in the open world.
+    pub options: Vec<String>,
+    /// How they were arranged; `None` in the open world.
+    pub option_order: Option<OptionOrder>,
+    /// The true class.
+    pub ground_truth: String,
+    /// Its super-category.
+    pub super_category: String,
+    /// The wording of the prompt.
+    pub prompt_template: PromptTemplate,
+    /// The rendered system text, if the wording has one.
+    pub system: Option<String>,
+    /// The rendered user turn, with `<image>`.
+    pub prompt: String,
+}
+
+impl Question {
+    fn new(set: &EvalSet, row: &EvalRow, template: PromptTemplate, order: Option<OptionOrder>) -> Self {
+        let (dataset, split) = (&set.name.dataset, set.name.split);
+        let options = order.map_or(Vec::new(), |order| order.arrange(&row.options, dataset, split, row.row));
+        let Prompt { system, user } = template.render(&row.question, &options);
+        Self {
+            dataset: dataset.clone(),
+            split,
+            world: order.map_or(World::Open, |_| World::Closed),
+            row: row.row,
+            image_path: row.image_path.to_string_lossy().into_owned(),
+            question: row.question.clone(),
+            options,
+            option_order: order,
+            ground_truth: row.ground_truth.clone(),
+            super_category: row.super_category.clone(),
+            prompt_template: template,
+            system,
+            prompt: user,
+        }
+    }
+}
+
+/// The closed-world questions of a set, all in the same kind of order.
+///
+/// # Errors
+/// [`EvalError::NoOptions`] for a row without options.
+pub fn closed_questions(
+    set: &EvalSet,
+    order: OptionOrder,
+    template: PromptTemplate,
+) -> Result<Vec<Question>, EvalError> {
+    let rows = set.rows.iter().map(|row| {
+        if row.options.is_empty() {
+            return Err(EvalError::NoOptions {
+                dataset: set.name.dataset.clone(),
+                split: set.name.split,
+                row: row.row,
+            });
+        }
+        Ok(Question::new(set, row, template, Some(order)))
+    });
+    rows.collect()
+}
+
+/// The open-world questions of a set.
+pub fn open_questions(set: &EvalSet, template: PromptTemplate) -> Vec<Question> {
+    let rows = set.rows.iter();
+    rows.map(|row| Question::new(set, row, template, None)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use fieldmark_data::EvalSetName;
+
+    use super::*;
+
+    #[test]
+    fn rows_become_questions_of_either_world() {
+        let mut set = EvalSet {
+            name: EvalSetName { dataset: "fruit".into(), split: Split::Unseen, super_category: "fruit".into() },
+            rows: vec![EvalRow {
+                row: 3,
+                image_path: "a/b.jpg".into(),
+                question: "Which?".into(),
+                options: ["Lime", "Lemon", "Plum"].map(str::to_owned).into(),
+                ground_truth: "Lime".into(),
+                super_category: "citrus".into(),
+            }],
+        };
+        let order = OptionOrder::Shuffled { seed: 4 };
+        let closed = closed_questions(&set, order, PromptTemplate::EvalClosed).unwrap();
+        let shown = order.arrange(&set.rows[0].options, "fruit", Split::Unseen, 3);
+        assert_eq!((closed[0].world, &closed[0].options), (World::Closed, &shown));
+        let list = format!("['{}', '{}', '{}']", shown[0], shown[1], shown[2]);
+        assert!(closed[0].prompt.contains(&list), "{}", closed[0].prompt);
+        let open = open_questions(&set, PromptTemplate::EvalOpen);
+        assert_eq!((open[0].world, open[0].options.len(), open[0].option_order), (World::Open, 0, None));
+        assert!(!open[0].prompt.contains("Lemon"));
+        assert_eq!((open[0].row, open[0].image_path.as_str(), &*open[0].super_category), (3, "a/b.jpg", "citrus"));
+        set.rows[0].options.clear();
+        let error = closed_questions(&set, order, PromptTemplate::EvalClosed).unwrap_err();
+        assert!(error.to_string().starts_with("fruit unseen, row 3: no options"), "{error}");
+    }
+}
