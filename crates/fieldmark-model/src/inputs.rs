@@ -40,30 +40,33 @@ pub struct ModelInputs {
     pub rows: Vec<Range<usize>>,
     /// Rope position of the token that would follow each row.
     pub next_position: Vec<RopePosition>,
-    /// Flat index (row · seq + column) of every image token, in the order of `images`.
+    /// Flat index (row · seq + column) of every image token, row by row.
     pub image_index: Vec<usize>,
+    /// Row of the encoder's output that each of them takes. An image that several rows show is encoded once.
+    pub image_features: Vec<usize>,
     /// The images; `None` for text alone.
     pub images: Option<ImageInputs>,
 }
 
-/// One row before padding: its token ids and the grids of its images.
+/// One row before padding.
 #[derive(Debug, Clone, Copy)]
 pub struct Row<'a> {
     /// Token ids with every image already expanded to its tokens.
     pub ids: &'a [u32],
-    /// The images in the row, in order.
-    pub grids: &'a [GridThw],
+    /// The images in the row, in order: indices into the images of the batch, which rows may share.
+    pub images: &'a [usize],
 }
 
 impl ModelInputs {
-    /// Pads `rows` to one length and computes their positions. `pixel_values` are the patches of all images of all
-    /// rows, `[patches, patch_len]` row by row; empty for text alone. Positions are built for each row from its own
-    /// images, so rows may show images of different sizes.
+    /// Pads `rows` to one length and computes their positions. `grids` are the sizes of the batch's images and
+    /// `pixel_values` their patches, `[patches, patch_len]` image by image; both empty for text alone. Positions are
+    /// built for each row from its own images, so rows may show images of different sizes.
     ///
     /// # Errors
     /// [`ModelError::Placeholders`] names the row (from 0) whose image tokens and images disagree.
     pub fn new(
         rows: &[Row<'_>],
+        grids: &[GridThw],
         pixel_values: Vec<f32>,
         padding: Padding,
         pad_id: u32,
@@ -76,15 +79,26 @@ impl ModelInputs {
         let mut positions = vec![0i64; 3 * batch * seq];
         let mut ranges = Vec::with_capacity(batch);
         let mut next_position = Vec::with_capacity(batch);
-        let mut image_index = Vec::new();
+        let (mut image_index, mut image_features) = (Vec::new(), Vec::new());
+        let mut first_feature = vec![0];
+        for grid in grids {
+            first_feature.push(first_feature[first_feature.len() - 1] + grid.tokens(merge));
+        }
         for (b, row) in rows.iter().enumerate() {
-            let found =
-                rope_positions(row.ids, row.grids, &config.vision_tokens, merge).map_err(|error| match error {
-                    ModelError::Placeholders { reason, .. } => {
-                        ModelError::Placeholders { sample: format!("sample {b}"), reason }
-                    }
-                    other => other,
-                })?;
+            if let Some(image) = row.images.iter().find(|&&image| image >= grids.len()) {
+                return Err(ModelError::Placeholders {
+                    sample: format!("sample {b}"),
+                    reason: format!("shows image {image}, but the batch has {}", grids.len()),
+                });
+            }
+            let own: Vec<GridThw> = row.images.iter().map(|&image| grids[image]).collect();
+            image_features.extend(row.images.iter().flat_map(|&image| first_feature[image]..first_feature[image + 1]));
+            let found = rope_positions(row.ids, &own, &config.vision_tokens, merge).map_err(|error| match error {
+                ModelError::Placeholders { reason, .. } => {
+                    ModelError::Placeholders { sample: format!("sample {b}"), reason }
+                }
+                other => other,
+            })?;
             let start = match padding {
                 Padding::Left => seq - row.ids.len(),
                 Padding::Right => 0,
@@ -102,7 +116,6 @@ impl ModelInputs {
             ranges.push(start..start + row.ids.len());
             next_position.push(found.next);
         }
-        let grids: Vec<GridThw> = rows.iter().flat_map(|row| row.grids).copied().collect();
         let patches: usize = grids.iter().map(GridThw::patches).sum();
         let width = config.vision.patch_len();
         if pixel_values.len() != patches * width {
@@ -113,7 +126,7 @@ impl ModelInputs {
         }
         let images = (!grids.is_empty()).then(|| ImageInputs {
             pixel_values: Tensor::from_data(TensorData::new(pixel_values, [patches, width]), device),
-            grids,
+            grids: grids.to_vec(),
         });
         Ok(Self {
             input_ids: Tensor::from_data(TensorData::new(ids, [batch, seq]), device),
@@ -121,6 +134,7 @@ impl ModelInputs {
             rows: ranges,
             next_position,
             image_index,
+            image_features,
             images,
         })
     }

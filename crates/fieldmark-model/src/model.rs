@@ -10,6 +10,8 @@ use burn::{
     tensor::{Device, Int, Tensor, TensorData},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     cache::KvCache,
     config::Qwen25VlConfig,
@@ -28,6 +30,24 @@ pub struct Qwen25Vl {
     pub(crate) lm_head: Option<Linear>,
     #[module(skip)]
     config: Qwen25VlConfig,
+}
+
+/// Which parts of a model training changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainableParts {
+    /// Patch embedding and blocks of the vision encoder.
+    pub vision: bool,
+    /// The merger between encoder and decoder.
+    pub projector: bool,
+    /// Embedding, blocks, norm and head.
+    pub decoder: bool,
+}
+
+impl Default for TrainableParts {
+    fn default() -> Self {
+        Self { vision: true, projector: true, decoder: true }
+    }
 }
 
 /// What a forward pass goes through, for comparison with the reference.
@@ -64,6 +84,16 @@ impl Qwen25Vl {
         &self.config
     }
 
+    /// Makes the parts named trainable and freezes the others.
+    pub fn with_trainable(mut self, parts: TrainableParts) -> Self {
+        let merger = self.visual.merger.clone();
+        self.visual = self.visual.set_require_grad(parts.vision);
+        self.visual.merger = merger.set_require_grad(parts.projector);
+        self.model = self.model.set_require_grad(parts.decoder);
+        self.lm_head = self.lm_head.map(|head| head.set_require_grad(parts.decoder));
+        self
+    }
+
     /// Embeddings of a batch with its images in place, `[batch, seq, width]`.
     pub fn embed(&self, inputs: &ModelInputs) -> Tensor<3> {
         let features = inputs.images.as_ref().map(|images| self.visual.forward(images));
@@ -75,13 +105,11 @@ impl Qwen25Vl {
         let Some(features) = features else { return text_BTD };
         let [batch, seq, width] = text_BTD.dims();
         let device = text_BTD.device();
-        let count = features.dims()[0];
         // Gather instead of scatter: row i of the result is a text row or an image row of [text; image].
         let mut source: Vec<i64> = (0..(batch * seq) as i64).collect();
-        for (feature, &place) in inputs.image_index.iter().enumerate() {
+        for (&place, &feature) in inputs.image_index.iter().zip(&inputs.image_features) {
             source[place] = (batch * seq + feature) as i64;
         }
-        debug_assert_eq!(count, inputs.image_index.len());
         let source = Tensor::<1, Int>::from_data(TensorData::new(source, [batch * seq]), &device);
         let text = text_BTD.reshape([batch * seq, width]);
         let features = features.cast(text.dtype());
