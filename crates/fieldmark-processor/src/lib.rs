@@ -1,0 +1,37 @@
+//! Pixels and text to the inputs of a Qwen2.5-VL model.
+//!
+//! A [`Photo`] is decoded, resized within pixel limits and cut into patches ([`ImageProcessor`]); a conversation is
+//! rendered, its image placeholders expanded, and encoded ([`Processor`]); [`collate`] pads sequences into a batch.
+//! All of it happens in plain vectors on the CPU until the batch is put on a device.
+
+mod batch;
+pub mod chat;
+mod error;
+mod expand;
+mod image_config;
+mod image_processor;
+mod jpeg;
+mod photo;
+mod processor;
+mod processor_files;
+mod resize;
+mod sizes;
+mod supervised;
+mod text_stream;
+mod tokenizer;
+mod tokenizer_train;
+
+pub use batch::collate;
+pub use chat::{ChatOptions, ChatTemplate, Content, Message, Part, QWEN2_5_VL_TEMPLATE, Role};
+pub use error::ProcessorError;
+pub use expand::expand_images;
+pub use fieldmark_model::Padding;
+pub use image_config::ImageProcessorConfig;
+pub use image_processor::{ImageProcessor, PatchedImage, ResizedPhoto};
+pub use photo::{Alpha, DecodeOptions, ExifOrientation, Photo};
+pub use processor::{ProcessOptions, Processor, Sequence};
+pub use sizes::{PixelLimits, PreResize, Size, SizeRule, area_resize, smart_resize};
+pub use supervised::{SupervisedSequence, TargetEnd};
+pub use text_stream::TextStream;
+pub use tokenizer::{SpecialTokens, Tokenizer, special};
+pub use tokenizer_train::train_tokenizer;

@@ -1,0 +1,108 @@
+//! The processor's files in a checkpoint folder, read and written as transformers does.
+//!
+//! `tokenizer.json` (and `tokenizer_config.json`), `preprocessor_config.json`, and the chat template from
+//! `chat_template.jinja` or `chat_template.json`; the template inside `tokenizer_config.json` is for text alone.
+
+use std::{io::Write, path::Path};
+
+use fieldmark_model::Qwen25VlConfig;
+use serde_json::{Value, json};
+
+use crate::{
+    chat::ChatTemplate,
+    error::ProcessorError,
+    image_config::ImageProcessorConfig,
+    image_processor::ImageProcessor,
+    processor::Processor,
+    tokenizer::{SpecialTokens, Tokenizer},
+};
+
+impl Processor {
+    /// Reads a checkpoint folder. Without a template file, Qwen2.5-VL's holds. A `config.json` in the folder is checked
+    /// against the rest.
+    ///
+    /// # Errors
+    /// [`ProcessorError::Io`], [`ProcessorError::Config`], [`ProcessorError::Tokenizer`],
+    /// [`ProcessorError::MissingToken`] and [`ProcessorError::Template`], which name the file.
+    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, ProcessorError> {
+        let dir = dir.as_ref();
+        let images = ImageProcessorConfig::from_file(dir.join("preprocessor_config.json"))?;
+        let processor = Self::new(
+            Tokenizer::from_file(dir.join("tokenizer.json"))?,
+            ImageProcessor::new(images),
+            read_template(dir)?,
+        );
+        let config = dir.join("config.json");
+        if config.exists() {
+            processor.check(&Qwen25VlConfig::from_json_file(&config)?, config)?;
+        }
+        Ok(processor)
+    }
+
+    /// Writes the files from which [`Processor::from_dir`], and transformers, make this processor again. Each file
+    /// appears whole or not at all.
+    ///
+    /// # Errors
+    /// [`ProcessorError::Io`] and [`ProcessorError::Tokenizer`].
+    pub fn save(&self, dir: impl AsRef<Path>) -> Result<(), ProcessorError> {
+        let dir = dir.as_ref();
+        std::fs::create_dir_all(dir).map_err(ProcessorError::io(dir))?;
+        let images = self.images.config();
+        let name = |id| self.tokenizer.decode(&[id], SpecialTokens::Keep);
+        let preprocessor = json!({
+            "image_processor_type": "Qwen2VLImageProcessor",
+            "processor_class": "Qwen2_5_VLProcessor",
+            "min_pixels": images.limits.min_pixels,
+            "max_pixels": images.limits.max_pixels,
+            "patch_size": images.patch_size,
+            "temporal_patch_size": images.temporal_patch_size,
+            "merge_size": images.merge_size,
+            "rescale_factor": images.rescale_factor,
+            "image_mean": images.image_mean,
+            "image_std": images.image_std,
+        });
+        let tokenizer = json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "processor_class": "Qwen2_5_VLProcessor",
+            "add_bos_token": false,
+            "clean_up_tokenization_spaces": false,
+            "eos_token": name(self.tokenizer.eos())?,
+            "pad_token": name(self.tokenizer.pad())?,
+        });
+        let template = json!({ "chat_template": self.template.source() });
+        write(dir, "tokenizer.json", &self.tokenizer.to_json()?)?;
+        for (file, value) in [
+            ("preprocessor_config.json", preprocessor),
+            ("tokenizer_config.json", tokenizer),
+            ("chat_template.json", template),
+        ] {
+            write(dir, file, &format!("{value:#}\n"))?;
+        }
+        Ok(())
+    }
+}
+
+fn read_template(dir: &Path) -> Result<ChatTemplate, ProcessorError> {
+    let read = |path: &Path| std::fs::read_to_string(path).map_err(ProcessorError::io(path));
+    let (jinja, json) = (dir.join("chat_template.jinja"), dir.join("chat_template.json"));
+    if jinja.exists() {
+        return ChatTemplate::new(read(&jinja)?);
+    }
+    if !json.exists() {
+        return ChatTemplate::qwen2_5_vl();
+    }
+    let refuse = |reason: String| ProcessorError::Config { path: json.clone(), key: "chat_template".into(), reason };
+    let value: Value = serde_json::from_str(&read(&json)?).map_err(|error| refuse(error.to_string()))?;
+    match value.get("chat_template").and_then(Value::as_str) {
+        Some(source) => ChatTemplate::new(source),
+        None => Err(refuse("must be a string".into())),
+    }
+}
+
+fn write(dir: &Path, file: &str, text: &str) -> Result<(), ProcessorError> {
+    let path = dir.join(file);
+    let mut temporary = tempfile::NamedTempFile::new_in(dir).map_err(ProcessorError::io(&path))?;
+    temporary.write_all(text.as_bytes()).map_err(ProcessorError::io(&path))?;
+    temporary.persist(&path).map_err(|error| ProcessorError::io(&path)(error.error))?;
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! A new small tokenizer from a corpus, of the same make as Qwen2.5's: NFC, its splitting rule, byte-level BPE.
+//!
+//! Reference: the `tokenizer.json` published with Qwen2.5, whose parts are built here around a vocabulary of one's own.
+//! The special tokens come last, as there.
+
+use tokenizers::{
+    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, SplitDelimiterBehavior,
+    models::{
+        TrainerWrapper,
+        bpe::{BPE, BpeTrainerBuilder},
+    },
+    normalizers::NFC,
+    pre_tokenizers::{
+        byte_level::ByteLevel,
+        sequence::Sequence,
+        split::{Split, SplitPattern},
+    },
+};
+
+use crate::{
+    error::ProcessorError,
+    tokenizer::{Tokenizer, special},
+};
+
+/// How Qwen2.5 cuts text into words before merging bytes: contractions, words, single digits, punctuation, blanks.
+const SPLIT: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// Every byte is a token of its own, so that any text can be encoded.
+const BYTES: usize = 256;
+
+/// Trains a tokenizer of at most `vocab_size` tokens on `texts`, special tokens included. The same texts always give
+/// the same tokenizer.
+///
+/// # Errors
+/// [`ProcessorError::Tokenizer`] if `vocab_size` has no room for 256 bytes and the special tokens.
+pub fn train_tokenizer<S: AsRef<str> + Send>(
+    texts: impl IntoIterator<Item = S, IntoIter: Send>,
+    vocab_size: usize,
+) -> Result<Tokenizer, ProcessorError> {
+    let name = "new tokenizer";
+    let failed = |reason: String| ProcessorError::Tokenizer { name: name.into(), reason };
+    let least = BYTES + special::ALL.len();
+    if vocab_size < least {
+        return Err(failed(format!("a vocabulary of {vocab_size} is too small: at least {least}")));
+    }
+    let library = |error: tokenizers::Error| failed(error.to_string());
+    let bytes = || ByteLevel::new(false, false, false);
+    let split = Split::new(SplitPattern::Regex(SPLIT.into()), SplitDelimiterBehavior::Isolated, false);
+    let mut inner = tokenizers::Tokenizer::new(BPE::default());
+    inner.with_normalizer(Some(NormalizerWrapper::NFC(NFC))).map_err(library)?;
+    inner.with_pre_tokenizer(Some(PreTokenizerWrapper::Sequence(Sequence::new(vec![
+        split.map_err(library)?.into(),
+        bytes().into(),
+    ]))));
+    inner.with_post_processor(Some(PostProcessorWrapper::ByteLevel(bytes())));
+    inner.with_decoder(Some(DecoderWrapper::ByteLevel(bytes())));
+    let mut trainer = TrainerWrapper::BpeTrainer(
+        BpeTrainerBuilder::new()
+            .vocab_size(vocab_size - special::ALL.len())
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .show_progress(false)
+            .build(),
+    );
+    inner.train(&mut trainer, texts.into_iter()).map_err(library)?;
+    inner.add_special_tokens(special::ALL.map(|token| AddedToken::from(token, true))).map_err(library)?;
+    Tokenizer::new(inner, name)
+}

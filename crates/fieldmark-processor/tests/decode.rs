@@ -1,0 +1,287 @@
+//! Image files of every kind against Pillow (fixture `decode`), orientations, and files that are no good.
+
+use std::path::PathBuf;
+
+use fieldmark_processor::{
+    Alpha, DecodeOptions, ExifOrientation, ImageProcessor, ImageProcessorConfig, Photo, PixelLimits, PreResize,
+    ProcessorError, Size, SizeRule,
+};
+use proptest::prelude::*;
+use safetensors::SafeTensors;
+
+fn fixture(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(path)
+}
+
+fn bytes(path: &str) -> Vec<u8> {
+    std::fs::read(fixture(path)).unwrap()
+}
+
+fn decode(bytes: &[u8], options: DecodeOptions) -> Result<Photo, ProcessorError> {
+    Photo::decode(bytes, "sample.jpg", &options)
+}
+
+fn on_white() -> DecodeOptions {
+    DecodeOptions { alpha: Alpha::White, ..DecodeOptions::default() }
+}
+
+#[test]
+fn every_kind_of_file_decodes_as_in_pillow() {
+    let expected = bytes("decode/expected.safetensors");
+    let expected = SafeTensors::deserialize(&expected).unwrap();
+    // Levels: lossless formats are exact, JPEG and lossy WebP round differently.
+    for (file, levels) in [
+        ("cmyk.jpg", 3),
+        ("gray.jpg", 3),
+        ("progressive.jpg", 3),
+        ("chroma_422.jpg", 4),
+        ("gray_alpha.png", 0),
+        ("bilevel.png", 0),
+        ("palette_alpha.png", 0),
+        ("rgb16.png", 0),
+        ("rgba16.png", 0),
+        ("gray16.png", 0),
+        ("alpha.webp", 0),
+        ("lossy.webp", 3),
+    ] {
+        let data = bytes(&format!("decode/{file}"));
+        let name = file.split('.').next().unwrap();
+        for (key, options) in [("rgb", DecodeOptions::default()), ("rgb_on_white", on_white())] {
+            let Ok(tensor) = expected.tensor(&format!("{name}.{key}")) else { continue };
+            let photo = decode(&data, options).unwrap();
+            assert_eq!([photo.height(), photo.width(), 3], tensor.shape(), "{file}");
+            let off = photo.rgb().iter().zip(tensor.data()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+            assert!(off <= levels, "{file}, {key}: {off} levels off");
+        }
+    }
+}
+
+#[test]
+fn all_eight_orientations_turn_the_picture_upright() {
+    let stored = bytes("image_processor/rotated.jpg");
+    // The entry of tag 0x0112, of type short, count 1, in either byte order.
+    let little = stored.windows(8).position(|w| w == [0x12, 0x01, 3, 0, 1, 0, 0, 0]).map(|at| at + 8);
+    let big = stored.windows(8).position(|w| w == [0x01, 0x12, 0, 3, 0, 0, 0, 1]).map(|at| at + 9);
+    let at = little.or(big).unwrap();
+    let flat = decode(&stored, DecodeOptions { exif: ExifOrientation::Ignore, ..Default::default() }).unwrap();
+    let (h, w) = (flat.height(), flat.width());
+    for orientation in 1..=8u8 {
+        let mut file = stored.clone();
+        file[at] = orientation;
+        let photo = decode(&file, DecodeOptions::default()).unwrap();
+        let (height, width) = if orientation < 5 { (h, w) } else { (w, h) };
+        assert_eq!((photo.height(), photo.width()), (height, width), "{orientation}");
+        for y in 0..height {
+            for x in 0..width {
+                // Where the EXIF standard says that row y and column x of the upright picture are stored.
+                let (sy, sx) = match orientation {
+                    1 => (y, x),
+                    2 => (y, w - 1 - x),
+                    3 => (h - 1 - y, w - 1 - x),
+                    4 => (h - 1 - y, x),
+                    5 => (x, y),
+                    6 => (h - 1 - x, y),
+                    7 => (h - 1 - x, w - 1 - y),
+                    _ => (x, w - 1 - y),
+                };
+                let (ours, there) = ((y * width + x) * 3, (sy * w + sx) * 3);
+                assert_eq!(photo.rgb()[ours..ours + 3], flat.rgb()[there..there + 3], "{orientation}: {y}, {x}");
+            }
+        }
+        let ignored = DecodeOptions { exif: ExifOrientation::Ignore, ..Default::default() };
+        assert_eq!(decode(&file, ignored).unwrap().rgb(), flat.rgb());
+    }
+}
+
+#[test]
+fn content_and_not_the_name_decides_the_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("really_a_png.jpg");
+    std::fs::copy(fixture("image_processor/odd.png"), &path).unwrap();
+    assert_eq!(Photo::open(&path, &DecodeOptions::default()).unwrap().height(), 53);
+}
+
+#[test]
+fn every_truncation_is_refused_by_name() {
+    for file in [
+        "image_processor/photo.jpg",
+        "image_processor/odd.png",
+        "image_processor/rgba.png",
+        "decode/alpha.webp",
+        "decode/lossy.webp",
+        "decode/progressive.jpg",
+        "decode/cmyk.jpg",
+        "image_processor/rotated.jpg",
+    ] {
+        let whole = bytes(file);
+        // A PNG is whole without its last chunk, which is empty.
+        let end = whole.len() - if file.ends_with("png") { 12 } else { 0 };
+        for length in (0..end).step_by(7).chain([end - 1]) {
+            match decode(&whole[..length], DecodeOptions::default()) {
+                Err(ProcessorError::DamagedImage { name, .. } | ProcessorError::NotAnImage { name, .. }) => {
+                    assert_eq!(name, "sample.jpg")
+                }
+                other => panic!("{file} cut to {length} of {}: {other:?}", whole.len()),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_thumbnail_inside_does_not_hide_that_the_photo_is_cut() {
+    let whole = bytes("image_processor/photo.jpg");
+    let thumbnail = bytes("decode/gray.jpg");
+    let mut file = whole[..2].to_vec();
+    file.extend([0xFF, 0xE1]);
+    file.extend(u16::try_from(thumbnail.len() + 2).unwrap().to_be_bytes());
+    file.extend(&thumbnail);
+    file.extend(&whole[2..]);
+    assert_eq!(decode(&file, DecodeOptions::default()).unwrap().width(), 101);
+    file.truncate(file.len() - 400);
+    assert!(matches!(decode(&file, DecodeOptions::default()), Err(ProcessorError::DamagedImage { .. })));
+}
+
+#[test]
+fn bad_files_say_what_they_are_and_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |name: &str, content: Option<&[u8]>, options: DecodeOptions| {
+        let path = folder.path().join(name);
+        if let Some(content) = content {
+            std::fs::write(&path, content).unwrap();
+        }
+        let message = Photo::open(&path, &options).unwrap_err().to_string();
+        assert!(message.contains(name), "{message}");
+        assert_eq!(message.lines().count(), 1);
+        message
+    };
+    let usual = DecodeOptions::default();
+    assert!(open("missing.jpg", None, usual).contains("No such file"));
+    assert!(open("text.jpg", Some(b"hello"), usual).contains("not an image; give a JPEG, PNG or WebP file"));
+    assert!(open("empty.png", Some(b""), usual).contains("the file is empty"));
+    assert!(open("movie.gif", Some(b"GIF89a\x01\0\x01\0"), usual).contains("Gif images are not supported"));
+    let photo = bytes("image_processor/photo.jpg");
+    assert!(open("cut.jpg", Some(&photo[..2000]), usual).contains("cut short or damaged"));
+    let small = DecodeOptions { max_file_bytes: 1000, ..usual };
+    assert!(open("large.jpg", Some(&photo), small).contains(&format!("{} bytes, over the limit of 1000", photo.len())));
+    let few = DecodeOptions { max_decoded_pixels: 101 * 75 - 1, ..usual };
+    assert!(open("wide.jpg", Some(&photo), few).contains("101×75 pixels, over the limit of 7574"));
+    let enough = DecodeOptions { max_decoded_pixels: 101 * 75, max_file_bytes: photo.len() as u64, ..usual };
+    assert!(Photo::open(folder.path().join("wide.jpg"), &enough).is_ok());
+    let png = bytes("image_processor/odd.png");
+    assert!(open("bomb.png", Some(&png), DecodeOptions { max_decoded_pixels: 100, ..usual }).contains("37×53"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn damage_anywhere_never_panics(at in 0usize..3000, value: u8, file in 0usize..4) {
+        let name = ["image_processor/photo.jpg", "image_processor/palette.png", "decode/alpha.webp", "decode/lossy.webp"][file];
+        let mut data = bytes(name);
+        let at = at % data.len();
+        data[at] = value;
+        if let Ok(photo) = decode(&data, DecodeOptions { max_decoded_pixels: 1 << 20, ..Default::default() }) {
+            prop_assert_eq!(photo.rgb().len(), photo.height() * photo.width() * 3);
+        }
+    }
+
+    #[test]
+    fn any_shape_becomes_whole_patches_within_the_limits(height in 1usize..400, width in 1usize..400) {
+        prop_assume!(height.max(width) <= 200 * height.min(width));
+        let limits = PixelLimits { min_pixels: 3136, max_pixels: 50_176 };
+        let processor = ImageProcessor::new(ImageProcessorConfig::default()).with_limits(limits);
+        let photo = Photo::from_rgb("grey", height, width, vec![93; height * width * 3]).unwrap();
+        let resized = processor.resize(&photo).unwrap();
+        // Weights that sum to one leave an even surface as it is.
+        prop_assert!(resized.rgb().iter().all(|&value| value == 93));
+        let Size { height: h, width: w } = resized.size();
+        prop_assert!(h.is_multiple_of(28) && w.is_multiple_of(28));
+        // A side is never less than one token, so extreme shapes may exceed the limit.
+        prop_assert!(h * w <= limits.max_pixels || h == 28 || w == 28);
+        prop_assert!(h * w >= limits.min_pixels);
+        let patched = processor.patches(&resized);
+        prop_assert_eq!((patched.grid.h, patched.grid.w), (h / 14, w / 14));
+        prop_assert_eq!(patched.grid, processor.grid("grey", Size::new(height, width)).unwrap());
+        prop_assert_eq!(patched.pixel_values.len(), patched.grid.patches() * 1176);
+    }
+}
+
+#[test]
+fn training_resizes_twice() {
+    // Worked examples of the released data loader: 500×375 and 1600×1200 (width×height).
+    let processor = ImageProcessor::new(ImageProcessorConfig::default())
+        .with_pre_resize(Some(PreResize::Area(PixelLimits::TAPO)))
+        .with_rule(SizeRule::Training);
+    assert_eq!(PreResize::Area(PixelLimits::TAPO).steps(Size::new(375, 500)), [Size::new(387, 517)]);
+    assert_eq!(PreResize::Area(PixelLimits::TAPO).steps(Size::new(1200, 1600)), [Size::new(867, 1156)]);
+    for (height, width, tokens) in [(375, 500, 252), (1200, 1600, 1271)] {
+        let grid = processor.grid("photo", Size::new(height, width)).unwrap();
+        assert_eq!(processor.config().tokens(grid), tokens);
+    }
+    let photo = Photo::open(fixture("image_processor/odd.png"), &DecodeOptions::default()).unwrap();
+    let resized = processor.resize(&photo).unwrap();
+    let grid = processor.grid("photo", Size::new(53, 37)).unwrap();
+    assert_eq!(resized.size(), Size::new(grid.h * 14, grid.w * 14));
+    // SFT's loader then lifts short sides to 28 and flattens what is longer than 200 times its width.
+    let sft = PreResize::AreaThenSides(PixelLimits { min_pixels: 1, max_pixels: 10_000_000 });
+    assert_eq!(sft.steps(Size::new(10, 100)), [Size::new(28, 100)]);
+    assert_eq!(sft.steps(Size::new(30, 7000)), [Size::new(30, 5400)]);
+    assert_eq!(sft.steps(Size::new(7000, 10)), [Size::new(7000, 28), Size::new(5040, 28)]);
+    assert_eq!(sft.steps(Size::new(28, 5600)), []);
+}
+
+#[test]
+fn extreme_shapes_are_refused_by_name() {
+    let photo = Photo::from_rgb("strip.png", 1, 300, vec![0; 900]).unwrap();
+    let processor = ImageProcessor::new(ImageProcessorConfig::default());
+    let message = processor.process(&photo).unwrap_err().to_string();
+    assert!(message.contains("strip.png") && message.contains("must be smaller than 200, got 300.0"), "{message}");
+    // 4.51.3 lets a side vanish; that is an error here, and not an empty image.
+    let thin = Photo::from_rgb("thin.png", 28, 5600, vec![0; 28 * 5600 * 3]).unwrap();
+    let limits = PixelLimits { min_pixels: 784, max_pixels: 6_272 };
+    let trained = processor.with_limits(limits).with_rule(SizeRule::Training);
+    assert!(trained.process(&thin).unwrap_err().to_string().contains("it would become 0×"));
+    assert!(trained.with_rule(SizeRule::Current).process(&thin).is_ok());
+}
+
+#[test]
+fn crops_and_flips_take_the_pixels_they_say() {
+    let rgb: Vec<u8> = (0..4 * 5 * 3).collect();
+    let photo = Photo::from_rgb("grid", 4, 5, rgb.clone()).unwrap();
+    let crop = photo.crop(1, 2, 2, 3).unwrap();
+    assert_eq!((crop.height(), crop.width()), (2, 3));
+    for (y, x, c) in (0..2).flat_map(|y| (0..3).flat_map(move |x| (0..3).map(move |c| (y, x, c)))) {
+        assert_eq!(crop.rgb()[(y * 3 + x) * 3 + c], rgb[((y + 1) * 5 + x + 2) * 3 + c]);
+        assert_eq!(crop.flip_horizontal().rgb()[(y * 3 + x) * 3 + c], crop.rgb()[(y * 3 + 2 - x) * 3 + c]);
+    }
+    for (top, left, height, width) in [(3, 0, 2, 1), (0, 5, 1, 1), (0, 0, 0, 1), (usize::MAX, 0, 2, 1)] {
+        assert!(photo.crop(top, left, height, width).is_err());
+    }
+    assert!(Photo::from_rgb("short", 2, 2, vec![0; 11]).is_err());
+}
+
+#[test]
+fn preprocessor_config_is_read_in_its_old_and_its_new_form() {
+    let read = |text: &str| ImageProcessorConfig::from_json(text, "preprocessor_config.json");
+    let old = r#"{"min_pixels": 3136, "max_pixels": 12845056, "patch_size": 14, "temporal_patch_size": 2, "merge_size": 2,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor"}"#;
+    assert_eq!(read(old).unwrap(), ImageProcessorConfig::default());
+    let new = r#"{"size": {"shortest_edge": 784, "longest_edge": 5488}, "do_convert_rgb": true, "resample": 3}"#;
+    assert_eq!(read(new).unwrap().limits, PixelLimits { min_pixels: 784, max_pixels: 5488 });
+    let both = r#"{"min_pixels": 1000, "size": {"shortest_edge": 784, "longest_edge": 5488}}"#;
+    assert_eq!(read(both).unwrap().limits, PixelLimits { min_pixels: 1000, max_pixels: 5488 });
+    assert_eq!(read("{}").unwrap().limits, PixelLimits { min_pixels: 3136, max_pixels: 1_003_520 });
+    for (text, key) in [
+        (r#"{"patch_size": 0}"#, "patch_size"),
+        (r#"{"resample": 2}"#, "resample"),
+        (r#"{"do_resize": false}"#, "do_resize"),
+        (r#"{"min_pixels": 10, "max_pixels": 5}"#, "min_pixels"),
+        (r#"{"image_std": [1, 0, 1]}"#, "image_std"),
+        (r#"{"patch_size": "14"}"#, "string \"14\""),
+        ("[", "preprocessor_config.json"),
+    ] {
+        let message = read(text).unwrap_err().to_string();
+        assert!(message.contains(key) && message.contains("preprocessor_config.json"), "{message}");
+    }
+}
