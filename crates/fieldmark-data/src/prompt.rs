@@ -28,6 +28,9 @@ pub enum PromptTemplate {
     EvalClosed,
     /// Evaluation without options: no system text; the question is called fine-grained.
     EvalOpen,
+    /// The question, and the options where there are any, with nothing around them: for small models that are trained
+    /// from nothing on one task and need no instructions.
+    Bare,
 }
 
 /// A rendered prompt: what goes into the chat template.
@@ -41,7 +44,7 @@ pub struct Prompt {
 
 impl PromptTemplate {
     /// All templates.
-    pub const ALL: [Self; 4] = [Self::Sft, Self::Rl, Self::EvalClosed, Self::EvalOpen];
+    pub const ALL: [Self; 5] = [Self::Sft, Self::Rl, Self::EvalClosed, Self::EvalOpen, Self::Bare];
 
     /// The name as it stands in recipes and predictions.
     pub fn name(self) -> &'static str {
@@ -50,6 +53,7 @@ impl PromptTemplate {
             Self::Rl => "rl",
             Self::EvalClosed => "eval_closed",
             Self::EvalOpen => "eval_open",
+            Self::Bare => "bare",
         }
     }
 
@@ -57,19 +61,19 @@ impl PromptTemplate {
     pub fn system(self) -> Option<&'static str> {
         match self {
             Self::Sft => Some(SFT_SYSTEM),
-            Self::Rl | Self::EvalClosed | Self::EvalOpen => None,
+            Self::Rl | Self::EvalClosed | Self::EvalOpen | Self::Bare => None,
         }
     }
 
     /// The prompt for one image and a question. A placeholder already in `question` stays where it is, else the image
     /// comes first. Options, where there are any, are printed as a Python list in the order given: inside the sentence
-    /// of [`Self::EvalClosed`], after the question in [`Self::Sft`] and [`Self::Rl`]; [`Self::EvalOpen`] has none.
+    /// of [`Self::EvalClosed`], after the question in [`Self::Sft`], [`Self::Rl`] and [`Self::Bare`]; [`Self::EvalOpen`] has none.
     pub fn render(self, question: &str, options: &[String]) -> Prompt {
         let list = python_list(options);
         let choice = if options.is_empty() { String::new() } else { format!(" Choose one of {list}.") };
         let trimmed = question.trim();
         let text = match self {
-            Self::Sft => format!("{question}{choice}"),
+            Self::Sft | Self::Bare => format!("{question}{choice}"),
             Self::Rl => format!("{trimmed}{choice}\n\n{RL_INSTRUCTION}"),
             Self::EvalClosed if options.is_empty() => Self::EvalOpen.render(question, options).user,
             Self::EvalClosed => format!(

@@ -1,0 +1,93 @@
+//! What can go wrong in training, each with the row, key or file it concerns and what to do.
+
+use std::path::PathBuf;
+
+/// Errors of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// A setting is outside its range.
+    #[error("`{key}` = {value}: must be {expected}")]
+    Setting {
+        /// Key as it stands in a recipe.
+        key: &'static str,
+        /// The value given.
+        value: String,
+        /// The values allowed.
+        expected: &'static str,
+    },
+    /// A reward function returned NaN or infinity.
+    #[error("response {index} of its group has reward {value}: a reward must be a finite number")]
+    NonFiniteReward {
+        /// Position of the response in its group.
+        index: usize,
+        /// The reward returned.
+        value: f64,
+    },
+    /// A row's token ids and loss mask differ in length.
+    #[error("row {row} has {ids} token ids and a loss mask of {mask}: they must be equally long")]
+    MaskLength {
+        /// Row of the batch.
+        row: usize,
+        /// Number of token ids.
+        ids: usize,
+        /// Number of mask entries.
+        mask: usize,
+    },
+    /// The first token of a row is in the loss, but nothing stands before it to predict it.
+    #[error("row {row} has its first token in the loss: mask it, nothing predicts it")]
+    FirstTokenInLoss {
+        /// Row of the batch.
+        row: usize,
+    },
+    /// A row is shorter or longer than the batch's first.
+    #[error("row {row} has {len} tokens, row 0 has {expected}: pad the batch before packing it")]
+    RaggedRow {
+        /// Row of the batch.
+        row: usize,
+        /// Its length.
+        len: usize,
+        /// Length of row 0.
+        expected: usize,
+    },
+    /// No token of the batch is in the loss.
+    #[error("no token of the {rows} rows is in the loss: drop rows with an empty answer")]
+    NoLossTokens {
+        /// Rows in the batch.
+        rows: usize,
+    },
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// A line of a metrics file is no JSON object with a `step`.
+    #[error("{}, line {line}: {source}; remove the line or start a new file", path.display())]
+    MetricsLine {
+        /// The file.
+        path: PathBuf,
+        /// Line number from 1.
+        line: usize,
+        /// What the parser met.
+        source: serde_json::Error,
+    },
+    /// A row of metrics cannot be written as JSON.
+    #[error("metrics row cannot be written as JSON: {0}")]
+    MetricsRow(#[source] serde_json::Error),
+    /// A sample cannot be made from its row.
+    #[error("{row}: {reason}")]
+    Sample {
+        /// Which row of which file.
+        row: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A batch does not fit the model.
+    #[error(transparent)]
+    Processor(#[from] fieldmark_processor::ProcessorError),
+    /// Rollouts failed.
+    #[error(transparent)]
+    Generate(#[from] fieldmark_generate::GenerateError),
+}

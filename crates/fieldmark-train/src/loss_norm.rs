@@ -1,0 +1,112 @@
+//! What a loss is divided by. `batch`: one token mean over the whole update, as equation 4 of the paper prints it and
+//! as gradient accumulation must leave it; `micro`: the mean of the micro-batches' means, as the released SFT and
+//! TAPO code do. A mean is `sum(v m) / (sum(m) + 1e-8)`.
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+const EPSILON: f64 = 1e-8;
+
+/// Over what a loss is averaged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LossNorm {
+    /// Over the update's whole batch: the same gradient however it is cut into micro-batches.
+    #[default]
+    Batch,
+    /// Over each micro-batch, then over micro-batches: tokens of short micro-batches weigh more (released code).
+    Micro,
+}
+
+/// Size of a batch or micro-batch, as the loss counts it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BatchSize {
+    /// Tokens in the loss.
+    pub tokens: usize,
+    /// Sequences.
+    pub sequences: usize,
+}
+
+/// The divisors of one micro-batch's loss. Summed over the micro-batches, the losses give the update's mean.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Normaliser {
+    tokens: f64,
+    sequences: f64,
+    weight: f64,
+}
+
+impl LossNorm {
+    /// Divisors for one micro-batch of an update.
+    ///
+    /// * `update`: size of all micro-batches of the update together.
+    /// * `micro`: size of this micro-batch.
+    /// * `micro_batches`: how many of them make the update.
+    pub fn normaliser(self, update: BatchSize, micro: BatchSize, micro_batches: usize) -> Normaliser {
+        let (size, weight) = match self {
+            Self::Batch => (update, 1.0),
+            Self::Micro => (micro, 1.0 / micro_batches.max(1) as f64),
+        };
+        Normaliser { tokens: size.tokens as f64, sequences: size.sequences.max(1) as f64, weight }
+    }
+}
+
+impl Normaliser {
+    /// This micro-batch's share of the token mean of `values_BT` where `mask_BT` is 1. Shape `[1]`.
+    pub fn token_mean(&self, values_bt: Tensor<2>, mask_bt: Tensor<2>) -> Tensor<1> {
+        (values_bt * mask_bt).sum() * (self.weight / (self.tokens + EPSILON))
+    }
+
+    /// This micro-batch's share of the mean over sequences of each sequence's token mean. Shape `[1]`.
+    pub fn sequence_mean(&self, values_bt: Tensor<2>, mask_bt: Tensor<2>) -> Tensor<1> {
+        let tokens_b1 = mask_bt.clone().sum_dim(1) + EPSILON;
+        ((values_bt * mask_bt).sum_dim(1) / tokens_b1).sum() * (self.weight / self.sequences)
+    }
+
+    /// Factor of a plain sum over tokens, for losses that are a sum already.
+    pub fn token_factor(&self) -> f64 {
+        self.weight / (self.tokens + EPSILON)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, TensorData};
+
+    const VALUES: [[f32; 3]; 4] = [[1.0, 2.0, 4.0], [8.0, 16.0, 32.0], [3.0, 5.0, 7.0], [9.0, 1.0, 6.0]];
+    const MASK: [[f32; 3]; 4] = [[1.0, 1.0, 1.0], [1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]];
+
+    fn rows(data: &[[f32; 3]]) -> Tensor<2> {
+        let flat = data.concat();
+        Tensor::from_data(TensorData::new(flat, [data.len(), 3]), &Device::default())
+    }
+
+    fn size(mask: &[[f32; 3]]) -> BatchSize {
+        BatchSize { tokens: mask.concat().iter().sum::<f32>() as usize, sequences: mask.len() }
+    }
+
+    fn accumulated(norm: LossNorm, split: usize, sequence: bool) -> f32 {
+        let parts = [(&VALUES[..split], &MASK[..split]), (&VALUES[split..], &MASK[split..])];
+        let mean = |(values, mask): (&[[f32; 3]], &[[f32; 3]])| {
+            let n = norm.normaliser(size(&MASK), size(mask), 2);
+            let (v, m) = (rows(values), rows(mask));
+            let mean = if sequence { n.sequence_mean(v, m) } else { n.token_mean(v, m) };
+            mean.into_scalar::<f32>()
+        };
+        parts.into_iter().map(mean).sum()
+    }
+
+    #[test]
+    fn batch_is_blind_to_the_split_and_micro_is_not() {
+        let tokens = (7.0 + 8.0 + 8.0 + 9.0) / 7.0;
+        let sequences = (7.0 / 3.0 + 8.0 + 4.0 + 9.0) / 4.0;
+        for split in [1, 2, 3] {
+            assert!((accumulated(LossNorm::Batch, split, false) - tokens).abs() < 1e-5);
+            assert!((accumulated(LossNorm::Batch, split, true) - sequences).abs() < 1e-5);
+        }
+        let micro = (7.0 / 3.0 + (8.0 + 8.0 + 9.0) / 4.0) / 2.0;
+        assert!((accumulated(LossNorm::Micro, 1, false) - micro).abs() < 1e-5);
+        let micro = (7.0 / 3.0 + (8.0 + 4.0 + 9.0) / 3.0) / 2.0;
+        assert!((accumulated(LossNorm::Micro, 1, true) - micro).abs() < 1e-5);
+    }
+}

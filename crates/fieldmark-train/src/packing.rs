@@ -1,0 +1,172 @@
+//! From padded rows to the tokens in the loss and back. The state at position t predicts token t + 1, so a token in
+//! the loss at t needs the hidden state at t - 1: only those N states meet the vocabulary, never `[batch, sequence]`.
+//! Serves SFT (assistant tokens) and TAPO (response tokens) alike.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::{BatchSize, TrainError};
+
+/// Where the tokens in the loss lie in a padded batch of B rows of T tokens.
+///
+/// N is the number of such tokens in all rows, in row order; R is the most of them in any row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenPacking {
+    states: Vec<i64>,
+    targets: Vec<i64>,
+    counts: Vec<usize>,
+}
+
+impl TokenPacking {
+    /// Finds the tokens in the loss.
+    ///
+    /// * `ids`: token ids, B rows of T, padded on either side.
+    /// * `mask`: true for the tokens in the loss, the same shape.
+    ///
+    /// # Errors
+    /// Rows of different length, a first token in the loss, or no token in the loss at all.
+    pub fn new(ids: &[Vec<u32>], mask: &[Vec<bool>]) -> Result<Self, TrainError> {
+        let width = ids.first().map_or(0, Vec::len);
+        let (mut states, mut targets, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, ids_row) in ids.iter().enumerate() {
+            let mask_row = mask.get(row).map_or(&[][..], Vec::as_slice);
+            if ids_row.len() != mask_row.len() {
+                return Err(TrainError::MaskLength { row, ids: ids_row.len(), mask: mask_row.len() });
+            }
+            if ids_row.len() != width {
+                return Err(TrainError::RaggedRow { row, len: ids_row.len(), expected: width });
+            }
+            if mask_row.first() == Some(&true) {
+                return Err(TrainError::FirstTokenInLoss { row });
+            }
+            let before = states.len();
+            for t in (1..width).filter(|&t| mask_row[t]) {
+                states.push((row * width + t - 1) as i64);
+                targets.push(i64::from(ids_row[t]));
+            }
+            counts.push(states.len() - before);
+        }
+        if states.is_empty() {
+            return Err(TrainError::NoLossTokens { rows: ids.len() });
+        }
+        Ok(Self { states, targets, counts })
+    }
+
+    /// Tokens in the loss (N) and rows (B).
+    pub fn size(&self) -> BatchSize {
+        BatchSize { tokens: self.states.len(), sequences: self.counts.len() }
+    }
+
+    /// Tokens in the loss, row by row. Length B.
+    pub fn counts(&self) -> &[usize] {
+        &self.counts
+    }
+
+    /// The states that predict the tokens in the loss: `[B, T, D]` to `[N, D]`, with gradient.
+    pub fn gather(&self, hidden_btd: Tensor<3>) -> Tensor<2> {
+        let device = hidden_btd.device();
+        let [batch, length, width] = hidden_btd.dims();
+        hidden_btd.reshape([batch * length, width]).select(0, indices(&self.states, &device))
+    }
+
+    /// Ids of the tokens in the loss. `[N]`.
+    pub fn targets(&self, device: &Device) -> Tensor<1, Int> {
+        indices(&self.targets, device)
+    }
+
+    /// 1 where a row has a token in the loss, left-aligned, else 0. `[B, R]`.
+    pub fn mask(&self, device: &Device) -> Tensor<2> {
+        let width = self.width();
+        let data = self.counts.iter().flat_map(|&n| (0..width).map(move |t| f32::from(t < n))).collect();
+        Tensor::from_data(TensorData::new::<f32, _>(data, [self.counts.len(), width]), device)
+    }
+
+    /// Per-token values as left-aligned rows, 0 where a row is shorter: `[N]` to `[B, R]`, with gradient.
+    pub fn unpack(&self, values_n: Tensor<1>) -> Tensor<2> {
+        let (device, width) = (values_n.device(), self.width());
+        let zero_at = self.states.len() as i64;
+        let mut next = 0..zero_at;
+        let mut slots = Vec::with_capacity(self.counts.len() * width);
+        for &count in &self.counts {
+            slots.extend(next.by_ref().take(count));
+            slots.extend(std::iter::repeat_n(zero_at, width - count));
+        }
+        let zero = values_n.zeros_like().narrow(0, 0, 1);
+        Tensor::cat(vec![values_n, zero], 0).select(0, indices(&slots, &device)).reshape([self.counts.len(), width])
+    }
+
+    /// The inverse of [`TokenPacking::unpack`]: `[B, R]` to `[N]`.
+    pub fn pack(&self, values_br: Tensor<2>) -> Tensor<1> {
+        let (device, width) = (values_br.device(), self.width());
+        let slots: Vec<i64> = self
+            .counts
+            .iter()
+            .enumerate()
+            .flat_map(|(row, &n)| (0..n).map(move |t| (row * width + t) as i64))
+            .collect();
+        values_br.reshape([self.counts.len() * width]).select(0, indices(&slots, &device))
+    }
+
+    fn width(&self) -> usize {
+        self.counts.iter().copied().max().unwrap_or(0)
+    }
+}
+
+fn indices(values: &[i64], device: &Device) -> Tensor<1, Int> {
+    Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packing() -> TokenPacking {
+        let ids = vec![vec![5, 6, 7, 8], vec![1, 2, 3, 4], vec![9, 9, 9, 9]];
+        let mask = [[0, 0, 1, 1], [0, 1, 0, 0], [0, 0, 0, 0]].map(|r| r.map(|m| m == 1).to_vec());
+        TokenPacking::new(&ids, &mask).unwrap()
+    }
+
+    fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+        tensor.into_data().iter().collect()
+    }
+
+    #[test]
+    fn states_stand_one_before_their_targets() {
+        let device = Device::default();
+        let packing = packing();
+        assert_eq!(packing.size(), BatchSize { tokens: 3, sequences: 3 });
+        assert_eq!(packing.counts(), [2, 1, 0]);
+        let hidden = Tensor::<1>::from_floats(std::array::from_fn::<f32, 24, _>(|i| i as f32), &device);
+        let states = floats(packing.gather(hidden.reshape([3, 4, 2])));
+        assert_eq!(states, [2.0, 3.0, 4.0, 5.0, 8.0, 9.0]);
+        let targets: Vec<i64> = packing.targets(&device).into_data().iter().collect();
+        assert_eq!(targets, [7, 8, 2]);
+        assert_eq!(floats(packing.mask(&device)), [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn unpacking_and_packing_are_inverse_and_carry_gradient() {
+        let device = Device::default().autodiff();
+        let packing = packing();
+        let values = Tensor::<1>::from_floats([10.0, 20.0, 30.0], &device).require_grad();
+        let rows = packing.unpack(values.clone());
+        assert_eq!(floats(rows.clone()), [10.0, 20.0, 30.0, 0.0, 0.0, 0.0]);
+        let weights = Tensor::<2>::from_floats([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], &device);
+        assert_eq!(floats(packing.pack(weights.clone())), [1.0, 2.0, 3.0]);
+        let grads = (rows * weights).sum().backward();
+        assert_eq!(floats(values.grad(&grads).unwrap()), [1.0, 2.0, 3.0]);
+    }
+
+    #[test]
+    fn rows_that_cannot_be_packed_are_named() {
+        let ids = |n: usize| vec![1u32; n];
+        let refused = |ids: &[Vec<u32>], mask: &[Vec<bool>]| TokenPacking::new(ids, mask).unwrap_err();
+        let short = refused(&[ids(3)], &[vec![false; 2]]);
+        assert!(matches!(short, TrainError::MaskLength { row: 0, ids: 3, mask: 2 }));
+        let ragged = refused(&[ids(3), ids(2)], &[vec![false; 3], vec![false; 2]]);
+        assert!(matches!(ragged, TrainError::RaggedRow { row: 1, len: 2, expected: 3 }));
+        let first = refused(&[ids(2)], &[vec![true, true]]);
+        assert!(matches!(first, TrainError::FirstTokenInLoss { row: 0 }));
+        assert!(matches!(refused(&[ids(2)], &[vec![false; 2]]), TrainError::NoLossTokens { rows: 1 }));
+        assert!(matches!(refused(&[], &[]), TrainError::NoLossTokens { rows: 0 }));
+    }
+}

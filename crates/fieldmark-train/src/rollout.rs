@@ -1,0 +1,144 @@
+//! Rollouts of TAPO: n₁ responses to the anchor image and n₂ to the positive one, scored and put into one group.
+//!
+//! METHOD: responses come from π_old(·|q,x) and π_old(·|q,x⁺); reward 0.9 accuracy + 0.1 format; one mean and standard
+//! deviation over the n₁ + n₂ of a group. Every response has its own random stream (run, step, prompt, role, index): the
+//! released code gives each prompt of each step the same ones.
+
+use burn::tensor::Device;
+use fieldmark_generate::{FinishReason, GenerationConfig, Generator, Request, Response, StreamKey};
+use fieldmark_model::Qwen25Vl;
+use fieldmark_processor::{Sequence, SpecialTokens, Tokenizer};
+
+use crate::{RewardScore, RolloutGroup, TrainError, WeightedReward, group_advantages};
+
+/// One training sample: a question about an anchor image, with a positive of the same class and a negative of the most
+/// similar other class. Each is the whole prompt with its own image, so the three may differ in size.
+#[derive(Debug, Clone)]
+pub struct TripletPrompt {
+    /// The question about the anchor.
+    pub anchor: Sequence,
+    /// The same question about the positive.
+    pub positive: Sequence,
+    /// The same question about the negative.
+    pub negative: Sequence,
+    /// The answer to all but the last.
+    pub truth: String,
+}
+
+/// Which image a response was sampled from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The anchor.
+    Anchor,
+    /// The positive.
+    Positive,
+}
+
+impl Role {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Anchor => "anchor",
+            Self::Positive => "positive",
+        }
+    }
+}
+
+/// One scored response.
+#[derive(Debug, Clone)]
+pub struct Rollout {
+    /// Image it was sampled from.
+    pub role: Role,
+    /// Its tokens.
+    pub response: Response,
+    /// Its text, without special tokens.
+    pub text: String,
+    /// Its reward and the parts of it.
+    pub reward: RewardScore,
+    /// Its advantage within the group.
+    pub advantage: f64,
+}
+
+/// All responses to one sample.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// The sample.
+    pub prompt: TripletPrompt,
+    /// n₁ anchor rollouts, then n₂ positive ones.
+    pub rollouts: Vec<Rollout>,
+}
+
+impl RolloutGroup for Group {
+    fn mean_accuracy(&self) -> f64 {
+        self.rollouts.iter().map(|rollout| rollout.reward.accuracy).sum::<f64>() / self.rollouts.len() as f64
+    }
+}
+
+/// How many responses each image of a sample gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RolloutCounts {
+    /// n₁, from the anchor.
+    pub anchor: usize,
+    /// n₂, from the positive.
+    pub positive: usize,
+}
+
+/// Samples, scores and groups the responses to `prompts`. `key` names the step and the chunk.
+///
+/// # Errors
+/// If a prompt does not fit the model, or a reward is not finite.
+#[allow(clippy::too_many_arguments)]
+pub fn rollout_groups(
+    model: &Qwen25Vl,
+    prompts: Vec<TripletPrompt>,
+    counts: RolloutCounts,
+    generation: &GenerationConfig,
+    reward: &WeightedReward,
+    tokenizer: &Tokenizer,
+    key: &StreamKey,
+    device: &Device,
+) -> Result<Vec<Group>, TrainError> {
+    let mut requests = Vec::with_capacity(2 * prompts.len());
+    for (i, prompt) in prompts.iter().enumerate() {
+        for (role, count, sequence) in
+            [(Role::Anchor, counts.anchor, &prompt.anchor), (Role::Positive, counts.positive, &prompt.positive)]
+        {
+            let key = key.number(i as u64).word(role.word());
+            let streams = (0..count).map(|index| key.number(index as u64).stream()).collect();
+            requests.push(Request { prompt: sequence.clone(), streams });
+        }
+    }
+    let generator = Generator::new(model, generation.clone(), tokenizer.pad(), device)?;
+    let mut responses = generator.generate(&requests)?.into_iter();
+    let mut groups = Vec::with_capacity(prompts.len());
+    for prompt in prompts {
+        let mut rollouts = Vec::with_capacity(counts.anchor + counts.positive);
+        for role in [Role::Anchor, Role::Positive] {
+            for response in responses.next().unwrap_or_default() {
+                let text = tokenizer.decode(response.text_ids(), SpecialTokens::Skip)?;
+                let reward = reward.parts(&text, &prompt.truth);
+                rollouts.push(Rollout { role, response, text, reward, advantage: 0.0 });
+            }
+        }
+        let rewards: Vec<f64> = rollouts.iter().map(|rollout| rollout.reward.overall).collect();
+        for (rollout, advantage) in rollouts.iter_mut().zip(group_advantages(&rewards)?) {
+            rollout.advantage = advantage;
+        }
+        groups.push(Group { prompt, rollouts });
+    }
+    Ok(groups)
+}
+
+/// Means over all rollouts of one role, or all, for metrics.
+pub(crate) fn mean(groups: &[Group], keep: impl Fn(&Rollout) -> bool, value: impl Fn(&Rollout) -> f64) -> f64 {
+    let (sum, count) = groups
+        .iter()
+        .flat_map(|group| &group.rollouts)
+        .filter(|rollout| keep(rollout))
+        .fold((0.0, 0usize), |(sum, count), rollout| (sum + value(rollout), count + 1));
+    if count == 0 { 0.0 } else { sum / count as f64 }
+}
+
+/// 1 for a response cut at the length limit.
+pub(crate) fn truncated(rollout: &Rollout) -> f64 {
+    f64::from(u8::from(rollout.response.finish == FinishReason::Length))
+}

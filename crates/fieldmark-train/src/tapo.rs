@@ -1,0 +1,491 @@
+//! Triplet-augmented policy optimisation (paper 4.3): one step draws rollouts, keeps the groups worth learning from, and
+//! makes a few updates of the loss in [`crate::tapo_loss`].
+//!
+//! Where the paper and its code differ, the paper's way is the default and the code's has a name: [`UpdateImage`],
+//! `negative_grad`, [`crate::LossNorm`], and a first update whose learning rate is not 0 ([`LrSchedule`]).
+
+use std::time::Instant;
+
+use burn::{
+    module::Module,
+    optim::GradientsAccumulator,
+    tensor::{Device, Tensor, TensorData},
+};
+use fieldmark_generate::{GenerationConfig, Sampling, StreamKey};
+use fieldmark_model::{Qwen25Vl, TrainableParts};
+use fieldmark_processor::{Sequence, SupervisedSequence, Tokenizer};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AdamWSettings, BatchSize, GroupBuffer, GroupFilter, LossNorm, LrSchedule, LrShape, Normaliser, RolloutMetrics,
+    TapoInputs, TapoLossConfig, TapoMetrics, TapoParts, TermSchedule, TrainError, WeightedReward,
+    rollout::{Group, Role, RolloutCounts, TripletPrompt, mean, rollout_groups, truncated},
+    scoring::{MicroBatch, Scorer},
+    tapo_loss,
+    update::Updater,
+};
+
+/// The image that a positive rollout is scored on, before and during the update.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpdateImage {
+    /// The anchor, for every rollout, π_old included: the paper.
+    #[default]
+    Anchor,
+    /// The image it was sampled from: the released code.
+    Own,
+}
+
+/// Everything that decides how TAPO runs. The defaults are the paper's for 3 B parameters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TapoConfig {
+    /// Passes over the data that the number of steps is computed from.
+    pub epochs: usize,
+    /// Groups a step trains on.
+    pub prompts_per_step: usize,
+    /// Samples drawn at a time until a step's groups are found.
+    pub chunk: usize,
+    /// Chunks drawn for a step at most.
+    pub max_tries: usize,
+    /// n₁: rollouts from the anchor.
+    pub anchor_rollouts: usize,
+    /// n₂: rollouts from the positive.
+    pub positive_rollouts: usize,
+    /// Sampling temperature, also that of the log-probabilities.
+    pub temperature: f64,
+    /// Nucleus of the sampler; log-probabilities ignore it.
+    pub top_p: f64,
+    /// Most tokens of a response.
+    pub max_new_tokens: usize,
+    /// Most responses decoded side by side.
+    pub generation_batch: usize,
+    /// Groups to train on: mean accuracy strictly inside.
+    pub filter: GroupFilter,
+    /// Sequences an update.
+    pub batch: usize,
+    /// Sequences in memory at once.
+    pub micro_batch: usize,
+    /// Image of the update.
+    pub update_image: UpdateImage,
+    /// The loss.
+    pub loss: TapoLossConfig,
+    /// Whether γ and the entropy weights stay or fall.
+    pub terms: TermSchedule,
+    /// What the loss is a mean over.
+    pub loss_norm: LossNorm,
+    /// Learning rate over the run.
+    pub schedule: LrSchedule,
+    /// The optimiser's constants.
+    pub adamw: AdamWSettings,
+    /// The gradients' global norm is cut to this.
+    pub max_grad_norm: f64,
+    /// Which parts learn.
+    pub train: TrainableParts,
+    /// States that meet the vocabulary at once.
+    pub logit_chunk: usize,
+}
+
+impl Default for TapoConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 10,
+            prompts_per_step: 384,
+            chunk: 128,
+            max_tries: 20,
+            anchor_rollouts: 5,
+            positive_rollouts: 5,
+            temperature: 1.0,
+            top_p: 0.99,
+            max_new_tokens: 2048,
+            generation_batch: 64,
+            filter: GroupFilter::default(),
+            batch: 1280,
+            micro_batch: 4,
+            update_image: UpdateImage::Anchor,
+            loss: TapoLossConfig::default(),
+            terms: TermSchedule::Fixed,
+            loss_norm: LossNorm::Batch,
+            schedule: LrSchedule { lr: 1e-6, shape: LrShape::Constant, warmup: 0, released: false },
+            adamw: AdamWSettings::default(),
+            max_grad_norm: 1.0,
+            train: TrainableParts::default(),
+            logit_chunk: 1024,
+        }
+    }
+}
+
+impl TapoConfig {
+    /// Rollout steps of a run over `rows` samples, filtering not counted.
+    pub fn steps(&self, rows: usize) -> usize {
+        (self.epochs * rows / self.prompts_per_step.max(1)).max(1)
+    }
+
+    /// Updates of a full step.
+    pub fn updates_per_step(&self) -> usize {
+        (self.prompts_per_step * (self.anchor_rollouts + self.positive_rollouts)).div_ceil(self.batch.max(1))
+    }
+
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// The first that is out of range.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        let counts = [
+            ("epochs", self.epochs),
+            ("chunk", self.chunk),
+            ("anchor_rollouts + positive_rollouts", self.anchor_rollouts + self.positive_rollouts),
+            ("max_new_tokens", self.max_new_tokens),
+            ("batch", self.batch),
+            ("micro_batch", self.micro_batch),
+        ];
+        for (key, value) in counts {
+            if value == 0 {
+                return Err(TrainError::Setting { key, value: "0".into(), expected: "at least 1" });
+            }
+        }
+        self.schedule.validate()?;
+        self.loss.validate()
+    }
+}
+
+/// Makes the prompts of a sample in an epoch.
+pub trait TripletSource {
+    /// Samples in an epoch.
+    fn len(&self) -> usize;
+
+    /// Whether there is nothing to train on.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Sample `row` as it looks in `epoch`.
+    ///
+    /// # Errors
+    /// If the row cannot be read; the row is named.
+    fn prompt(&self, row: usize, epoch: usize) -> Result<TripletPrompt, TrainError>;
+}
+
+/// What a run shows while it goes on.
+pub enum TapoEvent<'a> {
+    /// The rollouts of a step, before the filter, chunk by chunk.
+    Rollouts(&'a [Group]),
+    /// All rollouts of a step are drawn.
+    Drawn(&'a RolloutMetrics),
+    /// An update is made.
+    Update(&'a TapoMetrics),
+}
+
+/// One response with everything the loss needs.
+#[derive(Debug, Clone)]
+struct Item {
+    update: SupervisedSequence,
+    negative: SupervisedSequence,
+    advantage: f64,
+}
+
+/// Log-probabilities that stay fixed during a step's updates.
+struct Constants {
+    old_logp_n: Vec<f32>,
+    neg_logp_n: Option<Vec<f32>>,
+}
+
+/// A run of TAPO: model, optimiser, surplus groups and data position.
+pub struct TapoTrainer<'a, S> {
+    config: TapoConfig,
+    source: &'a S,
+    tokenizer: &'a Tokenizer,
+    eos: Vec<u32>,
+    reward: WeightedReward,
+    streams: StreamKey,
+    device: Device,
+    scorer: Scorer,
+    updater: Updater,
+    buffer: GroupBuffer<Group>,
+    steps: usize,
+    drawn: usize,
+}
+
+impl<'a, S: TripletSource> TapoTrainer<'a, S> {
+    /// A run over `source`. `device` must track gradients, `eos` are the tokens that end a response.
+    ///
+    /// # Errors
+    /// A setting out of range or an empty source.
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        model: &Qwen25Vl,
+        source: &'a S,
+        tokenizer: &'a Tokenizer,
+        eos: Vec<u32>,
+        config: TapoConfig,
+        reward: WeightedReward,
+        streams: StreamKey,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        config.validate()?;
+        if source.is_empty() {
+            return Err(TrainError::NoLossTokens { rows: 0 });
+        }
+        let steps = config.steps(source.len());
+        let total = steps * config.updates_per_step();
+        Ok(Self {
+            scorer: Scorer::new(config.logit_chunk, config.temperature, tokenizer.pad())?,
+            updater: Updater::new(model, config.adamw, config.schedule, config.max_grad_norm, total)?,
+            buffer: GroupBuffer::new(config.filter, config.prompts_per_step, config.max_tries)?,
+            config,
+            source,
+            tokenizer,
+            eos,
+            reward,
+            streams,
+            device: device.clone(),
+            steps,
+            drawn: 0,
+        })
+    }
+
+    /// The same with another number of steps than the passes over the data make.
+    pub fn with_steps(mut self, steps: usize) -> Self {
+        self.steps = steps;
+        self.updater = self.updater.with_total(steps * self.config.updates_per_step());
+        self
+    }
+
+    /// Steps of the whole run.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// Trains to the end. Every event is shown to `on_event`; returning an error stops the run.
+    ///
+    /// # Errors
+    /// If a prompt cannot be made or does not fit the model.
+    pub fn train(
+        &mut self,
+        model: Qwen25Vl,
+        mut on_event: impl FnMut(TapoEvent<'_>) -> Result<(), TrainError>,
+    ) -> Result<Qwen25Vl, TrainError> {
+        let mut model = model.with_trainable(self.config.train);
+        for step in 0..self.steps {
+            let groups = self.draw(&model, step, &mut on_event)?;
+            model = self.learn(model, groups, step, &mut on_event)?;
+        }
+        Ok(model)
+    }
+
+    /// Draws chunks until the step's groups are full or the tries are used up.
+    fn draw(
+        &mut self,
+        model: &Qwen25Vl,
+        step: usize,
+        on_event: &mut impl FnMut(TapoEvent<'_>) -> Result<(), TrainError>,
+    ) -> Result<Vec<Group>, TrainError> {
+        let start = Instant::now();
+        let sampler = model.valid();
+        let device = self.device.clone().without_autodiff();
+        let generation = GenerationConfig {
+            sampling: Sampling::nucleus(self.config.temperature, self.config.top_p),
+            max_batch: self.config.generation_batch,
+            ..GenerationConfig::greedy(self.config.max_new_tokens, self.eos.clone())
+        };
+        let counts = RolloutCounts { anchor: self.config.anchor_rollouts, positive: self.config.positive_rollouts };
+        let mut all = Vec::new();
+        let mut chunk = 0;
+        while self.buffer.wants_more() {
+            let key = self.streams.word("rollout").number(step as u64).number(chunk);
+            let prompts = self.next_prompts()?;
+            let groups =
+                rollout_groups(&sampler, prompts, counts, &generation, &self.reward, self.tokenizer, &key, &device)?;
+            on_event(TapoEvent::Rollouts(&groups))?;
+            all.extend(groups.iter().cloned());
+            self.buffer.offer(groups);
+            chunk += 1;
+        }
+        let (groups, counts) = self.buffer.take();
+        on_event(TapoEvent::Drawn(&RolloutMetrics {
+            step: self.updater.done(),
+            rollout_step: step + 1,
+            reward: mean(&all, |_| true, |rollout| rollout.reward.overall),
+            accuracy_anchor: mean(&all, |rollout| rollout.role == Role::Anchor, |rollout| rollout.reward.accuracy),
+            accuracy_positive: mean(&all, |rollout| rollout.role == Role::Positive, |rollout| rollout.reward.accuracy),
+            format: mean(&all, |_| true, |rollout| rollout.reward.format),
+            response_tokens: mean(&all, |_| true, |rollout| rollout.response.ids.len() as f64),
+            truncated: mean(&all, |_| true, truncated),
+            groups: counts,
+            seconds: start.elapsed().as_secs_f64(),
+        }))?;
+        Ok(groups)
+    }
+
+    /// The next chunk of samples; the order is shuffled anew in each epoch.
+    fn next_prompts(&mut self) -> Result<Vec<TripletPrompt>, TrainError> {
+        let rows = self.source.len();
+        let mut prompts = Vec::with_capacity(self.config.chunk);
+        let mut order = (usize::MAX, Vec::new());
+        for _ in 0..self.config.chunk {
+            let (epoch, place) = (self.drawn / rows, self.drawn % rows);
+            if order.0 != epoch {
+                order = (epoch, (0..rows).collect());
+                self.streams.word("tapo").word("order").number(epoch as u64).stream().shuffle(&mut order.1);
+            }
+            prompts.push(self.source.prompt(order.1[place], epoch)?);
+            self.drawn += 1;
+        }
+        Ok(prompts)
+    }
+
+    /// The updates of one step.
+    fn learn(
+        &mut self,
+        mut model: Qwen25Vl,
+        groups: Vec<Group>,
+        step: usize,
+        on_event: &mut impl FnMut(TapoEvent<'_>) -> Result<(), TrainError>,
+    ) -> Result<Qwen25Vl, TrainError> {
+        let items: Vec<Item> = groups.iter().flat_map(|group| self.items(group)).collect();
+        let factor = self.config.terms.factor(step, self.steps);
+        let loss = self.config.loss.scaled(factor);
+        // All constants are taken before the first update of the step, on the training graph.
+        let constants = self.constants(&model, &items)?;
+        let mut micros = items.chunks(self.config.micro_batch).zip(constants);
+        for batch in items.chunks(self.config.batch) {
+            let start = Instant::now();
+            let count = batch.len().div_ceil(self.config.micro_batch);
+            let batch: Vec<_> = micros.by_ref().take(count).collect();
+            let size = batch.iter().fold(BatchSize { tokens: 0, sequences: 0 }, |sum, (items, constants)| BatchSize {
+                tokens: sum.tokens + constants.old_logp_n.len(),
+                sequences: sum.sequences + items.len(),
+            });
+            let mut total = GradientsAccumulator::new();
+            let mut parts = TapoParts::default();
+            for (items, constants) in &batch {
+                let micro = BatchSize { tokens: constants.old_logp_n.len(), sequences: items.len() };
+                let normaliser = self.config.loss_norm.normaliser(size, micro, batch.len());
+                parts += self.accumulate(&model, items, constants, &loss, &normaliser, &mut total)?;
+            }
+            let (next, updated) = self.updater.step(model, total.grads());
+            model = next;
+            on_event(TapoEvent::Update(&TapoMetrics {
+                step: self.updater.done(),
+                rollout_step: step + 1,
+                parts,
+                lr: updated.lr,
+                grad_norm: updated.grad_norm,
+                tokens: size.tokens,
+                skipped: self.updater.skipped(),
+                seconds: start.elapsed().as_secs_f64(),
+            }))?;
+        }
+        Ok(model)
+    }
+
+    /// The group's responses after the prompts that the update scores them on.
+    fn items(&self, group: &Group) -> Vec<Item> {
+        let attach = |prompt: &Sequence, ids: &[u32]| {
+            let mut target_mask = vec![false; prompt.ids.len()];
+            target_mask.resize(prompt.ids.len() + ids.len(), true);
+            SupervisedSequence { sequence: prompt.with_response(ids), target_mask }
+        };
+        let prompt = &group.prompt;
+        group
+            .rollouts
+            .iter()
+            .map(|rollout| {
+                let image = match (self.config.update_image, rollout.role) {
+                    (UpdateImage::Own, Role::Positive) => &prompt.positive,
+                    _ => &prompt.anchor,
+                };
+                Item {
+                    update: attach(image, &rollout.response.ids),
+                    negative: attach(&prompt.negative, &rollout.response.ids),
+                    advantage: rollout.advantage,
+                }
+            })
+            .collect()
+    }
+
+    /// π_old on the update's image and, where the negative carries no gradient, π on the negative image.
+    fn constants(&self, model: &Qwen25Vl, items: &[Item]) -> Result<Vec<Constants>, TrainError> {
+        let frozen = model.valid();
+        let device = self.device.clone().without_autodiff();
+        let score = |samples: Vec<SupervisedSequence>| -> Result<Vec<f32>, TrainError> {
+            let micro = MicroBatch::new(samples, self.tokenizer.pad())?;
+            let scored = self.scorer.forward(&frozen, &micro, &device)?;
+            Ok(scored.logp_n.into_data().iter::<f32>().collect())
+        };
+        items
+            .chunks(self.config.micro_batch)
+            .map(|items| {
+                let old_logp_n = score(items.iter().map(|item| item.update.clone()).collect())?;
+                let neg_logp_n = if self.config.loss.negative_grad {
+                    None
+                } else {
+                    Some(score(items.iter().map(|item| item.negative.clone()).collect())?)
+                };
+                Ok(Constants { old_logp_n, neg_logp_n })
+            })
+            .collect()
+    }
+
+    /// Adds one micro-batch's gradients to `total` and returns its share of the loss.
+    fn accumulate(
+        &self,
+        model: &Qwen25Vl,
+        items: &[Item],
+        constants: &Constants,
+        loss: &TapoLossConfig,
+        normaliser: &Normaliser,
+        total: &mut GradientsAccumulator<Qwen25Vl>,
+    ) -> Result<TapoParts, TrainError> {
+        let pad = self.tokenizer.pad();
+        let micro = MicroBatch::new(items.iter().map(|item| item.update.clone()).collect(), pad)?;
+        let scored = self.scorer.forward(model, &micro, &self.device)?;
+        let negative = match constants.neg_logp_n {
+            Some(_) => None,
+            None => {
+                let micro = MicroBatch::new(items.iter().map(|item| item.negative.clone()).collect(), pad)?;
+                Some(self.scorer.forward(model, &micro, &self.device)?)
+            }
+        };
+
+        // The loss sees log-probabilities as leaves; their gradients go back through each trunk in turn.
+        let packing = micro.packing();
+        let constant = |values: &[f32]| {
+            let data = TensorData::new(values.to_vec(), [values.len()]);
+            packing.unpack(Tensor::<1>::from_data(data, &self.device))
+        };
+        let leaf = |logp_n: &Tensor<1>| logp_n.clone().inner().autodiff().require_grad();
+        let logp_n = leaf(&scored.logp_n);
+        let neg_leaf = negative.as_ref().map(|negative| leaf(&negative.logp_n));
+        let neg_logp_bt = match (&neg_leaf, &constants.neg_logp_n) {
+            (Some(leaf), _) => packing.unpack(leaf.clone()),
+            (None, Some(values)) => constant(values),
+            (None, None) => packing.unpack(logp_n.clone()).detach(),
+        };
+        let mask_bt = packing.mask(&self.device);
+        let advantages: Vec<f32> = items.iter().map(|item| item.advantage as f32).collect();
+        let advantages = Tensor::<1>::from_data(TensorData::new(advantages, [items.len()]), &self.device);
+        let found = tapo_loss(
+            TapoInputs {
+                logp_bt: packing.unpack(logp_n.clone()),
+                old_logp_bt: constant(&constants.old_logp_n),
+                neg_logp_bt,
+                ref_logp_bt: None,
+                advantages_bt: advantages.unsqueeze_dim::<2>(1).expand(mask_bt.dims()),
+                mask_bt,
+            },
+            loss,
+            normaliser,
+        );
+        let grads = found.total.backward();
+        if let Some(grad) = logp_n.grad(&grads) {
+            self.scorer.backward(model, scored, grad, total);
+        }
+        if let Some((leaf, negative)) = neg_leaf.zip(negative)
+            && let Some(grad) = leaf.grad(&grads)
+        {
+            self.scorer.backward(model, negative, grad, total);
+        }
+        Ok(found.parts)
+    }
+}

@@ -1,0 +1,108 @@
+//! The demo's training data: cropped and flipped photographs with their conversations, and triplets.
+
+use fieldmark_data::{PromptTemplate, RandomResizedCrop, SinglePhotoPolicy, build_triplets};
+use fieldmark_generate::{RandomStream, StreamKey};
+use fieldmark_processor::{
+    Message, PatchedImage, Photo, ProcessOptions, Processor, Sequence, SupervisedSequence, TargetEnd,
+};
+use fieldmark_train::{SftSource, TrainError, TripletPrompt, TripletSource};
+
+use super::produce::{Produce, QUESTION, TrainPhoto, to_image};
+
+/// Side of the demo's images in pixels.
+pub(super) const SIDE: usize = 112;
+
+/// Photographs and processor, shared by both stages.
+pub(super) struct DemoData<'a> {
+    pub(super) produce: &'a Produce,
+    pub(super) processor: &'a Processor,
+    pub(super) key: StreamKey,
+}
+
+impl DemoData<'_> {
+    fn patches(&self, photo: &Photo, stream: &mut RandomStream) -> anyhow::Result<PatchedImage> {
+        let side = SIDE as u32;
+        let image = RandomResizedCrop::new(side, side).apply(&to_image(photo)?, stream);
+        let photo = Photo::from_rgb(photo.name(), SIDE, SIDE, image.into_raw())?;
+        Ok(self.processor.images.process(&photo)?)
+    }
+
+    /// Half of the questions have options, so that one model answers in both worlds.
+    fn options(&self, photo: &TrainPhoto, stream: &mut RandomStream) -> anyhow::Result<Option<Vec<String>>> {
+        match stream.below(2) {
+            0 => Ok(None),
+            _ => self.produce.options(&photo.label.class, stream).map(Some),
+        }
+    }
+
+    fn sft_sample(&self, row: usize, epoch: usize) -> anyhow::Result<SupervisedSequence> {
+        let photo = &self.produce.train[row];
+        let mut stream = self.key.word("sft").word("sample").number(epoch as u64).number(row as u64).stream();
+        let shown = self.options(photo, &mut stream)?;
+        let listed = match &shown {
+            Some(options) => options.clone(),
+            None => self.produce.candidates(&photo.label.class)?,
+        };
+        let prompt = PromptTemplate::Bare.render(QUESTION, &shown.unwrap_or_default());
+        let messages = [Message::user(&prompt.user), Message::assistant(self.produce.response(photo, &listed))];
+        let images = vec![self.patches(&photo.photo, &mut stream)?];
+        let name = photo.photo.name();
+        Ok(self.processor.encode_supervised(name, &messages, images, TargetEnd::ImEnd, None)?)
+    }
+}
+
+impl SftSource for DemoData<'_> {
+    fn len(&self) -> usize {
+        self.produce.train.len()
+    }
+
+    fn sample(&self, row: usize, epoch: usize) -> Result<SupervisedSequence, TrainError> {
+        let name = || self.produce.train[row].photo.name().to_string();
+        self.sft_sample(row, epoch).map_err(|error| TrainError::Sample { row: name(), reason: format!("{error:#}") })
+    }
+}
+
+/// Triplets of training photographs, drawn anew in each epoch.
+pub(super) struct DemoTriplets<'a> {
+    pub(super) data: &'a DemoData<'a>,
+}
+
+impl DemoTriplets<'_> {
+    fn triplet(&self, row: usize, epoch: usize) -> anyhow::Result<TripletPrompt> {
+        let DemoData { produce, key, .. } = self.data;
+        let labels: Vec<_> = produce.train.iter().map(|photo| &photo.label).collect();
+        let mut stream = key.word("tapo").word("triplets").number(epoch as u64).stream();
+        let triplets = build_triplets(&labels, &produce.similar, SinglePhotoPolicy::Refuse, &mut stream)?;
+        let triplet = &triplets[row];
+        let find = |row: usize| {
+            let found = produce.train.iter().find(|photo| photo.label.row == row);
+            found.ok_or_else(|| anyhow::anyhow!("row {row} of labels.csv is no training photograph"))
+        };
+        let anchor = find(triplet.anchor.row)?;
+        let mut stream = key.word("tapo").word("sample").number(epoch as u64).number(row as u64).stream();
+        let options = self.data.options(anchor, &mut stream)?.unwrap_or_default();
+        let prompt = PromptTemplate::Bare.render(QUESTION, &options);
+        let mut sequence = |photo: &TrainPhoto| -> anyhow::Result<Sequence> {
+            let images = vec![self.data.patches(&photo.photo, &mut stream)?];
+            let messages = [Message::user(&prompt.user)];
+            Ok(self.data.processor.encode(photo.photo.name(), &messages, images, ProcessOptions::prompt())?)
+        };
+        Ok(TripletPrompt {
+            anchor: sequence(anchor)?,
+            positive: sequence(find(triplet.positive.row)?)?,
+            negative: sequence(find(triplet.negative.row)?)?,
+            truth: anchor.label.class.clone(),
+        })
+    }
+}
+
+impl TripletSource for DemoTriplets<'_> {
+    fn len(&self) -> usize {
+        self.data.produce.train.len()
+    }
+
+    fn prompt(&self, row: usize, epoch: usize) -> Result<TripletPrompt, TrainError> {
+        let name = || self.data.produce.train[row].photo.name().to_string();
+        self.triplet(row, epoch).map_err(|error| TrainError::Sample { row: name(), reason: format!("{error:#}") })
+    }
+}

@@ -1,0 +1,171 @@
+//! The stages of the demo, each with its progress bar, its files and its settings.
+
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+use fieldmark_data::{ImageRoots, PromptTemplate, Split};
+use fieldmark_eval::{
+    EvalRun, OptionOrder, Report, RunName, Scores, closed_questions, open_questions, read_predictions,
+};
+use fieldmark_generate::GenerationConfig;
+use fieldmark_model::{Qwen25Vl, SaveOptions, TrainableParts};
+use fieldmark_processor::DecodeOptions;
+use fieldmark_train::{
+    AdamWSettings, LrSchedule, LrShape, MetricsWriter, SftConfig, TapoConfig, TapoEvent, TapoTrainer, UpdateImage,
+    WeightedReward, train_sft,
+};
+
+use super::{
+    DemoOptions, MATCHING,
+    sources::{DemoData, DemoTriplets},
+};
+use crate::progress::Progress;
+
+/// Most new tokens: the longest taught response has about 50.
+const MAX_NEW_TOKENS: usize = 72;
+
+pub(super) struct Stages<'a> {
+    pub(super) options: &'a DemoOptions,
+    pub(super) data: &'a DemoData<'a>,
+    pub(super) device: Device,
+}
+
+impl Stages<'_> {
+    pub(super) fn introduce(&self, parameters: usize) {
+        let produce = self.data.produce;
+        let count = |split| produce.split.classes(split).count();
+        eprintln!(
+            "{:.1} M parameters, {} training photographs of {} classes, {} more classes unseen; on {}",
+            parameters as f64 / 1e6,
+            produce.train.len(),
+            count(Split::Seen),
+            count(Split::Unseen),
+            self.options.device_name,
+        );
+    }
+
+    fn file(&self, stage: &str, name: &str) -> anyhow::Result<PathBuf> {
+        let folder = self.options.out.join(stage);
+        std::fs::create_dir_all(&folder)?;
+        Ok(folder.join(name))
+    }
+
+    /// Checkpoint, processor and generation settings, so that the folder serves `fieldmark ask` and transformers.
+    fn save(&self, stage: &str, model: &Qwen25Vl) -> anyhow::Result<()> {
+        let folder = self.options.out.join(stage);
+        model.save_pretrained(&folder, SaveOptions::default())?;
+        self.data.processor.save(&folder)?;
+        Ok(())
+    }
+
+    pub(super) fn sft(&self, base: Qwen25Vl) -> anyhow::Result<Qwen25Vl> {
+        let config = SftConfig {
+            epochs: self.options.sft_epochs,
+            batch: 32,
+            micro_batch: 32,
+            schedule: LrSchedule { lr: 1e-3, shape: LrShape::Cosine, warmup: 20, released: false },
+            adamw: AdamWSettings { weight_decay: 0.05, ..AdamWSettings::default() },
+            train: TrainableParts::default(),
+            ..SftConfig::default()
+        };
+        let mut metrics = MetricsWriter::create(self.file("sft", "metrics.jsonl")?)?;
+        let progress = Progress::new("SFT", config.updates(self.data.produce.train.len()));
+        let pad = self.data.processor.tokenizer.pad();
+        let model = train_sft(base, self.data, &config, pad, &self.data.key, &self.device, |update| {
+            progress.step(update.step, format!("loss {:.3}", update.loss));
+            metrics.write(update)
+        })?;
+        progress.finish();
+        self.save("sft", &model)?;
+        Ok(model)
+    }
+
+    pub(super) fn tapo(&self, stage: &str, sft: Qwen25Vl, update_image: UpdateImage) -> anyhow::Result<Qwen25Vl> {
+        let config = TapoConfig {
+            prompts_per_step: 16,
+            chunk: 24,
+            max_tries: 3,
+            anchor_rollouts: 4,
+            positive_rollouts: 4,
+            max_new_tokens: MAX_NEW_TOKENS,
+            generation_batch: 192,
+            batch: 64,
+            micro_batch: 32,
+            update_image,
+            schedule: LrSchedule { lr: 5e-5, shape: LrShape::Constant, warmup: 0, released: false },
+            ..TapoConfig::default()
+        };
+        let triplets = DemoTriplets { data: self.data };
+        let tokenizer = &self.data.processor.tokenizer;
+        let mut metrics = MetricsWriter::create(self.file(stage, "metrics.jsonl")?)?;
+        let mut rollouts = MetricsWriter::create(self.file(stage, "rollout_metrics.jsonl")?)?;
+        let mut trainer = TapoTrainer::new(
+            &sft,
+            &triplets,
+            tokenizer,
+            vec![tokenizer.eos()],
+            config,
+            WeightedReward::default(),
+            self.data.key.clone(),
+            &self.device,
+        )?
+        .with_steps(self.options.tapo_steps);
+        let progress = Progress::new("TAPO", trainer.steps());
+        let mut reward = 0.0;
+        let model = trainer.train(sft, |event| match event {
+            TapoEvent::Rollouts(_) => Ok(()),
+            TapoEvent::Drawn(drawn) => {
+                reward = drawn.reward;
+                rollouts.write(drawn)
+            }
+            TapoEvent::Update(update) => {
+                progress.step(update.rollout_step, format!("reward {reward:.3}, ratio {:.3}", update.parts.ratio));
+                metrics.write(update)
+            }
+        })?;
+        progress.finish();
+        self.save(stage, &model)?;
+        Ok(model)
+    }
+
+    /// Scores of a model on seen and unseen classes in both worlds; predictions are written first.
+    pub(super) fn evaluate(&self, stage: &str, model: &Qwen25Vl) -> anyhow::Result<Scores> {
+        let produce = self.data.produce;
+        let order = OptionOrder::Shuffled { seed: self.options.seed };
+        let mut questions = Vec::new();
+        for split in [Split::Seen, Split::Unseen] {
+            let set = produce.test_set(split)?;
+            questions.extend(closed_questions(&set, order, PromptTemplate::Bare)?);
+            questions.extend(open_questions(&set, PromptTemplate::Bare));
+        }
+        let tokenizer = &self.data.processor.tokenizer;
+        let device = self.device.clone().without_autodiff();
+        let images = ImageRoots::new(&produce.folder.root);
+        let run = EvalRun {
+            model,
+            processor: self.data.processor,
+            images: &images,
+            decode: DecodeOptions::default(),
+            generation: GenerationConfig {
+                max_batch: 64,
+                ..GenerationConfig::greedy(MAX_NEW_TOKENS, vec![tokenizer.eos()])
+            },
+            seed: self.options.seed,
+            name: RunName { model: stage.into(), device: self.options.device_name.clone() },
+            device: &device,
+        };
+        let file = self.file(stage, "predictions.jsonl")?;
+        let progress = Progress::new(format!("eval {stage}"), questions.len());
+        run.predict(&questions, &file, |done, _| progress.step(done, String::new()))?;
+        progress.finish();
+        Ok(Scores::of(&read_predictions(&file)?, MATCHING))
+    }
+
+    pub(super) fn write_report(&self, report: &Report) -> anyhow::Result<()> {
+        let path = self.options.out.join("report.md");
+        let temporary = tempfile::NamedTempFile::new_in(&self.options.out)?;
+        std::fs::write(temporary.path(), report.to_markdown())?;
+        temporary.persist(path)?;
+        Ok(())
+    }
+}

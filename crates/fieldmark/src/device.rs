@@ -1,0 +1,292 @@
+//! Devices by name: `flex`, `cuda:0`, `vulkan`, `wgpu`, `metal`, `rocm`, of those that were compiled in.
+//!
+//! A driver that is missing shows only when a device is first used, and then as a panic inside Burn. So a device is tried
+//! with three numbers, in a thread of its own, before it is handed out.
+
+use std::{
+    panic::{self, AssertUnwindSafe},
+    sync::{Mutex, PoisonError, mpsc},
+    thread,
+    time::Duration,
+};
+
+use burn::tensor::{Device, Tensor};
+
+/// How long a device may take to add three numbers. A first use compiles kernels.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A kind of device, each with the cargo feature of the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// The CPU.
+    Flex,
+    /// NVIDIA cards through CUDA.
+    Cuda,
+    /// Any GPU through Vulkan, shaders as SPIR-V.
+    Vulkan,
+    /// Any GPU through WebGPU, shaders as WGSL.
+    Wgpu,
+    /// Apple GPUs.
+    Metal,
+    /// AMD cards through ROCm.
+    Rocm,
+}
+
+impl DeviceKind {
+    /// All kinds, compiled in or not.
+    pub const ALL: [Self; 6] = [Self::Flex, Self::Cuda, Self::Vulkan, Self::Wgpu, Self::Metal, Self::Rocm];
+
+    /// Its name, which is also that of the cargo feature.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Flex => "flex",
+            Self::Cuda => "cuda",
+            Self::Vulkan => "vulkan",
+            Self::Wgpu => "wgpu",
+            Self::Metal => "metal",
+            Self::Rocm => "rocm",
+        }
+    }
+
+    /// Whether this build has it.
+    pub fn is_compiled(self) -> bool {
+        match self {
+            Self::Flex => cfg!(feature = "flex"),
+            Self::Cuda => cfg!(feature = "cuda"),
+            Self::Vulkan => cfg!(feature = "vulkan"),
+            Self::Wgpu => cfg!(feature = "wgpu"),
+            Self::Metal => cfg!(feature = "metal"),
+            Self::Rocm => cfg!(feature = "rocm"),
+        }
+    }
+
+    /// The kinds that this build has.
+    pub fn compiled() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|kind| kind.is_compiled())
+    }
+
+    fn handle(self, index: Option<usize>) -> Option<Device> {
+        #[cfg(any(feature = "vulkan", feature = "wgpu", feature = "metal"))]
+        let adapter = index.map_or(burn::tensor::DeviceKind::DefaultDevice, burn::tensor::DeviceKind::DiscreteGpu);
+        #[cfg(any(feature = "cuda", feature = "rocm"))]
+        let number = index.unwrap_or(0);
+        let _ = index;
+        match self {
+            #[cfg(feature = "flex")]
+            Self::Flex => Some(Device::flex()),
+            #[cfg(feature = "cuda")]
+            Self::Cuda => Some(Device::cuda(number)),
+            #[cfg(feature = "vulkan")]
+            Self::Vulkan => Some(Device::vulkan(adapter)),
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu => Some(Device::wgpu(adapter)),
+            #[cfg(feature = "metal")]
+            Self::Metal => Some(Device::metal(adapter)),
+            #[cfg(feature = "rocm")]
+            Self::Rocm => Some(Device::rocm(number)),
+            #[allow(unreachable_patterns)]
+            _ => None,
+        }
+    }
+}
+
+/// Why there is no such device.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// No device has this name.
+    #[error("device `{name}` is unknown{suggestion}; this build has {available}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// ": did you mean ...?", or nothing.
+        suggestion: String,
+        /// What there is.
+        available: String,
+    },
+    /// The device exists, but not in this build.
+    #[error(
+        "device `{name}` is not in this build, which has {available}; build with `cargo build --release --features {name}`"
+    )]
+    NotCompiled {
+        /// The kind asked for.
+        name: &'static str,
+        /// What there is.
+        available: String,
+    },
+    /// What stands after the colon is no index.
+    #[error("device `{name}`: {reason}")]
+    Index {
+        /// What was asked for.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The device is in this build but does not work on this machine.
+    #[error("device `{name}` does not start: {reason}; check its driver, or use {others}")]
+    Start {
+        /// What was asked for.
+        name: String,
+        /// What happened.
+        reason: String,
+        /// The other devices of this build.
+        others: String,
+    },
+}
+
+/// A device that has been tried.
+#[derive(Debug, Clone)]
+pub struct OpenDevice {
+    /// What it was asked for as ("cuda:0").
+    pub name: String,
+    /// Its kind.
+    pub kind: DeviceKind,
+    /// The device, without autodiff.
+    pub device: Device,
+}
+
+/// The device that is used where none is named: `flex`, or the first that this build has.
+pub fn default_name() -> &'static str {
+    DeviceKind::compiled().next().map_or("flex", DeviceKind::name)
+}
+
+/// Opens a device by name and tries it.
+///
+/// # Errors
+/// If the name is unknown, not compiled in, or the device does not start.
+///
+/// ```
+/// # #[cfg(feature = "flex")] {
+/// let open = fieldmark::device::open("flex")?;
+/// assert_eq!(open.kind, fieldmark::device::DeviceKind::Flex);
+/// # }
+/// assert!(fieldmark::device::open("flx").unwrap_err().to_string().contains("did you mean `flex`?"));
+/// # Ok::<(), fieldmark::device::DeviceError>(())
+/// ```
+pub fn open(name: &str) -> Result<OpenDevice, DeviceError> {
+    let (kind, index) = parse(name)?;
+    let not_compiled = || DeviceError::NotCompiled { name: kind.name(), available: list(DeviceKind::compiled()) };
+    if !kind.is_compiled() {
+        return Err(not_compiled());
+    }
+    let device = kind.handle(index).ok_or_else(not_compiled)?;
+    let tried = device.clone();
+    let sum = attempt(move || Tensor::<1>::from_floats([1.0, 2.0, 3.0], &tried).sum().into_scalar::<f32>());
+    let start = |reason: String| DeviceError::Start {
+        name: name.into(),
+        reason,
+        others: list(DeviceKind::compiled().filter(|other| *other != kind)),
+    };
+    match sum {
+        Ok(6.0) => Ok(OpenDevice { name: name.into(), kind, device }),
+        Ok(wrong) => Err(start(format!("1 + 2 + 3 gives {wrong} on it"))),
+        Err(reason) => Err(start(reason)),
+    }
+}
+
+fn parse(name: &str) -> Result<(DeviceKind, Option<usize>), DeviceError> {
+    let (kind, index) = match name.split_once(':') {
+        Some((kind, index)) => (kind, Some(index)),
+        None => (name, None),
+    };
+    let Some(kind) = DeviceKind::ALL.into_iter().find(|known| known.name() == kind) else {
+        let nearest = nearest(kind, DeviceKind::ALL.map(DeviceKind::name));
+        return Err(DeviceError::Unknown {
+            name: name.into(),
+            suggestion: nearest.map_or(String::new(), |near| format!(": did you mean `{near}`?")),
+            available: list(DeviceKind::compiled()),
+        });
+    };
+    let refuse = |reason: &str| Err(DeviceError::Index { name: name.into(), reason: reason.into() });
+    match (kind, index.map(str::parse)) {
+        (_, None) => Ok((kind, None)),
+        (DeviceKind::Flex, Some(_)) => refuse("flex is the whole CPU and takes no number"),
+        (_, Some(Ok(index))) => Ok((kind, Some(index))),
+        (_, Some(Err(_))) => refuse("after the colon stands the number of the card, as in `cuda:0`"),
+    }
+}
+
+fn list(kinds: impl Iterator<Item = DeviceKind>) -> String {
+    let names: Vec<&str> = kinds.map(DeviceKind::name).collect();
+    if names.is_empty() { "no other".into() } else { names.join(", ") }
+}
+
+/// The known word most like `word`, if any is close.
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = known.into_iter().map(|name| (strsim::damerau_levenshtein(word, name), name));
+    scored.min_by_key(|(distance, _)| *distance).filter(|(distance, name)| *distance <= 1 + name.len() / 3).map(|(_, name)| name)
+}
+
+/// Runs `work` in a thread where a panic is an error and prints nothing.
+///
+/// # Errors
+/// The panic's message, or that nothing came back in time.
+pub fn attempt<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    // The panic hook is the process's: two attempts at once would restore each other's.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let (send, receive) = mpsc::channel();
+    let before = panic::take_hook();
+    // Backends panic in threads of their own as well, whose messages would stand above the error.
+    panic::set_hook(Box::new(|_| ()));
+    let spawned = thread::Builder::new().name("device".into()).spawn(move || {
+        let outcome = panic::catch_unwind(AssertUnwindSafe(work));
+        // The receiver is gone if the time is over.
+        let _ = send.send(outcome.map_err(|cause| panic_message(cause.as_ref())));
+    });
+    let outcome = match spawned {
+        Ok(_) => receive.recv_timeout(PATIENCE),
+        Err(error) => Ok(Err(error.to_string())),
+    };
+    panic::set_hook(before);
+    match outcome {
+        Ok(outcome) => outcome,
+        Err(mpsc::RecvTimeoutError::Timeout) => Err(format!("no answer within {} seconds", PATIENCE.as_secs())),
+        Err(mpsc::RecvTimeoutError::Disconnected) => Err("its thread ended without an answer".into()),
+    }
+}
+
+/// The first line of a panic's message.
+pub fn panic_message(cause: &(dyn std::any::Any + Send)) -> String {
+    let text = cause.downcast_ref::<&str>().copied().or_else(|| cause.downcast_ref::<String>().map(String::as_str));
+    let line = text.and_then(|text| text.lines().find(|line| !line.trim().is_empty()));
+    line.unwrap_or("unknown cause").trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_kinds_and_numbers() {
+        assert_eq!(parse("flex").unwrap(), (DeviceKind::Flex, None));
+        assert_eq!(parse("cuda:3").unwrap(), (DeviceKind::Cuda, Some(3)));
+        for (name, says) in [
+            ("cude", "did you mean `cuda`?"),
+            ("tpu-pod", "is unknown; this build has"),
+            ("cuda:x", "as in `cuda:0`"),
+            ("cuda:-1", "as in `cuda:0`"),
+            ("flex:0", "takes no number"),
+            ("", "is unknown"),
+        ] {
+            let error = parse(name).unwrap_err().to_string();
+            assert!(error.contains(says), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_compiled_says_which_feature_to_add() {
+        for kind in DeviceKind::ALL.into_iter().filter(|kind| !kind.is_compiled()) {
+            let error = open(kind.name()).unwrap_err().to_string();
+            assert!(error.contains(&format!("--features {}", kind.name())), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_panic_of_the_backend_is_an_error_of_one_line() {
+        assert_eq!(attempt(|| 6), Ok(6));
+        let error = attempt(|| -> u8 { panic!("\n driver missing\nmore") });
+        assert_eq!(error, Err("driver missing".into()));
+        let nested = attempt(|| thread::spawn(|| panic!("inside")).join().map_err(|_| ()).unwrap_or(1));
+        assert_eq!(nested, Ok(1));
+    }
+}

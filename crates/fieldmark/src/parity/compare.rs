@@ -1,0 +1,201 @@
+//! Comparison of two tensors, and the table of tolerances for f32.
+//!
+//! The tolerances are those the fixtures come with: about ten times the largest difference seen between two versions and
+//! two attention implementations of the reference itself.
+
+use std::fmt;
+
+/// How far two values may be apart.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Tolerance {
+    /// Not at all.
+    Exact,
+    /// At most this much.
+    Absolute(f64),
+    /// At most this much times the largest expected magnitude.
+    RelativeToMax(f64),
+    /// At most the first plus the second times the expected magnitude.
+    Mixed(f64, f64),
+}
+
+/// Outcome for one tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Within tolerance.
+    Pass,
+    /// Outside.
+    Fail,
+    /// An input of the case: read, not compared.
+    Input,
+    /// Not known to this version.
+    Unknown,
+}
+
+/// One line of a report.
+#[derive(Debug, Clone)]
+pub struct Comparison {
+    /// Name of the tensor or file entry.
+    pub name: String,
+    /// Largest absolute difference.
+    pub max_abs: f64,
+    /// Largest difference relative to the expected value.
+    pub max_rel: f64,
+    /// Cosine of the angle between the two.
+    pub cosine: f64,
+    /// What was allowed.
+    pub tolerance: Tolerance,
+    /// Outcome.
+    pub status: Status,
+    /// What a reader should know besides.
+    pub note: String,
+}
+
+/// All lines of a folder.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// In the order compared.
+    pub lines: Vec<Comparison>,
+}
+
+impl Report {
+    /// Compares `got` with `expected` where `keep` holds.
+    pub(crate) fn compare_where(
+        &mut self,
+        name: &str,
+        got: &[f64],
+        expected: &[f64],
+        tolerance: Tolerance,
+        keep: impl Fn(usize) -> bool,
+    ) {
+        let mut line = Comparison {
+            name: name.into(),
+            max_abs: 0.0,
+            max_rel: 0.0,
+            cosine: 1.0,
+            tolerance,
+            status: Status::Pass,
+            note: String::new(),
+        };
+        if got.len() != expected.len() {
+            line.status = Status::Fail;
+            line.note = format!("{} values, {} expected", got.len(), expected.len());
+            self.lines.push(line);
+            return;
+        }
+        let largest = expected.iter().fold(0.0f64, |max, x| max.max(x.abs()));
+        let (mut dot, mut left, mut right) = (0.0, 0.0, 0.0);
+        let mut ok = true;
+        for (i, (&a, &b)) in got.iter().zip(expected).enumerate() {
+            if !keep(i) {
+                continue;
+            }
+            let difference = if a == b { 0.0 } else { (a - b).abs() };
+            let allowed = match tolerance {
+                Tolerance::Exact => 0.0,
+                Tolerance::Absolute(limit) => limit,
+                Tolerance::RelativeToMax(limit) => limit * largest,
+                Tolerance::Mixed(absolute, relative) => absolute + relative * b.abs(),
+            };
+            // Written so that NaN fails.
+            ok &= difference <= allowed;
+            line.max_abs = if difference.is_nan() { f64::NAN } else { line.max_abs.max(difference) };
+            if b != 0.0 {
+                line.max_rel = line.max_rel.max(difference / b.abs());
+            }
+            dot += a * b;
+            left += a * a;
+            right += b * b;
+        }
+        if left > 0.0 && right > 0.0 {
+            line.cosine = dot / (left.sqrt() * right.sqrt());
+        }
+        line.status = if ok { Status::Pass } else { Status::Fail };
+        self.lines.push(line);
+    }
+
+    pub(crate) fn compare(&mut self, name: &str, got: &[f64], expected: &[f64], tolerance: Tolerance) {
+        self.compare_where(name, got, expected, tolerance, |_| true);
+    }
+
+    /// A comparison of things that are no numbers.
+    pub(crate) fn equal<T: PartialEq + fmt::Debug>(&mut self, name: &str, got: &T, expected: &T) {
+        let same = got == expected;
+        let note = if same { String::new() } else { format!("got {got:?}, expected {expected:?}") };
+        self.push(name, if same { Status::Pass } else { Status::Fail }, note);
+    }
+
+    pub(crate) fn push(&mut self, name: &str, status: Status, note: impl Into<String>) {
+        let max_abs = if status == Status::Fail { f64::NAN } else { 0.0 };
+        self.lines.push(Comparison {
+            name: name.into(),
+            max_abs,
+            max_rel: max_abs,
+            cosine: 1.0,
+            tolerance: Tolerance::Exact,
+            status,
+            note: note.into(),
+        });
+    }
+
+    /// Lines with this outcome.
+    pub fn count(&self, status: Status) -> usize {
+        self.lines.iter().filter(|line| line.status == status).count()
+    }
+
+    /// Whether nothing failed.
+    pub fn passed(&self) -> bool {
+        self.count(Status::Fail) == 0
+    }
+}
+
+impl fmt::Display for Tolerance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact => write!(f, "exact"),
+            Self::Absolute(limit) => write!(f, "{limit:.0e}"),
+            Self::RelativeToMax(limit) => write!(f, "{limit:.0e} of max"),
+            Self::Mixed(absolute, relative) => write!(f, "{absolute:.0e} + {relative:.0e} rel"),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.lines.iter().map(|line| line.name.len()).max().unwrap_or(0).max(6);
+        writeln!(
+            f,
+            "{:<width$}  {:>9}  {:>9}  {:>11}  {:>15}  result",
+            "tensor", "max abs", "max rel", "cosine", "allowed"
+        )?;
+        for line in &self.lines {
+            let result = match line.status {
+                Status::Pass => "pass",
+                Status::Fail => "FAIL",
+                Status::Input => "input",
+                Status::Unknown => "unknown",
+            };
+            write!(f, "{:<width$}  ", line.name)?;
+            match line.status {
+                Status::Pass | Status::Fail => write!(
+                    f,
+                    "{:>9.1e}  {:>9.1e}  {:>11.8}  {:>15}",
+                    line.max_abs,
+                    line.max_rel,
+                    line.cosine,
+                    line.tolerance.to_string()
+                )?,
+                Status::Input | Status::Unknown => write!(f, "{:>9}  {:>9}  {:>11}  {:>15}", "", "", "", "")?,
+            }
+            let note = if line.note.is_empty() { String::new() } else { format!("  ({})", line.note) };
+            writeln!(f, "  {result}{note}")?;
+        }
+        writeln!(
+            f,
+            "{} pass, {} fail, {} inputs, {} unknown",
+            self.count(Status::Pass),
+            self.count(Status::Fail),
+            self.count(Status::Input),
+            self.count(Status::Unknown)
+        )
+    }
+}

@@ -1,0 +1,108 @@
+//! Greedy decoding with a cache: tokens, lengths and the raw logits of every new token.
+
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use fieldmark_generate::{GenerationConfig, Generator, RandomStream, Request, Sampling};
+use fieldmark_model::Qwen25Vl;
+use fieldmark_processor::{PatchedImage, Sequence};
+
+use super::{
+    ParityError,
+    compare::{Report, Tolerance},
+    fixture::Fixture,
+    qwen::Rows,
+};
+
+pub(super) fn compare(
+    fixture: &mut Fixture,
+    report: &mut Report,
+    model: &Qwen25Vl,
+    device: &Device,
+) -> Result<(), ParityError> {
+    let rows = Rows::read(fixture, "gen", model.config())?;
+    let prompts = sequences(&rows, model.config().vision.patch_len());
+    let eos: Vec<u32> = fixture.integers("gen.eos_token_ids")?.into_iter().map(|id| id as u32).collect();
+    let shape = fixture.get("gen.step_logits")?.shape.clone();
+    let width = fixture.get("gen.input_ids")?.shape[1];
+
+    let config = GenerationConfig { allow_vision_tokens: true, ..GenerationConfig::greedy(shape[1], eos) };
+    let (sequences, lengths, logits) = decode(model, config.clone(), &prompts, width, shape[2], device)?;
+    let sequences = padded(fixture, "gen.sequences", sequences);
+    fixture.check_values(report, "gen.sequences", &sequences, Tolerance::Exact);
+    fixture.check_values(report, "gen.lengths", &lengths, Tolerance::Exact);
+    fixture.check_values(report, "gen.step_logits", &logits, Tolerance::Absolute(5e-4));
+
+    if fixture.has("gen_penalty.sequences") {
+        let penalty = fixture.get("gen_penalty.value")?.values[0];
+        // The stored value is an f32; the decimal number that it came from was applied.
+        let repetition_penalty = (penalty * 1e6).round() / 1e6;
+        let sampling = Sampling { repetition_penalty, ..Sampling::greedy() };
+        let (sequences, ..) =
+            decode(model, GenerationConfig { sampling, ..config }, &prompts, width, shape[2], device)?;
+        let sequences = padded(fixture, "gen_penalty.sequences", sequences);
+        fixture.check_values(report, "gen_penalty.sequences", &sequences, Tolerance::Exact);
+    }
+    Ok(())
+}
+
+/// The rows of a batch as prompts with their own images.
+pub(super) fn sequences(rows: &Rows, patch_len: usize) -> Vec<Sequence> {
+    let mut at = 0;
+    let prompt = |(i, (ids, grids)): (usize, (&Vec<u32>, &Vec<fieldmark_model::GridThw>))| {
+        let images = grids
+            .iter()
+            .map(|&grid| {
+                let len = grid.patches() * patch_len;
+                at += len;
+                PatchedImage { pixel_values: Arc::from(&rows.pixels[at - len..at]), grid }
+            })
+            .collect();
+        Sequence { name: format!("row {i}"), ids: ids.clone(), images }
+    };
+    rows.ids.iter().zip(&rows.grids).enumerate().map(prompt).collect()
+}
+
+type Decoded = (Vec<Vec<f64>>, Vec<f64>, Vec<f64>);
+
+/// Left-padded prompts with their new tokens, the numbers of new tokens, and all logits, zero after a row has ended.
+fn decode(
+    model: &Qwen25Vl,
+    config: GenerationConfig,
+    prompts: &[Sequence],
+    width: usize,
+    vocab: usize,
+    device: &Device,
+) -> Result<Decoded, ParityError> {
+    let steps = config.max_new_tokens;
+    let stream = RandomStream::new(0, &["parity"]);
+    let requests: Vec<Request> =
+        prompts.iter().map(|prompt| Request { prompt: prompt.clone(), streams: vec![stream.clone()] }).collect();
+    let mut logits = vec![0.0; prompts.len() * steps * vocab];
+    let mut step = vec![0; prompts.len()];
+    let responses = Generator::new(model, config, 0, device)?.generate_with(&requests, |token| {
+        let start = (token.request * steps + step[token.request]) * vocab;
+        logits[start..start + vocab].iter_mut().zip(token.logits).for_each(|(to, &from)| *to = f64::from(from));
+        step[token.request] += 1;
+    })?;
+    let rows = prompts
+        .iter()
+        .zip(&responses)
+        .map(|(prompt, response)| {
+            let padding = std::iter::repeat_n(0, width - prompt.ids.len());
+            padding.chain(prompt.ids.iter().copied()).chain(response[0].ids.iter().copied()).map(f64::from).collect()
+        })
+        .collect();
+    Ok((rows, responses.iter().map(|response| response[0].ids.len() as f64).collect(), logits))
+}
+
+/// Rows filled up with the padding id to the width that the expected tensor has.
+fn padded(fixture: &mut Fixture, name: &str, rows: Vec<Vec<f64>>) -> Vec<f64> {
+    let width = fixture.get(name).map_or(0, |expected| expected.shape[1]);
+    rows.into_iter()
+        .flat_map(|mut row| {
+            row.resize(width.max(row.len()), 0.0);
+            row
+        })
+        .collect()
+}

@@ -1,0 +1,299 @@
+//! A Qwen2.5-VL folder: rope positions, every stage of the forward pass, log-probabilities, decoding, training steps.
+
+use std::{collections::BTreeMap, path::Path};
+
+use burn::tensor::{Device, Tensor, activation::log_softmax};
+use fieldmark_model::{
+    GridThw, LoadOptions, ModelInputs, Padding, Qwen25Vl, Qwen25VlConfig, Row, Trace, new_layout,
+    vision::{WindowPlan, patch_positions},
+};
+
+use fieldmark_train::ChunkedLogProbs;
+
+use super::{
+    ParityError,
+    compare::{Report, Status, Tolerance},
+    fixture::{Fixture, values},
+    generation, training,
+};
+
+/// The batches that a folder may hold, each with the images it uses.
+const BATCHES: [&str; 4] = ["batch", "one", "multi", "text"];
+
+pub(super) fn compare(folder: &Path, device: &Device) -> Result<Report, ParityError> {
+    let config = Qwen25VlConfig::from_json_file(&folder.join("config.json"))?;
+    let model = config.init(device).load_weights(&folder.join("model.safetensors"), LoadOptions::default())?;
+    let mut fixture = Fixture::open(folder)?;
+    let mut report = Report::default();
+
+    files(folder, &config, &model, &mut report)?;
+    for prefix in BATCHES {
+        if fixture.has(&format!("{prefix}.input_ids")) {
+            batch(&mut fixture, &mut report, &model, prefix, device)?;
+        }
+    }
+    vision_structure(&mut fixture, &mut report, &config)?;
+    if fixture.has("gen.input_ids") {
+        generation::compare(&mut fixture, &mut report, &model, device)?;
+    }
+    if fixture.has("sft.input_ids") {
+        training::compare(&mut fixture, &mut report, model, device)?;
+    }
+    fixture.finish(&mut report);
+    Ok(report)
+}
+
+/// The other form of the configuration, the other key layout, and the mapping between the two.
+fn files(folder: &Path, config: &Qwen25VlConfig, model: &Qwen25Vl, report: &mut Report) -> Result<(), ParityError> {
+    let nested = folder.join("config.nested.json");
+    if nested.is_file() {
+        report.equal("config.nested.json", &Qwen25VlConfig::from_json_file(&nested)?, config);
+    }
+    let layouts = folder.join("key_layouts.json");
+    if layouts.is_file() {
+        let text = std::fs::read_to_string(&layouts)
+            .map_err(|error| ParityError::Folder(format!("{}: {error}", layouts.display())))?;
+        let names: BTreeMap<String, String> = serde_json::from_str(&text)
+            .map_err(|error| ParityError::Folder(format!("{}: {error}", layouts.display())))?;
+        let ours: BTreeMap<String, String> = names.keys().map(|name| (name.clone(), new_layout(name))).collect();
+        report.equal("key_layouts.json", &ours, &names);
+    }
+    let newer = folder.join("model.new_layout.safetensors");
+    if newer.is_file() {
+        let device = model.head_weight().device();
+        let other = config.init(&device).load_weights(&newer, LoadOptions::default())?;
+        let same = values(other.head_weight()) == values(model.head_weight());
+        report.push("model.new_layout.safetensors", if same { Status::Pass } else { Status::Fail }, "");
+    }
+    Ok(())
+}
+
+/// Rows of a padded batch without their padding.
+pub(super) struct Rows {
+    pub(super) ids: Vec<Vec<u32>>,
+    pub(super) grids: Vec<Vec<GridThw>>,
+    pub(super) padding: Padding,
+    pub(super) pixels: Vec<f32>,
+}
+
+impl Rows {
+    /// Reads `<prefix>.input_ids` and `.attention_mask` and deals out the images: in order, each row taking as many as
+    /// it has placeholders for.
+    pub(super) fn read(fixture: &mut Fixture, prefix: &str, config: &Qwen25VlConfig) -> Result<Self, ParityError> {
+        let ids = fixture.integers(&format!("{prefix}.input_ids"))?;
+        let mask = fixture.integers(&format!("{prefix}.attention_mask"))?;
+        let shape = fixture.get(&format!("{prefix}.input_ids"))?.shape.clone();
+        let (mut images, pixels) = images(fixture, prefix, config)?;
+        images.reverse();
+        let mut rows = Self { ids: Vec::new(), grids: Vec::new(), padding: Padding::Left, pixels: Vec::new() };
+        for b in 0..shape[0] {
+            let line = b * shape[1]..(b + 1) * shape[1];
+            if mask[line.start] == 1 && mask[line.end - 1] == 0 {
+                rows.padding = Padding::Right;
+            }
+            let real: Vec<u32> = line.filter(|&i| mask[i] == 1).map(|i| ids[i] as u32).collect();
+            let mut left = real.iter().filter(|&&id| id == config.vision_tokens.image).count();
+            let mut own = Vec::new();
+            while left > 0 {
+                let Some(grid) = images.pop() else { break };
+                left = left.saturating_sub(grid.tokens(config.vision.spatial_merge_size));
+                own.push(grid);
+            }
+            rows.ids.push(real);
+            rows.grids.push(own);
+        }
+        if rows.grids.iter().any(|grids| !grids.is_empty()) {
+            rows.pixels = pixels;
+        }
+        Ok(rows)
+    }
+
+    pub(super) fn inputs(&self, config: &Qwen25VlConfig, device: &Device) -> Result<ModelInputs, ParityError> {
+        let mut next = 0..;
+        let images: Vec<Vec<usize>> =
+            self.grids.iter().map(|grids| next.by_ref().take(grids.len()).collect()).collect();
+        let rows: Vec<Row<'_>> = self.ids.iter().zip(&images).map(|(ids, images)| Row { ids, images }).collect();
+        let grids: Vec<GridThw> = self.grids.iter().flatten().copied().collect();
+        Ok(ModelInputs::new(&rows, &grids, self.pixels.clone(), self.padding, 0, config, device)?)
+    }
+}
+
+/// Grids and patches that a batch shows.
+fn images(
+    fixture: &mut Fixture,
+    prefix: &str,
+    config: &Qwen25VlConfig,
+) -> Result<(Vec<GridThw>, Vec<f32>), ParityError> {
+    if prefix == "text" {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    let own = format!("{prefix}.image_grid_thw");
+    let grids = fixture.integers(if fixture.has(&own) { &own } else { "images.grid_thw" })?;
+    let grids = grids.chunks(3).map(|g| GridThw { t: g[0] as usize, h: g[1] as usize, w: g[2] as usize }).collect();
+    let mut pixels: Vec<f32> = fixture.get("images.pixel_values")?.values.iter().map(|&x| x as f32).collect();
+    let rows = format!("{prefix}.pixel_rows");
+    if fixture.has(&rows) {
+        let range = fixture.integers(&rows)?;
+        let width = config.vision.patch_len();
+        pixels = pixels[range[0] as usize * width..range[1] as usize * width].to_vec();
+    }
+    Ok((grids, pixels))
+}
+
+fn batch(
+    fixture: &mut Fixture,
+    report: &mut Report,
+    model: &Qwen25Vl,
+    prefix: &str,
+    device: &Device,
+) -> Result<(), ParityError> {
+    let rows = Rows::read(fixture, prefix, model.config())?;
+    let inputs = rows.inputs(model.config(), device)?;
+    for about in ["one.batch_row", "gen.min_top2_gap"] {
+        if fixture.has(about) {
+            // Where the case came from, and how far greedy decoding is from a tie: nothing that we compute.
+            fixture.get(about)?;
+        }
+    }
+    let name = |rest: &str| format!("{prefix}.{rest}");
+
+    let ids: Vec<f64> = inputs.input_ids.clone().into_data().iter::<f64>().collect();
+    fixture.check_values(report, &name("input_ids"), &ids, Tolerance::Exact);
+    let positions: Vec<f64> = inputs.position_ids.clone().into_data().iter::<f64>().collect();
+    fixture.check_values(report, &name("position_ids"), &positions, Tolerance::Exact);
+    let next: Vec<f64> = inputs.next_position.iter().map(|p| p.0 as f64).collect();
+    fixture.check_values(report, &name("next_position"), &next, Tolerance::Exact);
+    // The published convention counts real tokens; others differ on padded rows, which is why sequences here carry the
+    // next position itself.
+    let deltas: Vec<f64> =
+        inputs.next_position.iter().zip(&rows.ids).map(|(p, ids)| p.0 as f64 - ids.len() as f64).collect();
+    fixture.check_values(report, &name("rope_deltas"), &deltas, Tolerance::Exact);
+
+    let trace = model.trace(&inputs);
+    forward(fixture, report, prefix, &inputs, &trace);
+    log_probs(fixture, report, prefix, &inputs, &trace, model.config())
+}
+
+/// Every stage that the fixture records, text-side values only where a token is real.
+fn forward(fixture: &mut Fixture, report: &mut Report, prefix: &str, inputs: &ModelInputs, trace: &Trace) {
+    let stage = Tolerance::Absolute(5e-5);
+    let layer = Tolerance::Absolute(1e-4);
+    let end = Tolerance::Absolute(2e-4);
+    if let Some(vision) = &trace.vision {
+        fixture.check(report, &format!("{prefix}.vision.patch_embed"), vision.patch_embed.clone(), stage);
+        for (i, block) in vision.blocks.iter().enumerate() {
+            fixture.check(report, &format!("{prefix}.vision.block.{i}"), block.clone(), stage);
+        }
+        fixture.check(report, &format!("{prefix}.vision.merger_raw"), vision.merger_raw.clone(), stage);
+        fixture.check(report, &format!("{prefix}.vision.merged"), vision.merged.clone(), stage);
+    }
+    let seq = inputs.dims()[1];
+    let mut text = |name: String, tensor: &Tensor<3>, tolerance| {
+        let width = tensor.dims()[2];
+        let real = |i: usize| inputs.rows[i / (seq * width)].contains(&(i / width % seq));
+        fixture.check_where(report, &name, tensor.clone(), tolerance, real);
+    };
+    text(format!("{prefix}.inputs_embeds"), &trace.inputs_embeds, stage);
+    for (i, x) in trace.layers.iter().enumerate() {
+        text(format!("{prefix}.layer.{i}"), x, layer);
+    }
+    text(format!("{prefix}.norm"), &trace.norm, end);
+    text(format!("{prefix}.logits"), &trace.logits, end);
+}
+
+/// Log-probabilities and entropies of the last tokens of each row.
+fn log_probs(
+    fixture: &mut Fixture,
+    report: &mut Report,
+    prefix: &str,
+    inputs: &ModelInputs,
+    trace: &Trace,
+    config: &Qwen25VlConfig,
+) -> Result<(), ParityError> {
+    let plain = format!("{prefix}.response_logp");
+    if !fixture.has(&plain) {
+        return Ok(());
+    }
+    let [batch, seq] = inputs.dims();
+    let vocab = config.text.vocab_size;
+    let response = fixture.get(&plain)?.shape[1];
+    let logits = trace.logits.clone().narrow(1, seq - response - 1, response);
+    let targets = inputs.input_ids.clone().narrow(1, seq - response, response).unsqueeze_dim::<3>(2);
+    let end = Tolerance::Absolute(2e-4);
+    for (name, temperature) in [("", 1.0), ("_t0.7", 0.7)] {
+        let logp = log_softmax(logits.clone() / temperature, 2).gather(2, targets.clone());
+        fixture.check(report, &format!("{plain}{name}"), logp, end);
+    }
+    // The head is done already: log-probabilities of logits are those of states under the identity.
+    let scores = ChunkedLogProbs::new(batch * response, 1.0)?.forward_with_entropy(
+        &logits.reshape([batch * response, vocab]),
+        &targets.reshape([batch * response]),
+        |logits| logits,
+    );
+    let entropy = scores.entropy_n.reshape([batch, response]);
+    fixture.check(report, &format!("{prefix}.token_entropy"), entropy.clone(), end);
+    fixture.check(report, &format!("{prefix}.mean_token_entropy"), entropy.mean(), end);
+    Ok(())
+}
+
+/// Patch positions and window boundaries of `batch`, in the reference's terms.
+fn vision_structure(fixture: &mut Fixture, report: &mut Report, config: &Qwen25VlConfig) -> Result<(), ParityError> {
+    if !fixture.has("images.grid_thw") {
+        return Ok(());
+    }
+    let (grids, _) = images(fixture, "batch", config)?;
+    let merge = config.vision.spatial_merge_size;
+    let positions: Vec<f64> =
+        patch_positions(&grids, merge).into_iter().flatten().map(|position| position as f64).collect();
+    fixture.check_values(report, "batch.vision.position_ids", &positions, Tolerance::Exact);
+
+    let plan = WindowPlan::new(&grids, &config.vision);
+    let mut index = vec![0.0; plan.order.len()];
+    for (place, &reference) in plan.reference_place.iter().enumerate() {
+        index[reference] = plan.order[place] as f64;
+    }
+    fixture.check_values(report, "batch.vision.window_index", &index, Tolerance::Exact);
+
+    let mut frames = vec![0.0];
+    for grid in &grids {
+        (0..grid.t).for_each(|_| frames.push(frames[frames.len() - 1] + (grid.h * grid.w) as f64));
+    }
+    fixture.check_values(report, "batch.vision.cu_seqlens", &frames, Tolerance::Exact);
+
+    if fixture.has("batch.vision.cu_window_seqlens") {
+        // The reference repeats a boundary for each empty window it pads with; what counts are the windows themselves.
+        let mut expected = fixture.get("batch.vision.cu_window_seqlens")?.values.clone();
+        expected.dedup();
+        report.compare(
+            "batch.vision.cu_window_seqlens",
+            &window_boundaries(&plan, config.vision.merge_unit()),
+            &expected,
+            Tolerance::Exact,
+        );
+    }
+    Ok(())
+}
+
+/// Where windows begin and end, in patches, window after window as the reference has them.
+fn window_boundaries(plan: &WindowPlan, unit: usize) -> Vec<f64> {
+    let mut lengths: Vec<(usize, usize)> = Vec::new();
+    let mut first = 0;
+    for run in &plan.runs {
+        let total: usize = run.windows.iter().map(|group| group.count * group.len).sum();
+        for _ in 0..run.images {
+            for group in &run.windows {
+                for i in 0..group.count {
+                    let place = first + (group.start + i * group.len) / unit;
+                    lengths.push((plan.reference_place[place], group.len));
+                }
+            }
+            first += total / unit;
+        }
+    }
+    lengths.sort_unstable();
+    let mut boundaries = vec![0.0];
+    for (_, len) in lengths {
+        boundaries.push(boundaries[boundaries.len() - 1] + len as f64);
+    }
+    boundaries
+}

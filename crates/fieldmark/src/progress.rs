@@ -1,0 +1,53 @@
+//! Progress with the time left: a bar on a terminal, a line at every tenth otherwise.
+
+use std::{cell::Cell, io::IsTerminal, time::Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Progress of one stage.
+pub struct Progress {
+    name: String,
+    total: usize,
+    bar: Option<ProgressBar>,
+    start: Instant,
+    printed: Cell<usize>,
+}
+
+impl Progress {
+    /// A stage of `total` steps.
+    pub fn new(name: impl Into<String>, total: usize) -> Self {
+        let name = name.into();
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(total as u64);
+            let style =
+                ProgressStyle::with_template("{prefix:>10} [{bar:30}] {pos}/{len}  {elapsed} gone, {eta} left  {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+            bar.set_prefix(name.clone());
+            bar
+        });
+        Self { name, total, bar, start: Instant::now(), printed: Cell::new(0) }
+    }
+
+    /// `done` steps are over; `message` says how it goes.
+    pub fn step(&self, done: usize, message: String) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(done as u64);
+            bar.set_message(message);
+            return;
+        }
+        let tenth = 10 * done / self.total.max(1);
+        if tenth > self.printed.get() {
+            self.printed.set(tenth);
+            let gone = self.start.elapsed().as_secs_f64();
+            let left = gone * (self.total as f64 / done as f64 - 1.0);
+            eprintln!("{:>10} {done}/{}  {gone:.0} s gone, {left:.0} s left  {message}", self.name, self.total);
+        }
+    }
+
+    /// The stage is over.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish();
+        }
+    }
+}

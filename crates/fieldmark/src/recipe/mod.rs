@@ -1,0 +1,329 @@
+//! Recipes: one TOML file says what `fieldmark sft`, `tapo` and `eval` do, and every default is the paper's (METHOD A2 to A4).
+//!
+//! Sections are `[model]`, `[data]`, `[sft]`, `[tapo]` and `[eval]`; `seed`, `output` and `device` stand above them. Reading,
+//! overrides and the errors of both are in `read.rs`. Paths are relative to the folder in which the command runs.
+
+mod read;
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use fieldmark_data::{ImageRoots, PromptTemplate};
+use fieldmark_eval::World;
+use fieldmark_processor::{Alpha, DecodeOptions, ExifOrientation, PixelLimits, PreResize};
+use fieldmark_train::{SftConfig, TapoConfig};
+use serde::{Deserialize, Serialize};
+
+pub use read::RecipeError;
+
+/// Everything that a run is made from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recipe {
+    /// Decides every random number of the run.
+    pub seed: u64,
+    /// Folder for what the run leaves behind.
+    pub output: Option<PathBuf>,
+    /// Device to run on, as `--device` has it; the command line wins.
+    pub device: Option<String>,
+    /// The checkpoint.
+    pub model: ModelSection,
+    /// The data of all stages.
+    pub data: DataSection,
+    /// Supervised fine-tuning.
+    pub sft: SftConfig,
+    /// TAPO.
+    pub tapo: TapoConfig,
+    /// Evaluation.
+    pub eval: EvalSection,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Self {
+            seed: 42,
+            output: None,
+            device: None,
+            model: ModelSection::default(),
+            data: DataSection::default(),
+            sft: SftConfig::default(),
+            tapo: TapoConfig::default(),
+            eval: EvalSection::default(),
+        }
+    }
+}
+
+/// The number format of weights.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightType {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits with five of exponent.
+    F16,
+    /// 16 bits with eight of exponent: the type of the published checkpoints.
+    Bf16,
+}
+
+/// The checkpoint that a run starts from.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelSection {
+    /// Checkpoint folder: `config.json`, weights, tokenizer, processor.
+    pub path: Option<PathBuf>,
+    /// Number format to compute in. The device must know it: `fieldmark devices` says.
+    pub dtype: WeightType,
+    /// Number format of the checkpoint that a run writes.
+    pub stored: WeightType,
+}
+
+/// The data of all stages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataSection {
+    /// Folder that image paths are relative to; without it, the folder of the file that names them.
+    pub images: Option<PathBuf>,
+    /// Image paths that begin with one of these folders lie in the folder given instead.
+    pub prefixes: BTreeMap<String, PathBuf>,
+    /// What to do with the orientation that a camera noted.
+    pub exif: Exif,
+    /// What to do with transparency.
+    pub alpha: AlphaRule,
+    /// Make every sample once before training, so that a damaged image or a sample that is too long ends the run in its
+    /// first minutes and not in its last.
+    pub check: bool,
+    /// A folder of labelled photographs (`labels.csv`) from which triplets and evaluation questions are made where no
+    /// file of them is given.
+    pub labels: Option<PathBuf>,
+    /// Classes of that folder, drawn by `seed`, that training never sees.
+    pub unseen: usize,
+    /// The question asked about photographs of that folder.
+    pub question: String,
+    /// What SFT reads.
+    pub sft: SftData,
+    /// What TAPO reads.
+    pub tapo: TapoData,
+}
+
+impl Default for DataSection {
+    fn default() -> Self {
+        Self {
+            images: None,
+            prefixes: BTreeMap::new(),
+            exif: Exif::Honour,
+            alpha: AlphaRule::Drop,
+            check: true,
+            labels: None,
+            unseen: 0,
+            question: "What is in this photograph?".into(),
+            sft: SftData::default(),
+            tapo: TapoData::default(),
+        }
+    }
+}
+
+impl DataSection {
+    /// How photographs are decoded.
+    pub fn decode(&self) -> DecodeOptions {
+        DecodeOptions {
+            exif: match self.exif {
+                Exif::Honour => ExifOrientation::Honour,
+                Exif::Ignore => ExifOrientation::Ignore,
+            },
+            alpha: match self.alpha {
+                AlphaRule::Drop => Alpha::Drop,
+                AlphaRule::White => Alpha::White,
+            },
+            ..DecodeOptions::default()
+        }
+    }
+
+    /// Where the images that `file` names lie.
+    pub fn roots(&self, file: &std::path::Path) -> ImageRoots {
+        let roots = self.images.as_ref().map_or_else(|| ImageRoots::beside(file), ImageRoots::new);
+        self.prefixes.iter().fold(roots, |roots, (prefix, folder)| roots.with_prefix(prefix, folder))
+    }
+}
+
+/// What to do with the orientation that a camera noted in a photograph.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Exif {
+    /// Turn the picture upright.
+    #[default]
+    Honour,
+    /// Leave the pixels as stored, as the reference does.
+    Ignore,
+}
+
+/// What to do with transparency.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlphaRule {
+    /// Keep the colours as stored, as in training.
+    #[default]
+    Drop,
+    /// Composite onto white, as recent reference processors do.
+    White,
+}
+
+/// The sizes to which a stage brings its images.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageSizes {
+    /// Smaller images are enlarged to about this many pixels.
+    pub min_pixels: usize,
+    /// Larger images are reduced to about this many pixels.
+    pub max_pixels: usize,
+    /// Whether a training loader's own resize comes before the processor's; the limits are then those of the first, and
+    /// the second has the checkpoint's.
+    pub resize: ResizeRule,
+}
+
+/// The resize of a training data loader before the processor's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResizeRule {
+    /// None: the processor's resize alone.
+    Once,
+    /// By area, as EasyR1 does for TAPO.
+    Area,
+    /// By area, then sides of at least 28 and no extreme shape, as LLaMA-Factory does for SFT.
+    AreaThenSides,
+}
+
+impl ImageSizes {
+    /// The two resizes: the one before, and the processor's own limits (`None`: the checkpoint's).
+    pub fn steps(&self) -> (Option<PreResize>, Option<PixelLimits>) {
+        let limits = PixelLimits { min_pixels: self.min_pixels, max_pixels: self.max_pixels };
+        match self.resize {
+            ResizeRule::Once => (None, Some(limits)),
+            ResizeRule::Area => (Some(PreResize::Area(limits)), None),
+            ResizeRule::AreaThenSides => (Some(PreResize::AreaThenSides(limits)), None),
+        }
+    }
+}
+
+/// What SFT reads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SftData {
+    /// Conversations, ShareGPT-style JSON as LLaMA-Factory reads it.
+    pub file: Option<PathBuf>,
+    /// Longest conversation in tokens, images included. A longer one is refused, never cut.
+    pub max_tokens: usize,
+    /// Whether the newline after an answer's end token is in the loss, as released.
+    pub newline_in_loss: bool,
+    /// Sizes of the images.
+    pub sizes: ImageSizes,
+}
+
+impl Default for SftData {
+    fn default() -> Self {
+        let PixelLimits { min_pixels, max_pixels } = PixelLimits::SFT;
+        let sizes = ImageSizes { min_pixels, max_pixels, resize: ResizeRule::AreaThenSides };
+        Self { file: None, max_tokens: 4096, newline_in_loss: false, sizes }
+    }
+}
+
+/// What TAPO reads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TapoData {
+    /// Triplets: rows with problem, answer, anchor, positive and negative. Without it, they are made from `data.labels`.
+    pub file: Option<PathBuf>,
+    /// The wording of the prompt.
+    pub prompt: PromptTemplate,
+    /// Longest prompt in tokens, its image included. A longer one is refused.
+    pub max_tokens: usize,
+    /// Whether a class with a single photograph may use it as its own positive; else such a class is an error.
+    pub reuse_anchor: bool,
+    /// Sizes of the images.
+    pub sizes: ImageSizes,
+}
+
+impl Default for TapoData {
+    fn default() -> Self {
+        let PixelLimits { min_pixels, max_pixels } = PixelLimits::TAPO;
+        let sizes = ImageSizes { min_pixels, max_pixels, resize: ResizeRule::Area };
+        Self { file: None, prompt: PromptTemplate::Rl, max_tokens: 4096, reuse_anchor: false, sizes }
+    }
+}
+
+/// The order in which options are shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Shuffled by `eval.option_seed`.
+    #[default]
+    Shuffled,
+    /// As in the file: in the released files the truth is always first.
+    Released,
+    /// Every rotation of the shuffled order; a question counts with its mean.
+    Rotations,
+}
+
+/// Evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvalSection {
+    /// Files of evaluation rows named `<dataset>_seen.jsonl` or `<dataset>_unseen.jsonl` (`.gz` too), or folders of them.
+    /// Without one, questions are made from the test photographs of `data.labels`.
+    pub files: Vec<PathBuf>,
+    /// Closed world, open world, or both.
+    pub worlds: Vec<World>,
+    /// The order of the options.
+    pub order: Order,
+    /// Seed of the options' order.
+    pub option_seed: u64,
+    /// Options of a question made from `data.labels`, the truth among them.
+    pub options: usize,
+    /// Wording of the closed world's prompt.
+    pub closed_prompt: PromptTemplate,
+    /// Wording of the open world's prompt.
+    pub open_prompt: PromptTemplate,
+    /// Super-categories guessed from image paths, as released ("object" for birds, dogs and pets).
+    pub released_super_category: bool,
+    /// Smallest images in pixels; without it, the checkpoint's limit.
+    pub min_pixels: Option<usize>,
+    /// Largest images in pixels; without it, the checkpoint's limit.
+    pub max_pixels: Option<usize>,
+    /// 0 is greedy.
+    pub temperature: f64,
+    /// Nucleus of the sampler.
+    pub top_p: f64,
+    /// Most likely tokens that the sampler keeps; 0 keeps all.
+    pub top_k: usize,
+    /// Applied to tokens already there, the prompt's included; 1 is none. The released evaluation had 1.05.
+    pub repetition_penalty: f64,
+    /// Most tokens of an answer.
+    pub max_new_tokens: usize,
+    /// Questions answered side by side.
+    pub batch: usize,
+    /// Questions of each file and world, evenly spread; without it, all.
+    pub limit: Option<usize>,
+}
+
+impl Default for EvalSection {
+    fn default() -> Self {
+        Self {
+            files: Vec::new(),
+            worlds: World::ALL.to_vec(),
+            order: Order::Shuffled,
+            option_seed: 42,
+            options: 4,
+            closed_prompt: PromptTemplate::EvalClosed,
+            open_prompt: PromptTemplate::EvalOpen,
+            released_super_category: false,
+            min_pixels: None,
+            max_pixels: None,
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: 0,
+            repetition_penalty: 1.0,
+            max_new_tokens: 2048,
+            batch: 8,
+            limit: None,
+        }
+    }
+}
