@@ -35,8 +35,9 @@ struct TextJson {
 
 #[derive(Deserialize)]
 struct RopeJson {
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
     mrope_section: Option<[usize; 3]>,
     rope_theta: Option<f64>,
 }
@@ -110,7 +111,8 @@ impl Qwen25VlConfig {
         }
         let rope = t.rope_parameters.or(t.rope_scaling);
         let rope = rope.ok_or_else(|| ModelError::config("rope_scaling", "is missing: it holds mrope_section"))?;
-        if let Some(kind) = rope.rope_type.filter(|kind| !matches!(kind.as_str(), "mrope" | "default")) {
+        let kinds = [&rope.rope_type, &rope.kind].into_iter().flatten();
+        if let Some(kind) = kinds.into_iter().find(|kind| !matches!(kind.as_str(), "mrope" | "default")) {
             return Err(ModelError::config("rope_scaling.type", format!("is {kind}; only mrope is supported")));
         }
         let mrope_section =

@@ -29,4 +29,6 @@ pub use inputs::{ImageInputs, ModelInputs, Padding, Row};
 pub use mlp::GatedMlp;
 pub use model::{Qwen25Vl, Trace, TrainableParts};
 pub use positions::{RopePosition, SequencePositions, TokenIndex, rope_positions};
-pub use weights::{LoadOptions, SaveOptions, StoredType, checkpoint_files, new_layout, published_layout};
+pub use weights::{
+    LoadOptions, NamedParameter, SaveOptions, StoredType, checkpoint_files, new_layout, published_layout,
+};

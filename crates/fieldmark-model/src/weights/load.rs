@@ -186,7 +186,8 @@ impl ModuleMapper for Loader<'_> {
                 let device = param.lazy_device();
                 let dtype: DType = self.options.dtype.unwrap_or(device.settings().float_dtype).into();
                 let tensor = Tensor::from_data(data, (&device, dtype));
-                Param::initialized(param.id, tensor.require_grad())
+                let id = param.id;
+                param.transform_for_load(tensor, id)
             }
             Ok(None) => {
                 self.missing.push(published);

@@ -2,8 +2,10 @@
 
 mod load;
 mod names;
+mod parameters;
 mod save;
 
 pub use load::{LoadOptions, checkpoint_files};
 pub use names::{new_layout, published_layout};
+pub use parameters::NamedParameter;
 pub use save::{SaveOptions, StoredType};

@@ -1,0 +1,75 @@
+//! Every parameter under its published name, for whoever compares, counts or converts them.
+
+use burn::{
+    module::{Module, ModuleVisitor, Param, ParamId},
+    tensor::Tensor,
+};
+
+use super::{
+    load::transpose,
+    names::{ParamPath, stored_shape},
+};
+use crate::model::Qwen25Vl;
+
+/// One parameter of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedParameter {
+    /// Name in published checkpoints.
+    pub name: String,
+    /// Burn's id, under which gradients and optimiser state are kept.
+    pub id: ParamId,
+    /// Shape here.
+    pub shape: Vec<usize>,
+    /// Shape in checkpoints.
+    pub stored_shape: Vec<usize>,
+    /// Whether training changes it.
+    pub trainable: bool,
+    transposed: bool,
+}
+
+impl NamedParameter {
+    /// Values that are laid out as the parameter is here, laid out as in checkpoints.
+    pub fn to_stored(&self, values: &[f32]) -> Vec<f32> {
+        if self.transposed { transpose(values, self.shape[0], self.shape[1]) } else { values.to_vec() }
+    }
+}
+
+impl Qwen25Vl {
+    /// All parameters, in the order of the modules. A tied head is the embedding and has no entry of its own.
+    pub fn named_parameters(&self) -> Vec<NamedParameter> {
+        let vision = &self.config().vision;
+        let patch = [vision.in_channels, vision.temporal_patch_size, vision.patch_size, vision.patch_size];
+        let mut collector = Collector { patch, path: ParamPath::default(), found: Vec::new() };
+        self.visit(&mut collector);
+        collector.found
+    }
+}
+
+struct Collector {
+    patch: [usize; 4],
+    path: ParamPath,
+    found: Vec<NamedParameter>,
+}
+
+impl ModuleVisitor for Collector {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let shape: [usize; D] = param.lazy_shape().dims();
+        let (name, transposed) = (self.path.published(), self.path.is_linear());
+        self.found.push(NamedParameter {
+            stored_shape: stored_shape(&name, transposed, &shape, self.patch),
+            name,
+            id: param.id,
+            shape: shape.to_vec(),
+            trainable: param.is_require_grad(),
+            transposed,
+        });
+    }
+}
