@@ -1,7 +1,7 @@
 //! JPEG files to pixels, close to libjpeg-turbo, which the reference decodes with.
 //!
 //! `jpeg-decoder` interpolates chroma as libjpeg does and stays within 3 levels of it where chroma is halved both ways;
-//! the decoder inside `image` differs by up to 11, and fills what is missing from a file with grey and says nothing.
+//! the decoder inside `image` differs by up to 11, and fills what is missing from a file with grey without a word.
 
 use image::{DynamicImage, ImageBuffer, metadata::Orientation};
 use jpeg_decoder::{Decoder, PixelFormat};
@@ -19,9 +19,6 @@ pub(crate) fn decode(
     let info = decoder.info().ok_or_else(|| damaged("no image in it".into()))?;
     let (width, height) = (u32::from(info.width), u32::from(info.height));
     options.check_pixels(name, width, height)?;
-    if !reaches_its_end(bytes) {
-        return Err(damaged("the end marker is missing".into()));
-    }
     let data = decoder.decode().map_err(|error| damaged(error.to_string()))?;
     let image = match info.pixel_format {
         PixelFormat::L8 => ImageBuffer::from_raw(width, height, data).map(DynamicImage::ImageLuma8),
@@ -34,26 +31,6 @@ pub(crate) fn decode(
     };
     let orientation = decoder.exif_data().and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms);
     Ok((image.ok_or_else(|| damaged("fewer pixels than its header says".into()))?, orientation))
-}
-
-/// Whether the end marker is there: markers are followed segment by segment, because thumbnails inside a file carry
-/// end markers of their own.
-fn reaches_its_end(bytes: &[u8]) -> bool {
-    let mut at = 2;
-    while let Some(&[mark, code]) = bytes.get(at..at + 2) {
-        at += match (mark, code) {
-            (0xFF, 0xD9) => return true,
-            // A stuffed byte, or a marker without a segment.
-            (0xFF, 0x00 | 0x01 | 0xD0..=0xD8) => 2,
-            (0xFF, 0xFF) => 1,
-            (0xFF, _) => match bytes.get(at + 2..at + 4) {
-                Some(&[high, low]) => 2 + usize::from(u16::from_be_bytes([high, low])),
-                _ => return false,
-            },
-            _ => 1,
-        };
-    }
-    false
 }
 
 /// `cmyk2rgb` of Pillow.

@@ -3,6 +3,16 @@
 //! A [`Photo`] is decoded, resized within pixel limits and cut into patches ([`ImageProcessor`]); a conversation is
 //! rendered, its image placeholders expanded, and encoded ([`Processor`]); [`collate`] pads sequences into a batch.
 //! All of it happens in plain vectors on the CPU until the batch is put on a device.
+//!
+//! ```no_run
+//! use fieldmark_processor::{DecodeOptions, Message, Photo, ProcessOptions, Processor};
+//!
+//! let processor = Processor::from_dir("checkpoint")?;
+//! let photo = Photo::open("pepper.jpg", &DecodeOptions::default())?;
+//! let question = [Message::user_with_image("Which pepper is this?")];
+//! let sequence = processor.process("pepper.jpg", &question, &[photo], ProcessOptions::prompt())?;
+//! # Ok::<(), fieldmark_processor::ProcessorError>(())
+//! ```
 
 mod batch;
 pub mod chat;

@@ -105,3 +105,24 @@ fn down(rgb: &[u8], row_len: usize, windows: &[Window]) -> Vec<u8> {
 fn level(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_level_is_pillows_whichever_pass_goes_first() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/decode/expected.safetensors");
+        let bytes = std::fs::read(file).unwrap();
+        let expected = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let size = |shape: &[usize]| Size::new(shape[0], shape[1]);
+        let source = expected.tensor("resize.source").unwrap();
+        let mut compared = 0;
+        for (name, resized) in expected.iter().filter(|(name, _)| name.starts_with("resize.")) {
+            let ours = bicubic(source.data(), size(source.shape()), size(resized.shape()));
+            assert!(ours == resized.data(), "{name}");
+            compared += 1;
+        }
+        assert_eq!(compared, 10);
+    }
+}

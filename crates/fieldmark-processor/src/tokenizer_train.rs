@@ -29,20 +29,27 @@ const SPLIT: &str =
 /// Every byte is a token of its own, so that any text can be encoded.
 const BYTES: usize = 256;
 
-/// Trains a tokenizer of at most `vocab_size` tokens on `texts`, special tokens included. The same texts always give
-/// the same tokenizer.
+/// Trains a tokenizer of at most `vocab_size` tokens on `texts`, special tokens included. Each text of `whole` (a name, a
+/// tag) becomes one token wherever it stands. The same texts always give the same tokenizer.
 ///
 /// # Errors
-/// [`ProcessorError::Tokenizer`] if `vocab_size` has no room for 256 bytes and the special tokens.
+/// [`ProcessorError::Tokenizer`] if `vocab_size` has no room for 256 bytes, `whole` and the special tokens, or a text of
+/// `whole` is empty or not ASCII.
 pub fn train_tokenizer<S: AsRef<str> + Send>(
     texts: impl IntoIterator<Item = S, IntoIter: Send>,
+    whole: &[String],
     vocab_size: usize,
 ) -> Result<Tokenizer, ProcessorError> {
     let name = "new tokenizer";
     let failed = |reason: String| ProcessorError::Tokenizer { name: name.into(), reason };
-    let least = BYTES + special::ALL.len();
+    let added = special::ALL.len() + whole.len();
+    let least = BYTES + added;
     if vocab_size < least {
         return Err(failed(format!("a vocabulary of {vocab_size} is too small: at least {least}")));
+    }
+    // The byte-level decoder takes the letters of an added token for bytes, which only ASCII survives.
+    if let Some(text) = whole.iter().find(|text| text.is_empty() || !text.is_ascii()) {
+        return Err(failed(format!("`{text}` cannot be one token: only ASCII texts can")));
     }
     let library = |error: tokenizers::Error| failed(error.to_string());
     let bytes = || ByteLevel::new(false, false, false);
@@ -57,12 +64,14 @@ pub fn train_tokenizer<S: AsRef<str> + Send>(
     inner.with_decoder(Some(DecoderWrapper::ByteLevel(bytes())));
     let mut trainer = TrainerWrapper::BpeTrainer(
         BpeTrainerBuilder::new()
-            .vocab_size(vocab_size - special::ALL.len())
+            .vocab_size(vocab_size - added)
             .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
             .show_progress(false)
             .build(),
     );
     inner.train(&mut trainer, texts.into_iter()).map_err(library)?;
+    let words = whole.iter().map(|text| AddedToken::from(text.as_str(), false));
+    inner.add_tokens(words).map_err(library)?;
     inner.add_special_tokens(special::ALL.map(|token| AddedToken::from(token, true))).map_err(library)?;
     Tokenizer::new(inner, name)
 }

@@ -148,7 +148,7 @@ fn disagreements_name_the_sample() {
         refusal(&|bad| bad.ids.extend(vec![20; 600]))
             .contains("610 tokens, 4 of them of images, over the limit of 512")
     );
-    let limited = collate(&[good.clone()], Padding::Left, PAD, Some(9), &config(), &Device::default());
+    let limited = collate(std::slice::from_ref(&good), Padding::Left, PAD, Some(9), &config(), &Device::default());
     assert!(matches!(limited, Err(ProcessorError::TooLong { tokens: 10, limit: 9, .. })));
     assert!(collate(&[good], Padding::Left, PAD, Some(10), &config(), &Device::default()).is_ok());
     assert!(matches!(batch(&[], Padding::Left), Err(ProcessorError::Empty)));

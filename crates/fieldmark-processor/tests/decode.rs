@@ -116,7 +116,7 @@ fn every_truncation_is_refused_by_name() {
         let whole = bytes(file);
         // A PNG is whole without its last chunk, which is empty.
         let end = whole.len() - if file.ends_with("png") { 12 } else { 0 };
-        for length in (0..end).step_by(7).chain([end - 1]) {
+        for length in 0..end {
             match decode(&whole[..length], DecodeOptions::default()) {
                 Err(ProcessorError::DamagedImage { name, .. } | ProcessorError::NotAnImage { name, .. }) => {
                     assert_eq!(name, "sample.jpg")

@@ -205,7 +205,7 @@ fn streamed(tokenizer: &Tokenizer, ids: &[u32], specials: SpecialTokens) -> Stri
     text + &stream.finish(tokenizer).unwrap()
 }
 
-static SMALL: LazyLock<Tokenizer> = LazyLock::new(|| train_tokenizer(corpus(), 300).unwrap());
+static SMALL: LazyLock<Tokenizer> = LazyLock::new(|| train_tokenizer(corpus(), &[], 300).unwrap());
 
 fn corpus() -> Vec<String> {
     (0..40)
@@ -226,14 +226,31 @@ fn a_new_tokenizer_is_small_reversible_and_loads_back() {
     assert_eq!(SMALL.decode(&encoded, SpecialTokens::Keep).unwrap(), sentence);
     let again = Tokenizer::from_bytes(SMALL.to_json().unwrap().as_bytes(), "tokenizer.json").unwrap();
     assert_eq!(again.encode(sentence).unwrap(), encoded);
-    assert_eq!(train_tokenizer(corpus(), 300).unwrap().to_json().unwrap(), SMALL.to_json().unwrap());
-    assert!(train_tokenizer(corpus(), 263).unwrap_err().to_string().contains("at least 264"));
+    assert_eq!(train_tokenizer(corpus(), &[], 300).unwrap().to_json().unwrap(), SMALL.to_json().unwrap());
+    assert!(train_tokenizer(corpus(), &[], 263).unwrap_err().to_string().contains("at least 264"));
     // It splits words as the published one does: the same parts around another vocabulary.
     let parts = |tokenizer: &Tokenizer| {
         let json: Value = serde_json::from_str(&tokenizer.to_json().unwrap()).unwrap();
         ["normalizer", "pre_tokenizer", "post_processor", "decoder"].map(|part| json[part].clone())
     };
     assert_eq!(parts(&SMALL), parts(&QWEN));
+}
+
+#[test]
+fn whole_texts_become_one_token_each() {
+    let whole = ["Red Pepper".to_string(), "<answer>".to_string()];
+    let tokenizer = train_tokenizer(corpus(), &whole, 300).unwrap();
+    let text = "<answer>Red Pepper</answer>";
+    let ids = tokenizer.encode(text).unwrap();
+    assert_eq!(ids[..2], [tokenizer.id("<answer>").unwrap(), tokenizer.id("Red Pepper").unwrap()]);
+    for specials in [SpecialTokens::Keep, SpecialTokens::Skip] {
+        assert_eq!(tokenizer.decode(&ids, specials).unwrap(), text);
+        assert_eq!(streamed(&tokenizer, &ids, specials), text);
+    }
+    let again = Tokenizer::from_bytes(tokenizer.to_json().unwrap().as_bytes(), "tokenizer.json").unwrap();
+    assert_eq!(again.encode(text).unwrap(), ids);
+    assert!(train_tokenizer(corpus(), &["Jalapeño".to_string()], 300).is_err());
+    assert!(train_tokenizer(corpus(), &whole, 265).unwrap_err().to_string().contains("at least 266"));
 }
 
 #[test]
