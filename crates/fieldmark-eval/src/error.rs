@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use fieldmark_data::DataError;
+use fieldmark_generate::GenerateError;
+use fieldmark_processor::ProcessorError;
 
 /// An error of an evaluation.
 #[derive(Debug, thiserror::Error)]
@@ -38,4 +40,28 @@ pub enum EvalError {
         /// The row in its file, from 1.
         row: usize,
     },
+    /// The photograph of a question is not where it was looked for.
+    #[error("{question}: image {image} not found under {}; correct the path or the image folder", folder.display())]
+    ImageNotFound {
+        /// Data set, split and row.
+        question: String,
+        /// The path in the row.
+        image: String,
+        /// The folder it was looked for in.
+        folder: PathBuf,
+    },
+    /// The photograph of a question cannot be used.
+    #[error("{question}: {source}")]
+    Photo {
+        /// Data set, split and row.
+        question: String,
+        /// What is wrong.
+        source: ProcessorError,
+    },
+    /// A question cannot be turned into a prompt, or an output into text.
+    #[error(transparent)]
+    Processor(#[from] ProcessorError),
+    /// Decoding failed; the message names the question.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
 }

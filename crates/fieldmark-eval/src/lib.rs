@@ -12,6 +12,7 @@ pub mod open_world;
 pub mod predictions;
 pub mod question;
 pub mod report;
+pub mod runner;
 pub mod score;
 mod text;
 
@@ -22,4 +23,5 @@ pub use interval::Accuracy;
 pub use predictions::{Prediction, PredictionWriter, RunSettings, read_predictions};
 pub use question::{Question, World, closed_questions, open_questions};
 pub use report::{Report, TextTable};
+pub use runner::{EvalRun, RunName};
 pub use score::{Matching, Scores};

@@ -6,6 +6,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use fieldmark_data::{ReadLimits, read_records};
+use fieldmark_generate::Sampling;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
@@ -25,8 +26,15 @@ pub struct RunSettings {
     pub dtype: String,
     /// The device ("flex").
     pub device: String,
-    /// The repetition penalty; 1 is none.
-    pub repetition_penalty: f64,
+    /// Whether the orientation a camera noted in a photograph was followed.
+    pub exif_honoured: bool,
+    /// What was done with transparency ("drop" or "white").
+    pub alpha: String,
+    /// How tokens were chosen: temperature (0 is greedy), top-k, top-p and the repetition penalty (1 is none).
+    #[serde(flatten)]
+    pub sampling: Sampling,
+    /// The seed of the random streams; without effect where decoding is greedy.
+    pub seed: u64,
     /// The most tokens an output may have.
     pub max_new_tokens: usize,
 }
@@ -175,7 +183,10 @@ pub(crate) mod tests {
                 max_pixels: 12_845_056,
                 dtype: "f32".into(),
                 device: "flex".into(),
-                repetition_penalty: 1.05,
+                exif_honoured: true,
+                alpha: "drop".into(),
+                sampling: Sampling { repetition_penalty: 1.05, ..Sampling::greedy() },
+                seed: 0,
                 max_new_tokens: 2048,
             },
             output: output.into(),
@@ -202,6 +213,7 @@ pub(crate) mod tests {
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 2);
         assert!(text.contains("\"option_order\":{\"shuffled\":{\"seed\":42}}"), "{text}");
+        assert!(text.contains("\"temperature\":0.0") && text.contains("\"repetition_penalty\":1.05"), "{text}");
 
         let mut second = PredictionWriter::create(&path).unwrap();
         second.append(&rows[0]).unwrap();

@@ -213,7 +213,10 @@ fn list(kinds: impl Iterator<Item = DeviceKind>) -> String {
 /// The known word most like `word`, if any is close.
 pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let scored = known.into_iter().map(|name| (strsim::damerau_levenshtein(word, name), name));
-    scored.min_by_key(|(distance, _)| *distance).filter(|(distance, name)| *distance <= 1 + name.len() / 3).map(|(_, name)| name)
+    scored
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, name)| *distance <= 1 + name.len() / 3)
+        .map(|(_, name)| name)
 }
 
 /// Runs `work` in a thread where a panic is an error and prints nothing.
@@ -245,11 +248,18 @@ pub fn attempt<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     }
 }
 
-/// The first line of a panic's message.
+/// A panic's message in one line, cut where it goes on for long.
 pub fn panic_message(cause: &(dyn std::any::Any + Send)) -> String {
+    const LONGEST: usize = 300;
     let text = cause.downcast_ref::<&str>().copied().or_else(|| cause.downcast_ref::<String>().map(String::as_str));
-    let line = text.and_then(|text| text.lines().find(|line| !line.trim().is_empty()));
-    line.unwrap_or("unknown cause").trim().to_owned()
+    // Burn frames its messages with banners.
+    let words = text.unwrap_or_default().split_whitespace().filter(|word| !word.chars().all(|c| c == '='));
+    let line = words.collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(LONGEST) {
+        _ if line.is_empty() => "unknown cause".into(),
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
 }
 
 #[cfg(test)]
@@ -284,8 +294,8 @@ mod tests {
     #[test]
     fn a_panic_of_the_backend_is_an_error_of_one_line() {
         assert_eq!(attempt(|| 6), Ok(6));
-        let error = attempt(|| -> u8 { panic!("\n driver missing\nmore") });
-        assert_eq!(error, Err("driver missing".into()));
+        let error = attempt(|| -> u8 { panic!("\n=== Error ===\n driver missing\n") });
+        assert_eq!(error, Err("Error driver missing".into()));
         let nested = attempt(|| thread::spawn(|| panic!("inside")).join().map_err(|_| ()).unwrap_or(1));
         assert_eq!(nested, Ok(1));
     }

@@ -1,8 +1,10 @@
 //! Fine-R1 in Rust: a vision-language model that learns to tell look-alikes apart by reasoning.
 
 pub mod demo;
+pub mod device;
 pub mod parity;
 pub mod progress;
+pub mod recipe;
 
 pub use fieldmark_data as data;
 pub use fieldmark_eval as eval;

@@ -1,1 +1,49 @@
-fn main() {}
+//! The `fieldmark` command. Errors are one line on standard error; a panic is one line too, a trace only where RUST_BACKTRACE asks for one.
+
+mod cli;
+
+use std::{
+    io,
+    panic::{self, AssertUnwindSafe},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use fieldmark::device::panic_message;
+
+use cli::{Cli, Outcome};
+
+/// Something given is wrong.
+const WRONG_INPUT: u8 = 2;
+/// A fault inside Fieldmark or below it (`EX_SOFTWARE`).
+const INTERNAL: u8 = 70;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if std::env::var_os("RUST_BACKTRACE").is_none() {
+        panic::set_hook(Box::new(|_| ()));
+    }
+    match panic::catch_unwind(AssertUnwindSafe(|| cli::run(&cli))) {
+        Ok(Ok(Outcome::Done)) => ExitCode::SUCCESS,
+        Ok(Ok(Outcome::Failed)) => ExitCode::FAILURE,
+        // Nobody reads on: `fieldmark ... | head`.
+        Ok(Err(error)) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            eprintln!("error: {}", one_line(&error.to_string()));
+            ExitCode::from(WRONG_INPUT)
+        }
+        Err(cause) => {
+            let message = one_line(&panic_message(cause.as_ref()));
+            eprintln!("error: a fault inside Fieldmark: {message}; please report it with the command and its input");
+            ExitCode::from(INTERNAL)
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

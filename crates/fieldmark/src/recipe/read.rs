@@ -107,6 +107,14 @@ impl Recipe {
         toml::to_string(self)
     }
 
+    /// The whole key of a setting that a stage names by its end, such as `sft.schedule.lr` for `lr` in `sft`.
+    pub fn key_of(section: &str, end: &str) -> String {
+        let (start, end) = (format!("{section}."), format!(".{end}"));
+        let found = keys(&table_of(&every_key()), "").into_iter();
+        let mut found = found.filter(|key| key.starts_with(&start) && key.ends_with(&end));
+        found.next().unwrap_or_else(|| format!("{section}{end}"))
+    }
+
     fn overlaid(self, given: &Table, origin: &str) -> Result<Self, RecipeError> {
         let known = table_of(&every_key());
         let mut base = table_of(&self);
@@ -128,20 +136,20 @@ fn lay_over(
     origin: &str,
     path: &mut Vec<String>,
 ) -> Result<(), RecipeError> {
+    let free = FREE.contains(&path.join(".").as_str());
     for (name, value) in given {
         path.push(name.clone());
         let key = path.join(".");
-        let Some(meant) = lookup(known, path) else {
+        let meant = lookup(known, path);
+        if meant.is_none() && !free {
             let suggestion = suggestion(known, path);
             return Err(RecipeError::UnknownKey { origin: origin.into(), key, suggestion });
-        };
+        }
         match (meant, value) {
-            (Value::Table(_), Value::Table(inner)) if !FREE.contains(&key.as_str()) => {
-                lay_over(base, inner, known, origin, path)?;
-            }
-            _ => {
+            (Some(Value::Table(_)), Value::Table(inner)) => lay_over(base, inner, known, origin, path)?,
+            (meant, value) => {
                 let refuse = |reason: String| RecipeError::Value { origin: origin.into(), key: key.clone(), reason };
-                if let (Value::Table(_), false) = (meant, value.is_table()) {
+                if meant.is_some_and(Value::is_table) {
                     return Err(refuse(format!("is a section, but {} was given", value.type_str())));
                 }
                 set(base, path, value.clone());
@@ -187,7 +195,12 @@ fn suggestion(known: &Table, path: &[String]) -> String {
     let (name, section) = path.split_last().map_or(("", &[][..]), |(name, section)| (name.as_str(), section));
     let siblings: Vec<&str> = match section {
         [] => known.keys().map(String::as_str).collect(),
-        _ => lookup(known, section).and_then(Value::as_table).into_iter().flat_map(Table::keys).map(String::as_str).collect(),
+        _ => lookup(known, section)
+            .and_then(Value::as_table)
+            .into_iter()
+            .flat_map(Table::keys)
+            .map(String::as_str)
+            .collect(),
     };
     let prefix = if section.is_empty() { String::new() } else { format!("{}.", section.join(".")) };
     let all = keys(known, "");
@@ -234,8 +247,18 @@ fn one_line(text: &str) -> String {
 fn every_key() -> Recipe {
     let Recipe { seed, output: _, device: _, model, data, sft, tapo, eval } = Recipe::default();
     let ModelSection { path: _, dtype, stored } = model;
-    let DataSection { images: _, prefixes, exif, alpha, check, labels: _, unseen, question, sft: sft_data, tapo: tapo_data } =
-        data;
+    let DataSection {
+        images: _,
+        prefixes,
+        exif,
+        alpha,
+        check,
+        labels: _,
+        unseen,
+        question,
+        sft: sft_data,
+        tapo: tapo_data,
+    } = data;
     let SftData { file: _, max_tokens, newline_in_loss, sizes } = sft_data;
     let sft_data = SftData { file: some(), max_tokens, newline_in_loss, sizes };
     let TapoData { file: _, prompt, max_tokens, reuse_anchor, sizes } = tapo_data;
@@ -282,7 +305,8 @@ mod tests {
 
     #[test]
     fn a_section_given_in_part_keeps_the_stages_defaults() {
-        let recipe = read("[sft.adamw]\neps = 1e-6\n[tapo.schedule]\nlr = 2e-6\n[sft.train]\nprojector = true", &[]).unwrap();
+        let recipe =
+            read("[sft.adamw]\neps = 1e-6\n[tapo.schedule]\nlr = 2e-6\n[sft.train]\nprojector = true", &[]).unwrap();
         let (ours, default) = (&recipe, Recipe::default());
         assert_eq!((ours.sft.adamw.eps, ours.sft.adamw.weight_decay), (1e-6, 0.1));
         assert_eq!((ours.tapo.schedule.lr, ours.tapo.schedule.warmup), (2e-6, 0));
@@ -313,7 +337,8 @@ mod tests {
         assert_eq!(recipe.eval.files, [Path::new("a.jsonl"), Path::new("b.jsonl")]);
         assert_eq!((recipe.output.unwrap(), recipe.eval.limit), (PathBuf::from("quoted"), Some(5)));
         assert!(!recipe.data.check);
-        assert_eq!(recipe.data.prefixes["birds/x.y"], Path::new("elsewhere"));
+        let prefixes: Vec<&str> = recipe.data.prefixes.keys().map(String::as_str).collect();
+        assert_eq!(prefixes, ["a b", "birds/x.y"]);
     }
 
     #[test]
@@ -323,7 +348,7 @@ mod tests {
             ("[sft]\nlr = 3", &[], "unknown key `sft.lr`; did you mean `sft.schedule.lr`?"),
             ("[tapo]\nlr = 3", &[], "unknown key `tapo.lr`; did you mean `tapo.schedule.lr`?"),
             ("[stf]\nepochs = 3", &[], "unknown key `stf`; did you mean `sft`?"),
-            ("[data]\nmax_pixels = 9", &[], "`data.sft.sizes.max_pixels`?"),
+            ("[data]\nmax_pixels = 9", &[], "`data.tapo.sizes.max_pixels`?"),
             ("[model]\nqqqqqq = 1", &[], "unknown key `model.qqqqqq`; there are dtype, path, stored"),
             ("[sft]\nepochs = \"many\"", &[], "recipe.toml: `sft.epochs`: invalid type: string \"many\""),
             ("[sft]\nepochs = -1", &[], "recipe.toml: `sft.epochs`: invalid value: integer `-1`"),
@@ -340,6 +365,19 @@ mod tests {
             let error = read(text, overrides).unwrap_err().to_string();
             assert!(error.contains(says), "{text:?} {overrides:?}: {error}");
             assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+
+    #[test]
+    fn settings_have_whole_keys() {
+        for (section, end, whole) in [
+            ("sft", "epochs", "sft.epochs"),
+            ("tapo", "lr", "tapo.schedule.lr"),
+            ("tapo", "filter.low", "tapo.filter.low"),
+            ("sft", "beta1", "sft.adamw.beta1"),
+            ("tapo", "other", "tapo.other"),
+        ] {
+            assert_eq!(Recipe::key_of(section, end), whole);
         }
     }
 

@@ -1,0 +1,140 @@
+//! A checkpoint folder in and out: model, processor and end tokens, checked against each other.
+
+use std::path::PathBuf;
+
+use anyhow::{anyhow, bail};
+use burn::tensor::{Device, FloatDType};
+use fieldmark::{
+    generate::CheckpointGeneration,
+    model::{LoadOptions, Qwen25Vl, Qwen25VlConfig, SaveOptions, StoredType},
+    processor::{PixelLimits, Processor},
+    recipe::{ImageSizes, ModelSection, WeightType},
+};
+use serde_json::json;
+
+use super::output::{OutputFolder, write_whole};
+
+/// The parts of a checkpoint that are read before its weights, because they are small and the data depends on them.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Tokenizer, image processor, chat template.
+    pub processor: Processor,
+    /// Tokens that end a response.
+    pub eos: Vec<u32>,
+    /// Longest sequence the model is meant for, in tokens.
+    pub context: usize,
+    dtype: WeightType,
+    stored: WeightType,
+}
+
+impl Checkpoint {
+    /// Reads everything but the weights.
+    ///
+    /// # Errors
+    /// If a file is missing or wrong; it is named.
+    pub fn open(section: &ModelSection) -> anyhow::Result<Self> {
+        let folder = section.path.clone().filter(|path| !path.as_os_str().is_empty());
+        let folder = folder.ok_or_else(|| anyhow!("no model; name a checkpoint folder with --set model.path=DIR"))?;
+        if !folder.is_dir() {
+            bail!("{}: no such folder; name a checkpoint folder (config.json, weights, tokenizer)", folder.display());
+        }
+        let processor = Processor::from_dir(&folder)?;
+        let mut eos = CheckpointGeneration::from_folder(&folder)?.eos_token_ids;
+        if eos.is_empty() {
+            eos.push(processor.tokenizer.eos());
+        }
+        let context = Qwen25VlConfig::from_json_file(&folder.join("config.json"))?.text.max_position_embeddings;
+        Ok(Self { folder, processor, eos, context, dtype: section.dtype, stored: section.stored })
+    }
+
+    /// Reads the weights onto `device`.
+    ///
+    /// # Errors
+    /// If the weights are damaged or contradict `config.json`, or the device does not compute in their format.
+    pub fn load(&self, device: &Device) -> anyhow::Result<Qwen25Vl> {
+        let dtype = match self.dtype {
+            WeightType::F32 => FloatDType::F32,
+            WeightType::F16 => FloatDType::F16,
+            WeightType::Bf16 => FloatDType::BF16,
+        };
+        if !device.supports_dtype(dtype) {
+            bail!("model.dtype: this device does not compute in {dtype:?}; `fieldmark devices` says what it can");
+        }
+        let model = Qwen25Vl::from_pretrained(&self.folder, LoadOptions { dtype: Some(dtype) }, device)?;
+        self.processor.check(model.config(), self.folder.join("config.json"))?;
+        Ok(model)
+    }
+
+    /// Writes a trained model with everything that belongs to it as `checkpoint` in `output`.
+    ///
+    /// # Errors
+    /// If something cannot be written; then nothing is there.
+    pub fn save(&self, model: &Qwen25Vl, output: &OutputFolder) -> anyhow::Result<PathBuf> {
+        let stored = match self.stored {
+            WeightType::F32 => StoredType::F32,
+            WeightType::F16 => StoredType::F16,
+            WeightType::Bf16 => StoredType::Bf16,
+        };
+        output.write_folder("checkpoint", |folder| {
+            model.save_pretrained(folder, SaveOptions { stored, ..SaveOptions::default() })?;
+            self.processor.save(folder)?;
+            write_whole(&folder.join("generation_config.json"), &self.generation_config()?)
+        })
+    }
+
+    /// As it came; else what decoding needs.
+    fn generation_config(&self) -> anyhow::Result<Vec<u8>> {
+        let path = self.folder.join("generation_config.json");
+        if path.is_file() {
+            return std::fs::read(&path).map_err(|error| anyhow!("{}: {error}", path.display()));
+        }
+        let value = json!({ "eos_token_id": self.eos, "pad_token_id": self.processor.tokenizer.pad() });
+        Ok(format!("{value:#}\n").into_bytes())
+    }
+}
+
+/// A processor with a stage's image sizes; `section` names the recipe's section in errors.
+///
+/// # Errors
+/// Limits that no image can meet.
+pub fn sized(processor: &Processor, sizes: ImageSizes, section: &str) -> anyhow::Result<Processor> {
+    check_limits(sizes.min_pixels, sizes.max_pixels, section)?;
+    let (before, limits) = sizes.steps();
+    let images = processor.images.clone().with_pre_resize(before);
+    let images = match limits {
+        Some(limits) => images.with_limits(limits),
+        None => images,
+    };
+    Ok(processor.clone().with_images(|_| images))
+}
+
+/// A processor with other limits than the checkpoint's where they are given.
+///
+/// # Errors
+/// Limits that no image can meet.
+pub fn limited(
+    processor: &Processor,
+    min_pixels: Option<usize>,
+    max_pixels: Option<usize>,
+    section: &str,
+) -> anyhow::Result<Processor> {
+    let own = processor.images.config().limits;
+    let limits = PixelLimits {
+        min_pixels: min_pixels.unwrap_or(own.min_pixels.min(max_pixels.unwrap_or(usize::MAX))),
+        max_pixels: max_pixels.unwrap_or(own.max_pixels.max(min_pixels.unwrap_or(0))),
+    };
+    check_limits(limits.min_pixels, limits.max_pixels, section)?;
+    Ok(processor.clone().with_images(|images| images.with_limits(limits)))
+}
+
+fn check_limits(min: usize, max: usize, section: &str) -> anyhow::Result<()> {
+    if max == 0 {
+        bail!("{section}: max_pixels is 0: give at least one patch's worth of pixels");
+    }
+    if min > max {
+        bail!("{section}: min_pixels is {min}, more than max_pixels {max}");
+    }
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! `fieldmark demo`: from the photographs in the repository to a trained model and its scores.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use fieldmark::{
+    demo::{self, DemoOptions},
+    device,
+};
+
+use super::{DemoArgs, Outcome, say};
+
+/// Runs the demo and prints its table.
+///
+/// # Errors
+/// If the photographs cannot be read or the output cannot be written.
+pub fn run(args: &DemoArgs) -> anyhow::Result<Outcome> {
+    let device = device::open(args.device.name().unwrap_or_else(|| device::default_name()))?;
+    let outcome = demo::run(&DemoOptions {
+        photos: photos(args)?,
+        out: args.out.clone(),
+        seed: args.seed,
+        sft_epochs: args.sft_epochs,
+        tapo_steps: args.tapo_steps,
+        ablation: args.ablation,
+        device: device.device,
+        device_name: device.name,
+    })?;
+    say(outcome.report.trim_end())?;
+    for missed in &outcome.missed {
+        say(&format!("missed: {missed}"))?;
+    }
+    Ok(if outcome.missed.is_empty() { Outcome::Done } else { Outcome::Failed })
+}
+
+/// The folder named, else `assets/produce` here or, under `cargo run`, in the repository.
+fn photos(args: &DemoArgs) -> anyhow::Result<PathBuf> {
+    if let Some(folder) = &args.photos {
+        return Ok(folder.clone());
+    }
+    let here = PathBuf::from("assets/produce");
+    let package =
+        std::env::var_os("CARGO_MANIFEST_DIR").map(|folder| PathBuf::from(folder).join("../../assets/produce"));
+    let mut places = [Some(here), package].into_iter().flatten();
+    match places.find(|folder| folder.join("labels.csv").is_file()) {
+        Some(folder) => Ok(folder),
+        None => bail!(
+            "assets/produce: not found here; run the demo in the repository, or name photographs with --photos DIR"
+        ),
+    }
+}

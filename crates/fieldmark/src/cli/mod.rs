@@ -1,0 +1,295 @@
+//! The command line: what can be asked for, with help that teaches, and where each command is carried out.
+
+mod ask;
+mod checkpoint;
+mod conversations;
+mod curve;
+mod data;
+mod demo;
+mod devices;
+mod eval;
+mod labels;
+mod output;
+mod parity;
+mod sft;
+mod tapo;
+mod training;
+mod triplets;
+
+use std::{io::Write, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use fieldmark::recipe::WeightType;
+
+/// How a command that ran to its end came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// As it should be.
+    Done,
+    /// It ran, and what it checked does not hold.
+    Failed,
+}
+
+const OVERVIEW: &str = "\
+Examples:
+  fieldmark demo
+      trains and scores a small model on the photographs that come with the repository
+  fieldmark ask --model DIR --image pepper.jpg \"Which pepper is this?\"
+      asks a checkpoint about a photograph
+  fieldmark data check stage1.json --images photos
+      reads a data file whole and lists what is wrong with it
+  fieldmark sft  -c R.toml --set output=runs/sft
+  fieldmark tapo -c R.toml --set model.path=runs/sft/checkpoint  --set output=runs/tapo
+  fieldmark eval -c R.toml --set model.path=runs/tapo/checkpoint --set output=runs/eval
+      the two stages of Fine-R1 and its scores; R.toml is a recipe such as recipes/fine-r1-3b.toml
+
+Exit codes:
+  0   done
+  1   a check failed: parity, devices, or the marks of the demo
+  2   something given is wrong, and a line says what
+  70  a fault inside Fieldmark (RUST_BACKTRACE=1 shows where)";
+
+const RECIPES: &str = "\
+A recipe is a TOML file with the sections [model], [data], [sft], [tapo] and [eval]. Every default is
+the paper's, so a recipe says only what differs; recipes/ holds the paper's own, written out.
+--set changes one key and may be repeated. A value is read as TOML and, where it is none, as a string:
+  --set model.path=DIR --set output=runs/x --set sft.epochs=3 --set 'eval.files=[\"bird_seen.jsonl\"]'
+Paths are relative to the folder you are in.";
+
+/// Fine-R1 in Rust: a vision-language model that learns to tell look-alikes apart by reasoning.
+#[derive(Debug, Parser)]
+#[command(name = "fieldmark", version, after_help = OVERVIEW, arg_required_else_help = true, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a small model from nothing on the photographs that come with the repository, and score it.
+    Demo(DemoArgs),
+    /// Supervised fine-tuning of a checkpoint on conversations with reasoning (stage 1).
+    #[command(after_help = RECIPES)]
+    Sft(RunArgs),
+    /// Triplet-augmented policy optimisation of a checkpoint (stage 2).
+    #[command(after_help = RECIPES)]
+    Tapo(RunArgs),
+    /// Predictions of a checkpoint in the closed and the open world, and their scores.
+    #[command(after_help = RECIPES)]
+    Eval(EvalArgs),
+    /// Ask a checkpoint about photographs; the answer appears as it is written.
+    Ask(AskArgs),
+    /// Look at data files.
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// List what this build can run on, and check that it computes rightly there.
+    Devices,
+    /// Compare every tensor of a reference folder with ours; exit code 1 if one is outside its tolerance.
+    Parity(ParityArgs),
+}
+
+/// What `demo` takes.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Folder for checkpoints, metrics, predictions and the report.
+    #[arg(long, value_name = "DIR", default_value = "runs/demo")]
+    pub out: PathBuf,
+    /// Decides every random number.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Folder with labels.csv and the photographs it names [default: assets/produce of the repository].
+    #[arg(long, value_name = "DIR")]
+    pub photos: Option<PathBuf>,
+    /// Passes of SFT over the training photographs.
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    pub sft_epochs: usize,
+    /// Rollout steps of TAPO.
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    pub tapo_steps: usize,
+    /// Also train TAPO with positive rollouts scored on their own image, as the released code does.
+    #[arg(long)]
+    pub ablation: bool,
+    #[command(flatten)]
+    device: DeviceArg,
+}
+
+/// What `sft` and `tapo` take.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The recipe.
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Change one key of the recipe; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Write into an output folder that is not empty.
+    #[arg(long)]
+    pub overwrite: bool,
+    #[command(flatten)]
+    device: DeviceArg,
+}
+
+/// What `eval` takes.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// The recipe.
+    #[arg(short, long, value_name = "FILE", required_unless_present = "score_only")]
+    pub config: Option<PathBuf>,
+    /// Change one key of the recipe; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Write into an output folder that is not empty.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Ask at most N rows of each file, evenly spread.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+    /// Write predictions.jsonl and do not score it.
+    #[arg(long, conflicts_with = "score_only")]
+    pub predict_only: bool,
+    /// Score a predictions file that is there; no model, no recipe.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub score_only: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArg,
+}
+
+/// What `ask` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fieldmark ask --model DIR --image pepper.jpg \"Which pepper is this?\"
+  fieldmark ask --model DIR --image a.jpg --image b.jpg \"Do these show the same bird?\"
+  fieldmark ask --model DIR --image a.jpg --image b.jpg \"In <image> and <image>, what differs?\"
+Without <image> in the question the photographs come before it, in their order.")]
+pub struct AskArgs {
+    /// Checkpoint folder: config.json, weights, tokenizer, processor.
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// A photograph (JPEG, PNG or WebP); may be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub image: Vec<PathBuf>,
+    /// The question.
+    pub question: String,
+    /// System text instead of the chat template's own.
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Most tokens of the answer.
+    #[arg(long, value_name = "N", default_value_t = 2048)]
+    pub max_new_tokens: usize,
+    /// 0 always takes the most likely token.
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub temperature: f64,
+    /// Share of probability that sampling keeps.
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    pub top_p: f64,
+    /// Above 1 discourages words already there; 1 is none.
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub repetition_penalty: f64,
+    /// Decides the draws where the temperature is not 0.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Enlarge smaller photographs to about this many pixels [default: the checkpoint's].
+    #[arg(long, value_name = "N")]
+    pub min_pixels: Option<usize>,
+    /// Reduce larger photographs to about this many pixels [default: the checkpoint's].
+    #[arg(long, value_name = "N")]
+    pub max_pixels: Option<usize>,
+    /// Number format to compute in.
+    #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
+    pub dtype: DtypeArg,
+    #[command(flatten)]
+    device: DeviceArg,
+}
+
+/// Number formats by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DtypeArg {
+    /// 32 bits.
+    F32,
+    /// 16 bits, five of exponent.
+    F16,
+    /// 16 bits, eight of exponent.
+    Bf16,
+}
+
+impl From<DtypeArg> for WeightType {
+    fn from(dtype: DtypeArg) -> Self {
+        match dtype {
+            DtypeArg::F32 => Self::F32,
+            DtypeArg::F16 => Self::F16,
+            DtypeArg::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum DataCommand {
+    /// Read a data file whole and say how many rows, images, classes and problems it has.
+    #[command(after_help = "\
+Conversations (ShareGPT JSON), evaluation rows, TAPO triplets (JSON or JSONL, .gz too) and labels.csv are
+told apart by their content. Exit code 2 if there is a problem.
+  fieldmark data check stage1.json --images photos
+  fieldmark data check bird_seen.jsonl.gz")]
+    Check(CheckArgs),
+}
+
+/// What `data check` takes.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The data file.
+    pub file: PathBuf,
+    /// Folder that image paths are relative to [default: the file's own].
+    #[arg(long, value_name = "DIR")]
+    pub images: Option<PathBuf>,
+}
+
+/// What `parity` takes.
+#[derive(Debug, Args)]
+pub struct ParityArgs {
+    /// Folder in the form of the reference fixtures.
+    pub folder: PathBuf,
+    /// tokenizer.json (or .json.gz) for the token ids of rendered chats.
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArg,
+}
+
+/// The device, as every command that computes takes it.
+#[derive(Debug, Args)]
+struct DeviceArg {
+    /// flex (the CPU), cuda[:N], vulkan[:N], wgpu[:N], metal or rocm[:N], of those in this build: see `fieldmark devices`.
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+}
+
+impl DeviceArg {
+    fn name(&self) -> Option<&str> {
+        self.device.as_deref()
+    }
+}
+
+/// Carries out what the command line asks for.
+///
+/// # Errors
+/// Whatever is wrong with what was given.
+pub fn run(cli: &Cli) -> anyhow::Result<Outcome> {
+    match &cli.command {
+        Command::Demo(args) => demo::run(args),
+        Command::Sft(args) => sft::run(args),
+        Command::Tapo(args) => tapo::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Ask(args) => ask::run(args),
+        Command::Data(DataCommand::Check(args)) => data::check(args),
+        Command::Devices => devices::run(),
+        Command::Parity(args) => parity::run(args),
+    }
+}
+
+/// Writes lines to standard output; unlike `println!`, it does not panic where nobody reads them.
+fn say(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()
+}

@@ -1,0 +1,150 @@
+//! The commands one after another on a tiny checkpoint: what SFT writes TAPO reads, and evaluation and questions after it.
+
+mod support;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
+
+use safetensors::SafeTensors;
+use serde_json::Value;
+use support::{Place, question, triplet};
+
+fn lines(place: &Place, file: &str) -> Vec<Value> {
+    let text = fs::read_to_string(place.path(file)).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn names(place: &Place, folder: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir(place.path(folder)).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn weights(place: &Place, folder: &str) -> BTreeMap<String, Vec<u8>> {
+    let bytes = fs::read(place.path(folder).join("model.safetensors")).unwrap();
+    let parsed = SafeTensors::deserialize(&bytes).unwrap();
+    parsed.tensors().into_iter().map(|(name, view)| (name.to_string(), view.data().to_vec())).collect()
+}
+
+#[test]
+fn the_stages_follow_one_another() {
+    let place = Place::new();
+    place.write("recipe.toml", place.recipe());
+    place.conversations("sft.json", 3, |_, _| ());
+    let rows = [triplet(["a.png", "b.png", "c.png"]), triplet(["b.png", "a.png", "c.png"])];
+    place.write("tapo.jsonl", format!("{}\n{}\n", rows[0], rows[1]));
+    place.write("fruit_seen.jsonl", format!("{}\n{}\n", question("a.png", "Lime"), question("b.png", "Plum")));
+
+    place.succeed(&["sft", "-c", "recipe.toml", "--set", "output=sft"]);
+    let left = ["checkpoint", "loss.svg", "metrics.jsonl", "recipe.toml"].map(str::to_owned);
+    assert_eq!(names(&place, "sft"), BTreeSet::from(left));
+    let metrics = lines(&place, "sft/metrics.jsonl");
+    assert_eq!(metrics.len(), 4);
+    assert!(metrics[3]["loss"].as_f64().unwrap() < metrics[0]["loss"].as_f64().unwrap(), "{metrics:?}");
+    assert!(names(&place, "sft/checkpoint").is_superset(&names(&place, "model")));
+    let (before, after) = (weights(&place, "model"), weights(&place, "sft/checkpoint"));
+    assert!(before.keys().eq(after.keys()));
+    for (name, bytes) in &before {
+        assert_eq!(bytes == &after[name], name.starts_with("visual."), "{name}");
+    }
+
+    // A second run from the recipe it left is the same run.
+    place.succeed(&["sft", "-c", "sft/recipe.toml", "--set", "output=again"]);
+    assert_eq!(weights(&place, "again/checkpoint"), after);
+
+    place.succeed(&["tapo", "-c", "recipe.toml", "--set", "output=tapo", "--set", "model.path=sft/checkpoint"]);
+    let left = ["checkpoint", "metrics.jsonl", "recipe.toml", "reward.svg", "rollouts.jsonl"].map(str::to_owned);
+    assert_eq!(names(&place, "tapo"), BTreeSet::from(left));
+    let rollouts = lines(&place, "tapo/rollouts.jsonl");
+    assert_eq!(rollouts.len(), 8);
+    for rollout in &rollouts {
+        let row = rollout["row"].as_str().unwrap();
+        let (anchor, positive) = if row.ends_with("tapo.jsonl:1") { ("a.png", "b.png") } else { ("b.png", "a.png") };
+        let expected = if rollout["role"] == "anchor" { anchor } else { positive };
+        assert!(rollout["image"].as_str().unwrap().ends_with(expected), "{rollout}");
+        let [accuracy, format, reward] = ["accuracy", "format", "reward"].map(|key| rollout[key].as_f64().unwrap());
+        assert!((0.9 * accuracy + 0.1 * format - reward).abs() < 1e-12);
+        assert!(rollout["prompt"].as_str().unwrap().starts_with("<image>Which?"));
+        assert_eq!(rollout["rollout_step"], 1);
+    }
+    let metrics = lines(&place, "tapo/metrics.jsonl");
+    assert_eq!((metrics[0]["kept"].as_u64(), metrics[1]["step"].as_u64()), (Some(2), Some(1)));
+    let tuned = weights(&place, "tapo/checkpoint");
+    assert!(tuned.iter().any(|(name, bytes)| name.starts_with("visual.") && bytes != &after[name]));
+
+    let evaluate = ["eval", "-c", "recipe.toml", "--set", "model.path=tapo/checkpoint", "--set", "output=eval"];
+    let printed = place.succeed(&evaluate);
+    assert_eq!(lines(&place, "eval/predictions.jsonl").len(), 4);
+    for text in ["strict", "official (inclusion)", "always the first option", "closed world, %", "fruit"] {
+        assert!(printed.contains(text), "{text}: {printed}");
+    }
+    let again = place.succeed(&["eval", "--score-only", "eval/predictions.jsonl"]);
+    assert!(printed.starts_with(again.trim_end()), "{printed}\n{again}");
+    let few =
+        [&evaluate[..], &["--limit", "1", "--predict-only", "--overwrite", "--set", "eval.order=rotations"]].concat();
+    assert!(place.succeed(&few).contains("4 predictions"));
+    let orders: BTreeSet<String> =
+        lines(&place, "eval/predictions.jsonl").iter().map(|row| row["options"].to_string()).collect();
+    assert_eq!(orders.len(), 4);
+
+    let question = ["ask", "--model", "tapo/checkpoint", "--image", "a.png", "Which fruit?", "--max-new-tokens", "8"];
+    let answer = place.succeed(&question);
+    assert_eq!(answer, place.succeed(&question));
+    let settings = ["--temperature", "1", "--seed"];
+    let answers: BTreeSet<String> =
+        ["1", "2", "3"].iter().map(|seed| place.succeed(&[&question[..], &settings, &[*seed]].concat())).collect();
+    assert!(answers.len() > 1, "{answers:?}");
+    let two = [&question[..], &["--image", "b.png", "--system", "Be brief."]].concat();
+    assert!(place.succeed(&two).ends_with('\n'));
+}
+
+#[test]
+fn labelled_photographs_serve_tapo_and_evaluation() {
+    let place = Place::new();
+    place.write(
+        "recipe.toml",
+        place.recipe().replace("[data.tapo]\nfile", "[data.tapo]\n#file").replace("files", "#files"),
+    );
+    let mut table = "path,class,super_category,split\n".to_owned();
+    for (number, class) in ["Lime", "Lemon", "Plum"].iter().enumerate() {
+        for (photo, split) in [(0, "train"), (1, "train"), (2, "test")] {
+            let name = format!("{class}{photo}.png");
+            let shade = [(60 * number) as u8, (40 * photo) as u8, 100];
+            image::RgbImage::from_pixel(60, 60, image::Rgb(shade)).save(place.path(&name)).unwrap();
+            table.push_str(&format!("{name},{class},Fruit,{split}\n"));
+        }
+    }
+    place.write("labels.csv", table);
+    let labels = ["--set", "data.labels=.", "--set", "data.unseen=1"];
+    place.succeed(&[&["tapo", "-c", "recipe.toml", "--set", "output=tapo"][..], &labels].concat());
+    let rollouts = lines(&place, "tapo/rollouts.jsonl");
+    let truths: BTreeSet<&str> = rollouts.iter().map(|row| row["truth"].as_str().unwrap()).collect();
+    assert_eq!(truths.len(), 2, "one of three classes is never seen: {truths:?}");
+    assert!(rollouts.iter().all(|row| row["negative"] != row["image"]));
+    let options = ["--set", "eval.options=3", "--set", "output=eval"];
+    let printed = place.succeed(&[&["eval", "-c", "recipe.toml"][..], &labels, &options].concat());
+    let predictions = lines(&place, "eval/predictions.jsonl");
+    assert_eq!(predictions.len(), 6);
+    let unseen: BTreeSet<&str> = predictions
+        .iter()
+        .filter(|row| row["split"] == "unseen")
+        .map(|row| row["ground_truth"].as_str().unwrap())
+        .collect();
+    assert!(unseen.len() == 1 && unseen.is_disjoint(&truths), "{unseen:?} {truths:?}");
+    assert!(printed.contains("closed, seen (2)") && printed.contains("open, unseen (1)"), "{printed}");
+}
+
+#[test]
+fn help_and_devices() {
+    let place = Place::new();
+    let help = place.succeed(&["--help"]);
+    for text in ["Examples:", "fieldmark ask --model DIR", "Exit codes", "demo", "parity"] {
+        assert!(help.contains(text), "{help}");
+    }
+    for command in ["demo", "sft", "tapo", "eval", "ask", "parity", "devices"] {
+        assert!(place.succeed(&[command, "--help"]).contains("Usage:"), "{command}");
+    }
+    let devices = place.succeed(&["devices"]);
+    assert!(devices.contains("flex") && devices.contains("right (") && !devices.contains("WRONG"), "{devices}");
+}

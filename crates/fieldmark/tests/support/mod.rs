@@ -1,0 +1,156 @@
+//! A tiny checkpoint with a tokenizer of its own, photographs, and the command itself.
+#![allow(dead_code)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use fieldmark::processor::{Tokenizer, train_tokenizer};
+use image::{Rgb, RgbImage};
+use serde_json::{Value, json};
+
+/// A folder with a checkpoint in `model`, the photographs `a.png` to `c.png`, and room for data.
+pub struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    /// The reference's tiny random model under a small tokenizer's ids.
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let model = folder.path().join("model");
+        fs::create_dir(&model).unwrap();
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/qwen2_5_vl_tiny");
+        for file in ["model.safetensors", "preprocessor_config.json"] {
+            fs::copy(fixture.join(file), model.join(file)).unwrap();
+        }
+        let tokenizer = tokenizer();
+        fs::write(model.join("tokenizer.json"), tokenizer.to_json().unwrap()).unwrap();
+        let mut config: Value = serde_json::from_slice(&fs::read(fixture.join("config.json")).unwrap()).unwrap();
+        let ids = tokenizer.vision_tokens();
+        for (key, id) in [
+            ("image_token_id", ids.image),
+            ("video_token_id", ids.video),
+            ("vision_start_token_id", ids.start),
+            ("vision_end_token_id", ids.end),
+            ("eos_token_id", tokenizer.eos()),
+        ] {
+            config[key] = json!(id);
+        }
+        fs::write(model.join("config.json"), config.to_string()).unwrap();
+        let generation = json!({ "eos_token_id": [tokenizer.eos()], "repetition_penalty": 1.05 });
+        fs::write(model.join("generation_config.json"), generation.to_string()).unwrap();
+        for (name, shade, side) in [("a.png", 40, 60), ("b.png", 200, 90), ("c.png", 120, 64)] {
+            RgbImage::from_fn(side, 70, |x, y| Rgb([(x * 2) as u8, (y * 3) as u8, shade]))
+                .save(folder.path().join(name))
+                .unwrap();
+        }
+        Self { folder }
+    }
+
+    /// A path inside.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file inside.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.path(name), content).unwrap();
+    }
+
+    /// Writes a JSON list of conversations with the default question, answer and image unless `change` says otherwise.
+    pub fn conversations(&self, name: &str, rows: usize, change: impl Fn(usize, &mut Value)) {
+        let rows: Vec<Value> = (0..rows)
+            .map(|row| {
+                let image = ["a.png", "b.png", "c.png"][row % 3];
+                let mut value = json!({
+                    "messages": [
+                        { "role": "user", "content": "<image>Which fruit?" },
+                        { "role": "assistant", "content": "<think>green</think> <answer>Lime</answer>" },
+                    ],
+                    "images": [image],
+                });
+                change(row, &mut value);
+                value
+            })
+            .collect();
+        self.write(name, Value::from(rows).to_string());
+    }
+
+    /// A recipe for all stages on this place's checkpoint, with small images and short answers.
+    pub fn recipe(&self) -> String {
+        let file = |name: &str| self.path(name).display().to_string();
+        format!(
+            "output = {:?}\n[model]\npath = {:?}\n[data.sft]\nfile = {:?}\n[data.tapo]\nfile = {:?}\n\
+             [data.sft.sizes]\nresize = \"once\"\nmin_pixels = 3136\nmax_pixels = 6272\n\
+             [data.tapo.sizes]\nresize = \"once\"\nmin_pixels = 3136\nmax_pixels = 6272\n\
+             [sft]\nepochs = 2\nbatch = 2\nmicro_batch = 1\n[sft.schedule]\nlr = 1e-3\nwarmup = 0\n\
+             [tapo]\nepochs = 1\nprompts_per_step = 2\nchunk = 2\nmax_tries = 1\nbatch = 8\nmicro_batch = 4\n\
+             anchor_rollouts = 2\npositive_rollouts = 2\nmax_new_tokens = 4\nfilter = {{ low = -1.0, high = 2.0 }}\n\
+             schedule = {{ lr = 1e-3 }}\n\
+             [eval]\nfiles = [{:?}]\nmax_new_tokens = 4\nmax_pixels = 6272\n",
+            file("out"),
+            file("model"),
+            file("sft.json"),
+            file("tapo.jsonl"),
+            file("fruit_seen.jsonl"),
+        )
+    }
+
+    /// Runs the command in this place.
+    pub fn run(&self, args: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_fieldmark"))
+            .args(args)
+            .current_dir(self.folder.path())
+            .env_remove("RUST_BACKTRACE")
+            .output()
+            .unwrap()
+    }
+
+    /// Runs it, expects success, and returns what it printed.
+    pub fn succeed(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {stderr}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs it, expects exit code 2 and one error line, and returns that.
+    pub fn refuse(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+        let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+        let progress = |line: &&str| !line.starts_with("error: ") && !line.contains(" s left");
+        assert!(errors.len() == 1 && !stderr.lines().any(|line| progress(&line)), "{args:?}: {stderr}");
+        errors[0].to_owned()
+    }
+
+    /// Names of everything inside.
+    pub fn listing(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.folder.path()).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+}
+
+/// A tokenizer that fits into the tiny model's vocabulary of 320.
+pub fn tokenizer() -> Tokenizer {
+    let texts = ["<think>green</think> <answer>Lime</answer>", "Which fruit?", "You are a helpful assistant."];
+    train_tokenizer(texts, &[], 320).unwrap()
+}
+
+/// A TAPO row.
+pub fn triplet(images: [&str; 3]) -> Value {
+    let [anchor, positive, negative] = images;
+    json!({ "problem": "<image>Which?", "answer": "Lime", "anchor": anchor, "positive": positive, "negative": negative })
+}
+
+/// An evaluation row.
+pub fn question(image: &str, truth: &str) -> Value {
+    json!({ "image_path": image, "question": "Which fruit?", "options": ["Lime", "Lemon", "Plum"], "ground_truth": truth })
+}
