@@ -50,10 +50,10 @@ Exit codes:
   70  a fault inside Fieldmark (RUST_BACKTRACE=1 shows where)";
 
 const RECIPES: &str = "\
-A recipe is a TOML file with the sections [model], [data], [sft], [tapo] and [eval]. Every default is
-the paper's, so a recipe says only what differs; recipes/ holds the paper's own, written out.
---set changes one key and may be repeated. A value is read as TOML and, where it is none, as a string:
-  --set model.path=DIR --set output=runs/x --set sft.epochs=3 --set 'eval.files=[\"bird_seen.jsonl\"]'
+A recipe is a TOML file with the sections [model], [data], [sft], [tapo] and [eval]. Every default
+is the paper's, so a recipe says only what differs; recipes/ holds the paper's own, written out.
+--set changes one key and may be repeated. Its value is read as TOML, or else as a string:
+  --set model.path=DIR --set sft.epochs=3 --set 'eval.files=[\"bird_seen.jsonl\"]'
 Paths are relative to the folder you are in.";
 
 /// Fine-R1 in Rust: a vision-language model that learns to tell look-alikes apart by reasoning.
@@ -227,8 +227,8 @@ impl From<DtypeArg> for WeightType {
 enum DataCommand {
     /// Read a data file whole and say how many rows, images, classes and problems it has.
     #[command(after_help = "\
-Conversations (ShareGPT JSON), evaluation rows, TAPO triplets (JSON or JSONL, .gz too) and labels.csv are
-told apart by their content. Exit code 2 if there is a problem.
+Conversations (ShareGPT JSON), evaluation rows, TAPO triplets (JSON or JSONL, .gz too) and
+labels.csv are told apart by their content. Exit code 2 if there is a problem.
   fieldmark data check stage1.json --images photos
   fieldmark data check bird_seen.jsonl.gz")]
     Check(CheckArgs),
