@@ -1,1 +1,3 @@
-//! What the tests share: fixtures and comparisons.
+//! What the tests share: the fixture models, and random sequences for them.
+
+pub mod prompts;

@@ -8,21 +8,24 @@ use burn::tensor::{Bool, Device, Tensor, TensorData, activation::softmax, module
 
 /// Which keys each query must not see, for one batch.
 #[derive(Debug, Clone)]
-pub enum AttentionMask {
-    /// Every query sees every key.
-    None,
-    /// `true` hides a key; `[batch or 1, 1, queries, keys]`.
-    Hide(Tensor<4, Bool>),
+pub struct AttentionMask {
+    /// `true` hides a key; `[batch or 1, 1, queries, keys]`. `None` hides nothing.
+    hide: Option<Tensor<4, Bool>>,
 }
 
 impl AttentionMask {
-    /// Causal mask for `queries` new tokens after `past` cached ones, with the keys before `starts[b]` and from
-    /// `ends[b]` on hidden in row b. One mask for all rows where no row is padded.
+    /// Every query sees every key.
+    pub fn none() -> Self {
+        Self { hide: None }
+    }
+
+    /// Causal mask for `queries` new tokens after `past` cached ones, with the keys outside `rows[b]` hidden in row b.
+    /// One mask for all rows where no row is padded.
     pub fn causal(queries: usize, past: usize, rows: &[std::ops::Range<usize>], device: &Device) -> Self {
         let keys = past + queries;
         let padded = rows.iter().any(|row| row.start != 0 || row.end < keys);
         if queries == 1 && !padded {
-            return Self::None;
+            return Self::none();
         }
         let whole = 0..keys;
         let rows = if padded { rows } else { std::slice::from_ref(&whole) };
@@ -32,16 +35,12 @@ impl AttentionMask {
                 hide.extend((0..keys).map(|key| key > past + query || !row.contains(&key)));
             }
         }
-        Self::Hide(Tensor::from_data(TensorData::new(hide, [rows.len(), 1, queries, keys]), device))
+        Self { hide: Some(Tensor::from_data(TensorData::new(hide, [rows.len(), 1, queries, keys]), device)) }
     }
 
     /// Repeats the query axis for `group` heads that share their keys.
     fn grouped(&self, group: usize) -> Option<Tensor<4, Bool>> {
-        match self {
-            Self::None => None,
-            Self::Hide(mask) if group == 1 => Some(mask.clone()),
-            Self::Hide(mask) => Some(mask.clone().repeat_dim(2, group)),
-        }
+        self.hide.clone().map(|mask| if group == 1 { mask } else { mask.repeat_dim(2, group) })
     }
 }
 

@@ -32,3 +32,8 @@ pub use positions::{RopePosition, SequencePositions, TokenIndex, rope_positions}
 pub use weights::{
     LoadOptions, NamedParameter, SaveOptions, StoredType, checkpoint_files, new_layout, published_layout,
 };
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadMe;

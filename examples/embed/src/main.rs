@@ -1,1 +1,67 @@
-fn main() {}
+//! The model crate alone in another Burn project: `cargo run -p embed`.
+//!
+//! Builds a tiny Qwen2.5-VL with random weights, shows it one picture and a few token ids, and saves and reloads it as a
+//! checkpoint folder that transformers reads too. A real checkpoint needs only [`Qwen25Vl::from_pretrained`]; the backend
+//! is this package's choice alone (its Cargo.toml), and `Device::flex()` may be any other that Burn was compiled with.
+
+use burn::{
+    module::Module,
+    tensor::{Device, TensorData},
+};
+use fieldmark_model::{
+    GridThw, LoadOptions, ModelError, ModelInputs, Padding, Qwen25Vl, Qwen25VlConfig, Row, SaveOptions, TextConfig,
+    VisionConfig, VisionTokens,
+};
+
+/// A decoder 64 wide with 3 layers, an encoder 32 wide with 2, the second of which sees the whole image.
+fn tiny() -> Qwen25VlConfig {
+    // Vocabulary, width, MLP width, layers, heads, key heads, and the frequencies of time, height and width.
+    let text = TextConfig::new(100, 64, 128, 3, 4, 2, [2, 3, 3]);
+    // Layers, width, MLP width, heads, the decoder's width, window in pixels, layers without windows.
+    let vision = VisionConfig::new(2, 32, 64, 2, 64, 56, vec![1]);
+    let vision_tokens = VisionTokens { image: 6, video: 7, start: 3, end: 4 };
+    Qwen25VlConfig::new(text, vision, vision_tokens, true)
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let device = Device::flex();
+    let config = tiny();
+    config.validate()?;
+    let model = config.init(&device);
+    println!("{} parameters", model.num_params());
+
+    // A picture of 84×56 pixels is 6×4 patches, of which 2×2 become a token: 3·2 image tokens in the text.
+    let grid = GridThw::image(6, 4);
+    let patches: Vec<f32> = (0..grid.patches() * config.vision.patch_len()).map(|i| (i as f32 * 0.37).sin()).collect();
+    let image = vec![config.vision_tokens.image; grid.tokens(config.vision.spatial_merge_size)];
+    let with_image =
+        [&[50, config.vision_tokens.start], image.as_slice(), &[config.vision_tokens.end, 51, 52]].concat();
+    let text_only = [50, 60, 61];
+
+    let rows = [Row { ids: &with_image, images: &[0] }, Row { ids: &text_only, images: &[] }];
+    let inputs = ModelInputs::new(&rows, &[grid], patches, Padding::Right, 0, &config, &device)?;
+    let before = logits(&model, &inputs);
+
+    let folder = tempfile::tempdir()?;
+    model.save_pretrained(folder.path(), SaveOptions::default())?;
+    let reloaded = Qwen25Vl::from_pretrained(folder.path(), LoadOptions::default(), &device)?;
+    let after = logits(&reloaded, &inputs);
+    println!("saved, reloaded: {}", if after == before { "the same logits" } else { "other logits" });
+
+    // What does not fit is refused with the sample's number.
+    let no_image = [Row { ids: &with_image, images: &[] }];
+    match ModelInputs::new(&no_image, &[], Vec::new(), Padding::Right, 0, &config, &device) {
+        Err(error @ ModelError::Placeholders { .. }) => println!("without the picture: {error}"),
+        other => println!("without the picture: {other:?}"),
+    }
+    Ok(())
+}
+
+/// Logits of every token of the batch, `[batch · seq, vocab]`.
+fn logits(model: &Qwen25Vl, inputs: &ModelInputs) -> TensorData {
+    let hidden = model.forward(inputs);
+    let [batch, seq, width] = hidden.dims();
+    let logits = model.logits(hidden.reshape([batch * seq, width]));
+    println!("hidden states {:?}, logits {:?}", [batch, seq, width], logits.dims());
+    logits.into_data()
+}

@@ -61,7 +61,7 @@ impl VisionAttention {
                     let x = x.clone().narrow(1, from, count * len);
                     x.reshape([run.images * count, len, self.heads, dim]).swap_dims(1, 2)
                 };
-                let out = attend(windows(&q), windows(&k), windows(&v), &AttentionMask::None);
+                let out = attend(windows(&q), windows(&k), windows(&v), &AttentionMask::none());
                 parts.push(out.swap_dims(1, 2).reshape([run.images, count * len, width]));
             }
             let out = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 1) };

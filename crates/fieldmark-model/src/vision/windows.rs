@@ -1,10 +1,10 @@
 //! The order in which the encoder keeps its patches, and which slices of it attend to each other.
 //!
 //! Reference: `get_vision_window_index`. Patches move in groups of `merge_size`² (one future token). The reference puts
-//! window after window; here the windows of an image are also sorted by length, so that windows of one length lie side by
+//! window after window; here the windows of a frame are also sorted by length, so that windows of one length lie side by
 //! side and go to the batch axis without a mask. Runs of images of one size share their calls.
 
-use std::ops::Range;
+use std::{cmp::Reverse, ops::Range};
 
 use crate::{config::VisionConfig, grid::GridThw};
 
@@ -54,6 +54,8 @@ impl WindowPlan {
         for grid in grids {
             let first = order.len();
             let mut windows = image_windows(grid, config);
+            // Full attention needs each frame in one piece, so lengths are sorted within frames.
+            let frame = GridThw { t: 1, ..*grid }.tokens(config.spatial_merge_size);
             let mut place = first;
             let mut placed: Vec<(Vec<usize>, Range<usize>)> = windows
                 .drain(..)
@@ -63,7 +65,7 @@ impl WindowPlan {
                     (window, range)
                 })
                 .collect();
-            placed.sort_by_key(|(window, _)| std::cmp::Reverse(window.len()));
+            placed.sort_by_key(|(window, _)| (window[0] / frame, Reverse(window.len())));
             let mut groups: Vec<WindowGroup> = Vec::new();
             let unit = config.merge_unit();
             for (window, range) in placed {
