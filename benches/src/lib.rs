@@ -1,1 +1,179 @@
-//! The 173 M parameter configuration that every benchmark here uses.
+//! The work that the benchmarks time, at the 173 M parameter configuration of the reference script.
+//!
+//! Random weights: speed does not depend on them. Images are 448×448, prompts 512 tokens of which 256 are the image's.
+
+use burn::{
+    module::Module,
+    optim::GradientsAccumulator,
+    tensor::{Device, Tensor},
+};
+use fieldmark::{
+    generate::{GenerationConfig, Generator, RandomStream, Request, StreamKey},
+    model::{GridThw, ImageInputs, KvCache, ModelInputs, Padding, Qwen25Vl, Qwen25VlConfig, TextConfig, VisionConfig, VisionTokens},
+    processor::{PatchedImage, Sequence, SupervisedSequence, collate},
+    train::{
+        AdamWSettings, BatchSize, LossNorm, LrSchedule, LrShape, MicroBatch, Scorer, TapoInputs, TapoLossConfig, Updater,
+        initialise, sft_gradients, tapo_loss,
+    },
+};
+
+/// Tokens of a prompt or training sequence.
+pub const TOKENS: usize = 512;
+/// Tokens of the response in a training sequence.
+pub const RESPONSE: usize = 212;
+
+/// The configuration: decoder of 12 blocks and 768 wide, encoder of 12 blocks and 512 wide.
+pub fn config() -> Qwen25VlConfig {
+    let text = TextConfig::new(32_000, 768, 3072, 12, 12, 2, [8, 12, 12]).with_max_position_embeddings(4096);
+    let vision = VisionConfig::new(12, 512, 1536, 8, 768, 112, vec![5, 11]);
+    Qwen25VlConfig::new(text, vision, VisionTokens::new(31_990, 31_991, 31_992, 31_993), true)
+}
+
+/// A model of [`config`] with random weights.
+pub fn model(device: &Device) -> Qwen25Vl {
+    initialise(config().init(device), 0.02, &StreamKey::new(0))
+}
+
+/// Random numbers in −1.7..1.7, a standard deviation of 1.
+fn noise(count: usize, name: &str) -> Vec<f32> {
+    let mut stream = RandomStream::new(0, &["bench", name]);
+    (0..count).map(|_| stream.uniform_in(-1.732, 1.732) as f32).collect()
+}
+
+/// One 448×448 image as patches.
+pub fn image(name: &str) -> PatchedImage {
+    PatchedImage { pixel_values: noise(1024 * 1176, name).into(), grid: GridThw::image(32, 32) }
+}
+
+/// A sequence of [`TOKENS`] tokens that begins with `image`; `name` decides its text.
+pub fn sequence(name: &str, image: &PatchedImage) -> Sequence {
+    let tokens = config().vision_tokens;
+    let mut stream = RandomStream::new(0, &["bench", "text", name]);
+    let mut ids = vec![tokens.start];
+    ids.extend(std::iter::repeat_n(tokens.image, 256));
+    ids.push(tokens.end);
+    while ids.len() < TOKENS {
+        ids.push(stream.below(30_000) as u32);
+    }
+    Sequence { name: name.into(), ids, images: vec![image.clone()] }
+}
+
+/// The encoder's input of one image.
+pub fn vision_input(device: &Device) -> ImageInputs {
+    let image = image("image");
+    let data = burn::tensor::TensorData::new(image.pixel_values.to_vec(), [1024, 1176]);
+    ImageInputs { pixel_values: Tensor::from_data(data, device), grids: vec![image.grid] }
+}
+
+/// A batch of `batch` different prompts, each with its own copy of an image.
+pub fn prompts(batch: usize, device: &Device) -> ModelInputs {
+    let sequences: Vec<Sequence> =
+        (0..batch).map(|i| sequence(&format!("prompt {i}"), &image(&format!("image {i}")))).collect();
+    collate(&sequences, Padding::Left, 0, None, &config(), device).expect("the sequences fit the configuration")
+}
+
+/// Prefill of `inputs`, and then one decoding step for each call of the returned closure.
+pub fn decoder<'a>(model: &'a Qwen25Vl, inputs: &ModelInputs, device: &'a Device) -> impl FnMut() + 'a {
+    let mut cache = KvCache::new(config().text.num_hidden_layers, 0);
+    model.prefill(inputs, &mut cache);
+    let batch = inputs.dims()[0];
+    let (mut positions, mut rows) = (inputs.next_position.clone(), inputs.rows.clone());
+    move || {
+        rows.iter_mut().for_each(|row| row.end += 1);
+        let hidden = model.decode(&vec![7; batch], &positions, &rows, &mut cache, device);
+        positions.iter_mut().for_each(|position| *position += 1);
+        let logits = model.logits(hidden.reshape([batch, 768]));
+        std::hint::black_box(logits.into_data());
+    }
+}
+
+/// Ten responses of 65 tokens to one prompt, sampled.
+pub fn rollouts(model: &Qwen25Vl, device: &Device) {
+    let prompt = sequence("rollouts", &image("image"));
+    let streams = (0..10).map(|i| StreamKey::new(0).number(i).stream()).collect();
+    let config = GenerationConfig::greedy(65, Vec::new());
+    let generator = Generator::new(model, config, 0, device).expect("the settings are valid");
+    let responses = generator.generate(&[Request { prompt, streams }]).expect("the prompt fits");
+    assert!(responses[0].iter().all(|response| response.ids.len() == 65));
+}
+
+/// `batch` training sequences whose last [`RESPONSE`] tokens are in the loss.
+fn samples(batch: usize, picture: &str) -> Vec<SupervisedSequence> {
+    (0..batch)
+        .map(|i| {
+            let sequence = sequence(&format!("sample {i}"), &image(&format!("{picture} {i}")));
+            let target_mask = (0..TOKENS).map(|t| t >= TOKENS - RESPONSE).collect();
+            SupervisedSequence { sequence, target_mask }
+        })
+        .collect()
+}
+
+/// A model in training.
+pub struct Trainer {
+    model: Option<Qwen25Vl>,
+    updater: Updater,
+    scorer: Scorer,
+    device: Device,
+}
+
+impl Trainer {
+    /// All parts trainable, AdamW, gradient norm clipped at 1.
+    pub fn new(device: &Device) -> Self {
+        let device = device.clone().autodiff();
+        let model = initialise(config().init(&device), 0.02, &StreamKey::new(0));
+        let schedule = LrSchedule { lr: 1e-5, shape: LrShape::Constant, warmup: 0, released: false };
+        Self {
+            updater: Updater::new(&model, AdamWSettings::default(), schedule, 1.0, 1000).expect("valid settings"),
+            scorer: Scorer::new(4096, 1.0, 0).expect("valid settings"),
+            model: Some(model),
+            device,
+        }
+    }
+
+    /// One SFT update of `batch` sequences in one micro-batch. Returns the loss.
+    pub fn sft(&mut self, batch: usize) -> f64 {
+        let model = self.model.take().expect("a model");
+        let micro = [MicroBatch::new(samples(batch, "image"), 0).expect("targets")];
+        let found = sft_gradients(&model, &self.scorer, &micro, LossNorm::Batch, 1, &self.device).expect("the batch fits");
+        self.model = Some(self.updater.step(model, found.grads).0);
+        found.loss
+    }
+
+    /// One TAPO update of `batch` responses in one micro-batch, with gradient through the negative image.
+    pub fn tapo(&mut self, batch: usize) -> f64 {
+        let model = self.model.take().expect("a model");
+        let micro = MicroBatch::new(samples(batch, "image"), 0).expect("targets");
+        let negative = MicroBatch::new(samples(batch, "negative"), 0).expect("targets");
+        let scored = self.scorer.forward(&model, &micro, &self.device).expect("the batch fits");
+        let scored_negative = self.scorer.forward(&model, &negative, &self.device).expect("the batch fits");
+        let leaf = |logp: &Tensor<1>| logp.clone().inner().autodiff().require_grad();
+        let (logp, neg_logp) = (leaf(&scored.logp_n), leaf(&scored_negative.logp_n));
+        let packing = micro.packing();
+        let size = BatchSize { tokens: batch * RESPONSE, sequences: batch };
+        let loss = tapo_loss(
+            TapoInputs {
+                logp_bt: packing.unpack(logp.clone()),
+                old_logp_bt: packing.unpack(logp.clone()).detach(),
+                neg_logp_bt: packing.unpack(neg_logp.clone()),
+                ref_logp_bt: None,
+                advantages_bt: Tensor::ones([batch, RESPONSE], &self.device),
+                mask_bt: packing.mask(&self.device),
+            },
+            &TapoLossConfig::default(),
+            &LossNorm::Batch.normaliser(size, size, 1),
+        );
+        let grads = loss.total.backward();
+        let mut total = GradientsAccumulator::new();
+        for (scored, leaf) in [(scored, logp), (scored_negative, neg_logp)] {
+            let grads = self.scorer.backward(&model, scored, leaf.grad(&grads).expect("a gradient"));
+            total.accumulate(&model, grads);
+        }
+        self.model = Some(self.updater.step(model, total.grads()).0);
+        loss.parts.loss
+    }
+
+    /// The model for generation.
+    pub fn valid(&self) -> Qwen25Vl {
+        self.model.as_ref().expect("a model").valid()
+    }
+}

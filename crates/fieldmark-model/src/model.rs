@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     cache::KvCache,
     config::Qwen25VlConfig,
-    inputs::ModelInputs,
+    inputs::{ImageInputs, ModelInputs},
     positions::RopePosition,
     text::TextDecoder,
     vision::{VisionEncoder, VisionTrace},
@@ -92,6 +92,11 @@ impl Qwen25Vl {
         self.model = self.model.set_require_grad(parts.decoder);
         self.lm_head = self.lm_head.map(|head| head.set_require_grad(parts.decoder));
         self
+    }
+
+    /// Embeddings of images, `[tokens, width]`, image after image.
+    pub fn encode_images(&self, images: &ImageInputs) -> Tensor<2> {
+        self.visual.forward(images)
     }
 
     /// Embeddings of a batch with its images in place, `[batch, seq, width]`.

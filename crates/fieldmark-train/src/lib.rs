@@ -23,6 +23,7 @@ mod sft_loss;
 mod tapo;
 mod tapo_loss;
 mod update;
+mod workers;
 
 pub use adamw::AdamWSettings;
 pub use advantage::group_advantages;

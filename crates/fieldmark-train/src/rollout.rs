@@ -56,6 +56,8 @@ pub struct Rollout {
     pub reward: RewardScore,
     /// Its advantage within the group.
     pub advantage: f64,
+    /// log π_old of its tokens on the update's image, from the policy that sampled it; empty until it is scored.
+    pub old_logp: Vec<f32>,
 }
 
 /// All responses to one sample.
@@ -82,14 +84,16 @@ pub struct RolloutCounts {
     pub positive: usize,
 }
 
-/// Samples, scores and groups the responses to `prompts`. `key` names the step and the chunk.
+/// Samples, scores and groups the responses to `prompts`. `key` names the step and the chunk, `first` is the number of the
+/// first prompt within it.
 ///
 /// # Errors
 /// If a prompt does not fit the model, or a reward is not finite.
 #[allow(clippy::too_many_arguments)]
 pub fn rollout_groups(
     model: &Qwen25Vl,
-    prompts: Vec<TripletPrompt>,
+    prompts: &[TripletPrompt],
+    first: usize,
     counts: RolloutCounts,
     generation: &GenerationConfig,
     reward: &WeightedReward,
@@ -102,7 +106,7 @@ pub fn rollout_groups(
         for (role, count, sequence) in
             [(Role::Anchor, counts.anchor, &prompt.anchor), (Role::Positive, counts.positive, &prompt.positive)]
         {
-            let key = key.number(i as u64).word(role.word());
+            let key = key.number((first + i) as u64).word(role.word());
             let streams = (0..count).map(|index| key.number(index as u64).stream()).collect();
             requests.push(Request { prompt: sequence.clone(), streams });
         }
@@ -116,14 +120,14 @@ pub fn rollout_groups(
             for response in responses.next().unwrap_or_default() {
                 let text = tokenizer.decode(response.text_ids(), SpecialTokens::Skip)?;
                 let reward = reward.parts(&text, &prompt.truth);
-                rollouts.push(Rollout { role, response, text, reward, advantage: 0.0 });
+                rollouts.push(Rollout { role, response, text, reward, advantage: 0.0, old_logp: Vec::new() });
             }
         }
         let rewards: Vec<f64> = rollouts.iter().map(|rollout| rollout.reward.overall).collect();
         for (rollout, advantage) in rollouts.iter_mut().zip(group_advantages(&rewards)?) {
             rollout.advantage = advantage;
         }
-        groups.push(Group { prompt, rollouts });
+        groups.push(Group { prompt: prompt.clone(), rollouts });
     }
     Ok(groups)
 }

@@ -110,21 +110,18 @@ impl Scorer {
         Ok((micro.packing.gather(hidden_btd), micro.packing.targets(device)))
     }
 
-    /// Adds the gradients of `sum(logp · grad_logp)` to `total`; `grad_logp` is a constant, `[N]`.
-    pub fn backward(
-        &self,
-        model: &Qwen25Vl,
-        scored: Scored,
-        grad_logp_n: Tensor<1>,
-        total: &mut GradientsAccumulator<Qwen25Vl>,
-    ) {
+    /// Gradients of `sum(logp · grad_logp)`; `grad_logp` is a constant, `[N]`.
+    pub fn backward(&self, model: &Qwen25Vl, scored: Scored, grad_logp_n: Tensor<1>) -> GradientsParams {
         let Scored { states_nd, targets_n, .. } = scored;
         let head = self.logprobs.backward(&states_nd, &targets_n, grad_logp_n, model, |states| model.logits(states));
-        total.accumulate(model, head.params);
         // With everything before the head frozen there is no tape to go back on.
-        if states_nd.is_tracked() {
-            let mut grads = backward_states(states_nd, head.hidden_nd);
-            total.accumulate(model, GradientsParams::from_module(&mut grads, model));
+        if !states_nd.is_tracked() {
+            return head.params;
         }
+        let mut grads = backward_states(states_nd, head.hidden_nd);
+        let mut total = GradientsAccumulator::new();
+        total.accumulate(model, head.params);
+        total.accumulate(model, GradientsParams::from_module(&mut grads, model));
+        total.grads()
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     scoring::{MicroBatch, Scorer},
     sft_loss::{sft_loss, sft_loss_grad},
     update::{Updated, Updater},
+    workers::on_replicas,
 };
 
 /// Everything that decides how SFT runs. The defaults are the paper's.
@@ -29,6 +30,8 @@ pub struct SftConfig {
     pub batch: usize,
     /// Sequences in memory at once.
     pub micro_batch: usize,
+    /// Micro-batches computed side by side: up to the number of cores on a CPU, 1 on a GPU.
+    pub workers: usize,
     /// Learning rate over the run.
     pub schedule: LrSchedule,
     /// The optimiser's constants.
@@ -49,6 +52,7 @@ impl Default for SftConfig {
             epochs: 10,
             batch: 64,
             micro_batch: 4,
+            workers: 1,
             schedule: LrSchedule::default(),
             adamw: AdamWSettings { weight_decay: 0.1, ..AdamWSettings::default() },
             max_grad_norm: 1.0,
@@ -112,7 +116,7 @@ pub struct SftGradients {
     pub grads: burn::optim::GradientsParams,
 }
 
-/// Loss and gradients of one accumulated batch.
+/// Loss and gradients of one accumulated batch, `workers` micro-batches at a time.
 ///
 /// # Errors
 /// If a sample does not fit the model, or has no token in the loss.
@@ -121,20 +125,25 @@ pub fn sft_gradients(
     scorer: &Scorer,
     micros: &[MicroBatch],
     norm: LossNorm,
+    workers: usize,
     device: &Device,
 ) -> Result<SftGradients, TrainError> {
     let size = micros.iter().fold(BatchSize { tokens: 0, sequences: 0 }, |sum, micro| BatchSize {
         tokens: sum.tokens + micro.size().tokens,
         sequences: sum.sequences + micro.size().sequences,
     });
-    let mut total = GradientsAccumulator::new();
-    let mut loss = 0.0;
-    for micro in micros {
+    let found = on_replicas(model, micros, workers, device, |model, micro| {
         let normaliser = norm.normaliser(size, micro.size(), micros.len());
         let scored = scorer.forward(model, micro, device)?;
-        loss += sft_loss(scored.logp_n.clone(), &normaliser).into_scalar::<f64>();
+        let loss = sft_loss(scored.logp_n.clone(), &normaliser).into_scalar::<f64>();
         let grad = sft_loss_grad(&scored.logp_n, &normaliser);
-        scorer.backward(model, scored, grad, &mut total);
+        Ok((loss, scorer.backward(model, scored, grad)))
+    })?;
+    let mut total = GradientsAccumulator::new();
+    let mut loss = 0.0;
+    for (share, grads) in found {
+        loss += share;
+        total.accumulate(model, grads);
     }
     Ok(SftGradients { loss, size, grads: total.grads() })
 }
@@ -173,7 +182,8 @@ pub fn train_sft(
                 let samples = rows.iter().map(|&row| source.sample(row, epoch)).collect::<Result<_, _>>()?;
                 micros.push(MicroBatch::new(samples, pad_id)?);
             }
-            let SftGradients { loss, size, grads } = sft_gradients(&model, &scorer, &micros, config.loss_norm, device)?;
+            let SftGradients { loss, size, grads } =
+                sft_gradients(&model, &scorer, &micros, config.loss_norm, config.workers, device)?;
             let (next, Updated { lr, grad_norm, .. }) = updater.step(model, grads);
             model = next;
             seen += rows.len();

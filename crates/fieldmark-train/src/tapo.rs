@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use burn::{
     module::Module,
-    optim::GradientsAccumulator,
+    optim::{GradientsAccumulator, GradientsParams},
     tensor::{Device, Tensor, TensorData},
 };
 use fieldmark_generate::{GenerationConfig, Sampling, StreamKey};
@@ -17,12 +17,14 @@ use fieldmark_processor::{Sequence, SupervisedSequence, Tokenizer};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AdamWSettings, BatchSize, GroupBuffer, GroupFilter, LossNorm, LrSchedule, LrShape, Normaliser, RolloutMetrics,
-    TapoInputs, TapoLossConfig, TapoMetrics, TapoParts, TermSchedule, TrainError, WeightedReward,
+    AdamWSettings, BatchSize, GroupBuffer, GroupFilter, GroupVerdict, LossNorm, LrSchedule, LrShape, Normaliser,
+    RolloutGroup, RolloutMetrics, TapoInputs, TapoLossConfig, TapoMetrics, TapoParts, TermSchedule, TrainError,
+    WeightedReward,
     rollout::{Group, Role, RolloutCounts, TripletPrompt, mean, rollout_groups, truncated},
     scoring::{MicroBatch, Scorer},
     tapo_loss,
     update::Updater,
+    workers::on_replicas,
 };
 
 /// The image that a positive rollout is scored on, before and during the update.
@@ -66,6 +68,9 @@ pub struct TapoConfig {
     pub batch: usize,
     /// Sequences in memory at once.
     pub micro_batch: usize,
+    /// Micro-batches computed, and halves of the rollouts sampled, side by side: up to the number of cores on a CPU, 1 on a
+    /// GPU.
+    pub workers: usize,
     /// Image of the update.
     pub update_image: UpdateImage,
     /// The loss.
@@ -102,6 +107,7 @@ impl Default for TapoConfig {
             filter: GroupFilter::default(),
             batch: 1280,
             micro_batch: 4,
+            workers: 1,
             update_image: UpdateImage::Anchor,
             loss: TapoLossConfig::default(),
             terms: TermSchedule::Fixed,
@@ -150,7 +156,7 @@ impl TapoConfig {
 }
 
 /// Makes the prompts of a sample in an epoch.
-pub trait TripletSource {
+pub trait TripletSource: Sync {
     /// Samples in an epoch.
     fn len(&self) -> usize;
 
@@ -182,12 +188,9 @@ struct Item {
     update: SupervisedSequence,
     negative: SupervisedSequence,
     advantage: f64,
-}
-
-/// Log-probabilities that stay fixed during a step's updates.
-struct Constants {
-    old_logp_n: Vec<f32>,
-    neg_logp_n: Option<Vec<f32>>,
+    old_logp: Vec<f32>,
+    /// log π on the negative image, where it carries no gradient.
+    neg_logp: Option<Vec<f32>>,
 }
 
 /// A run of TAPO: model, optimiser, surplus groups and data position.
@@ -294,8 +297,26 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         while self.buffer.wants_more() {
             let key = self.streams.word("rollout").number(step as u64).number(chunk);
             let prompts = self.next_prompts()?;
-            let groups =
-                rollout_groups(&sampler, prompts, counts, &generation, &self.reward, self.tokenizer, &key, &device)?;
+            let shares: Vec<(usize, &[TripletPrompt])> = {
+                let share = prompts.len().div_ceil(self.config.workers.max(1)).max(1);
+                prompts.chunks(share).enumerate().map(|(i, prompts)| (i * share, prompts)).collect()
+            };
+            let sampled = on_replicas(&sampler, &shares, self.config.workers, &device, |sampler, (first, prompts)| {
+                let mut groups = rollout_groups(
+                    sampler,
+                    prompts,
+                    *first,
+                    counts,
+                    &generation,
+                    &self.reward,
+                    self.tokenizer,
+                    &key,
+                    &device,
+                )?;
+                self.score_old(sampler, &mut groups, &device)?;
+                Ok(groups)
+            })?;
+            let groups: Vec<Group> = sampled.into_iter().flatten().collect();
             on_event(TapoEvent::Rollouts(&groups))?;
             all.extend(groups.iter().cloned());
             self.buffer.offer(groups);
@@ -334,6 +355,44 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         Ok(prompts)
     }
 
+    /// log π_old of the groups worth learning from. Taken now, so that a group that waits for the next step keeps those of
+    /// the policy that sampled it.
+    fn score_old(&self, sampler: &Qwen25Vl, groups: &mut [Group], device: &Device) -> Result<(), TrainError> {
+        for group in groups {
+            if self.config.filter.verdict(group.mean_accuracy()) != GroupVerdict::Keep {
+                continue;
+            }
+            let samples: Vec<_> = self.items(group).into_iter().map(|item| item.update).collect();
+            let mut found = Vec::with_capacity(samples.len());
+            for samples in samples.chunks(self.config.micro_batch) {
+                found.extend(self.score(sampler, samples.to_vec(), device)?);
+            }
+            for (rollout, old_logp) in group.rollouts.iter_mut().zip(found) {
+                rollout.old_logp = old_logp;
+            }
+        }
+        Ok(())
+    }
+
+    /// log π of the responses' tokens, a row each, without gradient.
+    fn score(
+        &self,
+        model: &Qwen25Vl,
+        samples: Vec<SupervisedSequence>,
+        device: &Device,
+    ) -> Result<Vec<Vec<f32>>, TrainError> {
+        let micro = MicroBatch::new(samples, self.tokenizer.pad())?;
+        let scored = self.scorer.forward(model, &micro, device)?;
+        let values: Vec<f32> = scored.logp_n.into_data().iter::<f32>().collect();
+        let mut rest = values.as_slice();
+        let rows = micro.packing().counts().iter().map(|&count| {
+            let (row, later) = rest.split_at(count);
+            rest = later;
+            row.to_vec()
+        });
+        Ok(rows.collect())
+    }
+
     /// The updates of one step.
     fn learn(
         &mut self,
@@ -342,26 +401,32 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         step: usize,
         on_event: &mut impl FnMut(TapoEvent<'_>) -> Result<(), TrainError>,
     ) -> Result<Qwen25Vl, TrainError> {
-        let items: Vec<Item> = groups.iter().flat_map(|group| self.items(group)).collect();
-        let factor = self.config.terms.factor(step, self.steps);
-        let loss = self.config.loss.scaled(factor);
-        // All constants are taken before the first update of the step, on the training graph.
-        let constants = self.constants(&model, &items)?;
-        let mut micros = items.chunks(self.config.micro_batch).zip(constants);
+        let mut items: Vec<Item> = groups.iter().flat_map(|group| self.items(group)).collect();
+        let loss = self.config.loss.scaled(self.config.terms.factor(step, self.steps));
+        if !loss.negative_grad {
+            // As released: one pass for all updates of the step, before the first of them.
+            let frozen = model.valid();
+            let device = self.device.clone().without_autodiff();
+            for items in items.chunks_mut(self.config.micro_batch) {
+                let samples = items.iter().map(|item| item.negative.clone()).collect();
+                for (item, found) in items.iter_mut().zip(self.score(&frozen, samples, &device)?) {
+                    item.neg_logp = Some(found);
+                }
+            }
+        }
         for batch in items.chunks(self.config.batch) {
             let start = Instant::now();
-            let count = batch.len().div_ceil(self.config.micro_batch);
-            let batch: Vec<_> = micros.by_ref().take(count).collect();
-            let size = batch.iter().fold(BatchSize { tokens: 0, sequences: 0 }, |sum, (items, constants)| BatchSize {
-                tokens: sum.tokens + constants.old_logp_n.len(),
-                sequences: sum.sequences + items.len(),
-            });
+            let micros: Vec<&[Item]> = batch.chunks(self.config.micro_batch).collect();
+            let size = size(batch);
+            let found = on_replicas(&model, &micros, self.config.workers, &self.device, |model, micro| {
+                let normaliser = self.config.loss_norm.normaliser(size, self::size(micro), micros.len());
+                self.gradients(model, micro, &loss, &normaliser)
+            })?;
             let mut total = GradientsAccumulator::new();
             let mut parts = TapoParts::default();
-            for (items, constants) in &batch {
-                let micro = BatchSize { tokens: constants.old_logp_n.len(), sequences: items.len() };
-                let normaliser = self.config.loss_norm.normaliser(size, micro, batch.len());
-                parts += self.accumulate(&model, items, constants, &loss, &normaliser, &mut total)?;
+            for (share, grads) in found {
+                parts += share;
+                grads.into_iter().for_each(|grads| total.accumulate(&model, grads));
             }
             let (next, updated) = self.updater.step(model, total.grads());
             model = next;
@@ -399,68 +464,43 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
                     update: attach(image, &rollout.response.ids),
                     negative: attach(&prompt.negative, &rollout.response.ids),
                     advantage: rollout.advantage,
+                    old_logp: rollout.old_logp.clone(),
+                    neg_logp: None,
                 }
             })
             .collect()
     }
 
-    /// π_old on the update's image and, where the negative carries no gradient, π on the negative image.
-    fn constants(&self, model: &Qwen25Vl, items: &[Item]) -> Result<Vec<Constants>, TrainError> {
-        let frozen = model.valid();
-        let device = self.device.clone().without_autodiff();
-        let score = |samples: Vec<SupervisedSequence>| -> Result<Vec<f32>, TrainError> {
-            let micro = MicroBatch::new(samples, self.tokenizer.pad())?;
-            let scored = self.scorer.forward(&frozen, &micro, &device)?;
-            Ok(scored.logp_n.into_data().iter::<f32>().collect())
-        };
-        items
-            .chunks(self.config.micro_batch)
-            .map(|items| {
-                let old_logp_n = score(items.iter().map(|item| item.update.clone()).collect())?;
-                let neg_logp_n = if self.config.loss.negative_grad {
-                    None
-                } else {
-                    Some(score(items.iter().map(|item| item.negative.clone()).collect())?)
-                };
-                Ok(Constants { old_logp_n, neg_logp_n })
-            })
-            .collect()
-    }
-
-    /// Adds one micro-batch's gradients to `total` and returns its share of the loss.
-    fn accumulate(
+    /// One micro-batch's share of the loss, and its gradients through each image.
+    fn gradients(
         &self,
         model: &Qwen25Vl,
         items: &[Item],
-        constants: &Constants,
         loss: &TapoLossConfig,
         normaliser: &Normaliser,
-        total: &mut GradientsAccumulator<Qwen25Vl>,
-    ) -> Result<TapoParts, TrainError> {
+    ) -> Result<(TapoParts, Vec<GradientsParams>), TrainError> {
         let pad = self.tokenizer.pad();
         let micro = MicroBatch::new(items.iter().map(|item| item.update.clone()).collect(), pad)?;
         let scored = self.scorer.forward(model, &micro, &self.device)?;
-        let negative = match constants.neg_logp_n {
-            Some(_) => None,
-            None => {
-                let micro = MicroBatch::new(items.iter().map(|item| item.negative.clone()).collect(), pad)?;
-                Some(self.scorer.forward(model, &micro, &self.device)?)
-            }
+        let negative = if loss.negative_grad {
+            let micro = MicroBatch::new(items.iter().map(|item| item.negative.clone()).collect(), pad)?;
+            Some(self.scorer.forward(model, &micro, &self.device)?)
+        } else {
+            None
         };
 
         // The loss sees log-probabilities as leaves; their gradients go back through each trunk in turn.
         let packing = micro.packing();
-        let constant = |values: &[f32]| {
-            let data = TensorData::new(values.to_vec(), [values.len()]);
-            packing.unpack(Tensor::<1>::from_data(data, &self.device))
+        let constant = |values: Vec<f32>| {
+            let count = values.len();
+            packing.unpack(Tensor::<1>::from_data(TensorData::new(values, [count]), &self.device))
         };
         let leaf = |logp_n: &Tensor<1>| logp_n.clone().inner().autodiff().require_grad();
         let logp_n = leaf(&scored.logp_n);
         let neg_leaf = negative.as_ref().map(|negative| leaf(&negative.logp_n));
-        let neg_logp_bt = match (&neg_leaf, &constants.neg_logp_n) {
-            (Some(leaf), _) => packing.unpack(leaf.clone()),
-            (None, Some(values)) => constant(values),
-            (None, None) => packing.unpack(logp_n.clone()).detach(),
+        let neg_logp_bt = match &neg_leaf {
+            Some(leaf) => packing.unpack(leaf.clone()),
+            None => constant(items.iter().filter_map(|item| item.neg_logp.as_deref()).flatten().copied().collect()),
         };
         let mask_bt = packing.mask(&self.device);
         let advantages: Vec<f32> = items.iter().map(|item| item.advantage as f32).collect();
@@ -468,7 +508,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         let found = tapo_loss(
             TapoInputs {
                 logp_bt: packing.unpack(logp_n.clone()),
-                old_logp_bt: constant(&constants.old_logp_n),
+                old_logp_bt: constant(items.iter().flat_map(|item| &item.old_logp).copied().collect()),
                 neg_logp_bt,
                 ref_logp_bt: None,
                 advantages_bt: advantages.unsqueeze_dim::<2>(1).expand(mask_bt.dims()),
@@ -478,14 +518,20 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             normaliser,
         );
         let grads = found.total.backward();
+        let mut through = Vec::new();
         if let Some(grad) = logp_n.grad(&grads) {
-            self.scorer.backward(model, scored, grad, total);
+            through.push(self.scorer.backward(model, scored, grad));
         }
         if let Some((leaf, negative)) = neg_leaf.zip(negative)
             && let Some(grad) = leaf.grad(&grads)
         {
-            self.scorer.backward(model, negative, grad, total);
+            through.push(self.scorer.backward(model, negative, grad));
         }
-        Ok(found.parts)
+        Ok((found.parts, through))
     }
+}
+
+/// Response tokens and sequences.
+fn size(items: &[Item]) -> BatchSize {
+    BatchSize { tokens: items.iter().map(|item| item.old_logp.len()).sum(), sequences: items.len() }
 }

@@ -1,4 +1,5 @@
-//! The `fieldmark` command. Errors are one line on standard error; a panic is one line too, a trace only where RUST_BACKTRACE asks for one.
+//! The `fieldmark` command. Errors are one line on standard error; a panic is one line too, and a trace only where
+//! RUST_BACKTRACE asks for one.
 
 mod cli;
 
@@ -12,6 +13,10 @@ use clap::Parser;
 use fieldmark::device::panic_message;
 
 use cli::{Cli, Outcome};
+
+// Training makes and drops large tensors all the time, which the system's allocator gives back and asks for again.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Something given is wrong.
 const WRONG_INPUT: u8 = 2;

@@ -63,7 +63,7 @@ pub fn run(options: &DemoOptions) -> anyhow::Result<DemoOutcome> {
     std::fs::create_dir_all(&options.out)?;
     let device = options.device.clone().autodiff();
     let produce = Produce::open(&options.photos, options.seed)?;
-    let tokenizer = network::tokenizer(&produce.corpus()?, &produce.classes)?;
+    let tokenizer = network::tokenizer(&produce.corpus(), &produce.classes)?;
     let processor = network::processor(tokenizer)?;
     let config = network::config(&processor.tokenizer);
     config.validate()?;
@@ -74,7 +74,7 @@ pub fn run(options: &DemoOptions) -> anyhow::Result<DemoOutcome> {
     stages.introduce(base.num_params());
 
     let mut report = Report::new();
-    report.add("colour histogram", histogram_scores(&produce)?);
+    report.add("colour histogram", histogram_scores(&produce, &data.key)?);
     let base_scores = stages.evaluate("base", &base.valid())?;
     report.add("base (random weights)", base_scores);
     let sft = stages.sft(base)?;
@@ -107,14 +107,14 @@ fn missed_marks(scores: &Scores) -> Vec<String> {
 }
 
 /// The baseline in the same four cells: it compares colour histograms and has seen the same photographs.
-fn histogram_scores(produce: &Produce) -> anyhow::Result<Scores> {
+fn histogram_scores(produce: &Produce, key: &StreamKey) -> anyhow::Result<Scores> {
     use fieldmark_data::ColourHistogram;
     use fieldmark_processor::{DecodeOptions, Photo};
 
     let baseline = produce.histogram_baseline();
     let mut scores = Scores::default();
     for split in [Split::Seen, Split::Unseen] {
-        let set = produce.test_set(split)?;
+        let set = produce.test_set(split, key)?;
         let (mut closed, mut open) = (0.0, 0.0);
         for row in &set.rows {
             let photo = Photo::open(produce.folder.root.join(&row.image_path), &DecodeOptions::default())?;

@@ -29,7 +29,7 @@ pub(super) fn processor(tokenizer: Tokenizer) -> anyhow::Result<Processor> {
 pub(super) fn config(tokenizer: &Tokenizer) -> Qwen25VlConfig {
     let (width, vision_width) = (192, 160);
     let vocabulary = tokenizer.vocab_size().next_multiple_of(16);
-    let text = TextConfig::new(vocabulary, width, 512, 4, 6, 2, [4, 6, 6]).with_max_position_embeddings(512);
+    let text = TextConfig::new(vocabulary, width, 384, 4, 6, 2, [4, 6, 6]).with_max_position_embeddings(512);
     let vision = VisionConfig::new(4, vision_width, 432, 5, width, 56, vec![1, 3]);
     Qwen25VlConfig::new(text, vision, tokenizer.vision_tokens(), true).with_eos_token_id(Some(tokenizer.eos()))
 }

@@ -1,16 +1,16 @@
 //! The demo's photographs: classes split into seen and unseen, look-alikes, and the reasoning that SFT teaches.
 //!
 //! A response follows the paper's four parts (analysis, options, comparison, prediction; table 5). There is no teacher
-//! here: the analysis states the photograph's measured colours, the comparison the typical colours of each option, and
-//! the prediction is the label.
+//! here: the analysis states the photograph's measured colours and the family, the comparison the typical colour of the
+//! closest look-alike, and the prediction is the label. Where a prompt names options, they are not listed again.
 
 use std::{collections::BTreeMap, path::Path};
 
 use fieldmark_data::{
-    ClassFeature, ClassSplit, ColourHistogram, EvalSet, EvalSetName, LabelledFolder, LabelledPhoto, NearestNeighbour,
-    PromptTemplate, SimilarClasses, SourceSplit, Split, eval_set_from_photos, options_for,
+    ClassFeature, ClassSplit, ColourHistogram, EvalRow, EvalSet, EvalSetName, LabelledFolder, LabelledPhoto,
+    NearestNeighbour, PromptTemplate, SimilarClasses, SourceSplit, Split,
 };
-use fieldmark_generate::RandomStream;
+use fieldmark_generate::{RandomStream, StreamKey};
 use fieldmark_processor::{DecodeOptions, Photo};
 
 use super::colours::main_colours;
@@ -37,6 +37,7 @@ pub(super) struct Produce {
     pub(super) similar: SimilarClasses,
     pub(super) train: Vec<TrainPhoto>,
     families: BTreeMap<String, String>,
+    groups: Vec<Vec<String>>,
     typical: BTreeMap<String, &'static str>,
     histograms: Vec<(String, ColourHistogram)>,
 }
@@ -73,14 +74,26 @@ impl Produce {
             .map(|(label, histogram)| (label.class, histogram))
             .collect();
         let classes = families.keys().cloned().collect();
-        Ok(Self { folder, classes, split, similar, train, families, typical, histograms })
+        let groups = groups(split.classes(Split::Seen), &similar);
+        Ok(Self { folder, classes, split, similar, train, families, groups, typical, histograms })
     }
 
     /// The test photographs of the seen or unseen classes as questions with options.
-    pub(super) fn test_set(&self, split: Split) -> anyhow::Result<EvalSet> {
+    ///
+    /// The wrong options are drawn from the other classes of the split, each as likely: were they the truth's look-alikes,
+    /// the set of options alone would give it away.
+    pub(super) fn test_set(&self, split: Split, key: &StreamKey) -> anyhow::Result<EvalSet> {
         let name = EvalSetName { dataset: "produce".into(), split, super_category: "fruit or vegetable".into() };
         let photos = self.folder.select(SourceSplit::Test, |class| self.split.of(class) == Some(split));
-        Ok(eval_set_from_photos(name, photos, &self.similar, OPTIONS, |_| QUESTION.into())?)
+        let rows = photos.into_iter().map(|photo| EvalRow {
+            row: photo.row,
+            image_path: photo.path.clone(),
+            question: QUESTION.into(),
+            options: self.options(&photo.class, split, &mut key.word("options").number(photo.row as u64).stream()),
+            ground_truth: photo.class.clone(),
+            super_category: photo.super_category.to_lowercase(),
+        });
+        Ok(EvalSet { rows: rows.collect(), name })
     }
 
     /// A nearest neighbour on colour histograms, which knows the seen classes' training photographs.
@@ -88,48 +101,71 @@ impl Produce {
         NearestNeighbour::new(self.histograms.clone())
     }
 
-    /// The look-alikes of a class, itself included, in random order.
-    pub(super) fn options(&self, class: &str, stream: &mut RandomStream) -> anyhow::Result<Vec<String>> {
-        let mut options = options_for(class, &self.similar, OPTIONS)?;
-        stream.shuffle(&mut options);
-        Ok(options)
+    /// A class and other classes of the split drawn at random, the class first.
+    pub(super) fn options(&self, class: &str, split: Split, stream: &mut RandomStream) -> Vec<String> {
+        let mut others: Vec<String> =
+            self.split.classes(split).filter(|other| *other != class).map(str::to_owned).collect();
+        stream.shuffle(&mut others);
+        others.truncate(OPTIONS - 1);
+        std::iter::once(class.to_owned()).chain(others).collect()
     }
 
-    /// Look-alikes in a fixed order, as a response lists them where the prompt gives none.
-    pub(super) fn candidates(&self, class: &str) -> anyhow::Result<Vec<String>> {
-        let mut options = options_for(class, &self.similar, OPTIONS)?;
-        options.sort();
-        Ok(options)
+    /// The look-alikes that a response weighs where the prompt gives no options, the same for all of them.
+    pub(super) fn look_alikes(&self, class: &str) -> &[String] {
+        self.groups.iter().find(|group| group.iter().any(|other| other == class)).map_or(&[], Vec::as_slice)
     }
 
-    /// The response that SFT teaches for a photograph.
-    pub(super) fn response(&self, photo: &TrainPhoto, options: &[String]) -> String {
+    /// The response that SFT teaches for a photograph: look-alikes are weighed where the prompt names no options.
+    pub(super) fn response(&self, photo: &TrainPhoto, options_shown: bool) -> String {
         let class = &photo.label.class;
         let [first, second] = photo.colours;
-        let comparison: Vec<String> = options
-            .iter()
-            .map(|option| format!("{option} {}", self.typical.get(option).copied().unwrap_or("unknown")))
-            .collect();
+        let family = self.families.get(class).map_or("unknown", String::as_str);
+        let weighed = if options_shown {
+            String::new()
+        } else {
+            let alike = self.look_alikes(class);
+            let nearest = self.similar.most_similar(class, |other| alike.iter().any(|option| option == other));
+            let nearest = nearest.unwrap_or(class);
+            let typical = self.typical.get(nearest).copied().unwrap_or("unknown");
+            format!("\noptions: {}\ncomparison: {nearest} {typical}", alike.join(", "))
+        };
         format!(
-            "<think>analysis: {first} and {second}, {}\noptions: {}\ncomparison: {}\nprediction: {class}</think>\
-             <answer>{class}</answer>",
-            self.families.get(class).map_or("unknown", String::as_str),
-            options.join(", "),
-            comparison.join(", "),
+            "<think>analysis: {first} {second} {family}{weighed}\nprediction: {class}</think><answer>{class}</answer>"
         )
     }
 
     /// Every text the tokenizer should know: prompts and responses of the training set, and all names.
-    pub(super) fn corpus(&self) -> anyhow::Result<Vec<String>> {
+    pub(super) fn corpus(&self) -> Vec<String> {
         let mut texts = self.classes.clone();
         for photo in &self.train {
-            let options = self.candidates(&photo.label.class)?;
-            texts.push(PromptTemplate::Bare.render(QUESTION, &options).user);
-            texts.push(self.response(photo, &options));
+            let options = self.look_alikes(&photo.label.class);
+            texts.push(PromptTemplate::Bare.render(QUESTION, options).user);
+            texts.push(self.response(photo, false));
         }
         texts.push("You are a helpful assistant. system user assistant".into());
-        Ok(texts)
+        texts
     }
+}
+
+/// Puts classes into groups of [`OPTIONS`] look-alikes: each takes the most similar ones that are still free. What is left
+/// over is a smaller group.
+fn groups<'a>(classes: impl Iterator<Item = &'a str>, similar: &SimilarClasses) -> Vec<Vec<String>> {
+    let mut free: Vec<&str> = classes.collect();
+    let mut groups = Vec::new();
+    while !free.is_empty() {
+        let first = free.remove(0);
+        let mut group = vec![first.to_owned()];
+        for (other, _) in similar.ranked(first) {
+            if group.len() < OPTIONS
+                && let Some(at) = free.iter().position(|class| class == other)
+            {
+                group.push(free.remove(at).to_owned());
+            }
+        }
+        group.sort();
+        groups.push(group);
+    }
+    groups
 }
 
 /// The commonest main colour of each class's training photographs.

@@ -1,6 +1,6 @@
 //! The demo's training data: cropped and flipped photographs with their conversations, and triplets.
 
-use fieldmark_data::{PromptTemplate, RandomResizedCrop, SinglePhotoPolicy, build_triplets};
+use fieldmark_data::{PromptTemplate, RandomResizedCrop, SinglePhotoPolicy, Split, build_triplets};
 use fieldmark_generate::{RandomStream, StreamKey};
 use fieldmark_processor::{
     Message, PatchedImage, Photo, ProcessOptions, Processor, Sequence, SupervisedSequence, TargetEnd,
@@ -12,6 +12,11 @@ use super::produce::{Produce, QUESTION, TrainPhoto, to_image};
 /// Side of the demo's images in pixels.
 pub(super) const SIDE: usize = 112;
 
+/// Share of the photograph that a crop keeps.
+const CROP: (f64, f64) = (0.3, 1.0);
+/// The same for close-ups.
+const CLOSE_UP: (f64, f64) = (0.02, 0.2);
+
 /// Photographs and processor, shared by both stages.
 pub(super) struct DemoData<'a> {
     pub(super) produce: &'a Produce,
@@ -20,32 +25,37 @@ pub(super) struct DemoData<'a> {
 }
 
 impl DemoData<'_> {
-    fn patches(&self, photo: &Photo, stream: &mut RandomStream) -> anyhow::Result<PatchedImage> {
+    /// A crop, resized and flipped at random. `close` makes half of the crops close-ups, which show colour and texture
+    /// but hardly the object.
+    fn patches(&self, photo: &Photo, close: bool, stream: &mut RandomStream) -> anyhow::Result<PatchedImage> {
         let side = SIDE as u32;
-        let image = RandomResizedCrop::new(side, side).apply(&to_image(photo)?, stream);
+        let scale = if close && stream.below(2) == 0 { CLOSE_UP } else { CROP };
+        let crop = RandomResizedCrop { scale, ..RandomResizedCrop::new(side, side) };
+        let image = crop.apply(&to_image(photo)?, stream);
         let photo = Photo::from_rgb(photo.name(), SIDE, SIDE, image.into_raw())?;
         Ok(self.processor.images.process(&photo)?)
     }
 
     /// Half of the questions have options, so that one model answers in both worlds.
-    fn options(&self, photo: &TrainPhoto, stream: &mut RandomStream) -> anyhow::Result<Option<Vec<String>>> {
-        match stream.below(2) {
-            0 => Ok(None),
-            _ => self.produce.options(&photo.label.class, stream).map(Some),
-        }
+    fn options(&self, photo: &TrainPhoto, stream: &mut RandomStream) -> Option<Vec<String>> {
+        (stream.below(2) == 0).then(|| {
+            let mut options = self.produce.options(&photo.label.class, Split::Seen, stream);
+            stream.shuffle(&mut options);
+            options
+        })
     }
 
     fn sft_sample(&self, row: usize, epoch: usize) -> anyhow::Result<SupervisedSequence> {
         let photo = &self.produce.train[row];
         let mut stream = self.key.word("sft").word("sample").number(epoch as u64).number(row as u64).stream();
-        let shown = self.options(photo, &mut stream)?;
-        let listed = match &shown {
-            Some(options) => options.clone(),
-            None => self.produce.candidates(&photo.label.class)?,
-        };
+        let shown = self.options(photo, &mut stream);
+        let shown_options = shown.is_some();
+        let response = self.produce.response(photo, shown_options);
         let prompt = PromptTemplate::Bare.render(QUESTION, &shown.unwrap_or_default());
-        let messages = [Message::user(&prompt.user), Message::assistant(self.produce.response(photo, &listed))];
-        let images = vec![self.patches(&photo.photo, &mut stream)?];
+        let messages = [Message::user(&prompt.user), Message::assistant(response)];
+        // A few hundred photographs are soon known by heart, and options useless to whoever knows the answer. Close-ups keep
+        // the answer uncertain, so that the model learns to choose among the options.
+        let images = vec![self.patches(&photo.photo, shown_options, &mut stream)?];
         let name = photo.photo.name();
         Ok(self.processor.encode_supervised(name, &messages, images, TargetEnd::ImEnd, None)?)
     }
@@ -80,10 +90,10 @@ impl DemoTriplets<'_> {
         };
         let anchor = find(triplet.anchor.row)?;
         let mut stream = key.word("tapo").word("sample").number(epoch as u64).number(row as u64).stream();
-        let options = self.data.options(anchor, &mut stream)?.unwrap_or_default();
+        let options = self.data.options(anchor, &mut stream).unwrap_or_default();
         let prompt = PromptTemplate::Bare.render(QUESTION, &options);
         let mut sequence = |photo: &TrainPhoto| -> anyhow::Result<Sequence> {
-            let images = vec![self.data.patches(&photo.photo, &mut stream)?];
+            let images = vec![self.data.patches(&photo.photo, false, &mut stream)?];
             let messages = [Message::user(&prompt.user)];
             Ok(self.data.processor.encode(photo.photo.name(), &messages, images, ProcessOptions::prompt())?)
         };

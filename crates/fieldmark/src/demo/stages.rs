@@ -21,8 +21,11 @@ use super::{
 };
 use crate::progress::Progress;
 
-/// Most new tokens: the longest taught response has about 50.
-const MAX_NEW_TOKENS: usize = 72;
+/// Most new tokens: the longest taught response has about 35.
+const MAX_NEW_TOKENS: usize = 48;
+
+/// Micro-batches side by side.
+const WORKERS: usize = 2;
 
 pub(super) struct Stages<'a> {
     pub(super) options: &'a DemoOptions,
@@ -62,7 +65,8 @@ impl Stages<'_> {
         let config = SftConfig {
             epochs: self.options.sft_epochs,
             batch: 32,
-            micro_batch: 32,
+            micro_batch: 16,
+            workers: WORKERS,
             schedule: LrSchedule { lr: 1e-3, shape: LrShape::Cosine, warmup: 20, released: false },
             adamw: AdamWSettings { weight_decay: 0.05, ..AdamWSettings::default() },
             train: TrainableParts::default(),
@@ -91,6 +95,7 @@ impl Stages<'_> {
             generation_batch: 192,
             batch: 64,
             micro_batch: 32,
+            workers: WORKERS,
             update_image,
             schedule: LrSchedule { lr: 5e-5, shape: LrShape::Constant, warmup: 0, released: false },
             ..TapoConfig::default()
@@ -134,7 +139,7 @@ impl Stages<'_> {
         let order = OptionOrder::Shuffled { seed: self.options.seed };
         let mut questions = Vec::new();
         for split in [Split::Seen, Split::Unseen] {
-            let set = produce.test_set(split)?;
+            let set = produce.test_set(split, &self.data.key)?;
             questions.extend(closed_questions(&set, order, PromptTemplate::Bare)?);
             questions.extend(open_questions(&set, PromptTemplate::Bare));
         }

@@ -42,7 +42,7 @@ pub(super) fn compare(
     let mut updater = Updater::new(&model, adamw, schedule, 1.0, steps)?;
     let (mut found, mut norms) = (Vec::new(), Vec::new());
     for step in 0..=steps {
-        let SftGradients { loss, grads, .. } = sft_gradients(&model, &scorer, &micros, LossNorm::Batch, &device)?;
+        let SftGradients { loss, grads, .. } = sft_gradients(&model, &scorer, &micros, LossNorm::Batch, 1, &device)?;
         found.push(loss);
         if step == steps {
             break;

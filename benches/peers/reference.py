@@ -1,0 +1,116 @@
+"""The same work as `speed`, done by the reference: transformers and torch on the CPU, two threads, f32.
+
+Prints `name<TAB>milliseconds` for the best of a few runs; arguments select the lines that contain them.
+    pip install torch==2.15.0 transformers==5.23.0 pillow torchvision
+    python benches/peers/reference.py [NAME...]
+"""
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+torch.set_num_threads(2)
+torch.manual_seed(0)
+IMAGE, START, END, TOKENS, RESPONSE = 31990, 31992, 31993, 512, 212
+CONFIG = Qwen2_5_VLConfig(
+    text_config=dict(vocab_size=32000, hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
+                     num_attention_heads=12, num_key_value_heads=2, max_position_embeddings=4096,
+                     rope_scaling={"type": "mrope", "rope_type": "default", "mrope_section": [8, 12, 12]},
+                     tie_word_embeddings=True, rms_norm_eps=1e-6),
+    vision_config=dict(depth=12, hidden_size=512, intermediate_size=1536, num_heads=8, out_hidden_size=768,
+                       patch_size=14, spatial_merge_size=2, temporal_patch_size=2, window_size=112,
+                       fullatt_block_indexes=[5, 11]),
+    image_token_id=IMAGE, video_token_id=31991, vision_start_token_id=START, vision_end_token_id=END,
+    tie_word_embeddings=True)
+GRID = torch.tensor([[1, 32, 32]])
+
+
+def best(name, work, times):
+    work()
+    fastest = 1e9
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        fastest = min(fastest, time.perf_counter() - start)
+    print(f"{name}\t{1e3 * fastest:.2f}", flush=True)
+
+
+def batch(rows):
+    text = torch.randint(0, 30000, (rows, TOKENS - 258))
+    head = torch.tensor([START] + [IMAGE] * 256 + [END]).repeat(rows, 1)
+    ids = torch.cat([head, text], 1)
+    return dict(input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=(ids == IMAGE).int(),
+                pixel_values=torch.randn(1024 * rows, 1176), image_grid_thw=GRID.repeat(rows, 1))
+
+
+def generate(model, rows, new, copies=1):
+    inputs = batch(rows)
+    model.generate(**inputs, max_new_tokens=new, min_new_tokens=new, do_sample=False, eos_token_id=None, pad_token_id=0,
+                   **({"num_return_sequences": copies, "num_beams": 1, "do_sample": True, "top_k": 0} if copies > 1 else {}))
+
+
+def response_logp(model, inputs):
+    hidden = model.model(**inputs).last_hidden_state[:, -RESPONSE - 1:-1]
+    logits = model.lm_head(hidden)
+    return F.log_softmax(logits, -1).gather(-1, inputs["input_ids"][:, -RESPONSE:, None])[..., 0]
+
+
+def main():
+    wanted = sys.argv[1:]
+    chosen = lambda name: not wanted or any(part in name for part in wanted)
+    model = Qwen2_5_VLForConditionalGeneration(CONFIG).float().eval()
+    with torch.no_grad():
+        if chosen(name := "vision encode 448x448"):
+            pixels = torch.randn(1024, 1176)
+            best(name, lambda: model.model.visual(pixels, grid_thw=GRID), 5)
+        if chosen(name := "prefill 512"):
+            one = batch(1)
+            best(name, lambda: model(**one, logits_to_keep=1), 3)
+        for rows in (1, 10):
+            if chosen(name := f"decode step, batch {rows}"):
+                inputs = batch(rows)
+                cache = model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
+                token = torch.full((rows, 1), 7)
+                state = {"n": TOKENS}
+
+                def step():
+                    state["n"] += 1
+                    mask = torch.ones(rows, state["n"], dtype=torch.long)
+                    position = torch.full((3, rows, 1), state["n"] - 241)
+                    model(input_ids=token, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True)
+
+                best(name, step, 40)
+        if chosen(name := "10 rollouts of 65 tokens"):
+            best(name, lambda: generate(model, 1, 65, copies=10), 2)
+    model.train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5)
+
+    def update(loss):
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+
+    for rows in (1, 4):
+        if chosen(name := f"SFT step, {rows} x 512"):
+            inputs = batch(rows)
+            best(name, lambda: update(-response_logp(model, inputs).mean()), 2)
+    if chosen(name := "TAPO update, 2 x 512"):
+        inputs, negative = batch(2), batch(2)
+        negative["input_ids"] = inputs["input_ids"]
+
+        def tapo():
+            logp, neg = response_logp(model, inputs), response_logp(model, negative)
+            ratio = (logp - logp.detach()).exp()
+            policy = torch.maximum(-ratio, -ratio.clamp(0.8, 1.28))
+            u = (neg - logp).clamp(-20, 20)
+            kl = (u.exp() - u - 1).clamp(-10, 10)
+            update((policy - 0.01 * kl - 0.03 * logp - 0.03 * neg).mean())
+
+        best(name, tapo, 2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+//! Best time of each piece of work, one `name<TAB>milliseconds` a line, as `peers/reference.py` prints for the reference.
+//!
+//! `cargo run --release -p fieldmark-benches --bin speed [NAME...]`; a name selects the lines that contain it.
+
+use std::time::Instant;
+
+use burn::tensor::Device;
+use fieldmark_benches::{Trainer, decoder, model, prompts, rollouts, vision_input};
+
+/// Runs once to warm up, then `times` times; prints the best.
+fn best(name: &str, times: usize, mut work: impl FnMut()) {
+    work();
+    let fastest = (0..times)
+        .map(|_| {
+            let start = Instant::now();
+            work();
+            start.elapsed().as_secs_f64()
+        })
+        .fold(f64::INFINITY, f64::min);
+    println!("{name}\t{:.2}", 1e3 * fastest);
+}
+
+/// The allocator of the `fieldmark` binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let chosen = |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()));
+    let device = Device::flex();
+    let network = model(&device);
+    if chosen("vision encode 448x448") {
+        let images = vision_input(&device);
+        best("vision encode 448x448", 5, || drop(network.encode_images(&images).into_data()));
+    }
+    if chosen("prefill 512") {
+        let inputs = prompts(1, &device);
+        best("prefill 512", 3, || {
+            let hidden = network.forward(&inputs).narrow(1, 511, 1).reshape([1, 768]);
+            drop(network.logits(hidden).into_data());
+        });
+    }
+    for batch in [1, 10] {
+        let name = format!("decode step, batch {batch}");
+        if chosen(&name) {
+            let inputs = prompts(batch, &device);
+            let mut step = decoder(&network, &inputs, &device);
+            best(&name, 40, &mut step);
+        }
+    }
+    if chosen("10 rollouts of 65 tokens") {
+        best("10 rollouts of 65 tokens", 2, || rollouts(&network, &device));
+    }
+    drop(network);
+    for batch in [1, 4] {
+        let name = format!("SFT step, {batch} x 512");
+        if chosen(&name) {
+            let mut trainer = Trainer::new(&device);
+            best(&name, 2, || drop(std::hint::black_box(trainer.sft(batch))));
+        }
+    }
+    let name = "TAPO update, 2 x 512";
+    if chosen(name) {
+        let mut trainer = Trainer::new(&device);
+        best(name, 2, || drop(std::hint::black_box(trainer.tapo(2))));
+    }
+}
