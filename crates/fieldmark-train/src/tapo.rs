@@ -191,9 +191,13 @@ struct Item {
     old_logp: Vec<f32>,
     /// log π on the negative image, where it carries no gradient.
     neg_logp: Option<Vec<f32>>,
+    /// log π of the reference model on the update's image, where there is one.
+    ref_logp: Option<Vec<f32>>,
 }
 
 /// A run of TAPO: model, optimiser, surplus groups and data position.
+///
+/// With `kl_ref` other than 0, the model that [`Self::train`] starts from is kept as the reference model.
 pub struct TapoTrainer<'a, S> {
     config: TapoConfig,
     source: &'a S,
@@ -205,6 +209,7 @@ pub struct TapoTrainer<'a, S> {
     scorer: Scorer,
     updater: Updater,
     buffer: GroupBuffer<Group>,
+    reference: Option<Qwen25Vl>,
     steps: usize,
     drawn: usize,
 }
@@ -242,6 +247,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             reward,
             streams,
             device: device.clone(),
+            reference: None,
             steps,
             drawn: 0,
         })
@@ -269,6 +275,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         mut on_event: impl FnMut(TapoEvent<'_>) -> Result<(), TrainError>,
     ) -> Result<Qwen25Vl, TrainError> {
         let mut model = model.with_trainable(self.config.train);
+        self.reference = (self.config.loss.kl_ref != 0.0).then(|| model.valid());
         for step in 0..self.steps {
             let groups = self.draw(&model, step, &mut on_event)?;
             model = self.learn(model, groups, step, &mut on_event)?;
@@ -362,11 +369,8 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             if self.config.filter.verdict(group.mean_accuracy()) != GroupVerdict::Keep {
                 continue;
             }
-            let samples: Vec<_> = self.items(group).into_iter().map(|item| item.update).collect();
-            let mut found = Vec::with_capacity(samples.len());
-            for samples in samples.chunks(self.config.micro_batch) {
-                found.extend(self.score(sampler, samples.to_vec(), device)?);
-            }
+            let items = self.items(group);
+            let found = self.score(sampler, items.iter().map(|item| &item.update), device)?;
             for (rollout, old_logp) in group.rollouts.iter_mut().zip(found) {
                 rollout.old_logp = old_logp;
             }
@@ -375,22 +379,26 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
     }
 
     /// log π of the responses' tokens, a row each, without gradient.
-    fn score(
+    fn score<'b>(
         &self,
         model: &Qwen25Vl,
-        samples: Vec<SupervisedSequence>,
+        samples: impl Iterator<Item = &'b SupervisedSequence>,
         device: &Device,
     ) -> Result<Vec<Vec<f32>>, TrainError> {
-        let micro = MicroBatch::new(samples, self.tokenizer.pad())?;
-        let scored = self.scorer.forward(model, &micro, device)?;
-        let values: Vec<f32> = scored.logp_n.into_data().iter::<f32>().collect();
-        let mut rest = values.as_slice();
-        let rows = micro.packing().counts().iter().map(|&count| {
-            let (row, later) = rest.split_at(count);
-            rest = later;
-            row.to_vec()
-        });
-        Ok(rows.collect())
+        let samples: Vec<SupervisedSequence> = samples.cloned().collect();
+        let mut rows = Vec::with_capacity(samples.len());
+        for samples in samples.chunks(self.config.micro_batch) {
+            let micro = MicroBatch::new(samples.to_vec(), self.tokenizer.pad())?;
+            let scored = self.scorer.forward(model, &micro, device)?;
+            let values: Vec<f32> = scored.logp_n.into_data().iter::<f32>().collect();
+            let mut rest = values.as_slice();
+            for &count in micro.packing().counts() {
+                let (row, later) = rest.split_at(count);
+                rest = later;
+                rows.push(row.to_vec());
+            }
+        }
+        Ok(rows)
     }
 
     /// The updates of one step.
@@ -403,16 +411,15 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
     ) -> Result<Qwen25Vl, TrainError> {
         let mut items: Vec<Item> = groups.iter().flat_map(|group| self.items(group)).collect();
         let loss = self.config.loss.scaled(self.config.terms.factor(step, self.steps));
+        let device = self.device.clone().without_autodiff();
         if !loss.negative_grad {
             // As released: one pass for all updates of the step, before the first of them.
-            let frozen = model.valid();
-            let device = self.device.clone().without_autodiff();
-            for items in items.chunks_mut(self.config.micro_batch) {
-                let samples = items.iter().map(|item| item.negative.clone()).collect();
-                for (item, found) in items.iter_mut().zip(self.score(&frozen, samples, &device)?) {
-                    item.neg_logp = Some(found);
-                }
-            }
+            let found = self.score(&model.valid(), items.iter().map(|item| &item.negative), &device)?;
+            items.iter_mut().zip(found).for_each(|(item, found)| item.neg_logp = Some(found));
+        }
+        if let Some(reference) = &self.reference {
+            let found = self.score(reference, items.iter().map(|item| &item.update), &device)?;
+            items.iter_mut().zip(found).for_each(|(item, found)| item.ref_logp = Some(found));
         }
         for batch in items.chunks(self.config.batch) {
             let start = Instant::now();
@@ -466,6 +473,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
                     advantage: rollout.advantage,
                     old_logp: rollout.old_logp.clone(),
                     neg_logp: None,
+                    ref_logp: None,
                 }
             })
             .collect()
@@ -502,6 +510,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             Some(leaf) => packing.unpack(leaf.clone()),
             None => constant(items.iter().filter_map(|item| item.neg_logp.as_deref()).flatten().copied().collect()),
         };
+        let ref_logp: Option<Vec<&[f32]>> = items.iter().map(|item| item.ref_logp.as_deref()).collect();
         let mask_bt = packing.mask(&self.device);
         let advantages: Vec<f32> = items.iter().map(|item| item.advantage as f32).collect();
         let advantages = Tensor::<1>::from_data(TensorData::new(advantages, [items.len()]), &self.device);
@@ -510,7 +519,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
                 logp_bt: packing.unpack(logp_n.clone()),
                 old_logp_bt: constant(items.iter().flat_map(|item| &item.old_logp).copied().collect()),
                 neg_logp_bt,
-                ref_logp_bt: None,
+                ref_logp_bt: ref_logp.map(|rows| constant(rows.concat())),
                 advantages_bt: advantages.unsqueeze_dim::<2>(1).expand(mask_bt.dims()),
                 mask_bt,
             },

@@ -1,0 +1,106 @@
+//! What the tests of the training loops share: parameters and gradients as numbers, and a tokenizer of one word an id.
+
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    optim::GradientsParams,
+    tensor::{Device, Int, Tensor, TensorData, activation::log_softmax},
+};
+use fieldmark::{
+    model::{Padding, Qwen25Vl},
+    processor::{Sequence, Tokenizer, collate, special},
+};
+use serde_json::{Map, Value, json};
+
+use crate::prompts::{distance, values};
+
+/// Tokens of the fixture models.
+pub const VOCABULARY: u32 = 320;
+
+/// Names and numbers of all parameters, or of what belongs to each.
+pub type Named = Vec<(String, Vec<f32>)>;
+
+/// All parameters in a fixed order.
+pub fn parameters(model: &Qwen25Vl) -> Named {
+    visit(model, None)
+}
+
+/// Gradients in the order of [`parameters`]; zeros where a parameter has none.
+pub fn gradients(model: &Qwen25Vl, grads: &GradientsParams) -> Named {
+    visit(model, Some(grads))
+}
+
+fn visit(model: &Qwen25Vl, grads: Option<&GradientsParams>) -> Named {
+    let mut numbers = Numbers { grads, path: Vec::new(), found: Vec::new() };
+    model.visit(&mut numbers);
+    numbers.found
+}
+
+struct Numbers<'a> {
+    grads: Option<&'a GradientsParams>,
+    path: Vec<String>,
+    found: Named,
+}
+
+impl ModuleVisitor for Numbers<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = match self.grads {
+            None => param.val().inner(),
+            Some(grads) => grads.get::<D>(param.id).unwrap_or_else(|| param.val().inner().zeros_like()),
+        };
+        self.found.push((self.path.join("."), values(tensor)));
+    }
+}
+
+/// `before` minus `after`, parameter by parameter.
+pub fn difference(before: &Named, after: &Named) -> Named {
+    let minus = |i: usize| {
+        let ((path, before), (other, after)) = (&before[i], &after[i]);
+        assert_eq!(path, other);
+        (path.clone(), before.iter().zip(after).map(|(before, after)| before - after).collect())
+    };
+    (0..before.len()).map(minus).collect()
+}
+
+/// Largest distance of any two entries in parts of the largest entry expected.
+pub fn relative(found: &Named, expected: &Named) -> f32 {
+    let flat = |named: &Named| named.iter().flat_map(|(_, values)| values).copied().collect::<Vec<_>>();
+    let (found, expected) = (flat(found), flat(expected));
+    distance(&found, &expected) / expected.iter().fold(0.0, |most: f32, x| most.max(x.abs()))
+}
+
+/// log π of `ids` after `prompt`, from all logits of this sequence alone and on its tape. `[ids]`.
+pub fn plain_logps(model: &Qwen25Vl, prompt: &Sequence, ids: &[u32], temperature: f64, device: &Device) -> Tensor<1> {
+    let sequence = prompt.with_response(ids);
+    let inputs = collate(std::slice::from_ref(&sequence), Padding::Right, 0, None, model.config(), device).unwrap();
+    let hidden = model.forward(&inputs);
+    let [_, seq, width] = hidden.dims();
+    let logp = log_softmax(model.logits(hidden.reshape([seq, width])) / temperature, 1);
+    let targets: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
+    let targets = Tensor::<2, Int>::from_data(TensorData::new(targets, [ids.len(), 1]), device);
+    logp.narrow(0, seq - 1 - ids.len(), ids.len()).gather(1, targets).squeeze_dim(1)
+}
+
+/// A tokenizer whose id `i` is the word `t{i}`, with the special tokens where the fixture models have them.
+pub fn word_tokenizer() -> Tokenizer {
+    let mut vocabulary: Map<String, Value> = (8..VOCABULARY).map(|id| (format!("t{id}"), json!(id))).collect();
+    vocabulary.extend(special::ALL.iter().enumerate().map(|(id, token)| ((*token).into(), json!(id))));
+    let special = |(id, token): (usize, &&str)| {
+        json!({ "id": id, "content": token, "special": true, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false })
+    };
+    let json = json!({
+        "version": "1.0",
+        "added_tokens": special::ALL.iter().enumerate().map(special).collect::<Vec<_>>(),
+        "pre_tokenizer": { "type": "WhitespaceSplit" },
+        "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "t8" },
+    });
+    Tokenizer::from_bytes(json.to_string().as_bytes(), "words").unwrap()
+}
