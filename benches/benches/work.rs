@@ -2,13 +2,14 @@
 
 use burn::tensor::Device;
 use divan::Bencher;
+use fieldmark::memory::{Allocator, keep_freed_pages};
 use fieldmark_benches::{Trainer, decoder, model, prompts, rollouts, vision_input};
 
-/// The allocator of the `fieldmark` binary.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() {
+    keep_freed_pages();
     divan::main();
 }
 

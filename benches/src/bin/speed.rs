@@ -5,6 +5,7 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
+use fieldmark::memory::{Allocator, keep_freed_pages};
 use fieldmark_benches::{Trainer, decoder, model, prompts, rollouts, vision_input};
 
 /// Runs once to warm up, then `times` times; prints the best.
@@ -20,11 +21,11 @@ fn best(name: &str, times: usize, mut work: impl FnMut()) {
     println!("{name}\t{:.2}", 1e3 * fastest);
 }
 
-/// The allocator of the `fieldmark` binary.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() {
+    keep_freed_pages();
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     let chosen = |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()));
     let device = Device::flex();

@@ -11,6 +11,7 @@ mod cache;
 pub mod config;
 mod config_json;
 mod error;
+pub mod files;
 mod grid;
 mod inputs;
 mod mlp;

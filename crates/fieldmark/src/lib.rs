@@ -2,6 +2,7 @@
 
 pub mod demo;
 pub mod device;
+pub mod memory;
 pub mod parity;
 pub mod progress;
 pub mod recipe;

@@ -10,13 +10,15 @@ use std::{
 };
 
 use clap::Parser;
-use fieldmark::device::panic_message;
+use fieldmark::{
+    device::panic_message,
+    memory::{Allocator, keep_freed_pages},
+};
 
 use cli::{Cli, Outcome};
 
-// Training makes and drops large tensors all the time, which the system's allocator gives back and asks for again.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 /// Something given is wrong.
 const WRONG_INPUT: u8 = 2;
@@ -24,6 +26,7 @@ const WRONG_INPUT: u8 = 2;
 const INTERNAL: u8 = 70;
 
 fn main() -> ExitCode {
+    keep_freed_pages();
     let cli = Cli::parse();
     if std::env::var_os("RUST_BACKTRACE").is_none() {
         panic::set_hook(Box::new(|_| ()));

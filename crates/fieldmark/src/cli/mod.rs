@@ -101,10 +101,10 @@ pub struct DemoArgs {
     #[arg(long, value_name = "DIR")]
     pub photos: Option<PathBuf>,
     /// Passes of SFT over the training photographs.
-    #[arg(long, value_name = "N", default_value_t = 30)]
+    #[arg(long, value_name = "N", default_value_t = 120)]
     pub sft_epochs: usize,
     /// Rollout steps of TAPO.
-    #[arg(long, value_name = "N", default_value_t = 6)]
+    #[arg(long, value_name = "N", default_value_t = 16)]
     pub tapo_steps: usize,
     /// Also train TAPO with positive rollouts scored on their own image, as the released code does.
     #[arg(long)]

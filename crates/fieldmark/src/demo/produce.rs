@@ -1,7 +1,7 @@
 //! The demo's photographs: classes split into seen and unseen, look-alikes, and the reasoning that SFT teaches.
 //!
 //! A response follows the paper's four parts (analysis, options, comparison, prediction; table 5). There is no teacher
-//! here: the analysis states the photograph's measured colours and the family, the comparison the typical colour of the
+//! here: the analysis states the photograph's measured colours and its family, the comparison the typical colour of the
 //! closest look-alike, and the prediction is the label. Where a prompt names options, they are not listed again.
 
 use std::{collections::BTreeMap, path::Path};
@@ -13,7 +13,7 @@ use fieldmark_data::{
 use fieldmark_generate::{RandomStream, StreamKey};
 use fieldmark_processor::{DecodeOptions, Photo};
 
-use super::colours::main_colours;
+use super::{DemoError, colours::main_colours};
 
 /// The question of every prompt.
 pub(super) const QUESTION: &str = "Which produce is this?";
@@ -32,7 +32,6 @@ pub(super) struct TrainPhoto {
 /// Everything the demo knows about its photographs.
 pub(super) struct Produce {
     pub(super) folder: LabelledFolder,
-    pub(super) classes: Vec<String>,
     pub(super) split: ClassSplit,
     pub(super) similar: SimilarClasses,
     pub(super) train: Vec<TrainPhoto>,
@@ -44,7 +43,7 @@ pub(super) struct Produce {
 
 impl Produce {
     /// Reads `labels.csv` and the training photographs of `folder`.
-    pub(super) fn open(folder: &Path, seed: u64) -> anyhow::Result<Self> {
+    pub(super) fn open(folder: &Path, seed: u64) -> Result<Self, DemoError> {
         let folder = LabelledFolder::open(folder)?;
         let families = folder.families();
         let split = ClassSplit::draw(&families, UNSEEN, seed)?;
@@ -73,16 +72,15 @@ impl Produce {
             .filter(|(label, _)| seen(&label.class))
             .map(|(label, histogram)| (label.class, histogram))
             .collect();
-        let classes = families.keys().cloned().collect();
         let groups = groups(split.classes(Split::Seen), &similar);
-        Ok(Self { folder, classes, split, similar, train, families, groups, typical, histograms })
+        Ok(Self { folder, split, similar, train, families, groups, typical, histograms })
     }
 
     /// The test photographs of the seen or unseen classes as questions with options.
     ///
     /// The wrong options are drawn from the other classes of the split, each as likely: were they the truth's look-alikes,
     /// the set of options alone would give it away.
-    pub(super) fn test_set(&self, split: Split, key: &StreamKey) -> anyhow::Result<EvalSet> {
+    pub(super) fn test_set(&self, split: Split, key: &StreamKey) -> Result<EvalSet, DemoError> {
         let name = EvalSetName { dataset: "produce".into(), split, super_category: "fruit or vegetable".into() };
         let photos = self.folder.select(SourceSplit::Test, |class| self.split.of(class) == Some(split));
         let rows = photos.into_iter().map(|photo| EvalRow {
@@ -94,6 +92,11 @@ impl Produce {
             super_category: photo.super_category.to_lowercase(),
         });
         Ok(EvalSet { rows: rows.collect(), name })
+    }
+
+    /// The classes of the training photographs.
+    pub(super) fn seen(&self) -> Vec<String> {
+        self.split.classes(Split::Seen).map(str::to_owned).collect()
     }
 
     /// A nearest neighbour on colour histograms, which knows the seen classes' training photographs.
@@ -121,22 +124,21 @@ impl Produce {
         let [first, second] = photo.colours;
         let family = self.families.get(class).map_or("unknown", String::as_str);
         let weighed = if options_shown {
+            // Naming the family would settle the answer before the options are weighed.
             String::new()
         } else {
             let alike = self.look_alikes(class);
             let nearest = self.similar.most_similar(class, |other| alike.iter().any(|option| option == other));
             let nearest = nearest.unwrap_or(class);
             let typical = self.typical.get(nearest).copied().unwrap_or("unknown");
-            format!("\noptions: {}\ncomparison: {nearest} {typical}", alike.join(", "))
+            format!(" {family}\noptions: {}\ncomparison: {nearest} {typical}", alike.join(", "))
         };
-        format!(
-            "<think>analysis: {first} {second} {family}{weighed}\nprediction: {class}</think><answer>{class}</answer>"
-        )
+        format!("<think>analysis: {first} {second}{weighed}\nprediction: {class}</think><answer>{class}</answer>")
     }
 
-    /// Every text the tokenizer should know: prompts and responses of the training set, and all names.
+    /// Every text the tokenizer should know: prompts and responses of the training set, and the names of its classes.
     pub(super) fn corpus(&self) -> Vec<String> {
-        let mut texts = self.classes.clone();
+        let mut texts = self.seen();
         for photo in &self.train {
             let options = self.look_alikes(&photo.label.class);
             texts.push(PromptTemplate::Bare.render(QUESTION, options).user);
@@ -181,7 +183,7 @@ fn typical_colours(photos: &[TrainPhoto]) -> BTreeMap<String, &'static str> {
 }
 
 /// A photograph as the `image` crate has it.
-pub(super) fn to_image(photo: &Photo) -> anyhow::Result<image::RgbImage> {
+pub(super) fn to_image(photo: &Photo) -> Result<image::RgbImage, DemoError> {
     image::RgbImage::from_raw(photo.width() as u32, photo.height() as u32, photo.rgb().to_vec())
-        .ok_or_else(|| anyhow::anyhow!("{}: pixels and size disagree", photo.name()))
+        .ok_or_else(|| DemoError::Sample { sample: photo.name().into(), reason: "pixels and size disagree" })
 }

@@ -7,7 +7,10 @@ use fieldmark_processor::{
 };
 use fieldmark_train::{SftSource, TrainError, TripletPrompt, TripletSource};
 
-use super::produce::{Produce, QUESTION, TrainPhoto, to_image};
+use super::{
+    DemoError,
+    produce::{Produce, QUESTION, TrainPhoto, to_image},
+};
 
 /// Side of the demo's images in pixels.
 pub(super) const SIDE: usize = 112;
@@ -15,7 +18,7 @@ pub(super) const SIDE: usize = 112;
 /// Share of the photograph that a crop keeps.
 const CROP: (f64, f64) = (0.3, 1.0);
 /// The same for close-ups.
-const CLOSE_UP: (f64, f64) = (0.02, 0.2);
+const CLOSE_UP: (f64, f64) = (0.01, 0.15);
 
 /// Photographs and processor, shared by both stages.
 pub(super) struct DemoData<'a> {
@@ -25,11 +28,11 @@ pub(super) struct DemoData<'a> {
 }
 
 impl DemoData<'_> {
-    /// A crop, resized and flipped at random. `close` makes half of the crops close-ups, which show colour and texture
+    /// A crop, resized and flipped at random. `close` makes two crops of three close-ups, which show colour and texture
     /// but hardly the object.
-    fn patches(&self, photo: &Photo, close: bool, stream: &mut RandomStream) -> anyhow::Result<PatchedImage> {
+    fn patches(&self, photo: &Photo, close: bool, stream: &mut RandomStream) -> Result<PatchedImage, DemoError> {
         let side = SIDE as u32;
-        let scale = if close && stream.below(2) == 0 { CLOSE_UP } else { CROP };
+        let scale = if close && stream.below(3) > 0 { CLOSE_UP } else { CROP };
         let crop = RandomResizedCrop { scale, ..RandomResizedCrop::new(side, side) };
         let image = crop.apply(&to_image(photo)?, stream);
         let photo = Photo::from_rgb(photo.name(), SIDE, SIDE, image.into_raw())?;
@@ -45,7 +48,7 @@ impl DemoData<'_> {
         })
     }
 
-    fn sft_sample(&self, row: usize, epoch: usize) -> anyhow::Result<SupervisedSequence> {
+    fn sft_sample(&self, row: usize, epoch: usize) -> Result<SupervisedSequence, DemoError> {
         let photo = &self.produce.train[row];
         let mut stream = self.key.word("sft").word("sample").number(epoch as u64).number(row as u64).stream();
         let shown = self.options(photo, &mut stream);
@@ -68,7 +71,7 @@ impl SftSource for DemoData<'_> {
 
     fn sample(&self, row: usize, epoch: usize) -> Result<SupervisedSequence, TrainError> {
         let name = || self.produce.train[row].photo.name().to_string();
-        self.sft_sample(row, epoch).map_err(|error| TrainError::Sample { row: name(), reason: format!("{error:#}") })
+        self.sft_sample(row, epoch).map_err(|error| TrainError::Sample { row: name(), reason: error.to_string() })
     }
 }
 
@@ -78,7 +81,7 @@ pub(super) struct DemoTriplets<'a> {
 }
 
 impl DemoTriplets<'_> {
-    fn triplet(&self, row: usize, epoch: usize) -> anyhow::Result<TripletPrompt> {
+    fn triplet(&self, row: usize, epoch: usize) -> Result<TripletPrompt, DemoError> {
         let DemoData { produce, key, .. } = self.data;
         let labels: Vec<_> = produce.train.iter().map(|photo| &photo.label).collect();
         let mut stream = key.word("tapo").word("triplets").number(epoch as u64).stream();
@@ -86,14 +89,17 @@ impl DemoTriplets<'_> {
         let triplet = &triplets[row];
         let find = |row: usize| {
             let found = produce.train.iter().find(|photo| photo.label.row == row);
-            found.ok_or_else(|| anyhow::anyhow!("row {row} of labels.csv is no training photograph"))
+            found.ok_or_else(|| DemoError::Sample {
+                sample: format!("labels.csv, row {row}"),
+                reason: "is in a triplet, but no training photograph",
+            })
         };
         let anchor = find(triplet.anchor.row)?;
         let mut stream = key.word("tapo").word("sample").number(epoch as u64).number(row as u64).stream();
         let options = self.data.options(anchor, &mut stream).unwrap_or_default();
         let prompt = PromptTemplate::Bare.render(QUESTION, &options);
-        let mut sequence = |photo: &TrainPhoto| -> anyhow::Result<Sequence> {
-            let images = vec![self.data.patches(&photo.photo, false, &mut stream)?];
+        let mut sequence = |photo: &TrainPhoto| -> Result<Sequence, DemoError> {
+            let images = vec![self.data.patches(&photo.photo, !options.is_empty(), &mut stream)?];
             let messages = [Message::user(&prompt.user)];
             Ok(self.data.processor.encode(photo.photo.name(), &messages, images, ProcessOptions::prompt())?)
         };
@@ -113,6 +119,6 @@ impl TripletSource for DemoTriplets<'_> {
 
     fn prompt(&self, row: usize, epoch: usize) -> Result<TripletPrompt, TrainError> {
         let name = || self.data.produce.train[row].photo.name().to_string();
-        self.triplet(row, epoch).map_err(|error| TrainError::Sample { row: name(), reason: format!("{error:#}") })
+        self.triplet(row, epoch).map_err(|error| TrainError::Sample { row: name(), reason: error.to_string() })
     }
 }

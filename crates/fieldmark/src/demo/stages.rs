@@ -1,11 +1,11 @@
 //! The stages of the demo, each with its progress bar, its files and its settings.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use fieldmark_data::{ImageRoots, PromptTemplate, Split};
 use fieldmark_eval::{
-    EvalRun, OptionOrder, Report, RunName, Scores, closed_questions, open_questions, read_predictions,
+    EvalRun, Matching, OptionOrder, Report, RunName, Scores, closed_questions, open_questions, read_predictions,
 };
 use fieldmark_generate::GenerationConfig;
 use fieldmark_model::{Qwen25Vl, SaveOptions, TrainableParts};
@@ -16,7 +16,7 @@ use fieldmark_train::{
 };
 
 use super::{
-    DemoOptions, MATCHING,
+    DemoError, DemoOptions,
     sources::{DemoData, DemoTriplets},
 };
 use crate::progress::Progress;
@@ -47,21 +47,28 @@ impl Stages<'_> {
         );
     }
 
-    fn file(&self, stage: &str, name: &str) -> anyhow::Result<PathBuf> {
+    fn file(&self, stage: &str, name: &str) -> Result<PathBuf, DemoError> {
         let folder = self.options.out.join(stage);
-        std::fs::create_dir_all(&folder)?;
+        std::fs::create_dir_all(&folder).map_err(DemoError::write(&folder))?;
         Ok(folder.join(name))
     }
 
     /// Checkpoint, processor and generation settings, so that the folder serves `fieldmark ask` and transformers.
-    fn save(&self, stage: &str, model: &Qwen25Vl) -> anyhow::Result<()> {
+    fn save(&self, stage: &str, model: &Qwen25Vl) -> Result<(), DemoError> {
         let folder = self.options.out.join(stage);
         model.save_pretrained(&folder, SaveOptions::default())?;
         self.data.processor.save(&folder)?;
-        Ok(())
+        let tokenizer = &self.data.processor.tokenizer;
+        let settings = serde_json::json!({
+            "eos_token_id": [tokenizer.eos()],
+            "pad_token_id": tokenizer.pad(),
+            "do_sample": false,
+            "repetition_penalty": 1.0,
+        });
+        write(&folder.join("generation_config.json"), &format!("{settings:#}\n"))
     }
 
-    pub(super) fn sft(&self, base: Qwen25Vl) -> anyhow::Result<Qwen25Vl> {
+    pub(super) fn sft(&self, base: Qwen25Vl) -> Result<Qwen25Vl, DemoError> {
         let config = SftConfig {
             epochs: self.options.sft_epochs,
             batch: 32,
@@ -84,7 +91,7 @@ impl Stages<'_> {
         Ok(model)
     }
 
-    pub(super) fn tapo(&self, stage: &str, sft: Qwen25Vl, update_image: UpdateImage) -> anyhow::Result<Qwen25Vl> {
+    pub(super) fn tapo(&self, stage: &str, sft: Qwen25Vl, update_image: UpdateImage) -> Result<Qwen25Vl, DemoError> {
         let config = TapoConfig {
             prompts_per_step: 16,
             chunk: 24,
@@ -103,7 +110,6 @@ impl Stages<'_> {
         let triplets = DemoTriplets { data: self.data };
         let tokenizer = &self.data.processor.tokenizer;
         let mut metrics = MetricsWriter::create(self.file(stage, "metrics.jsonl")?)?;
-        let mut rollouts = MetricsWriter::create(self.file(stage, "rollout_metrics.jsonl")?)?;
         let mut trainer = TapoTrainer::new(
             &sft,
             &triplets,
@@ -121,7 +127,7 @@ impl Stages<'_> {
             TapoEvent::Rollouts(_) => Ok(()),
             TapoEvent::Drawn(drawn) => {
                 reward = drawn.reward;
-                rollouts.write(drawn)
+                metrics.write(drawn)
             }
             TapoEvent::Update(update) => {
                 progress.step(update.rollout_step, format!("reward {reward:.3}, ratio {:.3}", update.parts.ratio));
@@ -134,7 +140,7 @@ impl Stages<'_> {
     }
 
     /// Scores of a model on seen and unseen classes in both worlds; predictions are written first.
-    pub(super) fn evaluate(&self, stage: &str, model: &Qwen25Vl) -> anyhow::Result<Scores> {
+    pub(super) fn evaluate(&self, stage: &str, model: &Qwen25Vl) -> Result<Scores, DemoError> {
         let produce = self.data.produce;
         let order = OptionOrder::Shuffled { seed: self.options.seed };
         let mut questions = Vec::new();
@@ -163,14 +169,14 @@ impl Stages<'_> {
         let progress = Progress::new(format!("eval {stage}"), questions.len());
         run.predict(&questions, &file, |done, _| progress.step(done, String::new()))?;
         progress.finish();
-        Ok(Scores::of(&read_predictions(&file)?, MATCHING))
+        Ok(Scores::of(&read_predictions(&file)?, Matching::Strict))
     }
 
-    pub(super) fn write_report(&self, report: &Report) -> anyhow::Result<()> {
-        let path = self.options.out.join("report.md");
-        let temporary = tempfile::NamedTempFile::new_in(&self.options.out)?;
-        std::fs::write(temporary.path(), report.to_markdown())?;
-        temporary.persist(path)?;
-        Ok(())
+    pub(super) fn write_report(&self, report: &Report) -> Result<(), DemoError> {
+        write(&self.options.out.join("report.md"), &report.to_markdown())
     }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), DemoError> {
+    fieldmark_model::files::write_whole(path, text.as_bytes()).map_err(DemoError::write(path))
 }

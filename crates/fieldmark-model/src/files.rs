@@ -1,0 +1,30 @@
+//! Files that appear whole or not at all: written under a temporary name in the same folder, then renamed.
+
+use std::{io, path::Path};
+
+use tempfile::NamedTempFile;
+
+/// Writes `bytes` to `path`, replacing a file that is there.
+///
+/// # Errors
+/// What the system says; `path` is then as it was.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let temporary = NamedTempFile::new_in(folder)?;
+    std::fs::write(temporary.path(), bytes)?;
+    persist(temporary, path)
+}
+
+/// Gives a finished temporary file its name, readable by all as an ordinary file would be.
+///
+/// # Errors
+/// What the system says; `path` is then as it was.
+pub fn persist(temporary: NamedTempFile, path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(temporary.path(), std::fs::Permissions::from_mode(0o644))?;
+    }
+    temporary.as_file().sync_all()?;
+    temporary.persist(path).map(drop).map_err(|error| error.error)
+}
