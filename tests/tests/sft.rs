@@ -1,7 +1,7 @@
 //! Supervised fine-tuning: an update is the same however it is computed, and is the gradient of the loss written down
 //! plainly; frozen parts stay, seeds decide, and what is not a number is left out.
 
-use std::sync::Mutex;
+use std::{collections::BTreeSet, sync::Mutex};
 
 use burn::{
     optim::GradientsParams,
@@ -282,6 +282,10 @@ fn a_new_model_knows_nothing_and_a_deeper_one_starts_the_same() {
             }
         }
     }
+    // Every matrix has a stream of its own.
+    let drawn = || found.iter().filter(|(_, values)| values[0] != 0.0 && values[0] != 1.0);
+    let starts: BTreeSet<u32> = drawn().map(|(_, values)| values[0].to_bits()).collect();
+    assert!(starts.len() > 10 && starts.len() == drawn().count());
     let micros = micros(&samples(&config), &[5]);
     let (loss, grads) = update(&model, &micros, LossNorm::Batch, 1, 64);
     assert!((loss - f64::from(config.text.vocab_size as u32).ln()).abs() < 0.1, "{loss}");
