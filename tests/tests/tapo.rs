@@ -624,7 +624,7 @@ fn frozen_parts_stay() {
 #[test]
 fn rewarded_words_are_said_more_often() {
     let model = load(MODELS[0], &device());
-    let wanted = every(16);
+    let wanted = every(8);
     let source = Source::new(prompts(model.config(), &[&wanted, &wanted, &wanted, &wanted]));
     let config = TapoConfig {
         prompts_per_step: 4,
@@ -635,14 +635,16 @@ fn rewarded_words_are_said_more_often() {
         top_p: 0.99,
         micro_batch: 20,
         generation_batch: 40,
-        schedule: LrSchedule { lr: 2e-3, ..descent().schedule },
+        schedule: LrSchedule { lr: 1e-3, ..descent().schedule },
         adamw: AdamWSettings::default(),
         max_grad_norm: 1.0,
+        // The entropies push every sampled token up and end the search early at this size.
+        loss: TapoLossConfig { eta1: 0.0, eta2: 0.0, ..TapoLossConfig::default() },
         ..descent()
     };
     let found = run(&model, &source, &config, 12);
     let rewards: Vec<f64> = found.drawn.iter().map(|drawn| drawn.reward).collect();
-    assert!(rewards[0] < 0.3 && rewards[9..].iter().all(|&reward| reward > 0.7), "{rewards:?}");
+    assert!(rewards[9..].iter().all(|&reward| reward > rewards[0] + 0.5), "{rewards:?}");
     let again = run(&model, &source, &config, 2);
     assert_eq!(again.drawn.iter().map(|drawn| drawn.reward).collect::<Vec<_>>(), rewards[..2]);
 }
