@@ -7,6 +7,9 @@ use burn::config::Config;
 
 use crate::error::ModelError;
 
+/// What the reference class takes where a checkpoint names no longest sequence.
+pub(crate) const MAX_POSITION_EMBEDDINGS: usize = 32_768;
+
 /// The decoder (reference: `Qwen2_5_VLTextConfig`).
 #[derive(Config, Debug, PartialEq)]
 pub struct TextConfig {
@@ -31,7 +34,7 @@ pub struct TextConfig {
     #[config(default = 1e-6)]
     pub rms_norm_eps: f64,
     /// Longest sequence the model is meant for, in tokens.
-    #[config(default = 128000)]
+    #[config(default = "MAX_POSITION_EMBEDDINGS")]
     pub max_position_embeddings: usize,
 }
 

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    config::{Qwen25VlConfig, TextConfig, VisionConfig, VisionTokens},
+    config::{MAX_POSITION_EMBEDDINGS, Qwen25VlConfig, TextConfig, VisionConfig, VisionTokens},
     error::ModelError,
 };
 
@@ -145,7 +145,7 @@ impl Qwen25VlConfig {
                 mrope_section,
                 rope_theta: rope.rope_theta.or(t.rope_theta).unwrap_or(1e6),
                 rms_norm_eps: t.rms_norm_eps.unwrap_or(1e-6),
-                max_position_embeddings: t.max_position_embeddings.unwrap_or(32768),
+                max_position_embeddings: t.max_position_embeddings.unwrap_or(MAX_POSITION_EMBEDDINGS),
             },
             vision: VisionConfig {
                 depth: v.depth,

@@ -63,6 +63,18 @@ pub enum ModelError {
         /// How many there are.
         count: usize,
     },
+    /// Two tensors of the checkpoint are the same parameter.
+    #[error("{path}: tensor `{name}` is the same parameter as `{other}` in {other_path}: remove one of the two")]
+    DuplicateTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name there.
+        name: String,
+        /// The file met before.
+        other_path: PathBuf,
+        /// The name met before.
+        other: String,
+    },
     /// A tensor has another shape than the configuration implies.
     #[error("{path}: tensor `{name}` has shape {found:?}, but config.json implies {expected:?}")]
     TensorShape {

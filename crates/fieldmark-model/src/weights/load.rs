@@ -70,7 +70,7 @@ impl Qwen25Vl {
     /// Replaces every parameter by that of a checkpoint: a folder, or one safetensors file.
     ///
     /// # Errors
-    /// If a tensor is missing, unknown, wrongly shaped or not finite; the model is then gone, so that a half-loaded one
+    /// If a tensor is missing, unknown, there twice, wrongly shaped or not finite; the model is then gone, so that a half-loaded one
     /// cannot be used.
     pub fn load_weights(self, path: &Path, options: LoadOptions) -> Result<Self, ModelError> {
         let mut maps = Vec::new();
@@ -78,17 +78,7 @@ impl Qwen25Vl {
             let opened = File::open(&file).map_err(ModelError::io(&file))?;
             maps.push((map_file(&opened).map_err(ModelError::io(&file))?, file));
         }
-        let mut tensors = BTreeMap::new();
-        for (map, file) in &maps {
-            let damaged = |error: safetensors::SafeTensorError| ModelError::Weights {
-                path: file.clone(),
-                reason: error.to_string(),
-            };
-            let parsed = SafeTensors::deserialize(map).map_err(damaged)?;
-            for (name, view) in parsed.tensors() {
-                tensors.insert(published_layout(&name), (name, file.as_path(), view));
-            }
-        }
+        let mut tensors = by_published_name(&maps)?;
         // Older tools stored a buffer that is computed here, and some keep a copy of a tied head.
         tensors.retain(|name, _| !name.ends_with("rotary_emb.inv_freq"));
         if self.lm_head.is_none() {
@@ -126,8 +116,29 @@ fn map_file(file: &File) -> std::io::Result<Mmap> {
     unsafe { Mmap::map(file) }
 }
 
+/// Tensors by their published name: name in the file, file, values.
+type Tensors<'a> = BTreeMap<String, (String, &'a Path, TensorView<'a>)>;
+
+fn by_published_name<M: AsRef<[u8]>>(files: &[(M, PathBuf)]) -> Result<Tensors<'_>, ModelError> {
+    let mut tensors = Tensors::new();
+    for (bytes, file) in files {
+        let damaged =
+            |error: safetensors::SafeTensorError| ModelError::Weights { path: file.clone(), reason: error.to_string() };
+        let parsed = SafeTensors::deserialize(bytes.as_ref()).map_err(damaged)?;
+        for (name, view) in parsed.tensors() {
+            let published = published_layout(&name);
+            if let Some((other, other_path, _)) = tensors.get(&published) {
+                let (other, other_path) = (other.clone(), other_path.to_path_buf());
+                return Err(ModelError::DuplicateTensor { path: file.clone(), name, other_path, other });
+            }
+            tensors.insert(published, (name, file.as_path(), view));
+        }
+    }
+    Ok(tensors)
+}
+
 struct Loader<'a> {
-    tensors: BTreeMap<String, (String, &'a Path, TensorView<'a>)>,
+    tensors: Tensors<'a>,
     patch: [usize; 4],
     options: LoadOptions,
     path: ParamPath,
@@ -215,4 +226,39 @@ pub(super) fn transpose<T: Copy + Default>(values: &[T], rows: usize, columns: u
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &str = "model.layers.0.mlp.up_proj.weight";
+    const NEW: &str = "model.language_model.layers.0.mlp.up_proj.weight";
+
+    fn file(path: &str, names: &[&str]) -> (Vec<u8>, PathBuf) {
+        let view = TensorView::new(Dtype::F32, vec![1], &[0; 4]).unwrap();
+        let bytes = safetensors::serialize(names.iter().map(|name| (*name, view.clone())), None).unwrap();
+        (bytes, path.into())
+    }
+
+    #[test]
+    fn one_parameter_under_two_names_is_refused() {
+        let once = [file("a", &["visual.x", OLD]), file("b", &["lm_head.weight"])];
+        assert_eq!(by_published_name(&once).unwrap().len(), 3);
+        for (files, wanted) in [
+            (vec![file("a", &[OLD, NEW])], [OLD, NEW]),
+            (vec![file("a", &[OLD]), file("b", &[NEW])], [OLD, NEW]),
+            (vec![file("a", &[OLD]), file("b", &[OLD])], [OLD, OLD]),
+        ] {
+            let error = by_published_name(&files).err().unwrap();
+            let ModelError::DuplicateTensor { path, mut name, other_path, mut other } = error else {
+                panic!("{error}");
+            };
+            assert_eq!((&path, &other_path), (&files[files.len() - 1].1, &files[0].1));
+            if other == NEW {
+                (name, other) = (other, name);
+            }
+            assert_eq!([other, name], wanted);
+        }
+    }
 }

@@ -21,7 +21,11 @@ use super::{
     load::transpose,
     names::{ParamPath, stored_shape},
 };
-use crate::{error::ModelError, model::Qwen25Vl};
+use crate::{
+    error::ModelError,
+    files::{persist, write_whole},
+    model::Qwen25Vl,
+};
 
 /// The type in which weights are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -124,7 +128,7 @@ impl Qwen25Vl {
             let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
             safetensors::serialize_to_file(views, Some(metadata), temporary.path())
                 .map_err(|error| ModelError::Weights { path: path.clone(), reason: error.to_string() })?;
-            persist(temporary, &path)?;
+            persist(temporary, &path).map_err(ModelError::io(&path))?;
             weight_map.extend(names.iter().map(|name| (name.to_string(), file.clone())));
             files.push(file);
         }
@@ -169,23 +173,7 @@ fn remove_stale_shards(folder: &Path, files: &[String]) -> Result<(), ModelError
 }
 
 fn write_json(path: &Path, value: &Value) -> Result<(), ModelError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let temporary = NamedTempFile::new_in(folder).map_err(ModelError::io(path))?;
-    let text = format!("{value:#}\n");
-    std::fs::write(temporary.path(), text).map_err(ModelError::io(path))?;
-    persist(temporary, path)
-}
-
-/// Renames a finished file into place, readable by all as an ordinary file would be.
-fn persist(temporary: NamedTempFile, path: &Path) -> Result<(), ModelError> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = std::fs::Permissions::from_mode(0o644);
-        std::fs::set_permissions(temporary.path(), mode).map_err(ModelError::io(path))?;
-    }
-    temporary.as_file().sync_all().map_err(ModelError::io(path))?;
-    temporary.persist(path).map(drop).map_err(|error| ModelError::io(path)(error.error))
+    write_whole(path, format!("{value:#}\n").as_bytes()).map_err(ModelError::io(path))
 }
 
 struct Collector {
