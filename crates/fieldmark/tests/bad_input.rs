@@ -274,6 +274,26 @@ fn recipes_and_settings() {
 }
 
 #[test]
+fn training_refuses_settings_before_it_looks_at_data() {
+    let place = Place::new();
+    place.write("recipe.toml", place.recipe());
+    let before = place.listing();
+    for (command, set, says) in [
+        ("sft", "model.dtype=bf16", "`model.dtype` = bf16: training rounds its updates away in bf16; use \"f32\""),
+        ("tapo", "model.dtype=f16", "`model.dtype` = f16: training rounds its updates away in f16; use \"f32\""),
+        ("sft", "sft.batch=0", "`sft.batch` = 0: must be at least 1"),
+        ("tapo", "tapo.batch=0", "`tapo.batch` = 0: must be at least 1"),
+        ("tapo", "tapo.loss.clip_dual=1", "`tapo.loss.clip_dual` = 1: must be above 1"),
+        ("tapo", "tapo.schedule.lr=nan", "`tapo.schedule.lr` = NaN: must be"),
+    ] {
+        // Neither conversations nor triplets are there: the setting comes first.
+        let error = place.refuse(&[command, "-c", "recipe.toml", "--set", set]);
+        assert!(error.contains(says), "{error}");
+        assert_eq!(place.listing(), before, "{set}");
+    }
+}
+
+#[test]
 fn data_check_and_parity() {
     let place = Place::new();
     place.conversations("rows.json", 3, |row, value| {
@@ -293,4 +313,7 @@ fn data_check_and_parity() {
     assert!(place.refuse(&["data", "check", "rows.json", "--images", "nowhere"]).contains("nowhere: no such folder"));
     assert!(place.refuse(&["parity", "nowhere"]).contains("nowhere: no such folder"));
     assert!(place.refuse(&["parity", "model"]).contains("model: not a reference folder"));
+    fs::create_dir(place.path("chats")).unwrap();
+    place.write("chats/cases.json", "{\"cases\": 7}");
+    assert!(place.refuse(&["parity", "chats"]).contains("chats/cases.json: "));
 }

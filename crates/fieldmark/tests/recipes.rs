@@ -1,8 +1,8 @@
-//! The recipes that come with the repository parse, and say what the paper says (METHOD A2, A3).
+//! The recipes that come with the repository parse, and say what the paper says (arXiv 2602.07605, its training details).
 
 use std::path::Path;
 
-use fieldmark::recipe::{DataSection, EvalSection, Recipe};
+use fieldmark::recipe::{DataSection, EvalSection, Exif, ModelSection, Recipe, SftData, TapoData, WeightType};
 use fieldmark::train::{LrShape, SftConfig, TapoConfig};
 
 fn recipe(name: &str) -> Recipe {
@@ -22,8 +22,27 @@ fn the_3b_recipe_is_the_paper() {
     let tapo = recipe.tapo;
     assert_eq!((tapo.prompts_per_step, tapo.chunk, tapo.batch, tapo.updates_per_step()), (384, 128, 1280, 3));
     assert_eq!((tapo.epochs, tapo.max_new_tokens, tapo.schedule.shape), (10, 2048, LrShape::Constant));
-    let data = DataSection::default();
-    assert_eq!((recipe.data.sft.sizes, recipe.data.tapo.sizes), (data.sft.sizes, data.tapo.sizes));
+}
+
+#[test]
+fn what_is_not_the_default_is_what_the_recipes_say() {
+    for (name, path) in [("fine-r1-3b.toml", "Qwen2.5-VL-3B-Instruct"), ("fine-r1-7b.toml", "Qwen2.5-VL-7B-Instruct")] {
+        let recipe = recipe(name);
+        // Training refuses 16-bit weights.
+        let stored = WeightType::Bf16;
+        let model = ModelSection { path: Some(path.into()), dtype: WeightType::F32, stored };
+        assert_eq!(recipe.model, model);
+        let data = DataSection::default();
+        let expected = DataSection {
+            images: Some("photos".into()),
+            exif: Exif::Ignore,
+            sft: SftData { file: Some("stage1.json".into()), ..data.sft },
+            tapo: TapoData { file: Some("stage2.jsonl".into()), ..data.tapo },
+            ..data
+        };
+        assert_eq!(recipe.data, expected);
+        assert_eq!((recipe.seed, recipe.output, recipe.device), (Recipe::default().seed, None, None));
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! `fieldmark sft`: supervised fine-tuning of a checkpoint on conversations with reasoning (METHOD A2).
+//! `fieldmark sft`: supervised fine-tuning of a checkpoint on conversations with reasoning, the first stage of Fine-R1
+//! (arXiv 2602.07605, section 4): the loss is the mean over the tokens of the assistant's turns.
 
 use std::time::Instant;
 
@@ -24,9 +25,8 @@ use super::{
 /// Whatever is wrong with recipe, data or checkpoint, before anything is written.
 pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     let start = Instant::now();
-    let prepared = Prepared::new(args)?;
+    let prepared = Prepared::new(args, "sft", |recipe| recipe.sft.validate())?;
     let (recipe, output) = (&prepared.recipe, &prepared.output);
-    recipe.sft.validate().map_err(|error| training::in_section("sft", error))?;
     let file = recipe.data.sft.file.as_ref();
     let file = file.ok_or_else(|| anyhow!("no conversations; name a file with --set data.sft.file=FILE"))?;
     let checkpoint = checkpoint::Checkpoint::open(&recipe.model)?;

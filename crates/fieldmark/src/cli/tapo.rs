@@ -1,4 +1,4 @@
-//! `fieldmark tapo`: triplet-augmented policy optimisation of a checkpoint (METHOD A3).
+//! `fieldmark tapo`: triplet-augmented policy optimisation of a checkpoint (arXiv 2602.07605, section 4.3).
 
 use std::time::Instant;
 
@@ -28,10 +28,9 @@ use super::{
 /// Whatever is wrong with recipe, data or checkpoint, before anything is written.
 pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     let start = Instant::now();
-    let prepared = Prepared::new(args)?;
+    let prepared = Prepared::new(args, "tapo", |recipe| recipe.tapo.validate())?;
     let (recipe, output) = (&prepared.recipe, &prepared.output);
     let in_section = |error| training::in_section("tapo", error);
-    recipe.tapo.validate().map_err(in_section)?;
     let checkpoint = Checkpoint::open(&recipe.model)?;
     let processor = checkpoint::sized(&checkpoint.processor, recipe.data.tapo.sizes, "data.tapo.sizes")?;
     let source = Triplets::open(recipe, processor, checkpoint.context)?;

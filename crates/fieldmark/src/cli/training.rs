@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use fieldmark::{
     device::{self, OpenDevice},
     progress::Progress,
-    recipe::Recipe,
+    recipe::{Recipe, WeightType},
     train::TrainError,
 };
 
@@ -23,12 +23,30 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Reads the recipe, checks the output folder and opens the device.
+    /// Reads the recipe and checks its settings with `validate`, those of `section`; then checks the output folder and
+    /// opens the device.
     ///
     /// # Errors
     /// The first that is wrong.
-    pub fn new(args: &RunArgs) -> anyhow::Result<Self> {
+    pub fn new(
+        args: &RunArgs,
+        section: &str,
+        validate: impl FnOnce(&Recipe) -> Result<(), TrainError>,
+    ) -> anyhow::Result<Self> {
         let recipe = Recipe::read(&args.config, &args.set)?;
+        validate(&recipe).map_err(|error| in_section(section, error))?;
+        let half = match recipe.model.dtype {
+            WeightType::F32 => None,
+            WeightType::F16 => Some("f16"),
+            WeightType::Bf16 => Some("bf16"),
+        };
+        if let Some(half) = half {
+            // Nothing keeps an f32 copy of the weights, and a relative change below 2^-9 leaves a bf16 weight as it is.
+            bail!(
+                "`model.dtype` = {half}: training rounds its updates away in {half}; use \"f32\" (eval and ask may use \
+                 {half})"
+            );
+        }
         let output = OutputFolder::check(recipe.output.as_deref(), args.overwrite)?;
         let device = open_device(args.device.name(), &recipe)?;
         Ok(Self { recipe, output, device })

@@ -1,6 +1,6 @@
 //! Triplets as training samples: from a file of stage-2 rows, or made from a folder of labelled photographs.
 //!
-//! METHOD A3: a question, its answer, an anchor, a positive of the same class, a negative of the most similar other class.
+//! A triplet (arXiv 2602.07605, section 4.3): an anchor, a positive of the same class, a negative of the most similar other.
 //! Ids are built for each of the three images, which may differ in size.
 
 use std::{

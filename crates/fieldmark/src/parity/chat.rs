@@ -1,16 +1,23 @@
 //! Rendered conversations, expanded image placeholders and, with a tokenizer, token ids.
 
-use std::path::Path;
+use std::{io::Read, path::Path};
 
 use fieldmark_model::GridThw;
 use fieldmark_processor::{ChatOptions, ChatTemplate, Message, Tokenizer, expand_images};
+use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
 
 use super::{
     ParityError,
     compare::{Report, Status},
-    images::json,
+    images::{config, json},
+    in_file,
 };
+
+/// Largest side of a grid in patches: what an image takes in the text stays below a hundred megabytes.
+const MAX_SIDE: usize = 256;
+/// Largest tokenizer after decompression, in bytes.
+const MAX_TOKENIZER: u64 = 1 << 28;
 
 #[derive(Deserialize)]
 struct Cases {
@@ -31,25 +38,43 @@ struct Case {
 
 pub(super) fn compare(folder: &Path, tokenizer: Option<&Path>) -> Result<Report, ParityError> {
     let cases: Cases = json(folder, "cases.json")?;
-    let tokenizer = tokenizer.map(Tokenizer::from_file).transpose()?;
+    let tokenizer = tokenizer.map(open).transpose()?;
     let template = ChatTemplate::qwen2_5_vl()?;
+    let merge = config(folder)?.merge_size;
     let [t, h, w] = cases.image_grid_thw;
+    if cases.image_grid_thw.iter().any(|side| !(1..=MAX_SIDE).contains(side)) {
+        let reason = format!("{t}x{h}x{w} is no image; sides from 1 to {MAX_SIDE} are needed");
+        return Err(in_file(folder, "cases.json", "image_grid_thw", reason));
+    }
     let grid = GridThw { t, h, w };
     let mut report = Report::default();
     for (i, case) in cases.cases.iter().enumerate() {
         let options =
             ChatOptions { add_generation_prompt: case.add_generation_prompt, add_vision_id: case.add_vision_id };
-        let rendered = template.render(&case.messages, options)?;
+        let wrong = |error| in_file(folder, "cases.json", &format!("case {i}"), error);
+        let rendered = template.render(&case.messages, options).map_err(wrong)?;
         report.equal(&format!("case {i} rendered"), &rendered, &case.rendered);
         let images = case.messages.iter().map(|message| message.content.images()).sum();
-        let expanded = expand_images("case", &rendered, &vec![grid; images], 2)?;
+        let expanded = expand_images("messages", &rendered, &vec![grid; images], merge).map_err(wrong)?;
         report.equal(&format!("case {i} expanded"), &expanded, &case.expanded);
         let name = format!("case {i} input_ids");
         match (&tokenizer, &case.input_ids) {
             (_, None) => {}
-            (Some(tokenizer), Some(ids)) => report.equal(&name, &tokenizer.encode(&expanded)?, ids),
+            (Some(tokenizer), Some(ids)) => report.equal(&name, &tokenizer.encode(&expanded).map_err(wrong)?, ids),
             (None, Some(_)) => report.push(&name, Status::Unknown, "give --tokenizer FILE to compare"),
         }
     }
     Ok(report)
+}
+
+/// A `tokenizer.json`, as it is or gzipped.
+fn open(path: &Path) -> Result<Tokenizer, ParityError> {
+    let failed = |error: std::io::Error| ParityError::Folder(format!("{}: {error}", path.display()));
+    let bytes = std::fs::read(path).map_err(failed)?;
+    if !bytes.starts_with(&[0x1f, 0x8b]) {
+        return Ok(Tokenizer::from_file(path)?);
+    }
+    let mut json = Vec::new();
+    MultiGzDecoder::new(&bytes[..]).take(MAX_TOKENIZER).read_to_end(&mut json).map_err(failed)?;
+    Ok(Tokenizer::from_bytes(&json, &path.display().to_string())?)
 }

@@ -98,9 +98,9 @@ impl Report {
             };
             // Written so that NaN fails.
             ok &= difference <= allowed;
-            line.max_abs = if difference.is_nan() { f64::NAN } else { line.max_abs.max(difference) };
+            line.max_abs = worst(line.max_abs, difference);
             if b != 0.0 {
-                line.max_rel = line.max_rel.max(difference / b.abs());
+                line.max_rel = worst(line.max_rel, difference / b.abs());
             }
             dot += a * b;
             left += a * a;
@@ -146,6 +146,11 @@ impl Report {
     pub fn passed(&self) -> bool {
         self.count(Status::Fail) == 0
     }
+}
+
+/// The larger of two differences. NaN is worse than any, which `f64::max` has the other way round.
+fn worst(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }
 
 impl fmt::Display for Tolerance {
@@ -197,5 +202,24 @@ impl fmt::Display for Report {
             self.count(Status::Input),
             self.count(Status::Unknown)
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nan_is_the_worst_difference_wherever_it_stands() {
+        for got in [[f64::NAN, 1.0, 3.0], [1.0, f64::NAN, 3.0], [1.0, 2.0, f64::NAN]] {
+            let mut report = Report::default();
+            report.compare("x", &got, &[1.0, 2.0, 3.0], Tolerance::Absolute(9.0));
+            let line = &report.lines[0];
+            assert!(line.max_abs.is_nan() && line.max_rel.is_nan() && line.status == Status::Fail, "{got:?}: {line:?}");
+        }
+        let mut report = Report::default();
+        report.compare("x", &[1.0, 2.5, 2.0], &[1.0, 2.0, 3.0], Tolerance::Absolute(1.0));
+        let line = &report.lines[0];
+        assert_eq!((line.max_abs, line.max_rel, line.status), (1.0, 1.0 / 3.0, Status::Pass));
     }
 }

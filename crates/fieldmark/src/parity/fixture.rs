@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Display,
     path::{Path, PathBuf},
 };
 
@@ -12,6 +13,9 @@ use super::{
     ParityError,
     compare::{Report, Status, Tolerance},
 };
+
+/// The file's name in its folder.
+const FILE: &str = "expected.safetensors";
 
 /// One expected tensor; every type that occurs fits a double exactly.
 #[derive(Debug, Clone)]
@@ -37,7 +41,7 @@ impl Fixture {
     /// # Errors
     /// If the file is missing or damaged.
     pub fn open(folder: &Path) -> Result<Self, ParityError> {
-        let path = folder.join("expected.safetensors");
+        let path = folder.join(FILE);
         let bytes =
             std::fs::read(&path).map_err(|error| ParityError::Folder(format!("{}: {error}", path.display())))?;
         let damaged =
@@ -71,18 +75,60 @@ impl Fixture {
         self.tensors.keys().cloned().collect()
     }
 
+    /// What is wrong with a tensor of the folder, under its file and name.
+    pub fn malformed(&self, name: &str, reason: impl Display) -> ParityError {
+        ParityError::Folder(format!("{}: `{name}`: {reason}", self.folder.join(FILE).display()))
+    }
+
     /// An expected tensor, marked as dealt with.
     ///
     /// # Errors
     /// If there is none of that name.
     pub fn get(&mut self, name: &str) -> Result<&Expected, ParityError> {
         self.seen.insert(name.into());
-        self.tensors.get(name).ok_or_else(|| {
-            ParityError::Folder(format!("{}: expected.safetensors has no `{name}`", self.folder.display()))
-        })
+        self.tensors.get(name).ok_or_else(|| self.malformed(name, "is not in the file"))
     }
 
-    /// The same, as integers.
+    /// The sizes of a tensor of rank `N` that is not empty.
+    ///
+    /// # Errors
+    /// If there is none of that name, it has another rank, or one of its sizes is 0.
+    pub fn dims<const N: usize>(&mut self, name: &str) -> Result<[usize; N], ParityError> {
+        let shape = self.get(name)?.shape.clone();
+        match <[usize; N]>::try_from(shape) {
+            Ok(dims) if !dims.contains(&0) => Ok(dims),
+            Ok(dims) => Err(self.malformed(name, format!("is empty: its shape is {dims:?}"))),
+            Err(shape) => Err(self.malformed(name, format!("has the shape {shape:?}; a rank of {N} is needed"))),
+        }
+    }
+
+    /// Nothing if the tensor has exactly these sizes.
+    ///
+    /// # Errors
+    /// If there is none of that name, or it has others.
+    pub fn expect<const N: usize>(&mut self, name: &str, dims: [usize; N]) -> Result<(), ParityError> {
+        let found = self.dims::<N>(name)?;
+        if found == dims {
+            return Ok(());
+        }
+        Err(self.malformed(name, format!("has the shape {found:?}, but {dims:?} is needed beside the other tensors")))
+    }
+
+    /// The one number of a tensor that holds one.
+    ///
+    /// # Errors
+    /// If there is none of that name, or it holds more or less.
+    pub fn number(&mut self, name: &str) -> Result<f64, ParityError> {
+        match self.get(name)?.values[..] {
+            [value] => Ok(value),
+            ref values => {
+                let count = values.len();
+                Err(self.malformed(name, format!("holds {count} numbers; one is needed")))
+            }
+        }
+    }
+
+    /// The values as integers.
     ///
     /// # Errors
     /// If there is none of that name.
@@ -90,23 +136,34 @@ impl Fixture {
         Ok(self.get(name)?.values.iter().map(|&x| x as i64).collect())
     }
 
-    /// The same, as a float tensor.
+    /// The values as integers from 0 up to, not including, `end`.
     ///
     /// # Errors
-    /// If there is none of that name.
-    pub fn tensor<const D: usize>(&mut self, name: &str, device: &Device) -> Result<Tensor<D>, ParityError> {
-        let expected = self.get(name)?;
-        let values: Vec<f32> = expected.values.iter().map(|&x| x as f32).collect();
-        Ok(Tensor::from_data(TensorData::new(values, expected.shape.clone()), device))
+    /// If there is none of that name, or a value is outside.
+    pub fn indices(&mut self, name: &str, end: usize) -> Result<Vec<usize>, ParityError> {
+        let values = self.integers(name)?;
+        let inside = |&value: &i64| usize::try_from(value).ok().filter(|&value| value < end).ok_or(value);
+        let found = values.iter().map(inside).collect::<Result<Vec<_>, _>>();
+        found.map_err(|value| self.malformed(name, format!("holds {value}; values from 0 to {} are needed", end - 1)))
     }
 
-    /// The same, as an integer tensor.
+    /// The values as a float tensor.
     ///
     /// # Errors
-    /// If there is none of that name.
+    /// If there is none of that name, it has another rank, or it is empty.
+    pub fn tensor<const D: usize>(&mut self, name: &str, device: &Device) -> Result<Tensor<D>, ParityError> {
+        let dims = self.dims::<D>(name)?;
+        let values: Vec<f32> = self.get(name)?.values.iter().map(|&x| x as f32).collect();
+        Ok(Tensor::from_data(TensorData::new(values, dims), device))
+    }
+
+    /// The values as an integer tensor.
+    ///
+    /// # Errors
+    /// If there is none of that name, it has another rank, or it is empty.
     pub fn int_tensor<const D: usize>(&mut self, name: &str, device: &Device) -> Result<Tensor<D, Int>, ParityError> {
-        let shape = self.get(name)?.shape.clone();
-        Ok(Tensor::from_data(TensorData::new(self.integers(name)?, shape), device))
+        let dims = self.dims::<D>(name)?;
+        Ok(Tensor::from_data(TensorData::new(self.integers(name)?, dims), device))
     }
 
     /// Compares a tensor of ours with the expected one of that name, if the folder has it.

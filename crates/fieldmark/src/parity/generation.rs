@@ -22,25 +22,27 @@ pub(super) fn compare(
 ) -> Result<(), ParityError> {
     let rows = Rows::read(fixture, "gen", model.config())?;
     let prompts = sequences(&rows, model.config().vision.patch_len());
-    let eos: Vec<u32> = fixture.integers("gen.eos_token_ids")?.into_iter().map(|id| id as u32).collect();
-    let shape = fixture.get("gen.step_logits")?.shape.clone();
-    let width = fixture.get("gen.input_ids")?.shape[1];
+    let vocab = model.config().text.vocab_size;
+    let eos: Vec<u32> = fixture.indices("gen.eos_token_ids", vocab)?.into_iter().map(|id| id as u32).collect();
+    let [_, steps, _] = fixture.dims("gen.step_logits")?;
+    fixture.expect("gen.step_logits", [prompts.len(), steps, vocab])?;
+    let [_, width] = fixture.dims("gen.input_ids")?;
 
-    let config = GenerationConfig { allow_vision_tokens: true, ..GenerationConfig::greedy(shape[1], eos) };
-    let (sequences, lengths, logits) = decode(model, config.clone(), &prompts, width, shape[2], device)?;
-    let sequences = padded(fixture, "gen.sequences", sequences);
+    let config = GenerationConfig { allow_vision_tokens: true, ..GenerationConfig::greedy(steps, eos) };
+    let (sequences, lengths, logits) = decode(model, config.clone(), &prompts, width, vocab, device)?;
+    let sequences = padded(fixture, "gen.sequences", sequences)?;
     fixture.check_values(report, "gen.sequences", &sequences, Tolerance::Exact);
     fixture.check_values(report, "gen.lengths", &lengths, Tolerance::Exact);
     fixture.check_values(report, "gen.step_logits", &logits, Tolerance::Absolute(5e-4));
 
     if fixture.has("gen_penalty.sequences") {
-        let penalty = fixture.get("gen_penalty.value")?.values[0];
+        let penalty = fixture.number("gen_penalty.value")?;
         // The stored value is an f32; the decimal number that it came from was applied.
         let repetition_penalty = (penalty * 1e6).round() / 1e6;
         let sampling = Sampling { repetition_penalty, ..Sampling::greedy() };
-        let (sequences, ..) =
-            decode(model, GenerationConfig { sampling, ..config }, &prompts, width, shape[2], device)?;
-        let sequences = padded(fixture, "gen_penalty.sequences", sequences);
+        let config = GenerationConfig { sampling, ..config };
+        let (sequences, ..) = decode(model, config, &prompts, width, vocab, device)?;
+        let sequences = padded(fixture, "gen_penalty.sequences", sequences)?;
         fixture.check_values(report, "gen_penalty.sequences", &sequences, Tolerance::Exact);
     }
     Ok(())
@@ -97,12 +99,11 @@ fn decode(
 }
 
 /// Rows filled up with the padding id to the width that the expected tensor has.
-fn padded(fixture: &mut Fixture, name: &str, rows: Vec<Vec<f64>>) -> Vec<f64> {
-    let width = fixture.get(name).map_or(0, |expected| expected.shape[1]);
-    rows.into_iter()
-        .flat_map(|mut row| {
-            row.resize(width.max(row.len()), 0.0);
-            row
-        })
-        .collect()
+fn padded(fixture: &mut Fixture, name: &str, rows: Vec<Vec<f64>>) -> Result<Vec<f64>, ParityError> {
+    let [_, width] = fixture.dims(name)?;
+    let filled = rows.into_iter().flat_map(|mut row| {
+        row.resize(width.max(row.len()), 0.0);
+        row
+    });
+    Ok(filled.collect())
 }

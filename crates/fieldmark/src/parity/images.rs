@@ -12,6 +12,7 @@ use super::{
     ParityError,
     compare::{Report, Status, Tolerance},
     fixture::Fixture,
+    in_file,
 };
 
 #[derive(Deserialize)]
@@ -72,24 +73,41 @@ pub(super) fn compare(folder: &Path) -> Result<Report, ParityError> {
     let mut report = Report::default();
     let sizes: Sizes = json(folder, "sizes.json")?;
     let [min_pixels, max_pixels] = sizes.pixel_values_setting;
-    let processor = ImageProcessor::new(ImageProcessorConfig::default());
+    let config = config(folder)?;
+    let patch = config.patch_size;
+    let processor = ImageProcessor::new(config);
+    let setting = checked(folder, "pixel_values_setting", PixelLimits { min_pixels, max_pixels })?;
     for image in &sizes.images {
-        let limits = PixelLimits { min_pixels, max_pixels };
-        one(folder, &mut fixture, &mut report, &processor.clone().with_limits(limits), image)?;
+        one(folder, &mut fixture, &mut report, &processor.clone().with_limits(setting), image)?;
         for entry in &image.sizes {
+            let limits = checked(folder, &image.file, entry.limits.into())?;
             let photo = Photo::open(folder.join(&image.file), &as_stored())?;
-            let grid = processor
-                .clone()
-                .with_limits(entry.limits.into())
-                .grid(photo.name(), Size::new(photo.height(), photo.width()))?;
+            let grid =
+                processor.clone().with_limits(limits).grid(photo.name(), Size::new(photo.height(), photo.width()))?;
             let name = format!("sizes.json {} {}..{}", image.file, entry.limits.min_pixels, entry.limits.max_pixels);
             let expected = (entry.grid_thw, entry.height, entry.width);
-            report.equal(&name, &([grid.t, grid.h, grid.w], grid.h * 14, grid.w * 14), &expected);
+            report.equal(&name, &([grid.t, grid.h, grid.w], grid.h * patch, grid.w * patch), &expected);
         }
     }
     tables(folder, &mut report)?;
     fixture.finish(&mut report);
     Ok(report)
+}
+
+/// The folder's own settings of the image processor, else those of the published checkpoints.
+pub(super) fn config(folder: &Path) -> Result<ImageProcessorConfig, ParityError> {
+    let path = folder.join("preprocessor_config.json");
+    if path.is_file() { Ok(ImageProcessorConfig::from_file(path)?) } else { Ok(ImageProcessorConfig::default()) }
+}
+
+/// Limits of `sizes.json` that an image can be brought to. Above 2^28 pixels its patches would take gigabytes.
+fn checked(folder: &Path, item: &str, limits: PixelLimits) -> Result<PixelLimits, ParityError> {
+    let PixelLimits { min_pixels, max_pixels } = limits;
+    if min_pixels <= max_pixels && (1..=1 << 28).contains(&max_pixels) {
+        return Ok(limits);
+    }
+    let reason = format!("no image fits into {min_pixels} to {max_pixels} pixels; give at least 1 and at most 2^28");
+    Err(in_file(folder, "sizes.json", item, reason))
 }
 
 fn as_stored() -> DecodeOptions {

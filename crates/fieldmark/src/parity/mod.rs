@@ -39,7 +39,13 @@ pub enum ParityError {
     Train(#[from] fieldmark_train::TrainError),
 }
 
-/// Compares one folder, whatever kind it is. `tokenizer` is needed only for the token ids of chats.
+/// What is wrong with one item of a folder's file.
+fn in_file(folder: &Path, file: &str, item: &str, error: impl std::fmt::Display) -> ParityError {
+    ParityError::Folder(format!("{}: {item}: {error}", folder.join(file).display()))
+}
+
+/// Compares one folder, whatever kind it is. `tokenizer`, a `tokenizer.json` as it is or gzipped, is
+/// needed only for the token ids of chats.
 ///
 /// # Errors
 /// If the folder cannot be read or is of a kind that Fieldmark does not implement.

@@ -13,8 +13,10 @@ use fieldmark_train::ChunkedLogProbs;
 use super::{
     ParityError,
     compare::{Report, Status, Tolerance},
-    fixture::{Fixture, values},
-    generation, training,
+    fixture::Fixture,
+    generation,
+    images::json,
+    training,
 };
 
 /// The batches that a folder may hold, each with the images it uses.
@@ -51,10 +53,7 @@ fn files(folder: &Path, config: &Qwen25VlConfig, model: &Qwen25Vl, report: &mut 
     }
     let layouts = folder.join("key_layouts.json");
     if layouts.is_file() {
-        let text = std::fs::read_to_string(&layouts)
-            .map_err(|error| ParityError::Folder(format!("{}: {error}", layouts.display())))?;
-        let names: BTreeMap<String, String> = serde_json::from_str(&text)
-            .map_err(|error| ParityError::Folder(format!("{}: {error}", layouts.display())))?;
+        let names: BTreeMap<String, String> = json(folder, "key_layouts.json")?;
         let ours: BTreeMap<String, String> = names.keys().map(|name| (name.clone(), new_layout(name))).collect();
         report.equal("key_layouts.json", &ours, &names);
     }
@@ -62,8 +61,14 @@ fn files(folder: &Path, config: &Qwen25VlConfig, model: &Qwen25Vl, report: &mut 
     if newer.is_file() {
         let device = model.head_weight().device();
         let other = config.init(&device).load_weights(&newer, LoadOptions::default())?;
-        let same = values(other.head_weight()) == values(model.head_weight());
-        report.push("model.new_layout.safetensors", if same { Status::Pass } else { Status::Fail }, "");
+        let (found, expected) = (training::weights(&other), training::weights(model));
+        let differs = expected.iter().find(|(name, values)| found.get(*name) != Some(*values));
+        let (status, note) = match differs {
+            None if found.len() == expected.len() => (Status::Pass, String::new()),
+            None => (Status::Fail, format!("{} parameters, {} expected", found.len(), expected.len())),
+            Some((name, _)) => (Status::Fail, format!("`{name}` is not that of model.safetensors")),
+        };
+        report.push("model.new_layout.safetensors", status, note);
     }
     Ok(())
 }
@@ -74,24 +79,32 @@ pub(super) struct Rows {
     pub(super) grids: Vec<Vec<GridThw>>,
     pub(super) padding: Padding,
     pub(super) pixels: Vec<f32>,
+    /// The tensor that the rows were read from, for messages.
+    origin: String,
 }
 
 impl Rows {
     /// Reads `<prefix>.input_ids` and `.attention_mask` and deals out the images: in order, each row taking as many as
     /// it has placeholders for.
     pub(super) fn read(fixture: &mut Fixture, prefix: &str, config: &Qwen25VlConfig) -> Result<Self, ParityError> {
-        let ids = fixture.integers(&format!("{prefix}.input_ids"))?;
-        let mask = fixture.integers(&format!("{prefix}.attention_mask"))?;
-        let shape = fixture.get(&format!("{prefix}.input_ids"))?.shape.clone();
+        let (name, mask_name) = (format!("{prefix}.input_ids"), format!("{prefix}.attention_mask"));
+        let shape: [usize; 2] = fixture.dims(&name)?;
+        fixture.expect(&mask_name, shape)?;
+        let ids = fixture.indices(&name, config.text.vocab_size)?;
+        let mask = fixture.indices(&mask_name, 2)?;
         let (mut images, pixels) = images(fixture, prefix, config)?;
         images.reverse();
-        let mut rows = Self { ids: Vec::new(), grids: Vec::new(), padding: Padding::Left, pixels: Vec::new() };
+        let origin = fixture.malformed(&name, "").to_string();
+        let mut rows = Self { ids: Vec::new(), grids: Vec::new(), padding: Padding::Left, pixels: Vec::new(), origin };
         for b in 0..shape[0] {
             let line = b * shape[1]..(b + 1) * shape[1];
             if mask[line.start] == 1 && mask[line.end - 1] == 0 {
                 rows.padding = Padding::Right;
             }
             let real: Vec<u32> = line.filter(|&i| mask[i] == 1).map(|i| ids[i] as u32).collect();
+            if real.is_empty() {
+                return Err(fixture.malformed(&mask_name, format!("row {b} has no token")));
+            }
             let mut left = real.iter().filter(|&&id| id == config.vision_tokens.image).count();
             let mut own = Vec::new();
             while left > 0 {
@@ -114,7 +127,8 @@ impl Rows {
             self.grids.iter().map(|grids| next.by_ref().take(grids.len()).collect()).collect();
         let rows: Vec<Row<'_>> = self.ids.iter().zip(&images).map(|(ids, images)| Row { ids, images }).collect();
         let grids: Vec<GridThw> = self.grids.iter().flatten().copied().collect();
-        Ok(ModelInputs::new(&rows, &grids, self.pixels.clone(), self.padding, 0, config, device)?)
+        let inputs = ModelInputs::new(&rows, &grids, self.pixels.clone(), self.padding, 0, config, device);
+        inputs.map_err(|error| ParityError::Folder(format!("{}{error}", self.origin)))
     }
 }
 
@@ -128,14 +142,33 @@ fn images(
         return Ok((Vec::new(), Vec::new()));
     }
     let own = format!("{prefix}.image_grid_thw");
-    let grids = fixture.integers(if fixture.has(&own) { &own } else { "images.grid_thw" })?;
-    let grids = grids.chunks(3).map(|g| GridThw { t: g[0] as usize, h: g[1] as usize, w: g[2] as usize }).collect();
+    let name = if fixture.has(&own) { own.as_str() } else { "images.grid_thw" };
+    let [count, _] = fixture.dims(name)?;
+    fixture.expect(name, [count, 3])?;
+    let [patches, _] = fixture.dims("images.pixel_values")?;
+    let width = config.vision.patch_len();
+    fixture.expect("images.pixel_values", [patches, width])?;
     let mut pixels: Vec<f32> = fixture.get("images.pixel_values")?.values.iter().map(|&x| x as f32).collect();
     let rows = format!("{prefix}.pixel_rows");
     if fixture.has(&rows) {
-        let range = fixture.integers(&rows)?;
-        let width = config.vision.patch_len();
-        pixels = pixels[range[0] as usize * width..range[1] as usize * width].to_vec();
+        match fixture.indices(&rows, patches + 1)?[..] {
+            [from, to] if from <= to => pixels = pixels[from * width..to * width].to_vec(),
+            _ => return Err(fixture.malformed(&rows, "is not a first row and the row after the last")),
+        }
+    }
+    // No side is longer than there are patches, so that what is computed from a grid stays of the file's size.
+    let sides = fixture.indices(name, patches + 1)?;
+    let grids: Vec<GridThw> = sides.as_chunks().0.iter().map(|&[t, h, w]| GridThw { t, h, w }).collect();
+    let merge = config.vision.spatial_merge_size;
+    let whole = |grid: &GridThw| grid.t * grid.h * grid.w > 0 && grid.h % merge == 0 && grid.w % merge == 0;
+    if let Some(grid) = grids.iter().find(|grid| !whole(grid)) {
+        let GridThw { t, h, w } = grid;
+        return Err(fixture.malformed(name, format!("{t}x{h}x{w} patches cannot be merged {merge} by {merge}")));
+    }
+    let shown: usize = grids.iter().map(GridThw::patches).sum();
+    if shown * width > pixels.len() {
+        let there = pixels.len() / width;
+        return Err(fixture.malformed(name, format!("shows {shown} patches, but there are {there}")));
     }
     Ok((grids, pixels))
 }
@@ -216,7 +249,11 @@ fn log_probs(
     }
     let [batch, seq] = inputs.dims();
     let vocab = config.text.vocab_size;
-    let response = fixture.get(&plain)?.shape[1];
+    let [_, response] = fixture.dims(&plain)?;
+    fixture.expect(&plain, [batch, response])?;
+    if response >= seq {
+        return Err(fixture.malformed(&plain, format!("has {response} tokens a row, but a row has {seq}")));
+    }
     let logits = trace.logits.clone().narrow(1, seq - response - 1, response);
     let targets = inputs.input_ids.clone().narrow(1, seq - response, response).unsqueeze_dim::<3>(2);
     let end = Tolerance::Absolute(2e-4);

@@ -15,6 +15,7 @@ use super::{
     compare::{Report, Tolerance},
     fixture::{Fixture, values},
     images::json,
+    in_file,
 };
 
 #[derive(Deserialize)]
@@ -61,6 +62,7 @@ pub(super) fn compare(folder: &Path, device: &Device) -> Result<Report, ParityEr
     rewards(folder, &mut report)?;
     sampling(folder, &mut fixture, &mut report)?;
     let settings: Hyperparameters = json(folder, "hyperparameters.json")?;
+    check_shapes(&mut fixture)?;
     let device = device.clone().autodiff();
     for (mode, loss_average) in [("token", LossAverage::Token), ("seq", LossAverage::Sequence)] {
         let config = TapoLossConfig {
@@ -73,11 +75,27 @@ pub(super) fn compare(folder: &Path, device: &Device) -> Result<Report, ParityEr
             loss_average,
             ..TapoLossConfig::default()
         };
+        config.validate().map_err(|error| in_file(folder, "hyperparameters.json", "settings", error))?;
         loss(&mut fixture, &mut report, mode, config, settings.temperature, &device)?;
     }
     kl(&mut fixture, &mut report, &device)?;
     fixture.finish(&mut report);
     Ok(report)
+}
+
+/// Whether the tensors that the loss is made from fit each other.
+fn check_shapes(fixture: &mut Fixture) -> Result<(), ParityError> {
+    let [b, t, v] = fixture.dims("logits")?;
+    fixture.expect("neg_logits", [b, t, v])?;
+    for name in ["tokens", "mask", "old_logp", "advantages"] {
+        fixture.expect(name, [b, t])?;
+    }
+    fixture.indices("tokens", v)?;
+    if !fixture.indices("mask", 2)?.contains(&1) {
+        return Err(fixture.malformed("mask", "has no token in the loss"));
+    }
+    let [n] = fixture.dims("k3.logp")?;
+    fixture.expect("k3.neg_logp", [n])
 }
 
 fn advantages(folder: &Path, report: &mut Report) -> Result<(), ParityError> {
@@ -87,7 +105,9 @@ fn advantages(folder: &Path, report: &mut Report) -> Result<(), ParityError> {
         // A group of one or of equal rewards has nothing to prefer: ours is 0, the reference divides rounding by 1e-6.
         let tolerance = if equal { Tolerance::Absolute(0.1) } else { LOSS };
         let expected = case.advantages.clone().unwrap_or_else(|| vec![0.0; case.rewards.len()]);
-        report.compare(&format!("advantages.json {i}"), &group_advantages(&case.rewards)?, &expected, tolerance);
+        let found = group_advantages(&case.rewards)
+            .map_err(|error| in_file(folder, "advantages.json", &format!("case {i}"), error))?;
+        report.compare(&format!("advantages.json {i}"), &found, &expected, tolerance);
     }
     Ok(())
 }
@@ -109,12 +129,18 @@ fn rewards(folder: &Path, report: &mut Report) -> Result<(), ParityError> {
 
 fn sampling(folder: &Path, fixture: &mut Fixture, report: &mut Report) -> Result<(), ParityError> {
     let cases: Vec<SamplingCase> = json(folder, "sampling.json")?;
-    let logits = fixture.get("sampling.logits")?;
-    let width = logits.shape[1];
-    let rows: Vec<Vec<f32>> = logits.values.chunks(width).map(|row| row.iter().map(|&x| x as f32).collect()).collect();
+    let [_, width] = fixture.dims("sampling.logits")?;
+    let logits = &fixture.get("sampling.logits")?.values;
+    let rows: Vec<Vec<f32>> = logits.chunks(width).map(|row| row.iter().map(|&x| x as f32).collect()).collect();
+    // Minus infinity is a token that is ruled out.
+    let usable = |row: &Vec<f32>| row.iter().all(|&x| x < f32::INFINITY) && row.iter().any(|x| x.is_finite());
+    if !rows.iter().all(usable) {
+        return Err(fixture.malformed("sampling.logits", "has a row that is no distribution: NaN or infinite logits"));
+    }
     for (i, case) in cases.iter().enumerate() {
         let sampling =
             Sampling { temperature: case.temperature, top_k: case.top_k, top_p: case.top_p, repetition_penalty: 1.0 };
+        sampling.validate().map_err(|error| in_file(folder, "sampling.json", &format!("case {i}"), error))?;
         let found: Vec<f64> = rows.iter().flat_map(|row| sampling.probabilities(row, &BTreeSet::new(), &[])).collect();
         fixture.check_values(report, &format!("sampling.probs.{i}"), &found, GRADIENT);
     }

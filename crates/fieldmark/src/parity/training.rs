@@ -33,8 +33,9 @@ pub(super) fn compare(
     fixture.check_values(report, "sft.position_ids", &positions, Tolerance::Exact);
     let micros = [micro_batch(fixture, &rows, &model)?];
 
-    let losses = fixture.get("sft.losses")?.values.clone();
-    let steps = losses.len() - 1;
+    // The losses before the first step and after each.
+    let [losses] = fixture.dims("sft.losses")?;
+    let steps = losses - 1;
     let mut model = burn::module::Module::train(model).with_trainable(TrainableParts::default());
     let scorer = Scorer::new(1024, 1.0, 0)?;
     let adamw = AdamWSettings { weight_decay: 0.1, decay_all: true, ..AdamWSettings::default() };
@@ -49,7 +50,7 @@ pub(super) fn compare(
         }
         if step == 0 {
             let parameters = gradients(&model, &grads);
-            recorded(fixture, report, "sft.grad.", &parameters, |_| Tolerance::RelativeToMax(1e-4));
+            recorded(fixture, report, "sft.grad.", &parameters, |_| Tolerance::RelativeToMax(1e-4))?;
         }
         norms.push(grad_norm(&grads, &model));
         model = updater.step(model, grads).0;
@@ -57,7 +58,7 @@ pub(super) fn compare(
         recorded(fixture, report, &after, &weights(&model), |name| {
             // A key bias hardly changes the loss, so its tiny gradient leaves Adam's direction to rounding.
             Tolerance::Absolute(if name.contains("k_proj.bias") || name.contains("qkv.bias") { 5e-4 } else { 3e-4 })
-        });
+        })?;
     }
     fixture.check_values(report, "sft.losses", &found, Tolerance::Absolute(2e-4));
     fixture.check_values(report, "sft.grad_norms", &norms, Tolerance::RelativeToMax(1e-4));
@@ -67,20 +68,21 @@ pub(super) fn compare(
 /// The labelled rows; a label of −100 is no target.
 fn micro_batch(fixture: &mut Fixture, rows: &Rows, model: &Qwen25Vl) -> Result<MicroBatch, ParityError> {
     let labels = fixture.integers("sft.labels")?;
-    let width = fixture.get("sft.labels")?.shape[1];
+    let shape: [usize; 2] = fixture.dims("sft.input_ids")?;
+    fixture.expect("sft.labels", shape)?;
     let sequences = generation::sequences(rows, model.config().vision.patch_len());
     let samples = sequences
         .into_iter()
-        .zip(labels.chunks(width))
+        .zip(labels.chunks(shape[1]))
         .map(|(sequence, labels)| {
             let target_mask = labels[..sequence.ids.len()].iter().map(|&label| label != -100).collect();
             SupervisedSequence { sequence, target_mask }
         })
         .collect();
-    Ok(MicroBatch::new(samples, 0)?)
+    MicroBatch::new(samples, 0).map_err(|error| fixture.malformed("sft.labels", error))
 }
 
-type Named = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+pub(super) type Named = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
 fn gradients(model: &Qwen25Vl, grads: &GradientsParams) -> Named {
     let values = |parameter: &NamedParameter| -> Option<Vec<f32>> {
@@ -97,7 +99,8 @@ fn gradients(model: &Qwen25Vl, grads: &GradientsParams) -> Named {
         .collect()
 }
 
-fn weights(model: &Qwen25Vl) -> Named {
+/// Every parameter in its stored form, by its published name.
+pub(super) fn weights(model: &Qwen25Vl) -> Named {
     struct Values(Vec<Vec<f32>>);
     impl burn::module::ModuleVisitor for Values {
         fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
@@ -123,7 +126,7 @@ fn recorded(
     prefix: &str,
     ours: &Named,
     tolerance: impl Fn(&str) -> Tolerance,
-) {
+) -> Result<(), ParityError> {
     for full in fixture.names() {
         let Some(name) = full.strip_prefix(prefix) else { continue };
         let (name, kept) = match name.strip_suffix(']').and_then(|name| name.split_once("[:")) {
@@ -132,8 +135,12 @@ fn recorded(
         };
         let Some((shape, values)) = ours.get(name) else { continue };
         let row: usize = shape[1..].iter().product();
-        let values: Vec<f64> =
-            values[..kept.map_or(values.len(), |rows| rows * row)].iter().map(|&x| f64::from(x)).collect();
+        let kept = kept.map_or(values.len(), |rows| rows.saturating_mul(row));
+        let Some(values) = values.get(..kept) else {
+            return Err(fixture.malformed(&full, format!("the parameter's shape is {shape:?}")));
+        };
+        let values: Vec<f64> = values.iter().map(|&x| f64::from(x)).collect();
         fixture.check_values(report, &full, &values, tolerance(name));
     }
+    Ok(())
 }
