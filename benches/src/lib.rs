@@ -9,11 +9,14 @@ use burn::{
 };
 use fieldmark::{
     generate::{GenerationConfig, Generator, RandomStream, Request, StreamKey},
-    model::{GridThw, ImageInputs, KvCache, ModelInputs, Padding, Qwen25Vl, Qwen25VlConfig, TextConfig, VisionConfig, VisionTokens},
+    model::{
+        GridThw, ImageInputs, KvCache, ModelInputs, Padding, Qwen25Vl, Qwen25VlConfig, TextConfig, VisionConfig,
+        VisionTokens,
+    },
     processor::{PatchedImage, Sequence, SupervisedSequence, collate},
     train::{
-        AdamWSettings, BatchSize, LossNorm, LrSchedule, LrShape, MicroBatch, Scorer, TapoInputs, TapoLossConfig, Updater,
-        initialise, sft_gradients, tapo_loss,
+        AdamWSettings, BatchSize, LossNorm, LrSchedule, LrShape, MicroBatch, Scorer, TapoInputs, TapoLossConfig,
+        Updater, initialise, sft_gradients, tapo_loss,
     },
 };
 
@@ -134,7 +137,8 @@ impl Trainer {
     pub fn sft(&mut self, batch: usize) -> f64 {
         let model = self.model.take().expect("a model");
         let micro = [MicroBatch::new(samples(batch, "image"), 0).expect("targets")];
-        let found = sft_gradients(&model, &self.scorer, &micro, LossNorm::Batch, 1, &self.device).expect("the batch fits");
+        let found =
+            sft_gradients(&model, &self.scorer, &micro, LossNorm::Batch, 1, &self.device).expect("the batch fits");
         self.model = Some(self.updater.step(model, found.grads).0);
         found.loss
     }

@@ -57,12 +57,16 @@ fn main() {
         let name = format!("SFT step, {batch} x 512");
         if chosen(&name) {
             let mut trainer = Trainer::new(&device);
-            best(&name, 2, || drop(std::hint::black_box(trainer.sft(batch))));
+            best(&name, 2, || {
+                std::hint::black_box(trainer.sft(batch));
+            });
         }
     }
     let name = "TAPO update, 2 x 512";
     if chosen(name) {
         let mut trainer = Trainer::new(&device);
-        best(name, 2, || drop(std::hint::black_box(trainer.tapo(2))));
+        best(name, 2, || {
+            std::hint::black_box(trainer.tapo(2));
+        });
     }
 }

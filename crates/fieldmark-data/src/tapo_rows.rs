@@ -1,5 +1,5 @@
 //! TAPO training rows: the stage-2 columns `images`, `problem`, `answer`, `image_noisy`, `image_aug` of the released loader,
-//! under the paper's names: anchor, positive (same class) and negative (the most similar other class).
+//! under the names of Fine-R1 (arXiv 2602.07605): anchor, positive (same class) and negative (the most similar other class).
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::columns::{PLACEHOLDER, filled, images, object};
 use crate::error::{DataError, RowProblem};
 use crate::reader::{ReadLimits, read_records};
 
-/// One TAPO sample, checked: one `<image>` in the problem and one image in each role (METHOD's q, a, x, x⁺, x⁻).
+/// One TAPO sample, checked: one `<image>` in the problem and one image in each role (section 4.3's q, a, x, x⁺, x⁻).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TapoRow {
     /// The row in its file, from 1.

@@ -1,5 +1,6 @@
-//! Closed world: which order the options are shown in, and when an output is right (METHOD A4, B3).
-//! The released rows have the truth first and the released rule is inclusion; ours shuffles and wants exactly one name.
+//! Closed world: which order the options are shown in, and when an output is right.
+//! The released rows have the truth first, and the rule of `eval/evaluation.py` is inclusion; ours shuffles and wants
+//! exactly one name.
 
 use fieldmark_data::Split;
 use fieldmark_generate::StreamKey;

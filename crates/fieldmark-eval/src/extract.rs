@@ -1,5 +1,5 @@
 //! The answer inside a model's output: as the released evaluation finds it, and strictly.
-//! Official: `re.search(r"<answer>(.*)</answer>", output, re.DOTALL)`, stripped (METHOD B3).
+//! Official: `re.search(r"<answer>(.*)</answer>", output, re.DOTALL)` of `eval/evaluation.py`, stripped.
 
 use crate::text::strip;
 

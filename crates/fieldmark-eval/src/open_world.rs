@@ -1,4 +1,4 @@
-//! Open world: text inclusion (METHOD A4, B3). Relative similarity (equation 5) needs a text encoder and is not here.
+//! Open world: text inclusion, as in the released `eval/evaluation.py`. Relative similarity (equation 5) needs a text encoder and is not here.
 //! Cars leave out the last two words of their name, body type and year, as in the released code.
 
 use crate::extract;

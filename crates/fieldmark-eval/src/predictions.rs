@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use fieldmark_data::{ReadLimits, read_records};
 use fieldmark_generate::Sampling;
+use fieldmark_model::files::persist;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
@@ -116,9 +117,7 @@ impl PredictionWriter {
         let Self { path, file } = self;
         let write_error = |source| EvalError::Write { file: path.clone(), source };
         let file = file.into_inner().map_err(|error| write_error(error.into_error()))?;
-        file.as_file().sync_all().map_err(write_error)?;
-        file.persist(&path).map_err(|error| write_error(error.error))?;
-        Ok(())
+        persist(file, &path).map_err(write_error)
     }
 
     fn error(&self, source: std::io::Error) -> EvalError {

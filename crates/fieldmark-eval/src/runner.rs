@@ -1,4 +1,4 @@
-//! Asks a model: questions in, predictions out, written as they come and scored later from the file alone.
+//! Asks a model: questions in, predictions out. The file appears when all are answered, and is scored from itself alone.
 //!
 //! Reference: the loop of the released `eval/evaluation.py` (one user turn, image first, greedy), without its defaults:
 //! pixel limits, repetition penalty and sampling are the caller's and stand in every row.

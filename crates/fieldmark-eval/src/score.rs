@@ -1,5 +1,5 @@
 //! Scores of a predictions file: accuracy by world, split and data set, and the averages of the paper's tables:
-//! the mean of data sets within seen and within unseen, then the mean of the two (METHOD A4).
+//! the mean of data sets within seen and within unseen, then the mean of the two.
 
 use std::collections::BTreeMap;
 

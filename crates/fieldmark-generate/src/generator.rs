@@ -44,7 +44,7 @@ impl Response {
     /// The tokens without the end token.
     pub fn text_ids(&self) -> &[u32] {
         match self.finish {
-            FinishReason::Stop => &self.ids[..self.ids.len() - 1],
+            FinishReason::Stop => &self.ids[..self.ids.len().saturating_sub(1)],
             FinishReason::Length => &self.ids,
         }
     }
@@ -276,4 +276,17 @@ fn to_rows(logits_BV: Tensor<2>) -> Vec<Vec<f32>> {
     let vocab = logits_BV.dims()[1];
     let values: Vec<f32> = logits_BV.into_data().iter::<f32>().collect();
     values.chunks(vocab).map(<[f32]>::to_vec).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_leaves_out_the_end_token_where_there_is_one() {
+        let text = |finish, ids: &[u32]| Response { ids: ids.to_vec(), logps: Vec::new(), finish }.text_ids().to_vec();
+        assert_eq!(text(FinishReason::Stop, &[7, 8, 2]), [7, 8]);
+        assert_eq!(text(FinishReason::Length, &[7, 8, 2]), [7, 8, 2]);
+        assert!(text(FinishReason::Stop, &[2]).is_empty() && text(FinishReason::Stop, &[]).is_empty());
+    }
 }

@@ -64,15 +64,13 @@ pub enum ModelError {
         count: usize,
     },
     /// Two tensors of the checkpoint are the same parameter.
-    #[error("{path}: tensor `{name}` is the same parameter as `{other}` in {other_path}: remove one of the two")]
+    #[error("{path}: tensor `{name}` is the same parameter as {other}: remove one of the two")]
     DuplicateTensor {
         /// The file.
         path: PathBuf,
         /// The tensor's name there.
         name: String,
-        /// The file met before.
-        other_path: PathBuf,
-        /// The name met before.
+        /// The name met before, and its file.
         other: String,
     },
     /// A tensor has another shape than the configuration implies.

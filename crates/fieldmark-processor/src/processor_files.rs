@@ -3,9 +3,9 @@
 //! `tokenizer.json` (and `tokenizer_config.json`), `preprocessor_config.json`, and the chat template from
 //! `chat_template.jinja` or `chat_template.json`; the template inside `tokenizer_config.json` is for text alone.
 
-use std::{io::Write, path::Path};
+use std::path::Path;
 
-use fieldmark_model::Qwen25VlConfig;
+use fieldmark_model::{Qwen25VlConfig, files::write_whole};
 use serde_json::{Value, json};
 
 use crate::{
@@ -101,8 +101,5 @@ fn read_template(dir: &Path) -> Result<ChatTemplate, ProcessorError> {
 
 fn write(dir: &Path, file: &str, text: &str) -> Result<(), ProcessorError> {
     let path = dir.join(file);
-    let mut temporary = tempfile::NamedTempFile::new_in(dir).map_err(ProcessorError::io(&path))?;
-    temporary.write_all(text.as_bytes()).map_err(ProcessorError::io(&path))?;
-    temporary.persist(&path).map_err(|error| ProcessorError::io(&path)(error.error))?;
-    Ok(())
+    write_whole(&path, text.as_bytes()).map_err(ProcessorError::io(&path))
 }

@@ -9,7 +9,7 @@ use crate::{
     expand::expand_images,
     image_processor::PatchedImage,
     processor::{Processor, Sequence},
-    tokenizer::special::IMAGE_PAD,
+    tokenizer::special::{IM_END, IMAGE_PAD},
 };
 
 /// Where the targets of an answer end.
@@ -58,13 +58,15 @@ impl Processor {
                 images: grids.len(),
             });
         }
+        // Not the tokenizer's end token: a base model's is `<|endoftext|>`, which no turn of the template has.
+        let im_end = self.tokenizer.id(IM_END);
         let mut rest = grids.as_slice();
         for (segment, count) in segments.iter().zip(placeholders) {
             let (here, later) = rest.split_at(count);
             rest = later;
             let text = expand_images(sample, &segment.text, here, self.images.config().merge_size)?;
             let ids = self.tokenizer.encode(&text)?;
-            let stop = ids.iter().rposition(|&id| id == self.tokenizer.eos()).map_or(ids.len(), |at| at + 1);
+            let stop = ids.iter().rposition(|&id| Some(id) == im_end).map_or(ids.len(), |at| at + 1);
             target_mask.extend((0..ids.len()).map(|i| segment.target && (i < stop || end == TargetEnd::Newline)));
             sequence.ids.extend(ids);
         }

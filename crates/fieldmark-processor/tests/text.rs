@@ -194,6 +194,22 @@ fn only_answers_are_targets() {
     assert!(matches!(error, Err(ProcessorError::TooLong { limit: 20, .. })));
 }
 
+#[test]
+fn an_answer_ends_with_im_end_whatever_the_tokenizer_calls_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), QWEN.to_json().unwrap()).unwrap();
+    std::fs::write(folder.path().join("tokenizer_config.json"), r#"{"eos_token": "<|endoftext|>"}"#).unwrap();
+    let base = Tokenizer::from_file(folder.path().join("tokenizer.json")).unwrap();
+    assert_eq!(base.eos(), base.id(special::END_OF_TEXT).unwrap());
+    let messages = [Message::user("Which?"), Message::assistant("Blue Jay")];
+    for end in [TargetEnd::ImEnd, TargetEnd::Newline] {
+        let row = |tokenizer: &Tokenizer| {
+            processor(tokenizer.clone()).encode_supervised("row 0", &messages, vec![], end, None).unwrap()
+        };
+        assert_eq!(row(&base), row(&QWEN));
+    }
+}
+
 fn streamed(tokenizer: &Tokenizer, ids: &[u32], specials: SpecialTokens) -> String {
     let mut stream = TextStream::new(specials);
     let mut text = String::new();

@@ -59,7 +59,7 @@ impl AdamWSettings {
             .build()
     }
 
-    fn validate(&self) -> Result<(), TrainError> {
+    pub(crate) fn validate(&self) -> Result<(), TrainError> {
         let unit = 0.0..1.0;
         let checks = [
             ("beta1", self.beta1, unit.contains(&self.beta1), "at least 0 and below 1"),

@@ -55,6 +55,9 @@ pub enum TrainError {
         /// Rows in the batch.
         rows: usize,
     },
+    /// There is nothing to train on.
+    #[error("the training set has no rows: name a data file that has at least one")]
+    EmptySource,
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     File {

@@ -37,6 +37,20 @@ pub enum GroupVerdict {
 }
 
 impl GroupFilter {
+    /// Checks the band, the number of groups wanted and the number of tries.
+    pub(crate) fn validate(&self, target: usize, max_tries: usize) -> Result<(), TrainError> {
+        for (key, value) in [("prompts_per_step", target), ("max_tries", max_tries)] {
+            if value == 0 {
+                return Err(TrainError::Setting { key, value: "0".into(), expected: "at least 1" });
+            }
+        }
+        if self.low.partial_cmp(&self.high) != Some(Ordering::Less) {
+            let expected = "below filter.high";
+            return Err(TrainError::Setting { key: "filter.low", value: self.low.to_string(), expected });
+        }
+        Ok(())
+    }
+
     /// Verdict on a group of this mean accuracy; NaN (a group of none) counts as all wrong.
     pub fn verdict(&self, mean_accuracy: f64) -> GroupVerdict {
         if mean_accuracy >= self.high {
@@ -110,18 +124,7 @@ impl<G: RolloutGroup> GroupBuffer<G> {
     /// # Errors
     /// A target or a number of tries of 0, or an empty band.
     pub fn new(filter: GroupFilter, target: usize, max_tries: usize) -> Result<Self, TrainError> {
-        for (key, value) in [("prompts_per_step", target), ("max_tries", max_tries)] {
-            if value == 0 {
-                return Err(TrainError::Setting { key, value: "0".into(), expected: "at least 1" });
-            }
-        }
-        if filter.low.partial_cmp(&filter.high) != Some(Ordering::Less) {
-            return Err(TrainError::Setting {
-                key: "filter.low",
-                value: filter.low.to_string(),
-                expected: "below filter.high",
-            });
-        }
+        filter.validate(target, max_tries)?;
         Ok(Self { filter, target, max_tries, groups: VecDeque::new(), counts: FilterCounts::default() })
     }
 

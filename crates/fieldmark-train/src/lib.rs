@@ -1,4 +1,4 @@
-//! Supervised fine-tuning and TAPO: losses, optimiser, checkpoints, metrics.
+//! Supervised fine-tuning and TAPO: losses, optimiser, loops, metrics.
 
 mod adamw;
 mod advantage;
@@ -21,6 +21,7 @@ mod scoring;
 mod sft;
 mod sft_loss;
 mod tapo;
+mod tapo_config;
 mod tapo_loss;
 mod update;
 mod workers;
@@ -45,6 +46,7 @@ pub use schedule::{LrSchedule, LrShape};
 pub use scoring::{MicroBatch, Scored, Scorer};
 pub use sft::{SftConfig, SftGradients, SftSource, sft_gradients, train_sft};
 pub use sft_loss::{cross_entropy_sum, sft_loss, sft_loss_grad};
-pub use tapo::{TapoConfig, TapoEvent, TapoTrainer, TripletSource, UpdateImage};
+pub use tapo::{TapoEvent, TapoTrainer, TripletSource};
+pub use tapo_config::{TapoConfig, UpdateImage};
 pub use tapo_loss::{LossAverage, TapoInputs, TapoLoss, TapoLossConfig, TapoParts, tapo_loss};
 pub use update::{Updated, Updater};

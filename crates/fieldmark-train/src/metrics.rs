@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use fieldmark_model::files::write_whole;
 use serde::{Deserialize, Serialize};
 
 use crate::{FilterCounts, TapoParts, TrainError};
@@ -114,10 +115,7 @@ impl MetricsWriter {
             Err(e) if e.kind() == ErrorKind::NotFound => String::new(),
             Err(source) => return Err(at(&path, source)),
         };
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut new = tempfile::NamedTempFile::new_in(folder).map_err(|source| at(&path, source))?;
-        new.write_all(kept.as_bytes()).map_err(|source| at(&path, source))?;
-        new.persist(&path).map_err(|e| at(&path, e.error))?;
+        write_whole(&path, kept.as_bytes()).map_err(|source| at(&path, source))?;
         let file = OpenOptions::new().append(true).open(&path).map_err(|source| at(&path, source))?;
         Ok(Self { path, file })
     }

@@ -1,8 +1,8 @@
 //! Rollouts of TAPO: n₁ responses to the anchor image and n₂ to the positive one, scored and put into one group.
 //!
-//! METHOD: responses come from π_old(·|q,x) and π_old(·|q,x⁺); reward 0.9 accuracy + 0.1 format; one mean and standard
-//! deviation over the n₁ + n₂ of a group. Every response has its own random stream (run, step, prompt, role, index): the
-//! released code gives each prompt of each step the same ones.
+//! Fine-R1 (arXiv 2602.07605), section 4.3: responses come from π_old(·|q,x) and π_old(·|q,x⁺), with one mean and standard
+//! deviation over the n₁ + n₂ of a group. Every response has its own random stream (run, step, chunk, prompt, role, index):
+//! the released code gives each prompt of each step the same ones.
 
 use burn::tensor::Device;
 use fieldmark_generate::{FinishReason, GenerationConfig, Generator, Request, Response, StreamKey};
@@ -132,17 +132,43 @@ pub fn rollout_groups(
     Ok(groups)
 }
 
-/// Means over all rollouts of one role, or all, for metrics.
+/// Mean over all rollouts of one role, or all, for metrics. NaN where there are none: a step that last step's surplus
+/// filled draws nothing.
 pub(crate) fn mean(groups: &[Group], keep: impl Fn(&Rollout) -> bool, value: impl Fn(&Rollout) -> f64) -> f64 {
     let (sum, count) = groups
         .iter()
         .flat_map(|group| &group.rollouts)
         .filter(|rollout| keep(rollout))
         .fold((0.0, 0usize), |(sum, count), rollout| (sum + value(rollout), count + 1));
-    if count == 0 { 0.0 } else { sum / count as f64 }
+    sum / count as f64
 }
 
 /// 1 for a response cut at the length limit.
 pub(crate) fn truncated(rollout: &Rollout) -> f64 {
     f64::from(u8::from(rollout.response.finish == FinishReason::Length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mean_over_nothing_is_not_a_number() {
+        let empty = Sequence { name: String::new(), ids: Vec::new(), images: Vec::new() };
+        let rollout = |role, accuracy| Rollout {
+            role,
+            response: Response { ids: Vec::new(), logps: Vec::new(), finish: FinishReason::Stop },
+            text: String::new(),
+            reward: RewardScore { overall: accuracy, accuracy, format: 0.0 },
+            advantage: 0.0,
+            old_logp: Vec::new(),
+        };
+        let prompt =
+            TripletPrompt { anchor: empty.clone(), positive: empty.clone(), negative: empty, truth: String::new() };
+        let groups = [Group { prompt, rollouts: vec![rollout(Role::Anchor, 1.0), rollout(Role::Anchor, 0.5)] }];
+        let accuracy = |role| mean(&groups, |rollout| rollout.role == role, |rollout| rollout.reward.accuracy);
+        assert_eq!(accuracy(Role::Anchor), 0.75);
+        assert!(accuracy(Role::Positive).is_nan());
+        assert!(mean(&[], |_| true, |rollout| rollout.reward.accuracy).is_nan());
+    }
 }

@@ -165,7 +165,7 @@ pub fn train_sft(
 ) -> Result<Qwen25Vl, TrainError> {
     config.validate()?;
     if source.is_empty() {
-        return Err(TrainError::NoLossTokens { rows: 0 });
+        return Err(TrainError::EmptySource);
     }
     let mut model = model.with_trainable(config.train);
     let scorer = Scorer::new(config.logit_chunk, 1.0, pad_id)?;

@@ -1,8 +1,7 @@
 //! Triplet-augmented policy optimisation (paper 4.3): one step draws rollouts, keeps the groups worth learning from, and
 //! makes a few updates of the loss in [`crate::tapo_loss`].
 //!
-//! Where the paper and its code differ, the paper's way is the default and the code's has a name: [`UpdateImage`],
-//! `negative_grad`, [`crate::LossNorm`], and a first update whose learning rate is not 0 ([`LrSchedule`]).
+//! Where the paper and its code differ, [`TapoConfig`] decides.
 
 use std::time::Instant;
 
@@ -12,148 +11,18 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 use fieldmark_generate::{GenerationConfig, Sampling, StreamKey};
-use fieldmark_model::{Qwen25Vl, TrainableParts};
+use fieldmark_model::Qwen25Vl;
 use fieldmark_processor::{Sequence, SupervisedSequence, Tokenizer};
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    AdamWSettings, BatchSize, GroupBuffer, GroupFilter, GroupVerdict, LossNorm, LrSchedule, LrShape, Normaliser,
-    RolloutGroup, RolloutMetrics, TapoInputs, TapoLossConfig, TapoMetrics, TapoParts, TermSchedule, TrainError,
-    WeightedReward,
+    BatchSize, GroupBuffer, GroupVerdict, Normaliser, RolloutGroup, RolloutMetrics, TapoConfig, TapoInputs,
+    TapoLossConfig, TapoMetrics, TapoParts, TrainError, UpdateImage, WeightedReward,
     rollout::{Group, Role, RolloutCounts, TripletPrompt, mean, rollout_groups, truncated},
     scoring::{MicroBatch, Scorer},
     tapo_loss,
     update::Updater,
     workers::on_replicas,
 };
-
-/// The image that a positive rollout is scored on, before and during the update.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum UpdateImage {
-    /// The anchor, for every rollout, π_old included: the paper.
-    #[default]
-    Anchor,
-    /// The image it was sampled from: the released code.
-    Own,
-}
-
-/// Everything that decides how TAPO runs. The defaults are the paper's for 3 B parameters.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TapoConfig {
-    /// Passes over the data that the number of steps is computed from.
-    pub epochs: usize,
-    /// Groups a step trains on.
-    pub prompts_per_step: usize,
-    /// Samples drawn at a time until a step's groups are found.
-    pub chunk: usize,
-    /// Chunks drawn for a step at most.
-    pub max_tries: usize,
-    /// n₁: rollouts from the anchor.
-    pub anchor_rollouts: usize,
-    /// n₂: rollouts from the positive.
-    pub positive_rollouts: usize,
-    /// Sampling temperature, also that of the log-probabilities.
-    pub temperature: f64,
-    /// Nucleus of the sampler; log-probabilities ignore it.
-    pub top_p: f64,
-    /// Most tokens of a response.
-    pub max_new_tokens: usize,
-    /// Most responses decoded side by side.
-    pub generation_batch: usize,
-    /// Groups to train on: mean accuracy strictly inside.
-    pub filter: GroupFilter,
-    /// Sequences an update.
-    pub batch: usize,
-    /// Sequences in memory at once.
-    pub micro_batch: usize,
-    /// Micro-batches computed, and halves of the rollouts sampled, side by side: up to the number of cores on a CPU, 1 on a
-    /// GPU.
-    pub workers: usize,
-    /// Image of the update.
-    pub update_image: UpdateImage,
-    /// The loss.
-    pub loss: TapoLossConfig,
-    /// Whether γ and the entropy weights stay or fall.
-    pub terms: TermSchedule,
-    /// What the loss is a mean over.
-    pub loss_norm: LossNorm,
-    /// Learning rate over the run.
-    pub schedule: LrSchedule,
-    /// The optimiser's constants.
-    pub adamw: AdamWSettings,
-    /// The gradients' global norm is cut to this.
-    pub max_grad_norm: f64,
-    /// Which parts learn.
-    pub train: TrainableParts,
-    /// States that meet the vocabulary at once.
-    pub logit_chunk: usize,
-}
-
-impl Default for TapoConfig {
-    fn default() -> Self {
-        Self {
-            epochs: 10,
-            prompts_per_step: 384,
-            chunk: 128,
-            max_tries: 20,
-            anchor_rollouts: 5,
-            positive_rollouts: 5,
-            temperature: 1.0,
-            top_p: 0.99,
-            max_new_tokens: 2048,
-            generation_batch: 64,
-            filter: GroupFilter::default(),
-            batch: 1280,
-            micro_batch: 4,
-            workers: 1,
-            update_image: UpdateImage::Anchor,
-            loss: TapoLossConfig::default(),
-            terms: TermSchedule::Fixed,
-            loss_norm: LossNorm::Batch,
-            schedule: LrSchedule { lr: 1e-6, shape: LrShape::Constant, warmup: 0, released: false },
-            adamw: AdamWSettings::default(),
-            max_grad_norm: 1.0,
-            train: TrainableParts::default(),
-            logit_chunk: 1024,
-        }
-    }
-}
-
-impl TapoConfig {
-    /// Rollout steps of a run over `rows` samples, filtering not counted.
-    pub fn steps(&self, rows: usize) -> usize {
-        (self.epochs * rows / self.prompts_per_step.max(1)).max(1)
-    }
-
-    /// Updates of a full step.
-    pub fn updates_per_step(&self) -> usize {
-        (self.prompts_per_step * (self.anchor_rollouts + self.positive_rollouts)).div_ceil(self.batch.max(1))
-    }
-
-    /// Checks every setting.
-    ///
-    /// # Errors
-    /// The first that is out of range.
-    pub fn validate(&self) -> Result<(), TrainError> {
-        let counts = [
-            ("epochs", self.epochs),
-            ("chunk", self.chunk),
-            ("anchor_rollouts + positive_rollouts", self.anchor_rollouts + self.positive_rollouts),
-            ("max_new_tokens", self.max_new_tokens),
-            ("batch", self.batch),
-            ("micro_batch", self.micro_batch),
-        ];
-        for (key, value) in counts {
-            if value == 0 {
-                return Err(TrainError::Setting { key, value: "0".into(), expected: "at least 1" });
-            }
-        }
-        self.schedule.validate()?;
-        self.loss.validate()
-    }
-}
 
 /// Makes the prompts of a sample in an epoch.
 pub trait TripletSource: Sync {
@@ -232,7 +101,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
     ) -> Result<Self, TrainError> {
         config.validate()?;
         if source.is_empty() {
-            return Err(TrainError::NoLossTokens { rows: 0 });
+            return Err(TrainError::EmptySource);
         }
         let steps = config.steps(source.len());
         let total = steps * config.updates_per_step();

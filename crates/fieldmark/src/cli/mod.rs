@@ -104,7 +104,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 120)]
     pub sft_epochs: usize,
     /// Rollout steps of TAPO.
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 12)]
     pub tapo_steps: usize,
     /// Also train TAPO with positive rollouts scored on their own image, as the released code does.
     #[arg(long)]

@@ -160,7 +160,8 @@ fn images(
     let sides = fixture.indices(name, patches + 1)?;
     let grids: Vec<GridThw> = sides.as_chunks().0.iter().map(|&[t, h, w]| GridThw { t, h, w }).collect();
     let merge = config.vision.spatial_merge_size;
-    let whole = |grid: &GridThw| grid.t * grid.h * grid.w > 0 && grid.h % merge == 0 && grid.w % merge == 0;
+    let whole =
+        |grid: &GridThw| grid.t * grid.h * grid.w > 0 && grid.h.is_multiple_of(merge) && grid.w.is_multiple_of(merge);
     if let Some(grid) = grids.iter().find(|grid| !whole(grid)) {
         let GridThw { t, h, w } = grid;
         return Err(fixture.malformed(name, format!("{t}x{h}x{w} patches cannot be merged {merge} by {merge}")));
