@@ -163,13 +163,15 @@ mod tests {
                 assert_eq!(listed, !options.is_empty() && template != PromptTemplate::EvalOpen);
                 let asking = prompt.system.unwrap_or(prompt.user);
                 for tag in ["<think>", "</think>", "<answer>", "</answer>"] {
-                    assert!(asking.contains(tag), "{template}: {tag}");
+                    assert_eq!(asking.contains(tag), template != PromptTemplate::Bare, "{template}: {tag}");
                 }
             }
         }
         let rl = PromptTemplate::Rl.render(" What is <image>?\n", &[]);
         assert_eq!(rl.user, format!("What is <image>?\n\n{RL_INSTRUCTION}"));
         assert_eq!(rl.system, None);
+        let bare = PromptTemplate::Bare.render("What?", &options);
+        assert_eq!((bare.user.as_str(), bare.system), ("<image>What? Choose one of ['Lime', 'Lemon'].", None));
         let sft = PromptTemplate::Sft.render("<image>What?", &[]);
         assert_eq!((sft.user.as_str(), sft.system.as_deref()), ("<image>What?", Some(SFT_SYSTEM)));
     }

@@ -8,7 +8,7 @@ use crate::{
     config::Qwen25VlConfig,
     error::ModelError,
     grid::GridThw,
-    positions::{RopePosition, rope_positions},
+    positions::{RopePosition, TokenIndex, rope_positions},
 };
 
 /// On which side short rows are filled up.
@@ -106,8 +106,8 @@ impl ModelInputs {
             for (i, &id) in row.ids.iter().enumerate() {
                 let flat = b * seq + start + i;
                 ids[flat] = i64::from(id);
-                for (axis, line) in found.rows.iter().enumerate() {
-                    positions[axis * batch * seq + flat] = line[i].0 as i64;
+                for (axis, position) in found.at(TokenIndex(i)).into_iter().enumerate() {
+                    positions[axis * batch * seq + flat] = position.0 as i64;
                 }
                 if id == config.vision_tokens.image {
                     image_index.push(flat);

@@ -38,6 +38,16 @@ pub struct SequencePositions {
     pub next: RopePosition,
 }
 
+impl SequencePositions {
+    /// Time, height and width of one token.
+    ///
+    /// # Panics
+    /// If the sequence has no such token.
+    pub fn at(&self, token: TokenIndex) -> [RopePosition; 3] {
+        std::array::from_fn(|axis| self.rows[axis][token.0])
+    }
+}
+
 /// Positions of `ids`, whose runs of image tokens stand for `grids` in order.
 ///
 /// # Errors
