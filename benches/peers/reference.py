@@ -45,10 +45,9 @@ def batch(rows):
                 pixel_values=torch.randn(1024 * rows, 1176), image_grid_thw=GRID.repeat(rows, 1))
 
 
-def generate(model, rows, new, copies=1):
-    inputs = batch(rows)
-    model.generate(**inputs, max_new_tokens=new, min_new_tokens=new, do_sample=False, eos_token_id=None, pad_token_id=0,
-                   **({"num_return_sequences": copies, "num_beams": 1, "do_sample": True, "top_k": 0} if copies > 1 else {}))
+def rollouts(model):
+    model.generate(**batch(1), max_new_tokens=65, min_new_tokens=65, do_sample=True, top_k=0, temperature=1.0,
+                   num_return_sequences=10, eos_token_id=None, pad_token_id=0)
 
 
 def response_logp(model, inputs):
@@ -83,7 +82,7 @@ def main():
 
                 best(name, step, 40)
         if chosen(name := "10 rollouts of 65 tokens"):
-            best(name, lambda: generate(model, 1, 65, copies=10), 2)
+            best(name, lambda: rollouts(model), 2)
     model.train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5)
 
