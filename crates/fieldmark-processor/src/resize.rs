@@ -2,7 +2,7 @@
 //!
 //! Reference: `Resample.c` of Pillow 13 (two passes in an order that depends on the sizes, 22-bit fixed-point weights).
 //! Written out because `fast_image_resize` follows Pillow-SIMD with its 16-bit weights and one order of passes,
-//! where Pillow has 32-bit ones and picks the order by the image's shape.
+//! where Pillow has 22-bit ones and picks the order by the image's shape.
 
 use crate::sizes::Size;
 
