@@ -100,15 +100,17 @@ impl Log<'_> {
 
     fn drawn(&mut self, row: &RolloutMetrics) {
         self.step = row.rollout_step + 1;
-        self.last = format!(
-            "reward {:.3}  right {:.2}  kept {}/{}",
-            row.reward,
-            (row.accuracy_anchor + row.accuracy_positive) / 2.0,
-            row.groups.kept,
-            row.groups.offered
-        );
+        // Means over nothing are not numbers: of a role without rollouts, or of all in a step that surplus groups fill.
+        let right: Vec<f64> =
+            [row.accuracy_anchor, row.accuracy_positive].into_iter().filter(|share| share.is_finite()).collect();
+        self.last = if right.is_empty() {
+            format!("{} groups from the step before", row.groups.carried_in)
+        } else {
+            let share = right.iter().sum::<f64>() / right.len() as f64;
+            format!("reward {:.3}  right {share:.2}  kept {}/{}", row.reward, row.groups.kept, row.groups.offered)
+        };
         let values = [row.reward, row.accuracy_anchor, row.accuracy_positive, row.format];
-        for (curve, value) in self.curves.iter_mut().zip(values) {
+        for (curve, value) in self.curves.iter_mut().zip(values).filter(|(_, value)| value.is_finite()) {
             curve.points.push((row.rollout_step as f64, value));
         }
         self.progress.step(row.rollout_step - 1, self.last.clone());
