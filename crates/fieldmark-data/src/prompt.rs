@@ -4,6 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What stands for an image in the text of a prompt.
@@ -17,7 +18,7 @@ const RL_INSTRUCTION: &str = "First think the question through and write your re
 Then write only the name between <answer> and </answer>.";
 
 /// Which wording a prompt has; a recipe says which is used where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PromptTemplate {
     /// Stage 1: a system text that asks for the tags, the bare question in the user turn.

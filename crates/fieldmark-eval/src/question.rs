@@ -3,13 +3,14 @@
 use std::fmt;
 
 use fieldmark_data::{EvalRow, EvalSet, Prompt, PromptTemplate, Split};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::closed_world::OptionOrder;
 use crate::error::EvalError;
 
 /// Whether the options are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum World {
     /// The model chooses among options.

@@ -10,6 +10,7 @@ use burn::{
     tensor::{Device, Int, Tensor, TensorData},
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -33,7 +34,7 @@ pub struct Qwen25Vl {
 }
 
 /// Which parts of a model training changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainableParts {
     /// Patch embedding and blocks of the vision encoder.

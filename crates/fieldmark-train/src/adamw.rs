@@ -8,12 +8,13 @@ use burn::{
     optim::{AdamW, AdamWConfig, ModuleOptimizer},
     tensor::Tensor,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 
 /// Settings of AdamW. The learning rate comes from [`crate::LrSchedule`], clipping from [`crate::GradClipper`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdamWSettings {
     /// Decay of the gradient's mean.

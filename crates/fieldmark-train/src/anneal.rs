@@ -2,10 +2,11 @@
 //! first half of the steps; the entropy weights are scaled with it. Reference: `kl_prcp` controllers, whose counter
 //! is not checkpointed: here the factor is a function of the step alone.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How the inter-class and entropy terms change over a run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TermSchedule {
     /// Constant.

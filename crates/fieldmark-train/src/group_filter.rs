@@ -5,12 +5,13 @@
 
 use std::{cmp::Ordering, collections::VecDeque};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 
 /// The band of mean accuracy in which a group teaches something.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GroupFilter {
     /// Keep above this (exclusive). Released `filter_low`: 0.01.

@@ -3,12 +3,13 @@
 //! TAPO code do. A mean is `sum(v m) / (sum(m) + 1e-8)`.
 
 use burn::tensor::Tensor;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 const EPSILON: f64 = 1e-8;
 
 /// Over what a loss is averaged.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LossNorm {
     /// Over the update's whole batch: the same gradient however it is cut into micro-batches.

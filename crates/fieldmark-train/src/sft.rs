@@ -9,6 +9,7 @@ use burn::{optim::GradientsAccumulator, tensor::Device};
 use fieldmark_generate::StreamKey;
 use fieldmark_model::{Qwen25Vl, TrainableParts};
 use fieldmark_processor::SupervisedSequence;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// Everything that decides how SFT runs. The defaults are the paper's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SftConfig {
     /// Passes over the data.

@@ -4,6 +4,7 @@
 //! `negative_grad`, [`LossNorm`], and a first update whose learning rate is not 0 ([`LrSchedule`]).
 
 use fieldmark_model::TrainableParts;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
 };
 
 /// The image that a positive rollout is scored on, before and during the update.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum UpdateImage {
     /// The anchor, for every rollout, π_old included: the paper.
@@ -23,7 +24,7 @@ pub enum UpdateImage {
 }
 
 /// Everything that decides how TAPO runs. The defaults are the paper's for 3 B parameters.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TapoConfig {
     /// Passes over the data that the number of steps is computed from.

@@ -4,12 +4,13 @@
 //! mean over the update's whole batch ([`crate::LossNorm`]), and gradient through log pi_neg (`negative_grad`).
 
 use burn::tensor::Tensor;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{ClipConfig, Normaliser, TrainError, k3, policy_loss};
 
 /// How token losses of the policy and KL terms are averaged. The entropy terms are always token means.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LossAverage {
     /// Every token weighs the same (equation 4).
@@ -20,7 +21,7 @@ pub enum LossAverage {
 }
 
 /// Coefficients of the TAPO loss. The defaults are the paper's.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TapoLossConfig {
     /// The importance ratio's lower bound is `1 - clip_low`.

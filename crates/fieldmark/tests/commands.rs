@@ -148,3 +148,24 @@ fn help_and_devices() {
     let devices = place.succeed(&["devices"]);
     assert!(devices.contains("flex") && devices.contains("right (") && !devices.contains("WRONG"), "{devices}");
 }
+
+#[test]
+fn a_recipe_is_shown_whole_and_what_is_shown_is_a_recipe() {
+    let place = Place::new();
+    place.write("first.toml", "seed = 7\n[sft]\nepochs = 2\nbatch = 2\n");
+    place.write("second.toml", "[sft]\nbatch = 3\n");
+    let shown = place.succeed(&["show", "-c", "first.toml", "-c", "second.toml", "--set", "tapo.epochs=9"]);
+    for line in ["seed = 7 # first.toml", "epochs = 2 # first.toml", "batch = 3 # second.toml", "epochs = 9 # --set"] {
+        let found = shown.lines().any(|shown| shown.split_whitespace().collect::<Vec<_>>().join(" ") == line);
+        assert!(found, "{line}: {shown}");
+    }
+    place.write("whole.toml", &shown);
+    let again = place.succeed(&["show", "-c", "whole.toml"]);
+    let values = |text: &str| -> Vec<String> {
+        text.lines().filter_map(|line| line.split("  # ").next()).map(|value| value.trim_end().into()).collect()
+    };
+    assert_eq!(values(&again), values(&shown));
+    assert!(!again.contains("# default"));
+    let schema: Value = serde_json::from_str(&place.succeed(&["show", "--schema"])).unwrap();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+}

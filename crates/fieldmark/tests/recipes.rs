@@ -4,10 +4,11 @@ use std::path::Path;
 
 use fieldmark::recipe::{DataSection, EvalSection, Exif, ModelSection, Recipe, SftData, TapoData, WeightType};
 use fieldmark::train::{LrShape, SftConfig, TapoConfig};
+use serde_json::Value;
 
 fn recipe(name: &str) -> Recipe {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes").join(name);
-    Recipe::read(&path, &[]).unwrap_or_else(|error| panic!("{error}"))
+    Recipe::read(&[path], &[]).unwrap_or_else(|error| panic!("{error}"))
 }
 
 #[test]
@@ -54,4 +55,68 @@ fn the_7b_recipe_differs_in_the_sizes_of_a_step() {
     assert_eq!(large.tapo.updates_per_step(), 3);
     let sizes = TapoConfig { epochs: 10, prompts_per_step: 384, chunk: 128, batch: 1280, ..large.tapo };
     assert_eq!(sizes, small.tapo);
+}
+
+#[test]
+fn the_schema_in_the_repository_is_that_of_the_types() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/schema.json");
+    let stored: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert!(stored == *Recipe::schema(), "out of date; run: cargo run -- show --schema > recipes/schema.json");
+}
+
+#[test]
+fn every_recipe_names_the_schema_and_reads() {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes")];
+    let mut read = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "toml") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let schema = text.lines().next().and_then(|line| line.strip_prefix("#:schema "));
+                let schema = schema.unwrap_or_else(|| panic!("{}: no #:schema line", path.display()));
+                assert!(path.with_file_name(schema).is_file(), "{}: no {schema}", path.display());
+                Recipe::read(&[path], &[]).unwrap_or_else(|error| panic!("{error}"));
+                read += 1;
+            }
+        }
+    }
+    assert!(read >= 2);
+}
+
+/// Sets every key of the schema, each to a value of the type that the schema gives it, and looks for the keys of a recipe in
+/// the schema: neither has one that the other lacks.
+#[test]
+fn the_schema_has_the_keys_of_a_recipe_and_no_other() {
+    fn walk(schema: &Value, table: &mut toml::Table, leaves: &mut usize) {
+        for (name, node) in schema["properties"].as_object().unwrap() {
+            if node.get("properties").is_some() {
+                let inner = table.entry(name.clone()).or_insert_with(|| toml::Table::new().into());
+                walk(node, inner.as_table_mut().unwrap(), leaves);
+            } else {
+                *leaves += 1;
+                table.entry(name.clone()).or_insert_with(|| sample(node));
+            }
+        }
+        let known = schema["properties"].as_object().unwrap();
+        table.keys().for_each(|name| assert!(known.contains_key(name), "{name} is not in the schema"));
+    }
+    fn sample(node: &Value) -> toml::Value {
+        match node["type"].as_str() {
+            Some("string") => "x".into(),
+            Some("integer") => 1.into(),
+            Some("number") => 0.5.into(),
+            Some("boolean") => true.into(),
+            _ => panic!("a value without default of a type that this test does not know: {node}"),
+        }
+    }
+    let mut table = toml::Table::try_from(Recipe::default()).unwrap();
+    let mut leaves = 0;
+    walk(Recipe::schema(), &mut table, &mut leaves);
+    assert!(leaves > 80, "{leaves}");
+    // Sections refuse what they do not know, so that this succeeds only if every key is one.
+    let recipe: Recipe = toml::Value::Table(table).try_into().unwrap();
+    assert_eq!(recipe.eval.limit, Some(1));
 }

@@ -25,9 +25,7 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<Outcome> {
         say(&report(&read_predictions(file)?)?)?;
         return Ok(Outcome::Done);
     }
-    let config =
-        args.config.as_ref().ok_or_else(|| anyhow!("no recipe; name one with -c FILE, or --score-only FILE"))?;
-    let mut recipe = Recipe::read(config, &args.set)?;
+    let mut recipe = Recipe::read(&args.config, &args.set)?;
     recipe.eval.limit = args.limit.map(|limit| limit as usize).or(recipe.eval.limit);
     let output = OutputFolder::check(recipe.output.as_deref(), args.overwrite)?;
     let sets = sets(&recipe)?;

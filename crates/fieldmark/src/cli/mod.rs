@@ -12,6 +12,7 @@ mod labels;
 mod output;
 mod parity;
 mod sft;
+mod show;
 mod tapo;
 mod training;
 mod triplets;
@@ -52,6 +53,7 @@ Exit codes:
 const RECIPES: &str = "\
 A recipe is a TOML file with the sections [model], [data], [sft], [tapo] and [eval]. Every default
 is the paper's, so a recipe says only what differs; recipes/ holds the paper's own, written out.
+-c may be repeated: later files lie over earlier ones. `fieldmark show -c R.toml` prints what results.
 --set changes one key and may be repeated. Its value is read as TOML, or else as a string:
   --set model.path=DIR --set sft.epochs=3 --set 'eval.files=[\"bird_seen.jsonl\"]'
 Paths are relative to the folder you are in.";
@@ -79,6 +81,9 @@ enum Command {
     Eval(EvalArgs),
     /// Ask a checkpoint about photographs; the answer appears as it is written.
     Ask(AskArgs),
+    /// Print a recipe in full, with the origin of every value beside it.
+    #[command(after_help = RECIPES)]
+    Show(ShowArgs),
     /// Look at data files.
     #[command(subcommand)]
     Data(DataCommand),
@@ -116,9 +121,9 @@ pub struct DemoArgs {
 /// What `sft` and `tapo` take.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// The recipe.
-    #[arg(short, long, value_name = "FILE")]
-    pub config: PathBuf,
+    /// The recipe; may be repeated, and later ones lie over earlier ones.
+    #[arg(short, long, value_name = "FILE", required = true)]
+    pub config: Vec<PathBuf>,
     /// Change one key of the recipe; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -132,9 +137,9 @@ pub struct RunArgs {
 /// What `eval` takes.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
-    /// The recipe.
+    /// The recipe; may be repeated, and later ones lie over earlier ones.
     #[arg(short, long, value_name = "FILE", required_unless_present = "score_only")]
-    pub config: Option<PathBuf>,
+    pub config: Vec<PathBuf>,
     /// Change one key of the recipe; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -152,6 +157,20 @@ pub struct EvalArgs {
     pub score_only: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArg,
+}
+
+/// What `show` takes.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The recipe; may be repeated, and later ones lie over earlier ones [default: the defaults alone].
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Vec<PathBuf>,
+    /// Change one key of the recipe; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Print the JSON schema of recipes instead, for editors that complete and check TOML.
+    #[arg(long, conflicts_with_all = ["config", "set"])]
+    pub schema: bool,
 }
 
 /// What `ask` takes.
@@ -281,6 +300,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Tapo(args) => tapo::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Ask(args) => ask::run(args),
+        Command::Show(args) => show::run(args),
         Command::Data(DataCommand::Check(args)) => data::check(args),
         Command::Devices => devices::run(),
         Command::Parity(args) => parity::run(args),

@@ -1,10 +1,12 @@
 //! Recipes: one TOML file says what `fieldmark sft`, `tapo` and `eval` do. Defaults of `[sft]` and `[tapo]` are those of
 //! Fine-R1 on the 3B model (arXiv 2602.07605, section 4 and its released scripts, the deviations named at each setting).
 //!
-//! `[model]` and `[data]` stand beside `[eval]`; `seed`, `output` and `device` above all. Reading, overrides and the errors
-//! of both are in `read.rs`. Paths are relative to the folder in which the command runs.
+//! `[model]` and `[data]` stand beside `[eval]`; `seed`, `output` and `device` above all. Reading and overrides are in
+//! `read.rs`, the JSON schema in `schema.rs`. Paths are relative to the folder in which the command runs.
 
 mod read;
+mod schema;
+mod show;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -12,12 +14,13 @@ use fieldmark_data::{ImageRoots, PromptTemplate};
 use fieldmark_eval::World;
 use fieldmark_processor::{Alpha, DecodeOptions, ExifOrientation, PixelLimits, PreResize};
 use fieldmark_train::{SftConfig, TapoConfig};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use read::RecipeError;
+pub use read::{LayeredRecipe, Origin, RecipeError};
 
 /// Everything that a run is made from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Recipe {
     /// Decides every random number of the run.
@@ -54,7 +57,7 @@ impl Default for Recipe {
 }
 
 /// The number format of weights.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightType {
     /// 32 bits.
@@ -67,7 +70,7 @@ pub enum WeightType {
 }
 
 /// The checkpoint that a run starts from.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelSection {
     /// Checkpoint folder: `config.json`, weights, tokenizer, processor.
@@ -80,7 +83,7 @@ pub struct ModelSection {
 }
 
 /// The data of all stages.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataSection {
     /// Folder that image paths are relative to; without it, the folder of the file that names them.
@@ -148,7 +151,7 @@ impl DataSection {
 }
 
 /// What to do with the orientation that a camera noted in a photograph.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Exif {
     /// Turn the picture upright.
@@ -159,7 +162,7 @@ pub enum Exif {
 }
 
 /// What to do with transparency.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AlphaRule {
     /// Keep the colours as stored, as in training.
@@ -170,7 +173,7 @@ pub enum AlphaRule {
 }
 
 /// The sizes to which a stage brings its images.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageSizes {
     /// Smaller images are enlarged to about this many pixels.
@@ -183,7 +186,7 @@ pub struct ImageSizes {
 }
 
 /// The resize of a training data loader before the processor's own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResizeRule {
     /// None: the processor's resize alone.
@@ -207,7 +210,7 @@ impl ImageSizes {
 }
 
 /// What SFT reads.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SftData {
     /// Conversations, ShareGPT-style JSON as LLaMA-Factory reads it.
@@ -229,7 +232,7 @@ impl Default for SftData {
 }
 
 /// What TAPO reads.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TapoData {
     /// Triplets: rows with problem, answer, anchor, positive and negative. Without it, they are made from `data.labels`.
@@ -253,7 +256,7 @@ impl Default for TapoData {
 }
 
 /// The order in which options are shown.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
     /// Shuffled by `eval.option_seed`.
@@ -266,7 +269,7 @@ pub enum Order {
 }
 
 /// Evaluation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvalSection {
     /// Files of evaluation rows named `<dataset>_seen.jsonl` or `<dataset>_unseen.jsonl` (`.gz` too), or folders of them.

@@ -1,17 +1,20 @@
-//! Reading a recipe and its `--set key=value` overrides; a key that is unknown or ill-typed is named, with the nearest known.
+//! Reading recipes and `--set key=value` overrides; a key that is unknown or ill-typed is named, with the nearest known.
 //!
-//! Keys are laid over the defaults one by one, so that a section given in part keeps the stage's other defaults, and so
-//! that the key at fault is known whatever the deserialiser says.
+//! Keys are laid over the defaults one by one, so that a section given in part keeps the stage's other defaults, so that
+//! the key at fault is known whatever the deserialiser says, and so that every value has an origin.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use toml::{Table, Value};
 
-use super::{DataSection, EvalSection, ModelSection, Recipe, SftData, TapoData};
-use crate::device::nearest;
-
-/// Tables whose keys are the user's own.
-const FREE: [&str; 1] = ["data.prefixes"];
+use super::{
+    Recipe,
+    schema::{Place, suggestion},
+};
 
 /// What is wrong with a recipe or an override.
 #[derive(Debug, thiserror::Error)]
@@ -62,11 +65,125 @@ pub enum RecipeError {
     },
 }
 
-impl Recipe {
-    /// Reads a recipe and lays `overrides` (`key=value`, the value as TOML or else a string) over it.
+/// Where a value of a recipe was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Nowhere.
+    Default,
+    /// In this file.
+    File(PathBuf),
+    /// On the command line: `key=value`.
+    Set(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => path.display().fmt(f),
+            Self::Set(text) => write!(f, "--set {text}"),
+        }
+    }
+}
+
+/// A recipe with the origin of each of its values.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LayeredRecipe {
+    /// The recipe.
+    pub recipe: Recipe,
+    /// By the names that lead to the value.
+    origins: BTreeMap<Vec<String>, Origin>,
+}
+
+impl LayeredRecipe {
+    /// Lays the files over the defaults, later ones over earlier ones, and `overrides` over all.
     ///
     /// # Errors
     /// The first key or value at fault, under the name of its file or override.
+    pub fn read(files: &[PathBuf], overrides: &[String]) -> Result<Self, RecipeError> {
+        let mut layered = Self::default();
+        for file in files {
+            layered.lay(&read_table(file)?, &Origin::File(file.clone()))?;
+        }
+        for text in overrides {
+            layered.lay(&parse_override(text)?, &Origin::Set(text.clone()))?;
+        }
+        Ok(layered)
+    }
+
+    /// Where the value at `path` was given.
+    pub fn origin(&self, path: &[String]) -> &Origin {
+        self.origins.get(path).unwrap_or(&Origin::Default)
+    }
+
+    fn lay(&mut self, given: &Table, origin: &Origin) -> Result<(), RecipeError> {
+        let mut base = table_of(&self.recipe);
+        self.lay_over(&mut base, given, origin, &mut Vec::new())?;
+        // Every value was tried alone; only two that contradict each other could still fail.
+        let whole = Value::Table(base).try_into();
+        self.recipe = whole.map_err(|error: toml::de::Error| RecipeError::Value {
+            origin: origin.to_string(),
+            key: "recipe".into(),
+            reason: one_line(error.message()),
+        })?;
+        Ok(())
+    }
+
+    fn lay_over(
+        &mut self,
+        base: &mut Table,
+        given: &Table,
+        origin: &Origin,
+        path: &mut Vec<String>,
+    ) -> Result<(), RecipeError> {
+        let free = matches!(Place::of(path), Some(Place::Map));
+        for (name, value) in given {
+            path.push(name.clone());
+            let key = path.join(".");
+            let refuse = |reason| RecipeError::Value { origin: origin.to_string(), key: key.clone(), reason };
+            match (Place::of(path), value) {
+                (None, _) if !free => {
+                    return Err(RecipeError::UnknownKey {
+                        origin: origin.to_string(),
+                        key,
+                        suggestion: suggestion(path),
+                    });
+                }
+                (Some(Place::Section(_) | Place::Map), Value::Table(inner)) => {
+                    self.lay_over(base, inner, origin, path)?
+                }
+                (Some(Place::Section(_) | Place::Map), _) => {
+                    return Err(refuse(format!("is a section, but {} was given", value.type_str())));
+                }
+                _ => {
+                    set(base, path, value.clone());
+                    let mut alone = table_of(&Recipe::default());
+                    set(&mut alone, path, value.clone());
+                    let tried = Value::Table(alone).try_into::<Recipe>();
+                    tried.map_err(|error| refuse(one_line(error.message())))?;
+                    self.origins.insert(path.clone(), origin.clone());
+                }
+            }
+            path.pop();
+        }
+        Ok(())
+    }
+}
+
+impl Recipe {
+    /// Reads recipes, later ones over earlier ones, and lays `overrides` (`key=value`, the value as TOML or else a string)
+    /// over them.
+    ///
+    /// # Errors
+    /// The first key or value at fault, under the name of its file or override.
+    pub fn read(files: &[PathBuf], overrides: &[String]) -> Result<Self, RecipeError> {
+        Ok(LayeredRecipe::read(files, overrides)?.recipe)
+    }
+
+    /// The recipe with one `key=value` changed.
+    ///
+    /// # Errors
+    /// If there is no such key, or the value is not of its type.
     ///
     /// ```
     /// use fieldmark::recipe::Recipe;
@@ -76,27 +193,10 @@ impl Recipe {
     /// assert_eq!(error, "--set sft.epoch=3: unknown key `sft.epoch`; did you mean `sft.epochs`?");
     /// # Ok::<(), fieldmark::recipe::RecipeError>(())
     /// ```
-    pub fn read(path: &Path, overrides: &[String]) -> Result<Self, RecipeError> {
-        let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Read { path: path.into(), source })?;
-        let table: Table = text.parse().map_err(|error: toml::de::Error| RecipeError::Syntax {
-            path: path.into(),
-            line: error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count()),
-            reason: one_line(error.message()),
-        })?;
-        let recipe = Self::default().overlaid(&table, &path.display().to_string())?;
-        overrides.iter().try_fold(recipe, |recipe, text| recipe.with_override(text))
-    }
-
-    /// The recipe with one `key=value` changed.
-    ///
-    /// # Errors
-    /// If there is no such key, or the value is not of its type.
     pub fn with_override(self, text: &str) -> Result<Self, RecipeError> {
-        let wrong = || RecipeError::Override { text: text.into() };
-        let (key, value) = text.split_once('=').ok_or_else(wrong)?;
-        let quoted = Value::String(value.trim().into());
-        let parsed = format!("{key} = {value}").parse::<Table>().or_else(|_| format!("{key} = {quoted}").parse());
-        self.overlaid(&parsed.map_err(|_| wrong())?, &format!("--set {text}"))
+        let mut layered = LayeredRecipe { recipe: self, ..LayeredRecipe::default() };
+        layered.lay(&parse_override(text)?, &Origin::Set(text.into()))?;
+        Ok(layered.recipe)
     }
 
     /// The recipe as TOML with every value written out, defaults included.
@@ -106,73 +206,29 @@ impl Recipe {
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string(self)
     }
-
-    /// The whole key of a setting that a stage names by its end, such as `sft.schedule.lr` for `lr` in `sft`.
-    pub fn key_of(section: &str, end: &str) -> String {
-        let (start, end) = (format!("{section}."), format!(".{end}"));
-        let found = keys(&table_of(&every_key()), "").into_iter();
-        let mut found = found.filter(|key| key.starts_with(&start) && key.ends_with(&end));
-        found.next().unwrap_or_else(|| format!("{section}{end}"))
-    }
-
-    fn overlaid(self, given: &Table, origin: &str) -> Result<Self, RecipeError> {
-        let known = table_of(&every_key());
-        let mut base = table_of(&self);
-        lay_over(&mut base, given, &known, origin, &mut Vec::new())?;
-        // Every value was tried alone; only two that contradict each other could still fail.
-        let whole = Value::Table(base).try_into::<Self>();
-        whole.map_err(|error| RecipeError::Value {
-            origin: origin.into(),
-            key: "recipe".into(),
-            reason: one_line(error.message()),
-        })
-    }
 }
 
-fn lay_over(
-    base: &mut Table,
-    given: &Table,
-    known: &Table,
-    origin: &str,
-    path: &mut Vec<String>,
-) -> Result<(), RecipeError> {
-    let free = FREE.contains(&path.join(".").as_str());
-    for (name, value) in given {
-        path.push(name.clone());
-        let key = path.join(".");
-        let meant = lookup(known, path);
-        if meant.is_none() && !free {
-            let suggestion = suggestion(known, path);
-            return Err(RecipeError::UnknownKey { origin: origin.into(), key, suggestion });
-        }
-        match (meant, value) {
-            (Some(Value::Table(_)), Value::Table(inner)) => lay_over(base, inner, known, origin, path)?,
-            (meant, value) => {
-                let refuse = |reason: String| RecipeError::Value { origin: origin.into(), key: key.clone(), reason };
-                if meant.is_some_and(Value::is_table) {
-                    return Err(refuse(format!("is a section, but {} was given", value.type_str())));
-                }
-                set(base, path, value.clone());
-                let mut alone = table_of(&Recipe::default());
-                set(&mut alone, path, value.clone());
-                let tried = Value::Table(alone).try_into::<Recipe>();
-                tried.map_err(|error| refuse(one_line(error.message())))?;
-            }
-        }
-        path.pop();
-    }
-    Ok(())
+fn read_table(path: &Path) -> Result<Table, RecipeError> {
+    let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Read { path: path.into(), source })?;
+    text.parse().map_err(|error: toml::de::Error| RecipeError::Syntax {
+        path: path.into(),
+        line: error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count()),
+        reason: one_line(error.message()),
+    })
 }
 
-fn table_of(recipe: &Recipe) -> Table {
+fn parse_override(text: &str) -> Result<Table, RecipeError> {
+    let wrong = || RecipeError::Override { text: text.into() };
+    let (key, value) = text.split_once('=').ok_or_else(wrong)?;
+    let quoted = Value::String(value.trim().into());
+    let parsed = format!("{key} = {value}").parse().or_else(|_| format!("{key} = {quoted}").parse());
+    parsed.map_err(|_| wrong())
+}
+
+/// The recipe as a table. By way of its text, in which an f32 of 0.9 is 0.9 and not the f64 nearest to it.
+pub(super) fn table_of(recipe: &Recipe) -> Table {
     // A recipe has string keys and numbers that TOML holds, except a seed above 2^63, which no TOML file can name either.
-    Table::try_from(recipe).unwrap_or_default()
-}
-
-fn lookup<'a>(known: &'a Table, path: &[String]) -> Option<&'a Value> {
-    let (first, rest) = path.split_first()?;
-    let value = known.get(first)?;
-    if rest.is_empty() { Some(value) } else { lookup(value.as_table()?, rest) }
+    recipe.to_toml().ok().and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
 fn set(table: &mut Table, path: &[String], value: Value) {
@@ -190,104 +246,8 @@ fn set(table: &mut Table, path: &[String], value: Value) {
     }
 }
 
-/// The nearest key of the same section, the same name in another section, the nearest of all; else what there is.
-fn suggestion(known: &Table, path: &[String]) -> String {
-    let (name, section) = path.split_last().map_or(("", &[][..]), |(name, section)| (name.as_str(), section));
-    let siblings: Vec<&str> = match section {
-        [] => known.keys().map(String::as_str).collect(),
-        _ => lookup(known, section)
-            .and_then(Value::as_table)
-            .into_iter()
-            .flat_map(Table::keys)
-            .map(String::as_str)
-            .collect(),
-    };
-    let prefix = if section.is_empty() { String::new() } else { format!("{}.", section.join(".")) };
-    let all = keys(known, "");
-    let full = path.join(".");
-    let elsewhere = |wanted: &str| {
-        let same = all.iter().filter(|key| key.rsplit('.').next() == Some(wanted));
-        same.max_by_key(|key| common_prefix(key, &full)).cloned()
-    };
-    let found = nearest(name, siblings.iter().copied())
-        .map(|near| format!("{prefix}{near}"))
-        .or_else(|| elsewhere(name))
-        .or_else(|| nearest(&full, all.iter().map(String::as_str)).map(str::to_owned));
-    match found {
-        Some(key) => format!("; did you mean `{key}`?"),
-        None => format!("; there are {}", siblings.join(", ")),
-    }
-}
-
-fn common_prefix(a: &str, b: &str) -> usize {
-    a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count()
-}
-
-/// All keys in dotted form, sections included.
-fn keys(table: &Table, prefix: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for (name, value) in table {
-        let key = format!("{prefix}{name}");
-        if let Value::Table(inner) = value
-            && !FREE.contains(&key.as_str())
-        {
-            found.extend(keys(inner, &format!("{key}.")));
-        }
-        found.push(key);
-    }
-    found
-}
-
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// A recipe in which every optional key is there, so that it names all keys. Written without `..`, so that a new field
-/// cannot be forgotten.
-fn every_key() -> Recipe {
-    let Recipe { seed, output: _, device: _, model, data, sft, tapo, eval } = Recipe::default();
-    let ModelSection { path: _, dtype, stored } = model;
-    let DataSection {
-        images: _,
-        prefixes,
-        exif,
-        alpha,
-        check,
-        labels: _,
-        unseen,
-        question,
-        sft: sft_data,
-        tapo: tapo_data,
-    } = data;
-    let SftData { file: _, max_tokens, newline_in_loss, sizes } = sft_data;
-    let sft_data = SftData { file: some(), max_tokens, newline_in_loss, sizes };
-    let TapoData { file: _, prompt, max_tokens, reuse_anchor, sizes } = tapo_data;
-    let tapo_data = TapoData { file: some(), prompt, max_tokens, reuse_anchor, sizes };
-    Recipe {
-        seed,
-        output: some(),
-        device: some(),
-        model: ModelSection { path: some(), dtype, stored },
-        data: DataSection {
-            images: some(),
-            prefixes,
-            exif,
-            alpha,
-            check,
-            labels: some(),
-            unseen,
-            question,
-            sft: sft_data,
-            tapo: tapo_data,
-        },
-        sft,
-        tapo,
-        eval: EvalSection { min_pixels: some(), max_pixels: some(), limit: some(), ..eval },
-    }
-}
-
-fn some<T: Default>() -> Option<T> {
-    Some(T::default())
 }
 
 #[cfg(test)]
@@ -300,7 +260,7 @@ mod tests {
         let path = folder.path().join("recipe.toml");
         std::fs::write(&path, text).unwrap();
         let overrides: Vec<String> = overrides.iter().map(|text| (*text).into()).collect();
-        Recipe::read(&path, &overrides)
+        Recipe::read(&[path], &overrides)
     }
 
     #[test]
@@ -349,7 +309,7 @@ mod tests {
             ("[tapo]\nlr = 3", &[], "unknown key `tapo.lr`; did you mean `tapo.schedule.lr`?"),
             ("[stf]\nepochs = 3", &[], "unknown key `stf`; did you mean `sft`?"),
             ("[data]\nmax_pixels = 9", &[], "`data.tapo.sizes.max_pixels`?"),
-            ("[model]\nqqqqqq = 1", &[], "unknown key `model.qqqqqq`; there are dtype, path, stored"),
+            ("[model]\nqqqqqq = 1", &[], "unknown key `model.qqqqqq`; there are path, dtype, stored"),
             ("[sft]\nepochs = \"many\"", &[], "recipe.toml: `sft.epochs`: invalid type: string \"many\""),
             ("[sft]\nepochs = -1", &[], "recipe.toml: `sft.epochs`: invalid value: integer `-1`"),
             ("[model]\ndtype = \"f8\"", &[], "`model.dtype`: unknown variant `f8`"),
@@ -369,21 +329,38 @@ mod tests {
     }
 
     #[test]
-    fn settings_have_whole_keys() {
-        for (section, end, whole) in [
-            ("sft", "epochs", "sft.epochs"),
-            ("tapo", "lr", "tapo.schedule.lr"),
-            ("tapo", "filter.low", "tapo.filter.low"),
-            ("sft", "beta1", "sft.adamw.beta1"),
-            ("tapo", "other", "tapo.other"),
+    fn later_files_lie_over_earlier_ones_and_overrides_over_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second] = [
+            ("first.toml", "seed = 1\n[sft]\nepochs = 1\nbatch = 1\n[data.prefixes]\na = \"x\"\n"),
+            ("second.toml", "[sft]\nepochs = 2\nmicro_batch = 2\n[data.prefixes]\nb = \"y\"\n"),
+        ]
+        .map(|(name, text)| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        });
+        let files = [first.clone(), second.clone()];
+        let layered = LayeredRecipe::read(&files, &["sft.micro_batch=3".into()]).unwrap();
+        let recipe = &layered.recipe;
+        assert_eq!((recipe.seed, recipe.sft.epochs, recipe.sft.batch, recipe.sft.micro_batch), (1, 2, 1, 3));
+        let origin = |key: &str| layered.origin(&key.split('.').map(str::to_owned).collect::<Vec<_>>()).clone();
+        for (key, expected) in [
+            ("seed", Origin::File(first.clone())),
+            ("sft.epochs", Origin::File(second.clone())),
+            ("sft.batch", Origin::File(first)),
+            ("sft.micro_batch", Origin::Set("sft.micro_batch=3".into())),
+            ("sft.workers", Origin::Default),
+            ("data.prefixes.b", Origin::File(second)),
         ] {
-            assert_eq!(Recipe::key_of(section, end), whole);
+            assert_eq!(origin(key), expected, "{key}");
         }
+        assert_eq!(recipe.data.prefixes.len(), 2);
     }
 
     #[test]
     fn the_recipe_as_written_out_reads_back() {
-        let mut recipe = every_key();
+        let mut recipe = Recipe { output: Some("out".into()), ..Recipe::default() };
         recipe.data.prefixes.insert("a.b".into(), "c".into());
         assert_eq!(read(&recipe.to_toml().unwrap(), &[]).unwrap(), recipe);
         assert_eq!(read(&Recipe::default().to_toml().unwrap(), &[]).unwrap(), Recipe::default());

@@ -1,0 +1,19 @@
+//! `fieldmark show`: a recipe in full with the origin of every value, or the JSON schema of recipes.
+
+use fieldmark::recipe::{LayeredRecipe, Recipe};
+
+use super::{Outcome, ShowArgs, say};
+
+/// Prints the recipe or the schema.
+///
+/// # Errors
+/// Whatever is wrong with the recipe.
+pub fn run(args: &ShowArgs) -> anyhow::Result<Outcome> {
+    let text = if args.schema {
+        serde_json::to_string_pretty(Recipe::schema())?
+    } else {
+        LayeredRecipe::read(&args.config, &args.set)?.to_toml()
+    };
+    say(text.trim_end())?;
+    Ok(Outcome::Done)
+}
