@@ -23,6 +23,7 @@ mod sft_loss;
 mod tapo;
 mod tapo_config;
 mod tapo_loss;
+mod tensorboard;
 mod update;
 mod workers;
 
@@ -49,4 +50,5 @@ pub use sft_loss::{cross_entropy_sum, sft_loss, sft_loss_grad};
 pub use tapo::{TapoEvent, TapoTrainer, TripletSource};
 pub use tapo_config::{TapoConfig, UpdateImage};
 pub use tapo_loss::{LossAverage, TapoInputs, TapoLoss, TapoLossConfig, TapoParts, tapo_loss};
+pub use tensorboard::TensorBoard;
 pub use update::{Updated, Updater};
