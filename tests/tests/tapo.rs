@@ -9,14 +9,14 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 use fieldmark::{
-    generate::{FinishReason, StreamKey},
+    generate::{FinishReason, GenerationConfig, Generator, Request, StreamKey},
     model::{GridThw, Qwen25Vl, Qwen25VlConfig, TrainableParts},
     processor::Sequence,
     train::{
-        AdamWSettings, BatchSize, Group, GroupFilter, GroupVerdict, LossAverage, LossNorm, LrSchedule, LrShape, Reward,
-        Role, Rollout, RolloutGroup, RolloutMetrics, TapoConfig, TapoEvent, TapoInputs, TapoLossConfig, TapoMetrics,
-        TapoParts, TapoTrainer, TermSchedule, TrainError, TripletPrompt, TripletSource, UpdateImage, WeightedReward,
-        group_advantages, tapo_loss,
+        AdamWSettings, BatchSize, Estimator, Group, GroupFilter, GroupVerdict, LossAverage, LossNorm, LrSchedule,
+        LrShape, Reward, Role, Rollout, RolloutGroup, RolloutMetrics, TapoConfig, TapoEvent, TapoInputs,
+        TapoLossConfig, TapoMetrics, TapoParts, TapoTrainer, TermSchedule, TrainError, TripletPrompt, TripletSource,
+        UpdateImage, WeightedReward, group_advantages, tapo_loss,
     },
 };
 use fieldmark_tests::{
@@ -229,7 +229,9 @@ fn plainly(model: &Qwen25Vl, groups: &[&Group], config: &TapoConfig, reference: 
             advantages_bt: rows(&|_, rollout| constant(vec![rollout.advantage as f32; width])),
             mask_bt: rows(&|_, rollout| constant(vec![1.0; rollout.response.ids.len()])),
         };
-        let found = tapo_loss(inputs, &config.loss, &config.loss_norm.normaliser(size(&all), size(part), micros));
+        let normaliser = config.loss_norm.normaliser(size(&all), size(part), micros);
+        let normaliser = normaliser.with_token_budget(config.max_new_tokens);
+        let found = tapo_loss(inputs, &config.loss, &normaliser);
         parts += found.parts;
         losses.push(found.total);
     }
@@ -382,6 +384,7 @@ fn every_averaging_and_every_term_is_the_plain_gradient() {
         TapoConfig { loss, ..descent() },
         TapoConfig { loss, loss_norm: LossNorm::Micro, ..descent() },
         TapoConfig { loss: TapoLossConfig { loss_average: LossAverage::Sequence, ..loss }, ..descent() },
+        TapoConfig { loss: TapoLossConfig { loss_average: LossAverage::Constant, ..loss }, ..descent() },
         TapoConfig { loss: TapoLossConfig { negative_grad: false, ..loss }, ..descent() },
     ] {
         let run = run(&model, &source, &config, 1);
@@ -446,6 +449,94 @@ fn all_from_the_anchor_or_all_from_the_positive() {
             assert!(group.rollouts.len() == 10 && group.rollouts.iter().all(|rollout| rollout.role == role));
         }
         check(&model, &run.after, &all(&run.steps[0]), &run.updates[0], &config);
+    }
+}
+
+#[test]
+fn remax_takes_the_greedy_answer_about_the_rollouts_own_image_as_its_baseline() {
+    let model = load(MODELS[0], &device());
+    let truths = [every(3), every(4)];
+    let source = Source::new(prompts(model.config(), &[&truths[0], &truths[1]]));
+    let config = TapoConfig { estimator: Estimator::Remax, anchor_rollouts: 3, ..descent() };
+    let found = run(&model, &source, &config, 1);
+    let mut baselines = Vec::new();
+    for group in &found.steps[0] {
+        let plain = load(MODELS[0], &Device::flex());
+        let generation = GenerationConfig::greedy(config.max_new_tokens, ends());
+        let greedy = Generator::new(&plain, generation, 0, &Device::flex()).unwrap();
+        for (role, prompt) in [(Role::Anchor, &group.prompt.anchor), (Role::Positive, &group.prompt.positive)] {
+            let request = Request { prompt: prompt.clone(), streams: vec![StreamKey::new(0).stream()] };
+            let response = greedy.generate(&[request]).unwrap()[0][0].clone();
+            let text: Vec<String> = response.text_ids().iter().map(|id| format!("t{id}")).collect();
+            let baseline = reward().score(&text.join(" "), &group.prompt.truth);
+            baselines.push((baseline * 1e9) as i64);
+            for rollout in group.rollouts.iter().filter(|rollout| rollout.role == role) {
+                assert!((rollout.advantage - (rollout.reward.overall - baseline)).abs() < 1e-12);
+            }
+        }
+        assert_eq!(group.rollouts.len(), 5, "the greedy responses are no rollouts");
+    }
+    baselines.sort_unstable();
+    baselines.dedup();
+    assert!(baselines.len() > 2, "images and prompts must have baselines of their own: {baselines:?}");
+    check(&model, &found.after, &all(&found.steps[0]), &found.updates[0], &config);
+    // The greedy responses take nothing from the rollouts' streams.
+    let grpo = run(&model, &source, &TapoConfig { estimator: Estimator::Grpo, ..config }, 1);
+    let ids = |run: &Run| -> Vec<Vec<u32>> {
+        run.steps[0].iter().flat_map(|group| &group.rollouts).map(|rollout| rollout.response.ids.clone()).collect()
+    };
+    assert_eq!(ids(&found), ids(&grpo));
+}
+
+#[test]
+fn reinforce_plus_plus_whitens_over_all_that_the_step_trains_on() {
+    let model = load(MODELS[0], &device());
+    let half = every(7);
+    let source = Source::new(prompts(model.config(), &[&half, "nothing", &half, "nothing"]));
+    let filter = GroupFilter::default();
+    let config = TapoConfig {
+        estimator: Estimator::ReinforcePlusPlus,
+        filter,
+        prompts_per_step: 4,
+        chunk: 4,
+        max_tries: 2,
+        ..descent()
+    };
+    let run = run(&model, &source, &config, 1);
+    let keep = |group: &&Group| filter.verdict(group.mean_accuracy()) == GroupVerdict::Keep;
+    let mut kept: Vec<Group> = run.steps[0].iter().filter(keep).cloned().collect();
+    assert!(kept.len() > 1 && kept.len() < run.steps[0].len());
+    // The reward at every token of every kept rollout; dropped groups do not count.
+    let tokens: Vec<f64> = kept
+        .iter()
+        .flat_map(|group| &group.rollouts)
+        .flat_map(|rollout| std::iter::repeat_n(rollout.reward.overall, rollout.response.ids.len()))
+        .collect();
+    let mean = tokens.iter().sum::<f64>() / tokens.len() as f64;
+    let variance = tokens.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / (tokens.len() as f64 - 1.0);
+    for rollout in kept.iter_mut().flat_map(|group| &mut group.rollouts) {
+        assert_eq!(rollout.advantage, 0.0);
+        rollout.advantage = (rollout.reward.overall - mean) / (variance + 1e-8).sqrt();
+    }
+    check(&model, &run.after, &all(&kept), &run.updates[0], &config);
+}
+
+#[test]
+fn sampler_and_trainer_are_compared_on_the_same_image_alone() {
+    let model = load(MODELS[0], &device());
+    let source = Source::new(prompts(model.config(), &[&every(9), &every(8)]));
+    for (update_image, anchor_rollouts) in
+        [(UpdateImage::Anchor, 2), (UpdateImage::Own, 2), (UpdateImage::Own, 0), (UpdateImage::Anchor, 0)]
+    {
+        let run = run(&model, &source, &TapoConfig { update_image, anchor_rollouts, ..descent() }, 1);
+        let sampler = run.drawn[0].sampler;
+        if update_image == UpdateImage::Anchor && anchor_rollouts == 0 {
+            assert!(sampler.sampler_gap.is_nan() && sampler.sampler_gap_max.is_nan() && sampler.sampler_ratio.is_nan());
+        } else {
+            // One policy, two ways through it: decoding with a cache against whole sequences.
+            assert!(sampler.sampler_gap > 0.0 && sampler.sampler_gap <= sampler.sampler_gap_max, "{sampler:?}");
+            assert!(sampler.sampler_gap_max < 1e-4 && (sampler.sampler_ratio - 1.0).abs() < 1e-4, "{sampler:?}");
+        }
     }
 }
 

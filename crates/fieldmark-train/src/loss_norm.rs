@@ -34,6 +34,7 @@ pub struct Normaliser {
     tokens: f64,
     sequences: f64,
     weight: f64,
+    token_budget: f64,
 }
 
 impl LossNorm {
@@ -47,11 +48,27 @@ impl LossNorm {
             Self::Batch => (update, 1.0),
             Self::Micro => (micro, 1.0 / micro_batches.max(1) as f64),
         };
-        Normaliser { tokens: size.tokens as f64, sequences: size.sequences.max(1) as f64, weight }
+        Normaliser { tokens: size.tokens as f64, sequences: size.sequences.max(1) as f64, weight, token_budget: 1.0 }
     }
 }
 
 impl Normaliser {
+    /// The same for responses of at most `tokens` tokens, which only [`Self::constant_mean`] looks at.
+    #[must_use]
+    pub fn with_token_budget(self, tokens: usize) -> Self {
+        Self { token_budget: tokens.max(1) as f64, ..self }
+    }
+
+    /// This micro-batch's share of the sum over tokens divided by sequences times the token budget: a constant however long
+    /// the responses are, so that a token weighs the same in a short response as in a long one, and in every update.
+    /// Shape `[1]`.
+    ///
+    /// Dr. GRPO, arXiv 2503.20783: the generation budget in place of the response's length. Without a budget
+    /// ([`Self::with_token_budget`]) it is 1, and this the mean over sequences of each sequence's sum.
+    pub fn constant_mean(&self, values_bt: Tensor<2>, mask_bt: Tensor<2>) -> Tensor<1> {
+        (values_bt * mask_bt).sum() * (self.weight / (self.sequences * self.token_budget))
+    }
+
     /// This micro-batch's share of the token mean of `values_BT` where `mask_BT` is 1. Shape `[1]`.
     pub fn token_mean(&self, values_bt: Tensor<2>, mask_bt: Tensor<2>) -> Tensor<1> {
         (values_bt * mask_bt).sum() * (self.weight / (self.tokens + EPSILON))
@@ -86,28 +103,30 @@ mod tests {
         BatchSize { tokens: mask.concat().iter().sum::<f32>() as usize, sequences: mask.len() }
     }
 
-    fn accumulated(norm: LossNorm, split: usize, sequence: bool) -> f32 {
+    fn accumulated(norm: LossNorm, split: usize, mean: fn(&Normaliser, Tensor<2>, Tensor<2>) -> Tensor<1>) -> f32 {
         let parts = [(&VALUES[..split], &MASK[..split]), (&VALUES[split..], &MASK[split..])];
-        let mean = |(values, mask): (&[[f32; 3]], &[[f32; 3]])| {
-            let n = norm.normaliser(size(&MASK), size(mask), 2);
-            let (v, m) = (rows(values), rows(mask));
-            let mean = if sequence { n.sequence_mean(v, m) } else { n.token_mean(v, m) };
-            mean.into_scalar::<f32>()
+        let share = |(values, mask): (&[[f32; 3]], &[[f32; 3]])| {
+            let n = norm.normaliser(size(&MASK), size(mask), 2).with_token_budget(5);
+            mean(&n, rows(values), rows(mask)).into_scalar::<f32>()
         };
-        parts.into_iter().map(mean).sum()
+        parts.into_iter().map(share).sum()
     }
 
     #[test]
     fn batch_is_blind_to_the_split_and_micro_is_not() {
         let tokens = (7.0 + 8.0 + 8.0 + 9.0) / 7.0;
         let sequences = (7.0 / 3.0 + 8.0 + 4.0 + 9.0) / 4.0;
+        let constant = (7.0 + 8.0 + 8.0 + 9.0) / (4.0 * 5.0);
         for split in [1, 2, 3] {
-            assert!((accumulated(LossNorm::Batch, split, false) - tokens).abs() < 1e-5);
-            assert!((accumulated(LossNorm::Batch, split, true) - sequences).abs() < 1e-5);
+            assert!((accumulated(LossNorm::Batch, split, Normaliser::token_mean) - tokens).abs() < 1e-5);
+            assert!((accumulated(LossNorm::Batch, split, Normaliser::sequence_mean) - sequences).abs() < 1e-5);
+            assert!((accumulated(LossNorm::Batch, split, Normaliser::constant_mean) - constant).abs() < 1e-5);
         }
         let micro = (7.0 / 3.0 + (8.0 + 8.0 + 9.0) / 4.0) / 2.0;
-        assert!((accumulated(LossNorm::Micro, 1, false) - micro).abs() < 1e-5);
+        assert!((accumulated(LossNorm::Micro, 1, Normaliser::token_mean) - micro).abs() < 1e-5);
         let micro = (7.0 / 3.0 + (8.0 + 4.0 + 9.0) / 3.0) / 2.0;
-        assert!((accumulated(LossNorm::Micro, 1, true) - micro).abs() < 1e-5);
+        assert!((accumulated(LossNorm::Micro, 1, Normaliser::sequence_mean) - micro).abs() < 1e-5);
+        let micro = (7.0 / 5.0 + (8.0 + 8.0 + 9.0) / (3.0 * 5.0)) / 2.0;
+        assert!((accumulated(LossNorm::Micro, 1, Normaliser::constant_mean) - micro).abs() < 1e-5);
     }
 }

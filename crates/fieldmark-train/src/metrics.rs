@@ -10,7 +10,7 @@ use std::{
 use fieldmark_model::files::write_whole;
 use serde::{Deserialize, Serialize};
 
-use crate::{FilterCounts, TapoParts, TrainError};
+use crate::{FilterCounts, SamplerGap, TapoParts, TrainError};
 
 /// Measurements of one SFT update.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,6 +74,9 @@ pub struct RolloutMetrics {
     pub response_tokens: f64,
     /// Share of responses cut at the length limit.
     pub truncated: f64,
+    /// How far sampler and trainer are apart.
+    #[serde(flatten)]
+    pub sampler: SamplerGap,
     /// What the group filter did.
     #[serde(flatten)]
     pub groups: FilterCounts,

@@ -17,7 +17,7 @@ pub struct ClipConfig {
     pub clip_low: f64,
     /// The ratio is clipped above at `1 + clip_high`. Default 0.28.
     pub clip_high: f64,
-    /// For a negative advantage the loss is at most `clip_dual * |A|`. Default 3.
+    /// For a negative advantage the loss is at most `clip_dual * |A|`. Default 3; infinity (`inf` in a recipe) is no limit.
     pub clip_dual: f64,
 }
 
@@ -77,7 +77,8 @@ pub fn policy_loss(
 
     let gain_bt = advantages_bt.clone().neg();
     let clipped_bt = (gain_bt.clone() * ratio_bt.clone()).max_pair(gain_bt.clone() * bounded_bt);
-    let ceiling_bt = gain_bt * clip.clip_dual;
+    // No ratio reaches twice the largest; an advantage of 0 times infinity would be no number.
+    let ceiling_bt = gain_bt * clip.clip_dual.min(2.0 * MAX_LOG_RATIO.exp());
     let negative_bt = advantages_bt.clone().lower_elem(0.0);
     let above_bt = clipped_bt.clone().greater(ceiling_bt.clone()).bool_and(negative_bt.clone());
     let loss_bt = clipped_bt.mask_where(above_bt.clone(), ceiling_bt);
@@ -102,11 +103,15 @@ mod tests {
 
     /// Loss, gradient and the three marks for one token of this ratio and advantage, with `pi_old = 1`.
     fn token(ratio: f32, advantage: f32) -> [f32; 5] {
+        token_within(&ClipConfig::default(), ratio, advantage)
+    }
+
+    fn token_within(clip: &ClipConfig, ratio: f32, advantage: f32) -> [f32; 5] {
         let device = Device::default().autodiff();
         let logp = Tensor::<2>::from_floats([[ratio.ln()]], &device).require_grad();
         let zero = Tensor::zeros([1, 1], &device);
         let a = Tensor::from_floats([[advantage]], &device);
-        let out = policy_loss(logp.clone(), zero, a, &ClipConfig::default());
+        let out = policy_loss(logp.clone(), zero, a, clip);
         let grads = out.loss_bt.clone().sum().backward();
         let grad = logp.grad(&grads).unwrap();
         let read = |t: Tensor<2>| t.into_scalar::<f32>();
@@ -130,6 +135,23 @@ mod tests {
             let found = token(ratio, advantage);
             for (f, e) in found.iter().zip(&expected) {
                 assert!((f - e).abs() < 1e-5, "ratio {ratio}, A {advantage}: {found:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_infinite_dual_clip_is_none() {
+        let clip = ClipConfig { clip_dual: f64::INFINITY, ..Default::default() };
+        assert!(clip.validate().is_ok());
+        for (ratio, advantage, expected) in [
+            (3.1, -2.0, [6.2, 6.2, 0.0, 0.0, 0.0]),
+            (1e30, -2.0, [2.0 * 20.0f32.exp(), 0.0, 0.0, 0.0, 0.0]),
+            (1e30, 0.0, [0.0; 5]),
+            (1.5, 2.0, [-2.56, 0.0, 1.0, 0.0, 0.0]),
+        ] {
+            let found = token_within(&clip, ratio, advantage);
+            for (f, e) in found.iter().zip(&expected) {
+                assert!((f - e).abs() <= 1e-5 * e.abs().max(1.0), "ratio {ratio}, A {advantage}: {found:?}");
             }
         }
     }

@@ -5,11 +5,11 @@
 //! the released code gives each prompt of each step the same ones.
 
 use burn::tensor::Device;
-use fieldmark_generate::{FinishReason, GenerationConfig, Generator, Request, Response, StreamKey};
+use fieldmark_generate::{FinishReason, GenerationConfig, Generator, Request, Response, Sampling, StreamKey};
 use fieldmark_model::Qwen25Vl;
 use fieldmark_processor::{Sequence, SpecialTokens, Tokenizer};
 
-use crate::{RewardScore, RolloutGroup, TrainError, WeightedReward, group_advantages};
+use crate::{Estimator, RewardScore, RolloutGroup, TrainError, WeightedReward};
 
 /// One training sample: a question about an anchor image, with a positive of the same class and a negative of the most
 /// similar other class. Each is the whole prompt with its own image, so the three may differ in size.
@@ -54,7 +54,8 @@ pub struct Rollout {
     pub text: String,
     /// Its reward and the parts of it.
     pub reward: RewardScore,
-    /// Its advantage within the group.
+    /// Its advantage; 0 until the step's groups are known where the estimator needs them all
+    /// ([`Estimator::is_over_step`]).
     pub advantage: f64,
     /// log π_old of its tokens on the update's image, from the policy that sampled it; empty until it is scored.
     pub old_logp: Vec<f32>,
@@ -85,7 +86,7 @@ pub struct RolloutCounts {
 }
 
 /// Samples, scores and groups the responses to `prompts`. `key` names the step and the chunk, `first` is the number of the
-/// first prompt within it.
+/// first prompt within it. Where `estimator` wants them, greedy responses are drawn too; they only leave their rewards.
 ///
 /// # Errors
 /// If a prompt does not fit the model, or a reward is not finite.
@@ -95,36 +96,59 @@ pub fn rollout_groups(
     prompts: &[TripletPrompt],
     first: usize,
     counts: RolloutCounts,
+    estimator: Estimator,
     generation: &GenerationConfig,
     reward: &WeightedReward,
     tokenizer: &Tokenizer,
     key: &StreamKey,
     device: &Device,
 ) -> Result<Vec<Group>, TrainError> {
+    let of_roles = |prompt: &'_ TripletPrompt| {
+        [
+            (Role::Anchor, counts.anchor, prompt.anchor.clone()),
+            (Role::Positive, counts.positive, prompt.positive.clone()),
+        ]
+    };
     let mut requests = Vec::with_capacity(2 * prompts.len());
     for (i, prompt) in prompts.iter().enumerate() {
-        for (role, count, sequence) in
-            [(Role::Anchor, counts.anchor, &prompt.anchor), (Role::Positive, counts.positive, &prompt.positive)]
-        {
+        for (role, count, prompt) in of_roles(prompt) {
             let key = key.number((first + i) as u64).word(role.word());
             let streams = (0..count).map(|index| key.number(index as u64).stream()).collect();
-            requests.push(Request { prompt: sequence.clone(), streams });
+            requests.push(Request { prompt, streams });
         }
     }
     let generator = Generator::new(model, generation.clone(), tokenizer.pad(), device)?;
     let mut responses = generator.generate(&requests)?.into_iter();
+    // One a prompt and image that has rollouts; the stream of a greedy response is never drawn from.
+    requests.iter_mut().for_each(|request| request.streams.truncate(1));
+    let mut greedy = if estimator.wants_greedy() {
+        let generation = GenerationConfig { sampling: Sampling::greedy(), ..generation.clone() };
+        Generator::new(model, generation, tokenizer.pad(), device)?.generate(&requests)?.into_iter()
+    } else {
+        Vec::new().into_iter()
+    };
+    let scored = |response: &Response, prompt: &TripletPrompt| -> Result<(String, RewardScore), TrainError> {
+        let text = tokenizer.decode(response.text_ids(), SpecialTokens::Skip)?;
+        let reward = reward.parts(&text, &prompt.truth);
+        Ok((text, reward))
+    };
     let mut groups = Vec::with_capacity(prompts.len());
     for prompt in prompts {
         let mut rollouts = Vec::with_capacity(counts.anchor + counts.positive);
+        let mut baselines = Vec::new();
         for role in [Role::Anchor, Role::Positive] {
-            for response in responses.next().unwrap_or_default() {
-                let text = tokenizer.decode(response.text_ids(), SpecialTokens::Skip)?;
-                let reward = reward.parts(&text, &prompt.truth);
+            let drawn = responses.next().unwrap_or_default();
+            for baseline in greedy.next().unwrap_or_default() {
+                let (_, reward) = scored(&baseline, prompt)?;
+                baselines.extend(std::iter::repeat_n(reward.overall, drawn.len()));
+            }
+            for response in drawn {
+                let (text, reward) = scored(&response, prompt)?;
                 rollouts.push(Rollout { role, response, text, reward, advantage: 0.0, old_logp: Vec::new() });
             }
         }
         let rewards: Vec<f64> = rollouts.iter().map(|rollout| rollout.reward.overall).collect();
-        for (rollout, advantage) in rollouts.iter_mut().zip(group_advantages(&rewards)?) {
+        for (rollout, advantage) in rollouts.iter_mut().zip(estimator.within_group(&rewards, &baselines)?) {
             rollout.advantage = advantage;
         }
         groups.push(Group { prompt: prompt.clone(), rollouts });
@@ -149,23 +173,30 @@ pub(crate) fn truncated(rollout: &Rollout) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    #[test]
-    fn a_mean_over_nothing_is_not_a_number() {
-        let empty = Sequence { name: String::new(), ids: Vec::new(), images: Vec::new() };
-        let rollout = |role, accuracy| Rollout {
+    pub(crate) fn rollout(role: Role, accuracy: f64) -> Rollout {
+        Rollout {
             role,
             response: Response { ids: Vec::new(), logps: Vec::new(), finish: FinishReason::Stop },
             text: String::new(),
             reward: RewardScore { overall: accuracy, accuracy, format: 0.0 },
             advantage: 0.0,
             old_logp: Vec::new(),
-        };
+        }
+    }
+
+    pub(crate) fn group(rollouts: Vec<Rollout>) -> Group {
+        let empty = Sequence { name: String::new(), ids: Vec::new(), images: Vec::new() };
         let prompt =
             TripletPrompt { anchor: empty.clone(), positive: empty.clone(), negative: empty, truth: String::new() };
-        let groups = [Group { prompt, rollouts: vec![rollout(Role::Anchor, 1.0), rollout(Role::Anchor, 0.5)] }];
+        Group { prompt, rollouts }
+    }
+
+    #[test]
+    fn a_mean_over_nothing_is_not_a_number() {
+        let groups = [group(vec![rollout(Role::Anchor, 1.0), rollout(Role::Anchor, 0.5)])];
         let accuracy = |role| mean(&groups, |rollout| rollout.role == role, |rollout| rollout.reward.accuracy);
         assert_eq!(accuracy(Role::Anchor), 0.75);
         assert!(accuracy(Role::Positive).is_nan());

@@ -15,7 +15,7 @@ use fieldmark_model::Qwen25Vl;
 use fieldmark_processor::{Sequence, SupervisedSequence, Tokenizer};
 
 use crate::{
-    BatchSize, GroupBuffer, GroupVerdict, Normaliser, RolloutGroup, RolloutMetrics, TapoConfig, TapoInputs,
+    BatchSize, GroupBuffer, GroupVerdict, Normaliser, RolloutGroup, RolloutMetrics, SamplerGap, TapoConfig, TapoInputs,
     TapoLossConfig, TapoMetrics, TapoParts, TrainError, UpdateImage, WeightedReward,
     rollout::{Group, Role, RolloutCounts, TripletPrompt, mean, rollout_groups, truncated},
     scoring::{MicroBatch, Scorer},
@@ -183,6 +183,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
                     prompts,
                     *first,
                     counts,
+                    self.config.estimator,
                     &generation,
                     &self.reward,
                     self.tokenizer,
@@ -208,6 +209,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             format: mean(&all, |_| true, |rollout| rollout.reward.format),
             response_tokens: mean(&all, |_| true, |rollout| rollout.response.ids.len() as f64),
             truncated: mean(&all, |_| true, truncated),
+            sampler: SamplerGap::of(&all, self.config.update_image),
             groups: counts,
             seconds: start.elapsed().as_secs_f64(),
         }))?;
@@ -274,10 +276,11 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
     fn learn(
         &mut self,
         mut model: Qwen25Vl,
-        groups: Vec<Group>,
+        mut groups: Vec<Group>,
         step: usize,
         on_event: &mut impl FnMut(TapoEvent<'_>) -> Result<(), TrainError>,
     ) -> Result<Qwen25Vl, TrainError> {
+        self.config.estimator.over_step(&mut groups)?;
         let mut items: Vec<Item> = groups.iter().flat_map(|group| self.items(group)).collect();
         let loss = self.config.loss.scaled(self.config.terms.factor(step, self.steps));
         let device = self.device.clone().without_autodiff();
@@ -296,6 +299,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             let size = size(batch);
             let found = on_replicas(&model, &micros, self.config.workers, &self.device, |model, micro| {
                 let normaliser = self.config.loss_norm.normaliser(size, self::size(micro), micros.len());
+                let normaliser = normaliser.with_token_budget(self.config.max_new_tokens);
                 self.gradients(model, micro, &loss, &normaliser)
             })?;
             let mut total = GradientsAccumulator::new();

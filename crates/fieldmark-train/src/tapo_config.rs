@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AdamWSettings, ChunkedLogProbs, GradClipper, GroupFilter, LossNorm, LrSchedule, LrShape, TapoLossConfig,
+    AdamWSettings, ChunkedLogProbs, Estimator, GradClipper, GroupFilter, LossNorm, LrSchedule, LrShape, TapoLossConfig,
     TermSchedule, TrainError,
 };
 
@@ -47,6 +47,8 @@ pub struct TapoConfig {
     pub max_new_tokens: usize,
     /// Most responses decoded side by side.
     pub generation_batch: usize,
+    /// How advantages are made from rewards.
+    pub estimator: Estimator,
     /// Groups to train on: mean accuracy strictly inside.
     pub filter: GroupFilter,
     /// Sequences an update.
@@ -89,6 +91,7 @@ impl Default for TapoConfig {
             top_p: 0.99,
             max_new_tokens: 2048,
             generation_batch: 64,
+            estimator: Estimator::Grpo,
             filter: GroupFilter::default(),
             batch: 1280,
             micro_batch: 4,

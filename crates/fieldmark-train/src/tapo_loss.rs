@@ -18,6 +18,9 @@ pub enum LossAverage {
     Token,
     /// Every sequence weighs the same.
     Sequence,
+    /// Every token of every update weighs the same: the sum is divided by sequences times `max_new_tokens` (Dr. GRPO; see
+    /// [`Normaliser::constant_mean`]).
+    Constant,
 }
 
 /// Coefficients of the TAPO loss. The defaults are the paper's.
@@ -165,6 +168,7 @@ pub fn tapo_loss(inputs: TapoInputs, config: &TapoLossConfig, normaliser: &Norma
     let mean = |values_bt: Tensor<2>| match config.loss_average {
         LossAverage::Token => token_mean(values_bt),
         LossAverage::Sequence => normaliser.sequence_mean(values_bt, mask_bt.clone()),
+        LossAverage::Constant => normaliser.constant_mean(values_bt, mask_bt.clone()),
     };
 
     let policy = policy_loss(logp_bt.clone(), old_logp_bt.detach(), advantages_bt.detach(), &config.clip());

@@ -1,0 +1,72 @@
+//! How far the log-probabilities of the trainer lie from those that the sampler recorded for the same tokens, after the
+//! same image, under the same weights: what different kernels and batches leave between the two.
+//!
+//! Both are of the whole distribution at the sampling temperature: neither knows of top-p, penalties or banned tokens.
+//! Positive rollouts that the update scores on the anchor are another question's answer and are left out.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Group, Role, Rollout, UpdateImage};
+
+/// Distance of sampler and trainer over the scored rollouts of a step. Not a number where there is no such token.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct SamplerGap {
+    /// Mean of |log π_sampler − log π_trainer| a token, nats.
+    pub sampler_gap: f64,
+    /// The largest, nats.
+    pub sampler_gap_max: f64,
+    /// Mean of π_trainer / π_sampler over the tokens: 1 where the two agree, and its expectation whatever the gap as long as
+    /// top-p cuts nothing off.
+    pub sampler_ratio: f64,
+}
+
+impl SamplerGap {
+    /// Over all rollouts in `groups` that have old log-probabilities on the image they were sampled from.
+    pub fn of(groups: &[Group], update_image: UpdateImage) -> Self {
+        let same_image = |rollout: &&Rollout| rollout.role == Role::Anchor || update_image == UpdateImage::Own;
+        let gaps: Vec<f64> = groups
+            .iter()
+            .flat_map(|group| &group.rollouts)
+            .filter(same_image)
+            .flat_map(|rollout| rollout.old_logp.iter().zip(&rollout.response.logps))
+            .map(|(&trainer, &sampler)| f64::from(trainer) - sampler)
+            .collect();
+        let count = gaps.len() as f64;
+        Self {
+            sampler_gap: gaps.iter().map(|gap| gap.abs()).sum::<f64>() / count,
+            sampler_gap_max: gaps.iter().map(|gap| gap.abs()).fold(f64::NAN, f64::max),
+            sampler_ratio: gaps.iter().map(|gap| gap.exp()).sum::<f64>() / count,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fieldmark_generate::{FinishReason, Response};
+
+    use super::*;
+    use crate::rollout::tests::group;
+
+    fn scored(role: Role, sampler: &[f64], trainer: &[f32]) -> Rollout {
+        let response = Response { ids: vec![9; sampler.len()], logps: sampler.to_vec(), finish: FinishReason::Stop };
+        Rollout { response, old_logp: trainer.to_vec(), ..crate::rollout::tests::rollout(role, 1.0) }
+    }
+
+    #[test]
+    fn only_the_same_image_is_compared() {
+        let anchor = scored(Role::Anchor, &[-1.0, -2.0], &[-1.5, -2.0]);
+        let positive = scored(Role::Positive, &[-1.0], &[-0.75]);
+        let unscored = scored(Role::Anchor, &[-1.0, -1.0], &[]);
+        let groups = [group(vec![anchor, positive]), group(vec![unscored])];
+        // On the anchor alone: gaps -0.5 and 0.
+        let SamplerGap { sampler_gap, sampler_gap_max, sampler_ratio } = SamplerGap::of(&groups, UpdateImage::Anchor);
+        assert_eq!((sampler_gap, sampler_gap_max), (0.25, 0.5));
+        assert!((sampler_ratio - ((-0.5f64).exp() + 1.0) / 2.0).abs() < 1e-12);
+        // Each on its own: gaps -0.5, 0 and 0.25.
+        let SamplerGap { sampler_gap, sampler_gap_max, sampler_ratio } = SamplerGap::of(&groups, UpdateImage::Own);
+        assert_eq!((sampler_gap, sampler_gap_max), (0.25, 0.5));
+        assert!((sampler_ratio - ((-0.5f64).exp() + 1.0 + 0.25f64.exp()) / 3.0).abs() < 1e-12);
+        let none = SamplerGap::of(&groups[1..], UpdateImage::Own);
+        assert!(none.sampler_gap.is_nan() && none.sampler_gap_max.is_nan() && none.sampler_ratio.is_nan());
+    }
+}
