@@ -4,6 +4,7 @@
 //! Reference: the estimators of the same names in `core_algos.py` of the released code, in f64; Dr. GRPO from its paper.
 //! Rewards that are all equal say nothing: every estimator that subtracts their mean gives exactly 0.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Group, TrainError, group_advantages};
@@ -12,7 +13,7 @@ use crate::{Group, TrainError, group_advantages};
 const EPSILON: f64 = 1e-8;
 
 /// How advantages are made from rewards.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Estimator {
     /// Distance from the group's mean in standard deviations ([`group_advantages`]).
     #[default]
