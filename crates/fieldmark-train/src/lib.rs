@@ -26,6 +26,7 @@ mod tapo;
 mod tapo_config;
 mod tapo_loss;
 mod tensorboard;
+mod throughput;
 mod update;
 mod workers;
 
@@ -55,4 +56,5 @@ pub use tapo::{TapoEvent, TapoTrainer, TripletSource};
 pub use tapo_config::{TapoConfig, UpdateImage};
 pub use tapo_loss::{LossAverage, TapoInputs, TapoLoss, TapoLossConfig, TapoParts, tapo_loss};
 pub use tensorboard::TensorBoard;
+pub use throughput::{Throughput, peak_memory};
 pub use update::{Updated, Updater};
