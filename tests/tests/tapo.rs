@@ -2,7 +2,10 @@
 //! from, and that an update is the gradient of the loss written down plainly. A parameter's step is its gradient here
 //! (`descent`), so that the weights before and after show it.
 
-use std::{collections::BTreeSet, sync::Mutex};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
 
 use burn::{
     optim::GradientsParams,
@@ -14,9 +17,9 @@ use fieldmark::{
     processor::Sequence,
     train::{
         AdamWSettings, BatchSize, Estimator, Group, GroupFilter, GroupVerdict, LossAverage, LossNorm, LrSchedule,
-        LrShape, Reward, Role, Rollout, RolloutGroup, RolloutMetrics, TapoConfig, TapoEvent, TapoInputs,
-        TapoLossConfig, TapoMetrics, TapoParts, TapoTrainer, TermSchedule, TrainError, TripletPrompt, TripletSource,
-        UpdateImage, WeightedReward, group_advantages, tapo_loss,
+        LrShape, Reward, RewardInput, RewardRegistry, Role, Rollout, RolloutGroup, RolloutMetrics, TapoConfig,
+        TapoEvent, TapoInputs, TapoLossConfig, TapoMetrics, TapoParts, TapoTrainer, TermSchedule, TrainError,
+        TripletPrompt, TripletSource, UpdateImage, group_advantages, tapo_loss,
     },
 };
 use fieldmark_tests::{
@@ -32,11 +35,8 @@ fn device() -> Device {
 struct Words;
 
 impl Reward for Words {
-    fn name(&self) -> &str {
-        "words"
-    }
-
-    fn score(&self, response: &str, truth: &str) -> f64 {
+    fn score(&self, input: &RewardInput<'_>) -> f64 {
+        let RewardInput { response, truth, .. } = input;
         let wanted: BTreeSet<&str> = truth.split(' ').collect();
         f64::from(u8::from(response.split(' ').any(|word| wanted.contains(word))))
     }
@@ -46,12 +46,8 @@ impl Reward for Words {
 struct Even;
 
 impl Reward for Even {
-    fn name(&self) -> &str {
-        "even"
-    }
-
-    fn score(&self, response: &str, _truth: &str) -> f64 {
-        let words: Vec<&str> = response.split(' ').collect();
+    fn score(&self, input: &RewardInput<'_>) -> f64 {
+        let words: Vec<&str> = input.response.split(' ').collect();
         words.iter().filter(|word| word.ends_with(['0', '2', '4', '6', '8'])).count() as f64 / words.len() as f64
     }
 }
@@ -60,18 +56,15 @@ impl Reward for Even {
 struct First;
 
 impl Reward for First {
-    fn name(&self) -> &str {
-        "first"
-    }
-
-    fn score(&self, response: &str, _truth: &str) -> f64 {
-        let word = response.split(' ').next().and_then(|word| word.strip_prefix('t'));
+    fn score(&self, input: &RewardInput<'_>) -> f64 {
+        let word = input.response.split(' ').next().and_then(|word| word.strip_prefix('t'));
         word.and_then(|number| number.parse::<f64>().ok()).unwrap_or(0.0) / f64::from(VOCABULARY)
     }
 }
 
-fn reward() -> WeightedReward {
-    WeightedReward::new((0.9, Box::new(Words)), (0.1, Box::new(Even))).unwrap()
+/// The released weights over other rewards.
+fn registry() -> RewardRegistry {
+    RewardRegistry::default().with("accuracy", Words).with("format", Even)
 }
 
 /// The words of every `nth` token.
@@ -122,7 +115,9 @@ fn prompts(config: &Qwen25VlConfig, truths: &[&str]) -> Vec<TripletPrompt> {
     (0..).zip(truths).map(|(row, truth)| prompt(config, row, truth)).collect()
 }
 
-const ALL: GroupFilter = GroupFilter { low: -1.0, high: 2.0 };
+fn no_filter() -> GroupFilter {
+    GroupFilter { enabled: false, ..GroupFilter::default() }
+}
 
 /// The rate at which `descent` takes a whole gradient off a parameter.
 const FULL_RATE: f64 = 1e6;
@@ -140,7 +135,7 @@ fn descent() -> TapoConfig {
         top_p: 0.95,
         max_new_tokens: 5,
         generation_batch: 8,
-        filter: ALL,
+        filter: no_filter(),
         batch: 64,
         micro_batch: 3,
         schedule: LrSchedule { lr: FULL_RATE, shape: LrShape::Constant, warmup: 0, released: false },
@@ -169,10 +164,10 @@ fn ends() -> Vec<u32> {
     (2..VOCABULARY).step_by(6).filter(|&id| id == 2 || id > 8).collect()
 }
 
-fn run_with(model: &Qwen25Vl, source: &Source, config: &TapoConfig, reward: WeightedReward, steps: usize) -> Run {
+fn run_with(model: &Qwen25Vl, source: &Source, config: &TapoConfig, registry: &RewardRegistry, steps: usize) -> Run {
     let (tokenizer, streams) = (word_tokenizer(), StreamKey::new(5));
     let trainer =
-        TapoTrainer::new(model, source, &tokenizer, ends(), config.clone(), reward, streams, &device()).unwrap();
+        TapoTrainer::new(model, source, &tokenizer, ends(), config.clone(), registry, streams, &device()).unwrap();
     let (mut rollouts, mut drawn, mut updates) = (vec![Vec::new()], Vec::new(), Vec::new());
     let after = trainer.with_steps(steps).train(model.clone(), |event| {
         match event {
@@ -190,7 +185,7 @@ fn run_with(model: &Qwen25Vl, source: &Source, config: &TapoConfig, reward: Weig
 }
 
 fn run(model: &Qwen25Vl, source: &Source, config: &TapoConfig, steps: usize) -> Run {
-    run_with(model, source, config, reward(), steps)
+    run_with(model, source, config, &registry(), steps)
 }
 
 /// The image that a rollout is scored on.
@@ -317,9 +312,11 @@ fn a_group_is_n1_anchor_then_n2_positive_rollouts_with_their_rewards_and_advanta
         for rollout in &group.rollouts {
             let text: Vec<String> = rollout.response.text_ids().iter().map(|id| format!("t{id}")).collect();
             assert_eq!(rollout.text, text.join(" "));
-            let expected = 0.9 * Words.score(&rollout.text, &half) + 0.1 * Even.score(&rollout.text, &half);
+            let input = RewardInput::new(&rollout.text, &half);
+            let expected = 0.9 * Words.score(&input) + 0.1 * Even.score(&input);
             assert!((rollout.reward.overall - expected).abs() < 1e-12);
-            assert_eq!(rollout.reward.accuracy, Words.score(&rollout.text, &half));
+            assert_eq!(rollout.reward.accuracy, Words.score(&input));
+            assert_eq!(rollout.reward.parts["format"], Even.score(&input));
         }
         let rewards: Vec<f64> = group.rollouts.iter().map(|rollout| rollout.reward.overall).collect();
         let mean = rewards.iter().sum::<f64>() / 5.0;
@@ -470,9 +467,10 @@ fn all_from_the_anchor_or_all_from_the_positive() {
 fn remax_takes_the_greedy_answer_about_the_rollouts_own_image_as_its_baseline() {
     let model = load(MODELS[0], &device());
     let source = Source::new(prompts(model.config(), &["", ""]));
-    let first = || WeightedReward::new((1.0, Box::new(First)), (0.0, Box::new(Even))).unwrap();
-    let config = TapoConfig { estimator: Estimator::Remax, anchor_rollouts: 3, ..descent() };
-    let found = run_with(&model, &source, &config, first(), 1);
+    let first = RewardRegistry::default().with("accuracy", First);
+    let rewards = [("accuracy".into(), 1.0)].into();
+    let config = TapoConfig { estimator: Estimator::Remax, rewards, anchor_rollouts: 3, ..descent() };
+    let found = run_with(&model, &source, &config, &first, 1);
     let plain = load(MODELS[0], &Device::flex());
     let generation = GenerationConfig::greedy(config.max_new_tokens, ends());
     let greedy = Generator::new(&plain, generation, 0, &Device::flex()).unwrap();
@@ -494,7 +492,7 @@ fn remax_takes_the_greedy_answer_about_the_rollouts_own_image_as_its_baseline() 
     check(&model, &found.after, &all(&found.steps[0]), &found.updates[0], &config);
     // The greedy responses take nothing from the rollouts' streams.
     let grpo = TapoConfig { estimator: Estimator::Grpo, ..config };
-    let grpo = run_with(&model, &source, &grpo, first(), 1);
+    let grpo = run_with(&model, &source, &grpo, &first, 1);
     let ids = |run: &Run| -> Vec<Vec<u32>> {
         run.steps[0].iter().flat_map(|group| &group.rollouts).map(|rollout| rollout.response.ids.clone()).collect()
     };
@@ -509,7 +507,7 @@ fn reinforce_plus_plus_whitens_over_all_that_the_step_trains_on() {
     let filter = GroupFilter::default();
     let config = TapoConfig {
         estimator: Estimator::ReinforcePlusPlus,
-        filter,
+        filter: filter.clone(),
         prompts_per_step: 4,
         chunk: 4,
         max_tries: 2,
@@ -559,8 +557,8 @@ fn equal_rewards_teach_nothing() {
     let source = Source::new(prompts(model.config(), &["nothing", "nothing"]));
     let loss = TapoLossConfig { gamma: 0.0, eta1: 0.0, eta2: 0.0, ..TapoLossConfig::default() };
     let config = TapoConfig { loss, ..descent() };
-    let equal = || WeightedReward::new((0.9, Box::new(Words)), (0.1, Box::new(Words))).unwrap();
-    let run = run_with(&model, &source, &config, equal(), 1);
+    let equal = registry().with("format", Words);
+    let run = run_with(&model, &source, &config, &equal, 1);
     assert!(run.steps[0].iter().flat_map(|group| &group.rollouts).all(|rollout| rollout.advantage == 0.0));
     assert_eq!((run.updates[0].grad_norm, run.updates[0].parts.pg_loss), (0.0, 0.0));
     assert!(parameters(&run.after) == parameters(&model));
@@ -627,6 +625,47 @@ fn a_step_in_which_nothing_survives_updates_nothing() {
         .map(|group| group.rollouts.iter().map(|rollout| rollout.response.ids.clone()).collect())
         .collect();
     assert_eq!(all.len(), 8);
+}
+
+#[test]
+fn rewards_see_the_sample_and_the_lengths_and_the_filter_looks_at_its_key() {
+    let model = load(MODELS[0], &device());
+    let source = Source::new(prompts(model.config(), &[&every(1), &every(1)]));
+    let seen: Arc<Mutex<Vec<(String, usize, usize)>>> = Arc::default();
+    let note = seen.clone();
+    let registry = registry().with("short", move |input: &RewardInput<'_>| {
+        note.lock().unwrap().push((input.sample.into(), input.response_tokens, input.max_new_tokens));
+        f64::from(u8::from(input.response_tokens < 5))
+    });
+    let config = TapoConfig {
+        rewards: [("accuracy".into(), 0.5), ("short".into(), 0.0)].into(),
+        filter: GroupFilter { key: "short".into(), ..GroupFilter::default() },
+        chunk: 2,
+        ..descent()
+    };
+    let run = run_with(&model, &source, &config, &registry, 1);
+    let rollouts: Vec<(&Group, &Rollout)> =
+        run.steps[0].iter().flat_map(|group| group.rollouts.iter().map(move |rollout| (group, rollout))).collect();
+    let expected: Vec<(String, usize, usize)> = rollouts
+        .iter()
+        .map(|(group, rollout)| (group.prompt.anchor.name.clone(), rollout.response.ids.len(), 5))
+        .collect();
+    assert_eq!(*seen.lock().unwrap(), expected);
+    for (_, rollout) in &rollouts {
+        let (short, words) = (rollout.reward.parts["short"], rollout.reward.parts["accuracy"]);
+        assert_eq!((rollout.reward.accuracy, rollout.reward.overall), (short, 0.5 * words));
+        assert_eq!(words, 1.0, "the default key would drop every group");
+    }
+    let counts = run.drawn[0].groups;
+    let mixed = |group: &&Group| (0.01..0.99).contains(&group.mean_accuracy());
+    assert_eq!(counts.kept, run.steps[0].iter().filter(mixed).count());
+    assert!(counts.kept > 0, "{counts:?}");
+    let mean = |name: &str| {
+        rollouts.iter().map(|(_, rollout)| rollout.reward.parts[name]).sum::<f64>() / rollouts.len() as f64
+    };
+    let names: Vec<&String> = run.drawn[0].rewards.keys().collect();
+    assert_eq!(names, ["accuracy", "short"]);
+    run.drawn[0].rewards.iter().for_each(|(name, &found)| assert!((found - mean(name)).abs() < 1e-12));
 }
 
 #[test]

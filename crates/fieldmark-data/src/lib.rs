@@ -3,6 +3,7 @@
 //! Every reader takes a file, plain or gzipped, and gives rows that were checked whole; every error names file and row and
 //! says what to do. Images stay paths here: decoding and resizing are the processor's.
 
+pub mod answer;
 pub mod augment;
 pub mod check;
 mod columns;
@@ -20,6 +21,7 @@ pub mod split;
 pub mod tapo_rows;
 pub mod triplets;
 
+pub use answer::{is_python_space, normal_form, strict_answer};
 pub use augment::RandomResizedCrop;
 pub use check::{DataKind, DataReport, check_file};
 pub use error::{DataError, RowProblem};

@@ -14,15 +14,8 @@ pub fn official(output: &str) -> Option<&str> {
     Some(strip(&output[start..start + length]))
 }
 
-/// The last complete block, stripped; `None` where there is none or it is blank. What stands in earlier blocks, or in
-/// a think block, is no answer.
-pub fn strict(output: &str) -> Option<&str> {
-    let end = output.rfind(CLOSE)?;
-    let start = output[..end].rfind(OPEN)? + OPEN.len();
-    let block = &output[start..end];
-    let in_thought = output[end..].contains("</think>");
-    Some(strip(block)).filter(|answer| !answer.is_empty() && !block.contains(CLOSE) && !in_thought)
-}
+/// The last complete block outside the thought: what the rewards look at too.
+pub use fieldmark_data::strict_answer as strict;
 
 #[cfg(test)]
 mod tests {

@@ -1,12 +1,10 @@
-//! Text rules: Python's `str.strip`, `str.split` and `str.lower` as the released scorer uses them, and the strict
-//! normal form in which answer and truth are compared on equal terms.
+//! Text rules: Python's `str.strip` and `str.split` as the released scorer uses them, and phrases that stand alone. The
+//! normal form in which answer and truth are compared on equal terms is [`normal_form`], shared with the rewards.
 
 use std::ops::Range;
 
-/// What Python's `str.isspace` admits: Unicode white space and the four separators U+001C to U+001F.
-fn is_python_space(c: char) -> bool {
-    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
-}
+use fieldmark_data::is_python_space;
+pub(crate) use fieldmark_data::normal_form as normalise;
 
 /// Python's `str.strip()`.
 pub(crate) fn strip(text: &str) -> &str {
@@ -16,17 +14,6 @@ pub(crate) fn strip(text: &str) -> &str {
 /// Python's `str.split()`.
 pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(is_python_space).filter(|word| !word.is_empty())
-}
-
-/// The strict normal form: lower case, `_` and runs of white space one blank, none around `<`, `>` and `/`, none outside.
-pub(crate) fn normalise(text: &str) -> String {
-    let lower = text.to_lowercase().replace('_', " ");
-    let joined = words(&lower).collect::<Vec<_>>().join(" ");
-    let mut out = joined;
-    for mark in ["<", ">", "/"] {
-        out = out.replace(&format!(" {mark}"), mark).replace(&format!("{mark} "), mark);
-    }
-    out
 }
 
 /// Where `phrase` stands in `text` as a whole: neither preceded nor followed by a letter or digit.
@@ -54,19 +41,6 @@ mod tests {
         assert_eq!(strip("\u{1c}\u{a0} a b\u{1f}\n\u{3000}"), "a b");
         assert_eq!(strip("\u{200b}a"), "\u{200b}a");
         assert_eq!(words(" a\u{1d}b \t c").collect::<Vec<_>>(), ["a", "b", "c"]);
-    }
-
-    #[test]
-    fn both_sides_meet_in_the_normal_form() {
-        for (a, b) in [
-            ("42 / 72", "42/72"),
-            ("F-16A /B", "f-16a/b"),
-            ("Black_Footed  Albatross\n", " black footed albatross"),
-            ("a < b", "A<B"),
-        ] {
-            assert_eq!(normalise(a), normalise(b));
-        }
-        assert_eq!(normalise("_"), "");
     }
 
     #[test]

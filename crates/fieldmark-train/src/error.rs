@@ -23,6 +23,32 @@ pub enum TrainError {
         /// The reward returned.
         value: f64,
     },
+    /// A recipe asks for a reward that is not there.
+    #[error("`tapo.rewards.{name}`: no such reward; there are {known}")]
+    UnknownReward {
+        /// The name.
+        name: String,
+        /// Names of those that are there.
+        known: String,
+    },
+    /// A reward's weight makes no sum.
+    #[error("`tapo.rewards.{name}` = {weight}: must be a number of at least 0")]
+    RewardWeight {
+        /// The reward.
+        name: String,
+        /// Its weight.
+        weight: f64,
+    },
+    /// The group filter looks at a reward that is not computed.
+    #[error(
+        "`tapo.filter.key` = {key}: not among the rewards ({names}); give it a weight in tapo.rewards, 0 to only measure it"
+    )]
+    FilterKey {
+        /// The key.
+        key: String,
+        /// Names of the rewards that are computed.
+        names: String,
+    },
     /// A row's token ids and loss mask differ in length.
     #[error("row {row} has {ids} token ids and a loss mask of {mask}: they must be equally long")]
     MaskLength {

@@ -11,9 +11,13 @@ use serde::{Deserialize, Serialize};
 use crate::TrainError;
 
 /// The band of mean accuracy in which a group teaches something.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GroupFilter {
+    /// Without it every group is kept, as GRPO does.
+    pub enabled: bool,
+    /// The reward whose mean decides, before its weight; it must be among the rewards, with a weight of 0 if need be.
+    pub key: String,
     /// Keep above this (exclusive). Released `filter_low`: 0.01.
     pub low: f64,
     /// Keep below this (exclusive). Released `filter_high`: 0.99.
@@ -22,7 +26,7 @@ pub struct GroupFilter {
 
 impl Default for GroupFilter {
     fn default() -> Self {
-        Self { low: 0.01, high: 0.99 }
+        Self { enabled: true, key: "accuracy".into(), low: 0.01, high: 0.99 }
     }
 }
 
@@ -52,9 +56,12 @@ impl GroupFilter {
         Ok(())
     }
 
-    /// Verdict on a group of this mean accuracy; NaN (a group of none) counts as all wrong.
+    /// Verdict on a group of this mean accuracy; NaN (a group of none) counts as all wrong. A filter that is not enabled
+    /// keeps all.
     pub fn verdict(&self, mean_accuracy: f64) -> GroupVerdict {
-        if mean_accuracy >= self.high {
+        if !self.enabled {
+            GroupVerdict::Keep
+        } else if mean_accuracy >= self.high {
             GroupVerdict::AllRight
         } else if mean_accuracy > self.low {
             GroupVerdict::Keep
@@ -66,7 +73,7 @@ impl GroupFilter {
 
 /// A group of rollouts of one prompt, as far as the filter cares.
 pub trait RolloutGroup {
-    /// Mean of the accuracy part of the rewards, 0..=1.
+    /// Mean of the reward that the filter looks at, usually 0..=1.
     fn mean_accuracy(&self) -> f64;
 }
 
@@ -204,6 +211,17 @@ mod tests {
     }
 
     #[test]
+    fn without_a_filter_every_group_stays() {
+        let filter = GroupFilter { enabled: false, ..GroupFilter::default() };
+        let mut buffer = GroupBuffer::new(filter, 3, 20).unwrap();
+        buffer.offer([Group(0, 0.0), Group(1, 1.0), Group(2, 0.5)]);
+        let (groups, counts) = buffer.take();
+        assert_eq!(groups.iter().map(|g| g.0).collect::<Vec<_>>(), [0, 1, 2]);
+        let expected = FilterCounts { tries: 1, offered: 3, kept: 3, ..FilterCounts::default() };
+        assert_eq!(counts, expected);
+    }
+
+    #[test]
     fn surplus_waits_in_order_and_dead_chunks_add_nothing() {
         let mut buffer = GroupBuffer::new(GroupFilter::default(), 3, 20).unwrap();
         buffer.offer([Group(0, 0.0), Group(1, 1.0)]);
@@ -241,7 +259,7 @@ mod tests {
 
     #[test]
     fn senseless_settings_are_refused() {
-        let band = GroupFilter { low: 0.5, high: 0.5 };
+        let band = GroupFilter { low: 0.5, high: 0.5, ..GroupFilter::default() };
         assert!(GroupBuffer::<Group>::new(band, 1, 1).is_err());
         assert!(GroupBuffer::<Group>::new(GroupFilter::default(), 0, 1).is_err());
         assert!(GroupBuffer::<Group>::new(GroupFilter::default(), 1, 0).is_err());

@@ -45,7 +45,10 @@ pub use metrics::{MetricsWriter, RolloutMetrics, SftMetrics, TapoMetrics};
 pub use packing::TokenPacking;
 pub use param_ids::stable_param_ids;
 pub use policy_loss::{ClipConfig, PolicyLoss, policy_loss};
-pub use reward::{Accuracy, Format, Reward, RewardScore, WeightedReward};
+pub use reward::{
+    Accuracy, EmbeddingSimilarity, Exact, Format, LengthPenalty, Reward, RewardInput, RewardRegistry, RewardScore,
+    TextEmbedder, TextSimilarity, WeightedRewards,
+};
 pub use rollout::{Group, Role, Rollout, RolloutCounts, TripletPrompt, rollout_groups};
 pub use sampler_gap::SamplerGap;
 pub use schedule::{LrSchedule, LrShape};

@@ -2,6 +2,7 @@
 //! run first removes the rows from its step on, and a last line cut off by a kill. Not-a-number becomes `null`.
 
 use std::{
+    collections::BTreeMap,
     fs::{File, OpenOptions},
     io::{BufRead, BufReader, ErrorKind, Write},
     path::{Path, PathBuf},
@@ -64,12 +65,12 @@ pub struct RolloutMetrics {
     pub rollout_step: usize,
     /// Mean overall reward.
     pub reward: f64,
-    /// Mean accuracy of anchor rollouts.
+    /// Mean accuracy of anchor rollouts: of the reward that the group filter looks at.
     pub accuracy_anchor: f64,
     /// Mean accuracy of positive rollouts.
     pub accuracy_positive: f64,
-    /// Mean format reward.
-    pub format: f64,
+    /// Mean of each reward, before its weight.
+    pub rewards: BTreeMap<String, f64>,
     /// Mean response length, tokens.
     pub response_tokens: f64,
     /// Share of responses cut at the length limit.

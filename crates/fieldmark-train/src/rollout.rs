@@ -4,12 +4,14 @@
 //! deviation over the n₁ + n₂ of a group. Every response has its own random stream (run, step, chunk, prompt, role, index):
 //! the released code gives each prompt of each step the same ones.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use burn::tensor::Device;
 use fieldmark_generate::{FinishReason, GenerationConfig, Generator, Request, Response, Sampling, StreamKey};
 use fieldmark_model::Qwen25Vl;
 use fieldmark_processor::{Sequence, SpecialTokens, Tokenizer};
 
-use crate::{Estimator, RewardScore, RolloutGroup, TrainError, WeightedReward};
+use crate::{Estimator, RewardInput, RewardScore, RolloutGroup, TrainError, WeightedRewards};
 
 /// One training sample: a question about an anchor image, with a positive of the same class and a negative of the most
 /// similar other class. Each is the whole prompt with its own image, so the three may differ in size.
@@ -98,7 +100,7 @@ pub fn rollout_groups(
     counts: RolloutCounts,
     estimator: Estimator,
     generation: &GenerationConfig,
-    reward: &WeightedReward,
+    rewards: &WeightedRewards,
     tokenizer: &Tokenizer,
     key: &StreamKey,
     device: &Device,
@@ -129,7 +131,10 @@ pub fn rollout_groups(
     };
     let scored = |response: &Response, prompt: &TripletPrompt| -> Result<(String, RewardScore), TrainError> {
         let text = tokenizer.decode(response.text_ids(), SpecialTokens::Skip)?;
-        let reward = reward.parts(&text, &prompt.truth);
+        let input = RewardInput::new(&text, &prompt.truth)
+            .with_sample(&prompt.anchor.name)
+            .with_tokens(response.ids.len(), generation.max_new_tokens);
+        let reward = rewards.parts(&input);
         Ok((text, reward))
     };
     let mut groups = Vec::with_capacity(prompts.len());
@@ -159,12 +164,21 @@ pub fn rollout_groups(
 /// Mean over all rollouts of one role, or all, for metrics. NaN where there are none: a step that last step's surplus
 /// filled draws nothing.
 pub(crate) fn mean(groups: &[Group], keep: impl Fn(&Rollout) -> bool, value: impl Fn(&Rollout) -> f64) -> f64 {
-    let (sum, count) = groups
-        .iter()
-        .flat_map(|group| &group.rollouts)
+    let (sum, count) = rollouts(groups)
         .filter(|rollout| keep(rollout))
         .fold((0.0, 0usize), |(sum, count), rollout| (sum + value(rollout), count + 1));
     sum / count as f64
+}
+
+/// Mean of each reward over all rollouts, before its weight.
+pub(crate) fn mean_parts(groups: &[Group]) -> BTreeMap<String, f64> {
+    let names: BTreeSet<&String> = rollouts(groups).flat_map(|rollout| rollout.reward.parts.keys()).collect();
+    let part = |name: &String| mean(groups, |_| true, |rollout| rollout.reward.parts[name]);
+    names.into_iter().map(|name| (name.clone(), part(name))).collect()
+}
+
+fn rollouts(groups: &[Group]) -> impl Iterator<Item = &Rollout> {
+    groups.iter().flat_map(|group| &group.rollouts)
 }
 
 /// 1 for a response cut at the length limit.
@@ -181,7 +195,7 @@ pub(crate) mod tests {
             role,
             response: Response { ids: Vec::new(), logps: Vec::new(), finish: FinishReason::Stop },
             text: String::new(),
-            reward: RewardScore { overall: accuracy, accuracy, format: 0.0 },
+            reward: RewardScore { overall: accuracy, accuracy, ..RewardScore::default() },
             advantage: 0.0,
             old_logp: Vec::new(),
         }

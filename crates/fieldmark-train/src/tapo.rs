@@ -15,9 +15,9 @@ use fieldmark_model::Qwen25Vl;
 use fieldmark_processor::{Sequence, SupervisedSequence, Tokenizer};
 
 use crate::{
-    BatchSize, GroupBuffer, GroupVerdict, Normaliser, RolloutGroup, RolloutMetrics, SamplerGap, TapoConfig, TapoInputs,
-    TapoLossConfig, TapoMetrics, TapoParts, TrainError, UpdateImage, WeightedReward,
-    rollout::{Group, Role, RolloutCounts, TripletPrompt, mean, rollout_groups, truncated},
+    BatchSize, GroupBuffer, GroupVerdict, Normaliser, RewardRegistry, RolloutGroup, RolloutMetrics, SamplerGap,
+    TapoConfig, TapoInputs, TapoLossConfig, TapoMetrics, TapoParts, TrainError, UpdateImage, WeightedRewards,
+    rollout::{Group, Role, RolloutCounts, TripletPrompt, mean, mean_parts, rollout_groups, truncated},
     scoring::{MicroBatch, Scorer},
     tapo_loss,
     update::Updater,
@@ -72,7 +72,7 @@ pub struct TapoTrainer<'a, S> {
     source: &'a S,
     tokenizer: &'a Tokenizer,
     eos: Vec<u32>,
-    reward: WeightedReward,
+    rewards: WeightedRewards,
     streams: StreamKey,
     device: Device,
     scorer: Scorer,
@@ -84,10 +84,11 @@ pub struct TapoTrainer<'a, S> {
 }
 
 impl<'a, S: TripletSource> TapoTrainer<'a, S> {
-    /// A run over `source`. `device` must track gradients, `eos` are the tokens that end a response.
+    /// A run over `source`. `device` must track gradients, `eos` are the tokens that end a response, `registry` has the
+    /// rewards that the settings name.
     ///
     /// # Errors
-    /// A setting out of range or an empty source.
+    /// A setting out of range, an unknown reward, or an empty source.
     #[allow(clippy::too_many_arguments)]
     pub fn new(
         model: &Qwen25Vl,
@@ -95,7 +96,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         tokenizer: &'a Tokenizer,
         eos: Vec<u32>,
         config: TapoConfig,
-        reward: WeightedReward,
+        registry: &RewardRegistry,
         streams: StreamKey,
         device: &Device,
     ) -> Result<Self, TrainError> {
@@ -103,17 +104,18 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         if source.is_empty() {
             return Err(TrainError::EmptySource);
         }
+        let rewards = registry.choose(&config)?;
         let steps = config.steps(source.len());
         let total = steps * config.updates_per_step();
         Ok(Self {
             scorer: Scorer::new(config.logit_chunk, config.temperature, tokenizer.pad())?,
             updater: Updater::new(model, config.adamw, config.schedule, config.max_grad_norm, total)?,
-            buffer: GroupBuffer::new(config.filter, config.prompts_per_step, config.max_tries)?,
+            buffer: GroupBuffer::new(config.filter.clone(), config.prompts_per_step, config.max_tries)?,
             config,
             source,
             tokenizer,
             eos,
-            reward,
+            rewards,
             streams,
             device: device.clone(),
             reference: None,
@@ -185,7 +187,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
                     counts,
                     self.config.estimator,
                     &generation,
-                    &self.reward,
+                    &self.rewards,
                     self.tokenizer,
                     &key,
                     &device,
@@ -206,7 +208,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             reward: mean(&all, |_| true, |rollout| rollout.reward.overall),
             accuracy_anchor: mean(&all, |rollout| rollout.role == Role::Anchor, |rollout| rollout.reward.accuracy),
             accuracy_positive: mean(&all, |rollout| rollout.role == Role::Positive, |rollout| rollout.reward.accuracy),
-            format: mean(&all, |_| true, |rollout| rollout.reward.format),
+            rewards: mean_parts(&all),
             response_tokens: mean(&all, |_| true, |rollout| rollout.response.ids.len() as f64),
             truncated: mean(&all, |_| true, truncated),
             sampler: SamplerGap::of(&all, self.config.update_image),

@@ -3,6 +3,8 @@
 //! Where the paper and its code differ, the paper's way is the default and the code's has a name: [`UpdateImage`],
 //! `negative_grad`, [`LossNorm`], and a first update whose learning rate is not 0 ([`LrSchedule`]).
 
+use std::collections::BTreeMap;
+
 use fieldmark_model::TrainableParts;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -47,6 +49,10 @@ pub struct TapoConfig {
     pub max_new_tokens: usize,
     /// Most responses decoded side by side.
     pub generation_batch: usize,
+    /// Weights of the rewards by their names (see [`crate::RewardRegistry`]); 0 only measures.
+    pub rewards: BTreeMap<String, f64>,
+    /// Tokens before `max_new_tokens` in which the reward `length_penalty` falls to -1. The default is a fifth, as in DAPO.
+    pub length_cache: usize,
     /// How advantages are made from rewards.
     pub estimator: Estimator,
     /// Groups to train on: mean accuracy strictly inside.
@@ -91,6 +97,8 @@ impl Default for TapoConfig {
             top_p: 0.99,
             max_new_tokens: 2048,
             generation_batch: 64,
+            rewards: [("accuracy".into(), 0.9), ("format".into(), 0.1)].into(),
+            length_cache: 410,
             estimator: Estimator::Grpo,
             filter: GroupFilter::default(),
             batch: 1280,
@@ -133,6 +141,7 @@ impl TapoConfig {
             ("generation_batch", self.generation_batch),
             ("batch", self.batch),
             ("micro_batch", self.micro_batch),
+            ("length_cache", self.length_cache),
         ];
         for (key, value) in counts {
             if value == 0 {
@@ -142,6 +151,10 @@ impl TapoConfig {
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             let expected = "above 0 and at most 1";
             return Err(TrainError::Setting { key: "top_p", value: self.top_p.to_string(), expected });
+        }
+        if self.rewards.contains_key("length_penalty") && self.length_cache > self.max_new_tokens {
+            let (value, expected) = (self.length_cache.to_string(), "at most tapo.max_new_tokens");
+            return Err(TrainError::Setting { key: "length_cache", value, expected });
         }
         ChunkedLogProbs::new(self.logit_chunk, self.temperature)?;
         self.filter.validate(self.prompts_per_step, self.max_tries)?;
@@ -180,6 +193,7 @@ mod tests {
             "generation_batch",
             "batch",
             "micro_batch",
+            "length_cache",
             "max_grad_norm",
             "logit_chunk",
             "temperature",
@@ -195,8 +209,18 @@ mod tests {
         assert_eq!(key(TapoConfig { top_p: 1.01, ..config() }), "top_p");
         assert!(TapoConfig { top_p: 1.0, ..config() }.validate().is_ok());
         for (low, high) in [(0.5, 0.5), (0.9, 0.1), (f64::NAN, 0.9), (0.1, f64::NAN)] {
-            assert_eq!(key(TapoConfig { filter: GroupFilter { low, high }, ..config() }), "filter.low");
+            assert_eq!(
+                key(TapoConfig { filter: GroupFilter { low, high, ..config().filter }, ..config() }),
+                "filter.low"
+            );
         }
+        let penalised = |length_cache| TapoConfig {
+            rewards: [("accuracy".into(), 1.0), ("length_penalty".into(), 0.5)].into(),
+            length_cache,
+            ..config()
+        };
+        assert!(penalised(2048).validate().is_ok());
+        assert_eq!(key(penalised(2049)), "length_cache");
         assert_eq!(key(TapoConfig { adamw: AdamWSettings { beta2: 1.0, ..config().adamw }, ..config() }), "beta2");
         assert_eq!(key(TapoConfig { schedule: LrSchedule { lr: -1.0, ..config().schedule }, ..config() }), "lr");
         assert_eq!(key(TapoConfig { loss: TapoLossConfig { gamma: f64::NAN, ..config().loss }, ..config() }), "gamma");

@@ -63,7 +63,8 @@ fn the_stages_follow_one_another() {
         let (anchor, positive) = if row.ends_with("tapo.jsonl:1") { ("a.png", "b.png") } else { ("b.png", "a.png") };
         let expected = if rollout["role"] == "anchor" { anchor } else { positive };
         assert!(rollout["image"].as_str().unwrap().ends_with(expected), "{rollout}");
-        let [accuracy, format, reward] = ["accuracy", "format", "reward"].map(|key| rollout[key].as_f64().unwrap());
+        let [accuracy, format] = ["accuracy", "format"].map(|key| rollout["rewards"][key].as_f64().unwrap());
+        let reward = rollout["reward"].as_f64().unwrap();
         assert!((0.9 * accuracy + 0.1 * format - reward).abs() < 1e-12);
         assert!(rollout["prompt"].as_str().unwrap().starts_with("<image>Which?"));
         assert_eq!(rollout["rollout_step"], 1);

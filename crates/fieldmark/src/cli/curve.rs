@@ -7,15 +7,15 @@ use plotters::prelude::*;
 #[derive(Debug, Clone)]
 pub struct Series {
     /// What it is called in the legend.
-    pub name: &'static str,
+    pub name: String,
     /// Its points, (step, value); values that are not finite are left out.
     pub points: Vec<(f64, f64)>,
 }
 
 impl Series {
     /// A line without points.
-    pub fn new(name: &'static str) -> Self {
-        Self { name, points: Vec::new() }
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), points: Vec::new() }
     }
 }
 
@@ -68,7 +68,7 @@ fn draw(
     for ((line, series), colour) in lines.into_iter().zip(series).zip(COLOURS.into_iter().cycle()) {
         chart
             .draw_series(LineSeries::new(line, colour.stroke_width(2)))?
-            .label(series.name)
+            .label(series.name.as_str())
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
     }
     chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
@@ -84,7 +84,7 @@ mod tests {
     fn every_line_is_in_the_picture() {
         let mut loss = Series::new("loss");
         loss.points = vec![(1.0, 3.0), (2.0, f64::NAN), (3.0, 1.0)];
-        let flat = Series { name: "reward", points: vec![(1.0, 2.0)] };
+        let flat = Series { name: "reward".into(), points: vec![(1.0, 2.0)] };
         let picture = svg("SFT", "update", "loss", &[loss, flat, Series::new("empty")]).unwrap();
         for text in ["<svg", "SFT", "update", "loss", "reward", "polyline"] {
             assert!(picture.contains(text), "{text}");

@@ -1,13 +1,13 @@
 //! `fieldmark tapo`: triplet-augmented policy optimisation of a checkpoint (arXiv 2602.07605, section 4.3).
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use burn::tensor::Device;
 use fieldmark::{
     generate::{FinishReason, StreamKey},
     progress::Progress,
     train::{
-        Group, MetricsWriter, Role, RolloutMetrics, TapoEvent, TapoTrainer, TrainError, TripletSource, WeightedReward,
+        Group, MetricsWriter, RewardRegistry, Role, RolloutMetrics, TapoEvent, TapoTrainer, TrainError, TripletSource,
         stable_param_ids,
     },
 };
@@ -45,7 +45,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
         &checkpoint.processor.tokenizer,
         checkpoint.eos.clone(),
         recipe.tapo.clone(),
-        WeightedReward::default(),
+        &RewardRegistry::standard(&recipe.tapo),
         StreamKey::new(recipe.seed),
         &device,
     )
@@ -59,8 +59,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
         rollouts: MetricsWriter::create(output.file("rollouts.jsonl"))?,
         progress: Progress::new("tapo", steps),
         step: 1,
+        over_step: recipe.tapo.estimator.is_over_step(),
         last: String::new(),
-        curves: ["reward", "accuracy, anchor", "accuracy, positive", "format"].map(Series::new),
+        curves: curves(&recipe.tapo.rewards),
     };
     let model = trainer.train(model, |event| log.event(event)).map_err(in_section)?;
     log.progress.step(steps, log.last.clone());
@@ -71,6 +72,12 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// The mean reward, accuracy by image, and each reward; in the order of [`RolloutMetrics`].
+fn curves(rewards: &BTreeMap<String, f64>) -> Vec<Series> {
+    let means = ["reward", "accuracy, anchor", "accuracy, positive"].map(str::to_owned);
+    means.into_iter().chain(rewards.keys().cloned()).map(Series::new).collect()
+}
+
 /// Writes down what happens.
 struct Log<'a> {
     source: &'a Triplets,
@@ -78,8 +85,10 @@ struct Log<'a> {
     rollouts: MetricsWriter,
     progress: Progress,
     step: usize,
+    /// Whether advantages are not known yet when rollouts are written.
+    over_step: bool,
     last: String,
-    curves: [Series; 4],
+    curves: Vec<Series>,
 }
 
 impl Log<'_> {
@@ -109,7 +118,8 @@ impl Log<'_> {
             let share = right.iter().sum::<f64>() / right.len() as f64;
             format!("reward {:.3}  right {share:.2}  kept {}/{}", row.reward, row.groups.kept, row.groups.offered)
         };
-        let values = [row.reward, row.accuracy_anchor, row.accuracy_positive, row.format];
+        let parts = row.rewards.values().copied();
+        let values = [row.reward, row.accuracy_anchor, row.accuracy_positive].into_iter().chain(parts);
         for (curve, value) in self.curves.iter_mut().zip(values).filter(|(_, value)| value.is_finite()) {
             curve.points.push((row.rollout_step as f64, value));
         }
@@ -135,10 +145,9 @@ impl Log<'_> {
                 "response": rollout.text,
                 "tokens": rollout.response.ids.len(),
                 "finished": rollout.response.finish == FinishReason::Stop,
-                "accuracy": rollout.reward.accuracy,
-                "format": rollout.reward.format,
+                "rewards": rollout.reward.parts,
                 "reward": rollout.reward.overall,
-                "advantage": rollout.advantage,
+                "advantage": (!self.over_step).then_some(rollout.advantage),
             });
             self.rollouts.write(&line)?;
         }

@@ -11,8 +11,8 @@ use fieldmark_generate::GenerationConfig;
 use fieldmark_model::{Qwen25Vl, SaveOptions, TrainableParts};
 use fieldmark_processor::DecodeOptions;
 use fieldmark_train::{
-    AdamWSettings, LrSchedule, LrShape, MetricsWriter, SftConfig, TapoConfig, TapoEvent, TapoTrainer, UpdateImage,
-    WeightedReward, train_sft,
+    AdamWSettings, LrSchedule, LrShape, MetricsWriter, RewardRegistry, SftConfig, TapoConfig, TapoEvent, TapoTrainer,
+    UpdateImage, train_sft,
 };
 
 use super::{
@@ -115,8 +115,8 @@ impl Stages<'_> {
             &triplets,
             tokenizer,
             vec![tokenizer.eos()],
-            config,
-            WeightedReward::default(),
+            config.clone(),
+            &RewardRegistry::standard(&config),
             self.data.key.clone(),
             &self.device,
         )?

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, path::Path};
 use burn::tensor::{Device, Tensor};
 use fieldmark_generate::Sampling;
 use fieldmark_train::{
-    BatchSize, LossAverage, LossNorm, TapoInputs, TapoLossConfig, WeightedReward, group_advantages, k3, policy_loss,
-    tapo_loss, token_logprobs,
+    BatchSize, LossAverage, LossNorm, RewardInput, RewardRegistry, TapoConfig, TapoInputs, TapoLossConfig,
+    group_advantages, k3, policy_loss, tapo_loss, token_logprobs,
 };
 use serde::Deserialize;
 
@@ -114,12 +114,15 @@ fn advantages(folder: &Path, report: &mut Report) -> Result<(), ParityError> {
 
 fn rewards(folder: &Path, report: &mut Report) -> Result<(), ParityError> {
     let cases: Vec<RewardCase> = json(folder, "rewards.json")?;
-    let reward = WeightedReward::default();
+    let config = TapoConfig::default();
+    let rewards = RewardRegistry::standard(&config).choose(&config);
+    let rewards = rewards.map_err(|error| in_file(folder, "rewards.json", "the default", error))?;
     for (i, case) in cases.iter().enumerate() {
-        let found = reward.parts(&case.response, &case.ground_truth);
+        let found = rewards.parts(&RewardInput::new(&case.response, &case.ground_truth));
+        let part = |name: &str| found.parts.get(name).copied().unwrap_or(f64::NAN);
         report.compare(
             &format!("rewards.json {i}"),
-            &[found.accuracy, found.format, found.overall],
+            &[part("accuracy"), part("format"), found.overall],
             &[case.accuracy, case.format, case.overall],
             Tolerance::Absolute(1e-12),
         );

@@ -1,0 +1,195 @@
+//! Rewards by name, and their weighted sum: what `[tapo.rewards]` of a recipe chooses from.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Accuracy, Exact, Format, LengthPenalty, Reward, RewardInput, TextSimilarity};
+use crate::{TapoConfig, TrainError};
+
+/// A response's reward and what it is made of.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RewardScore {
+    /// The weighted sum, from which advantages are made.
+    pub overall: f64,
+    /// The reward that the group filter looks at (`tapo.filter.key`), before its weight.
+    pub accuracy: f64,
+    /// Each reward by its name, before its weight.
+    pub parts: BTreeMap<String, f64>,
+}
+
+/// The rewards that a recipe can name.
+///
+/// ```
+/// use fieldmark_train::{RewardInput, RewardRegistry, TapoConfig};
+/// let mut config = TapoConfig::default();
+/// let registry = RewardRegistry::standard(&config)
+///     .with("short", |input: &RewardInput<'_>| f64::from(u8::from(input.response_tokens < 200)));
+/// config.rewards.insert("short".into(), 0.2);
+/// let rewards = registry.choose(&config)?;
+/// let input = RewardInput::new("<think>a</think><answer>Lime</answer>", "lime").with_tokens(12, 2048);
+/// let score = rewards.parts(&input);
+/// assert_eq!((score.accuracy, score.parts["short"]), (1.0, 1.0));
+/// assert!((score.overall - (0.9 + 0.1 + 0.2)).abs() < 1e-12);
+/// # Ok::<(), fieldmark_train::TrainError>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct RewardRegistry {
+    rewards: BTreeMap<String, Arc<dyn Reward>>,
+}
+
+impl RewardRegistry {
+    /// `accuracy` and `format` as released ([`Accuracy`], [`Format`]), `exact` ([`Exact`]), `text_similarity`
+    /// ([`TextSimilarity`]), and `length_penalty` ([`LengthPenalty`] over the last `length_cache` tokens).
+    pub fn standard(config: &TapoConfig) -> Self {
+        Self::default()
+            .with("accuracy", Accuracy)
+            .with("format", Format)
+            .with("exact", Exact)
+            .with("text_similarity", TextSimilarity)
+            .with("length_penalty", LengthPenalty { cache: config.length_cache })
+    }
+
+    /// The same with one reward more; one of the same name is replaced.
+    #[must_use]
+    pub fn with(mut self, name: &str, reward: impl Reward + 'static) -> Self {
+        self.rewards.insert(name.into(), Arc::new(reward));
+        self
+    }
+
+    /// The names there are, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.rewards.keys().map(String::as_str)
+    }
+
+    /// The weighted sum that `config.rewards` asks for.
+    ///
+    /// # Errors
+    /// A name that is not registered, a weight that is negative or not finite, or a filter whose key is not among the names.
+    pub fn choose(&self, config: &TapoConfig) -> Result<WeightedRewards, TrainError> {
+        let mut parts = Vec::with_capacity(config.rewards.len());
+        for (name, &weight) in &config.rewards {
+            if !(weight.is_finite() && weight >= 0.0) {
+                return Err(TrainError::RewardWeight { name: name.clone(), weight });
+            }
+            let reward = self.rewards.get(name).ok_or_else(|| TrainError::UnknownReward {
+                name: name.clone(),
+                known: self.names().collect::<Vec<_>>().join(", "),
+            })?;
+            parts.push((name.clone(), weight, reward.clone()));
+        }
+        let key = &config.filter.key;
+        match parts.iter().position(|(name, ..)| name == key) {
+            Some(key) => Ok(WeightedRewards { parts, key }),
+            None => Err(TrainError::FilterKey {
+                key: key.clone(),
+                names: parts.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>().join(", "),
+            }),
+        }
+    }
+}
+
+impl std::fmt::Debug for RewardRegistry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.names()).finish()
+    }
+}
+
+/// A weighted sum of rewards with names. A weight of 0 measures without rewarding.
+#[derive(Clone)]
+pub struct WeightedRewards {
+    parts: Vec<(String, f64, Arc<dyn Reward>)>,
+    key: usize,
+}
+
+impl std::fmt::Debug for WeightedRewards {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_map().entries(self.parts.iter().map(|(name, weight, _)| (name, weight))).finish()
+    }
+}
+
+impl WeightedRewards {
+    /// Every part and their weighted sum.
+    pub fn parts(&self, input: &RewardInput<'_>) -> RewardScore {
+        let scores: Vec<f64> = self.parts.iter().map(|(_, _, reward)| reward.score(input)).collect();
+        let overall = self.parts.iter().zip(&scores).map(|((_, weight, _), score)| weight * score).sum();
+        let names = self.parts.iter().map(|(name, ..)| name.clone());
+        RewardScore { overall, accuracy: scores[self.key], parts: names.zip(scores.iter().copied()).collect() }
+    }
+}
+
+impl Reward for WeightedRewards {
+    fn score(&self, input: &RewardInput<'_>) -> f64 {
+        self.parts(input).overall
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::GroupFilter;
+
+    const RIGHT: &str = "<think>a</think><answer>Border Collie</answer>";
+
+    fn config(weights: &[(&str, f64)], key: &str) -> TapoConfig {
+        TapoConfig {
+            rewards: weights.iter().map(|&(name, weight)| (name.to_owned(), weight)).collect(),
+            filter: GroupFilter { key: key.into(), ..GroupFilter::default() },
+            ..TapoConfig::default()
+        }
+    }
+
+    fn choose(weights: &[(&str, f64)], key: &str) -> Result<WeightedRewards, TrainError> {
+        let config = config(weights, key);
+        RewardRegistry::standard(&config).choose(&config)
+    }
+
+    #[test]
+    fn the_sum_has_the_weights_and_the_parts_have_not() {
+        let weights =
+            [("accuracy", 0.0), ("exact", 0.7), ("format", 0.1), ("text_similarity", 0.2), ("length_penalty", 0.5)];
+        let rewards = choose(&weights, "accuracy").unwrap();
+        // "collie" is contained, but not all; 6 of 13 characters stay; 1843 of 2048 tokens are half of 410 over.
+        let score = rewards.parts(&RewardInput::new(RIGHT, "Collie").with_tokens(1843, 2048));
+        let expected = [
+            ("accuracy", 1.0),
+            ("exact", 0.0),
+            ("format", 1.0),
+            ("length_penalty", -0.5),
+            ("text_similarity", 6.0 / 13.0),
+        ];
+        assert_eq!(score.parts, expected.map(|(name, value)| (name.to_owned(), value)).into());
+        assert_eq!(score.accuracy, 1.0);
+        assert!((score.overall - (0.1 + 0.2 * 6.0 / 13.0 - 0.5 * 0.5)).abs() < 1e-12);
+        assert_eq!(rewards.score(&RewardInput::new(RIGHT, "Border_collie")), 0.7 + 0.1 + 0.2);
+        // The filter can look at another.
+        let strict = choose(&weights, "exact").unwrap().parts(&RewardInput::new(RIGHT, "Collie"));
+        assert_eq!(strict.accuracy, 0.0);
+    }
+
+    #[test]
+    fn rewards_of_ones_own_come_with_the_registry() {
+        let config = config(&[("accuracy", 1.0), ("tokens", 0.01), ("row", 0.5)], "row");
+        let standard = || RewardRegistry::standard(&config);
+        let error = standard().choose(&config).unwrap_err().to_string();
+        assert!(error.contains("`tapo.rewards.row`") && error.contains("text_similarity"), "{error}");
+        let registry = standard()
+            .with("tokens", |input: &RewardInput<'_>| input.response_tokens as f64)
+            .with("row", |input: &RewardInput<'_>| f64::from(u8::from(input.sample == "file:3")))
+            .with("accuracy", |_: &RewardInput<'_>| 0.25);
+        let rewards = registry.choose(&config).unwrap();
+        let input = RewardInput::new(RIGHT, "Collie").with_tokens(7, 9).with_sample("file:3");
+        assert_eq!(rewards.parts(&input).overall, 0.25 + 0.01 * 7.0 + 0.5);
+        assert_eq!(rewards.parts(&input).accuracy, 1.0);
+    }
+
+    #[test]
+    fn what_cannot_be_summed_is_refused_by_its_name() {
+        for weight in [-0.1, f64::NAN, f64::INFINITY] {
+            let error = choose(&[("accuracy", 0.9), ("format", weight)], "accuracy").unwrap_err().to_string();
+            assert!(error.contains("`tapo.rewards.format`"), "{error}");
+        }
+        let error = choose(&[("exact", 0.9), ("format", 0.1)], "accuracy").unwrap_err().to_string();
+        assert!(error.contains("`tapo.filter.key`") && error.contains("exact, format"), "{error}");
+    }
+}

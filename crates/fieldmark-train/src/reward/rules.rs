@@ -1,0 +1,110 @@
+//! Rule reward of TAPO: `r = 0.9 accuracy + 0.1 format`, as the released `cls_thinking.py` computes it.
+//! White space around `<`, `>` and `/` is removed first, from the response only. Accuracy: the lower-cased truth is
+//! contained in the first answer block. Format: the whole response is one think block, then one answer block.
+//! White space is Python's (`\s` and `str.strip`): Unicode's White_Space and the separators U+001C to U+001F.
+
+use std::{borrow::Cow, sync::LazyLock};
+
+use fieldmark_data::is_python_space;
+use regex::Regex;
+
+use super::{Reward, RewardInput};
+
+fn pattern(source: &str) -> Regex {
+    Regex::new(source).expect("a constant pattern, covered by tests")
+}
+
+static TIGHTEN: LazyLock<Regex> = LazyLock::new(|| pattern(r"[\s\x1c-\x1f]*([<>/])[\s\x1c-\x1f]*"));
+static WELL_FORMED: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(?s)\A<think>.*?</think>[\s\x1c-\x1f]*<answer>.*?</answer>\z"));
+static ANSWER: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?s)<answer>(.*?)</answer>"));
+
+fn tighten(response: &str) -> Cow<'_, str> {
+    TIGHTEN.replace_all(response, "$1")
+}
+
+/// 1 if the lower-cased truth is a substring of the first `<answer>` block (stripped, lower-cased), else 0.
+///
+/// An empty truth is contained in every closed block. A truth with white space around `/` never matches, since that
+/// white space is removed from the response alone. Reference: `accuracy_reward` of the released reward.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Accuracy;
+
+impl Reward for Accuracy {
+    fn score(&self, input: &RewardInput<'_>) -> f64 {
+        let text = tighten(input.response);
+        let truth = input.truth.to_lowercase();
+        let found = ANSWER
+            .captures(&text)
+            .is_some_and(|block| block[1].trim_matches(is_python_space).to_lowercase().contains(&truth));
+        f64::from(found)
+    }
+}
+
+/// 1 if the whole response is a think block, optional white space, and an answer block, else 0.
+///
+/// Surrounding white space does not count; tags are case-sensitive. Reference: `format_reward` of the released reward.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Format;
+
+impl Reward for Format {
+    fn score(&self, input: &RewardInput<'_>) -> f64 {
+        f64::from(WELL_FORMED.is_match(&tighten(input.response)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{RewardRegistry, TapoConfig};
+
+    #[derive(serde::Deserialize)]
+    struct Case {
+        response: String,
+        ground_truth: String,
+        accuracy: f64,
+        format: f64,
+        overall: f64,
+    }
+
+    #[test]
+    fn every_reference_case_has_its_reward() {
+        let text = include_str!("../../../../tests/fixtures/tapo/rewards.json");
+        let cases: Vec<Case> = serde_json::from_str(text).unwrap();
+        assert_eq!(cases.len(), 24);
+        let config = TapoConfig::default();
+        let rewards = RewardRegistry::standard(&config).choose(&config).unwrap();
+        for case in cases {
+            let score = rewards.parts(&RewardInput::new(&case.response, &case.ground_truth));
+            let found = [score.parts["accuracy"], score.parts["format"], score.accuracy, score.overall];
+            let expected = [case.accuracy, case.format, case.accuracy, case.overall];
+            assert_eq!(found, expected, "{:?} / {:?}", case.response, case.ground_truth);
+            assert_eq!(score.parts.len(), 2);
+        }
+    }
+
+    fn accuracy(response: &str, truth: &str) -> f64 {
+        Accuracy.score(&RewardInput::new(response, truth))
+    }
+
+    // The expected values are those of the reference's Python expressions, run on these strings.
+    #[test]
+    fn white_space_and_case_are_pythons() {
+        let format = |response: &str| Format.score(&RewardInput::new(response, "ash"));
+        for space in ["\u{1c}", "\u{1f}", "\u{85}", "\u{a0}", "\u{2007}", "\u{3000}", "\x0b"] {
+            let response = format!("{space}<think>a</think>{space}<answer>{space}Ash{space}</answer>");
+            assert_eq!(format(&response), 1.0, "{space:?}");
+            assert_eq!(accuracy(&response, "ash"), 1.0, "{space:?}");
+        }
+        for other in ["\u{200b}", "\u{180e}", "\u{feff}", "\u{1b}", "\u{2060}"] {
+            let response = format!("<think>a</think>{other}<answer>Ash</answer>");
+            assert_eq!(format(&response), 0.0, "{other:?}");
+        }
+        let answer = |text: &str| format!("<answer>{text}</answer>");
+        assert_eq!(accuracy(&answer("ΟΔΟΣ"), "οδος"), 1.0);
+        assert_eq!(accuracy(&answer("ΟΔΟΣ"), "οδοσ"), 0.0);
+        assert_eq!(accuracy(&answer("STRASSE"), "straße"), 0.0);
+        assert_eq!(accuracy(&answer("border collie"), "Collie"), 1.0);
+        assert_eq!(accuracy(&answer("anything"), ""), 1.0);
+    }
+}

@@ -1,0 +1,96 @@
+//! Partial credit for an answer that is close to the truth: in spelling, or in the space of a text encoder.
+
+use fieldmark_data::{normal_form, strict_answer};
+
+use super::{Reward, RewardInput};
+
+/// 1 - d/n for the Levenshtein distance d of answer and truth and the n characters of the longer; 0 without an answer.
+///
+/// It is about spelling, not meaning: "Boeing 737-200" is nearly "Boeing 737-300", and a synonym is worth little. Answer
+/// and truth are compared in their normal forms, as in [`super::Exact`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TextSimilarity;
+
+impl Reward for TextSimilarity {
+    fn score(&self, input: &RewardInput<'_>) -> f64 {
+        let truth = normal_form(input.truth);
+        let answer = strict_answer(input.response).map(normal_form).unwrap_or_default();
+        if answer.is_empty() || truth.is_empty() { 0.0 } else { strsim::normalized_levenshtein(&answer, &truth) }
+    }
+}
+
+/// Makes a vector of a text: what an [`EmbeddingSimilarity`] needs. None comes with this crate; the paper's relative
+/// similarity (equation 5) has the text tower of SigLIP.
+pub trait TextEmbedder: Send + Sync {
+    /// The text's vector, of any length but 0; always as long, and finite.
+    fn embed(&self, text: &str) -> Vec<f32>;
+}
+
+/// The cosine of answer and truth under a text encoder, and 0 where it is negative or there is no answer.
+///
+/// Register it under a name of your own: [`super::RewardRegistry::with`].
+#[derive(Debug, Clone)]
+pub struct EmbeddingSimilarity<E> {
+    embedder: E,
+}
+
+impl<E: TextEmbedder> EmbeddingSimilarity<E> {
+    /// A reward from `embedder`, which sees answer and truth as they stand.
+    pub fn new(embedder: E) -> Self {
+        Self { embedder }
+    }
+}
+
+impl<E: TextEmbedder> Reward for EmbeddingSimilarity<E> {
+    fn score(&self, input: &RewardInput<'_>) -> f64 {
+        let Some(answer) = strict_answer(input.response) else { return 0.0 };
+        let (a, b) = (self.embedder.embed(answer), self.embedder.embed(input.truth));
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+        let cosine = dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt();
+        // A vector that is not finite must be heard of: `max` would hide it.
+        if cosine < 0.0 { 0.0 } else { cosine }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spelling_is_the_share_of_characters_that_stay() {
+        for (answer, truth, expected) in [
+            ("Boeing 737-200", "boeing_737-300", 13.0 / 14.0),
+            ("kitten", "sitting", 1.0 - 3.0 / 7.0),
+            ("Lime", "Lime", 1.0),
+            ("abc", "xyz", 0.0),
+            ("", "Lime", 0.0),
+        ] {
+            let response = format!("<answer>{answer}</answer>");
+            let found = TextSimilarity.score(&RewardInput::new(&response, truth));
+            assert!((found - expected).abs() < 1e-12, "{answer} {truth} {found}");
+        }
+        assert_eq!(TextSimilarity.score(&RewardInput::new("Lime", "Lime")), 0.0);
+        assert_eq!(TextSimilarity.score(&RewardInput::new("<answer>_</answer>", "")), 0.0);
+    }
+
+    /// How often a text has an a, a b and a c; c counts downwards.
+    struct Letters;
+
+    impl TextEmbedder for Letters {
+        fn embed(&self, text: &str) -> Vec<f32> {
+            let count = |letter| text.matches(letter).count() as f32;
+            vec![count('a'), count('b'), -count('c')]
+        }
+    }
+
+    #[test]
+    fn embeddings_are_compared_by_their_angle() {
+        let reward = EmbeddingSimilarity::new(Letters);
+        let score = |response: &str, truth: &str| reward.score(&RewardInput::new(response, truth));
+        // (3, 4, 0) and (1, 0, 0): 3/5.
+        assert!((score("<answer>aaabbbb</answer>", "a") - 0.6).abs() < 1e-12);
+        assert!((score("<answer>ab</answer>", "aabb") - 1.0).abs() < 1e-12);
+        assert_eq!((score("<answer>b</answer>", "a"), score("a", "a")), (0.0, 0.0));
+        assert!(score("<answer>x</answer>", "a").is_nan(), "no direction is no number");
+    }
+}
