@@ -158,7 +158,7 @@ impl Trainer {
             TapoInputs {
                 logp_bt: packing.unpack(logp.clone()),
                 old_logp_bt: packing.unpack(logp.clone()).detach(),
-                neg_logp_bt: packing.unpack(neg_logp.clone()),
+                neg_logp_bt: Some(packing.unpack(neg_logp.clone())),
                 ref_logp_bt: None,
                 advantages_bt: Tensor::ones([batch, RESPONSE], &self.device),
                 mask_bt: packing.mask(&self.device),

@@ -106,7 +106,7 @@ fn prompt(config: &Qwen25VlConfig, row: u64, truth: &str) -> TripletPrompt {
     TripletPrompt {
         anchor: about(4, longer, 0),
         positive: about(6, 4, 1),
-        negative: about(2, 8, 2),
+        negative: Some(about(2, 8, 2)),
         truth: truth.into(),
     }
 }
@@ -232,7 +232,10 @@ fn plainly(model: &Qwen25Vl, groups: &[&Group], config: &TapoConfig, reference: 
         let inputs = TapoInputs {
             logp_bt: rows(&|group, rollout| logps(model, &on_image(group, rollout), rollout)),
             old_logp_bt: rows(&|_, rollout| constant(rollout.old_logp.clone())),
-            neg_logp_bt: rows(&|group, rollout| logps(model, &group.prompt.negative, rollout)),
+            neg_logp_bt: all
+                .iter()
+                .all(|(group, _)| group.prompt.negative.is_some())
+                .then(|| rows(&|group, rollout| logps(model, group.prompt.negative.as_ref().unwrap(), rollout))),
             ref_logp_bt: (config.loss.kl_ref != 0.0)
                 .then(|| rows(&|group, rollout| logps(reference, &on_image(group, rollout), rollout))),
             advantages_bt: rows(&|_, rollout| constant(vec![rollout.advantage as f32; width])),
@@ -272,15 +275,17 @@ fn check_against(
     for (name, found, expected) in [
         ("loss", found.loss, parts.loss),
         ("pg_loss", found.pg_loss, parts.pg_loss),
-        ("kl_neg", found.kl_neg, parts.kl_neg),
         ("entropy", found.entropy, parts.entropy),
-        ("neg_entropy", found.neg_entropy, parts.neg_entropy),
         ("kl_ref", found.kl_ref, parts.kl_ref),
         ("ratio", found.ratio, parts.ratio),
         ("clipped_high", found.clipped_high, parts.clipped_high),
         ("clipped_low", found.clipped_low, parts.clipped_low),
     ] {
         assert!((found - expected).abs() < 1e-4 * expected.abs().max(1.0), "{name} {found}, plainly {expected}");
+    }
+    for (found, expected) in [(found.kl_neg, parts.kl_neg), (found.neg_entropy, parts.neg_entropy)] {
+        let close = (found - expected).abs() < 1e-4 * expected.abs().max(1.0);
+        assert!(if config.loss.needs_negative() { close } else { found.is_nan() }, "{found}, plainly {expected}");
     }
     let mut step = step_of(before, after);
     let rate = config.schedule.lr / FULL_RATE;
@@ -722,7 +727,7 @@ fn the_reference_model_is_the_one_that_training_starts_from() {
 fn an_update_that_is_not_finite_is_skipped_and_counted() {
     let model = load(MODELS[0], &device());
     let mut prompts = prompts(model.config(), &[&every(9), &every(8)]);
-    let image = &mut prompts[1].negative.images[0];
+    let image = &mut prompts[1].negative.as_mut().unwrap().images[0];
     image.pixel_values = image.pixel_values.iter().map(|_| f32::NAN).collect();
     // An update a group: the one with the poisoned image is left out, wherever it stands.
     let config = TapoConfig { batch: 4, ..slow_descent() };
@@ -735,6 +740,56 @@ fn an_update_that_is_not_finite_is_skipped_and_counted() {
     assert!(after != parameters(&model) && after.iter().flat_map(|(_, values)| values).all(|x| x.is_finite()));
 }
 
+/// Every pixel of every negative is not a number: whoever looks at one finds it in the loss.
+fn poison_negatives(prompts: &mut [TripletPrompt]) {
+    for image in prompts.iter_mut().flat_map(|prompt| &mut prompt.negative.as_mut().unwrap().images) {
+        image.pixel_values = image.pixel_values.iter().map(|_| f32::NAN).collect();
+    }
+}
+
+#[test]
+fn a_negative_that_no_term_looks_at_is_not_encoded() {
+    let model = load(MODELS[0], &device());
+    let whole = prompts(model.config(), &[&every(9), &every(8)]);
+    let (mut poisoned, mut without) = (whole.clone(), whole.clone());
+    poison_negatives(&mut poisoned);
+    without.iter_mut().for_each(|prompt| prompt.negative = None);
+    for negative_grad in [true, false] {
+        let loss = TapoLossConfig { gamma: 0.0, eta2: 0.0, negative_grad, ..TapoLossConfig::default() };
+        let config = TapoConfig { loss, ..descent() };
+        let found = run(&model, &Source::new(whole.clone()), &config, 1);
+        // Against the loss with its terms computed and weighted by nothing.
+        check(&model, &found.after, &all(&found.steps[0]), &found.updates[0], &config);
+        for prompts in [&poisoned, &without] {
+            let same = run(&model, &Source::new(prompts.clone()), &config, 1);
+            assert!(parameters(&same.after) == parameters(&found.after));
+        }
+        // One term is enough to look at it.
+        let loss = TapoLossConfig { eta2: 0.1, ..loss };
+        let found = run(&model, &Source::new(poisoned.clone()), &TapoConfig { loss, ..descent() }, 1);
+        assert_eq!(found.updates[0].skipped, 1);
+        assert!(found.updates[0].parts.loss.is_nan());
+        let (tokenizer, source) = (word_tokenizer(), Source::new(without.clone()));
+        let config = TapoConfig { loss, ..descent() };
+        let (streams, registry) = (StreamKey::new(5), registry());
+        let mut trainer =
+            TapoTrainer::new(&model, &source, &tokenizer, ends(), config, &registry, streams, &device()).unwrap();
+        let error = trainer.train(model.clone(), |_| Ok(())).unwrap_err();
+        assert!(matches!(&error, TrainError::Sample { reason, .. } if reason.contains("no negative")), "{error}");
+    }
+}
+
+#[test]
+fn terms_annealed_to_nothing_leave_the_negative_alone() {
+    let model = load(MODELS[0], &device());
+    let mut prompts = prompts(model.config(), &[&every(9), &every(8)]);
+    poison_negatives(&mut prompts);
+    let config = TapoConfig { terms: TermSchedule::Anneal, ..slow_descent() };
+    let run = run(&model, &Source::new(prompts), &config, 4);
+    let finite: Vec<bool> = run.updates.iter().map(|update| update.grad_norm.is_finite()).collect();
+    assert_eq!(finite, [false, false, true, true]);
+}
+
 #[test]
 fn annealing_scales_the_inter_class_term_and_both_entropies() {
     let model = load(MODELS[0], &device());
@@ -745,6 +800,10 @@ fn annealing_scales_the_inter_class_term_and_both_entropies() {
     let run = run(&model, &source, &config, 5);
     for (update, factor) in run.updates.iter().zip([1.0, 0.5, 0.0, 0.0, 0.0]) {
         let TapoParts { loss, pg_loss, kl_neg, entropy, neg_entropy, .. } = update.parts;
+        if factor == 0.0 {
+            assert!(loss == pg_loss && kl_neg.is_nan() && neg_entropy.is_nan(), "{update:?}");
+            continue;
+        }
         let terms = -0.1 * kl_neg + 0.1 * entropy + 0.2 * neg_entropy;
         assert!(terms.abs() > 0.1 && (loss - pg_loss - factor * terms).abs() < 1e-4, "{update:?}");
     }
@@ -796,6 +855,7 @@ fn rewarded_words_are_said_more_often() {
 fn images_of_the_three_roles_differ_in_size_in_these_tests() {
     let config = load(MODELS[0], &Device::flex()).config().clone();
     let prompt = prompt(&config, 1, "");
-    let grids = [&prompt.anchor, &prompt.positive, &prompt.negative].map(|sequence| sequence.grids());
+    let negative = prompt.negative.unwrap();
+    let grids = [&prompt.anchor, &prompt.positive, &negative].map(|sequence| sequence.grids());
     assert_eq!(grids, [[GridThw::image(4, 6)], [GridThw::image(6, 4)], [GridThw::image(2, 8)]]);
 }

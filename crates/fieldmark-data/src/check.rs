@@ -174,6 +174,7 @@ struct Tally {
     truth_first: usize,
     truth_inside_distractor: usize,
     with_options: usize,
+    without_negative: usize,
 }
 
 impl Tally {
@@ -190,6 +191,7 @@ impl Tally {
             truth_first: 0,
             truth_inside_distractor: 0,
             with_options: 0,
+            without_negative: 0,
         }
     }
 
@@ -231,7 +233,9 @@ impl Tally {
                     self.good(row, [eval.image_path], &eval.ground_truth);
                 }),
                 DataKind::TapoRows | DataKind::Labels => TapoRow::parse(row, value).map(|tapo| {
-                    self.good(row, [tapo.anchor, tapo.positive, tapo.negative], &tapo.answer);
+                    self.without_negative += usize::from(tapo.negative.is_none());
+                    let images = [tapo.anchor, tapo.positive].into_iter().chain(tapo.negative);
+                    self.good(row, images, &tapo.answer);
                 }),
             };
             if let Err(problem) = checked {
@@ -294,6 +298,12 @@ impl Tally {
 
     fn finish(mut self, roots: &ImageRoots) -> DataReport {
         self.option_notes();
+        if self.without_negative > 0 {
+            self.notes.push(format!(
+                "{} rows have no negative; train with tapo.negative = \"patches\", or with tapo.loss.gamma = eta2 = 0",
+                self.without_negative
+            ));
+        }
         let mut by_row: Vec<(usize, PathBuf)> =
             std::mem::take(&mut self.images).into_iter().map(|(image, row)| (row, image)).collect();
         by_row.sort();

@@ -92,6 +92,11 @@ pub enum RowProblem {
         /// How many it names.
         images: usize,
     },
+    /// A TAPO row without a negative, where one is needed.
+    #[error(
+        "no negative; name one in \"negative\", set tapo.negative = \"patches\", or set tapo.loss.gamma = eta2 = 0"
+    )]
+    NoNegative,
     /// Image bytes inside the row.
     #[error("image bytes inside {0:?} are not read; write the image to a file and give its path")]
     EmbeddedImage(String),

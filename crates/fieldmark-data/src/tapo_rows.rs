@@ -22,16 +22,16 @@ pub struct TapoRow {
     pub anchor: PathBuf,
     /// Another image of the same class (`positive` or `image_noisy`).
     pub positive: PathBuf,
-    /// An image of the most similar other class (`negative` or `image_aug`).
-    pub negative: PathBuf,
+    /// An image of the most similar other class (`negative` or `image_aug`), where the row names one.
+    pub negative: Option<PathBuf>,
 }
 
 impl TapoRow {
     /// Reads one row under the paper's or the released names, also mixed.
     ///
     /// # Errors
-    /// The first thing that is wrong with the row. The released loader replaces a missing `image_aug` by a blackened
-    /// anchor; here a row without a negative is an error, since it then is no triplet.
+    /// The first thing that is wrong with the row. A row may lack a negative: training on blackened anchors needs none (the
+    /// released loader then takes those unasked), and neither does a loss without terms for it.
     pub fn parse(row: usize, value: &Value) -> Result<Self, RowProblem> {
         let columns = object(value)?;
         let problem = filled(columns, "problem")?.trim().to_owned();
@@ -54,7 +54,10 @@ impl TapoRow {
             answer,
             anchor: one(anchor_column, anchors)?,
             positive: role(columns, ["positive", "image_noisy"]).and_then(|(column, images)| one(column, images))?,
-            negative: role(columns, ["negative", "image_aug"]).and_then(|(column, images)| one(column, images))?,
+            negative: match role(columns, ["negative", "image_aug"])? {
+                (_, images) if images.is_empty() => None,
+                (column, images) => Some(one(column, images)?),
+            },
         })
     }
 }
@@ -115,7 +118,7 @@ mod tests {
         assert_eq!(TapoRow::parse(1, &ours).unwrap(), released);
         assert_eq!(released.anchor, Path::new("a"));
         assert_eq!(released.positive, Path::new("p"));
-        assert_eq!(released.negative, Path::new("n"));
+        assert_eq!(released.negative.as_deref(), Some(Path::new("n")));
     }
 
     #[test]
@@ -128,7 +131,8 @@ mod tests {
             (with("problem", json!("Which?")), mismatch(0, 1)),
             (with("images", json!([])), mismatch(1, 0)),
             (with("image_noisy", json!(["p", "q"])), count("image_noisy", 2)),
-            (with("image_aug", Value::Null), count("image_aug", 0)),
+            (with("image_aug", json!(["n", "m"])), count("image_aug", 2)),
+            (with("image_noisy", Value::Null), count("image_noisy", 0)),
             (with("answer", json!("")), RowProblem::Empty("answer".into())),
             (
                 with("answer", json!(3)),
@@ -142,7 +146,16 @@ mod tests {
         assert_eq!(TapoRow::parse(1, &none).unwrap_err(), RowProblem::NoImage("anchor".into()));
         let two = json!({"problem": "<image><image>", "answer": "x", "images": ["a", "b"]});
         assert_eq!(TapoRow::parse(1, &two).unwrap_err(), count("images", 2));
-        let no_negative = json!({"problem": "<image>", "answer": "x", "anchor": "a", "positive": "p"});
-        assert_eq!(TapoRow::parse(1, &no_negative).unwrap_err(), count("negative", 0));
+    }
+
+    #[test]
+    fn a_row_may_lack_a_negative() {
+        let none = json!({"problem": "<image>", "answer": "x", "anchor": "a", "positive": "p"});
+        assert_eq!(TapoRow::parse(1, &none).unwrap().negative, None);
+        for empty in [Value::Null, json!([])] {
+            assert_eq!(with("image_aug", empty).unwrap().negative, None);
+        }
+        let released = TapoRow::parse(1, &row()).unwrap();
+        assert_eq!(with("image_aug", Value::Null).unwrap(), TapoRow { negative: None, ..released });
     }
 }

@@ -21,9 +21,10 @@ pub struct TripletPrompt {
     pub anchor: Sequence,
     /// The same question about the positive.
     pub positive: Sequence,
-    /// The same question about the negative.
-    pub negative: Sequence,
-    /// The answer to all but the last.
+    /// The same question about the negative; a loss that does not look at it needs none
+    /// ([`crate::TapoLossConfig::needs_negative`]).
+    pub negative: Option<Sequence>,
+    /// The answer about anchor and positive.
     pub truth: String,
 }
 
@@ -203,8 +204,7 @@ pub(crate) mod tests {
 
     pub(crate) fn group(rollouts: Vec<Rollout>) -> Group {
         let empty = Sequence { name: String::new(), ids: Vec::new(), images: Vec::new() };
-        let prompt =
-            TripletPrompt { anchor: empty.clone(), positive: empty.clone(), negative: empty, truth: String::new() };
+        let prompt = TripletPrompt { anchor: empty.clone(), positive: empty, negative: None, truth: String::new() };
         Group { prompt, rollouts }
     }
 

@@ -55,7 +55,7 @@ pub enum TapoEvent<'a> {
 #[derive(Debug, Clone)]
 struct Item {
     update: SupervisedSequence,
-    negative: SupervisedSequence,
+    negative: Option<SupervisedSequence>,
     advantage: f64,
     old_logp: Vec<f32>,
     /// log π on the negative image, where it carries no gradient.
@@ -286,9 +286,15 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         let mut items: Vec<Item> = groups.iter().flat_map(|group| self.items(group)).collect();
         let loss = self.config.loss.scaled(self.config.terms.factor(step, self.steps));
         let device = self.device.clone().without_autodiff();
-        if !loss.negative_grad {
+        let without = groups.iter().find(|group| group.prompt.negative.is_none());
+        if let Some(group) = without.filter(|_| loss.needs_negative()) {
+            let reason =
+                "has no negative image, which tapo.loss.gamma and eta2 need; set both to 0 to do without".into();
+            return Err(TrainError::Sample { row: group.prompt.anchor.name.clone(), reason });
+        }
+        if loss.needs_negative() && !loss.negative_grad {
             // As released: one pass for all updates of the step, before the first of them.
-            let found = self.score(&model.valid(), items.iter().map(|item| &item.negative), &device)?;
+            let found = self.score(&model.valid(), items.iter().filter_map(|item| item.negative.as_ref()), &device)?;
             items.iter_mut().zip(found).for_each(|(item, found)| item.neg_logp = Some(found));
         }
         if let Some(reference) = &self.reference {
@@ -344,7 +350,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
                 };
                 Item {
                     update: attach(image, &rollout.response.ids),
-                    negative: attach(&prompt.negative, &rollout.response.ids),
+                    negative: prompt.negative.as_ref().map(|negative| attach(negative, &rollout.response.ids)),
                     advantage: rollout.advantage,
                     old_logp: rollout.old_logp.clone(),
                     neg_logp: None,
@@ -365,8 +371,8 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         let pad = self.tokenizer.pad();
         let micro = MicroBatch::new(items.iter().map(|item| item.update.clone()).collect(), pad)?;
         let scored = self.scorer.forward(model, &micro, &self.device)?;
-        let negative = if loss.negative_grad {
-            let micro = MicroBatch::new(items.iter().map(|item| item.negative.clone()).collect(), pad)?;
+        let negative = if loss.needs_negative() && loss.negative_grad {
+            let micro = MicroBatch::new(items.iter().filter_map(|item| item.negative.clone()).collect(), pad)?;
             Some(self.scorer.forward(model, &micro, &self.device)?)
         } else {
             None
@@ -382,8 +388,11 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         let logp_n = leaf(&scored.logp_n);
         let neg_leaf = negative.as_ref().map(|negative| leaf(&negative.logp_n));
         let neg_logp_bt = match &neg_leaf {
-            Some(leaf) => packing.unpack(leaf.clone()),
-            None => constant(items.iter().filter_map(|item| item.neg_logp.as_deref()).flatten().copied().collect()),
+            Some(leaf) => Some(packing.unpack(leaf.clone())),
+            None if loss.needs_negative() => {
+                Some(constant(items.iter().filter_map(|item| item.neg_logp.as_deref()).flatten().copied().collect()))
+            }
+            None => None,
         };
         let ref_logp: Option<Vec<&[f32]>> = items.iter().map(|item| item.ref_logp.as_deref()).collect();
         let mask_bt = packing.mask(&self.device);

@@ -10,8 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AdamWSettings, ChunkedLogProbs, Estimator, GradClipper, GroupFilter, LossNorm, LrSchedule, LrShape, TapoLossConfig,
-    TermSchedule, TrainError,
+    AdamWSettings, BlackPatches, ChunkedLogProbs, Estimator, GradClipper, GroupFilter, LossNorm, LrSchedule, LrShape,
+    NegativeImage, TapoLossConfig, TermSchedule, TrainError,
 };
 
 /// The image that a positive rollout is scored on, before and during the update.
@@ -64,6 +64,10 @@ pub struct TapoConfig {
     /// Micro-batches computed, and halves of the rollouts sampled, side by side: up to the number of cores on a CPU, 1 on a
     /// GPU.
     pub workers: usize,
+    /// Where negative images come from.
+    pub negative: NegativeImage,
+    /// The black patches of `negative = "patches"`.
+    pub patches: BlackPatches,
     /// Image of the update.
     pub update_image: UpdateImage,
     /// The loss.
@@ -104,6 +108,8 @@ impl Default for TapoConfig {
             batch: 1280,
             micro_batch: 4,
             workers: 1,
+            negative: NegativeImage::Triplet,
+            patches: BlackPatches::default(),
             update_image: UpdateImage::Anchor,
             loss: TapoLossConfig::default(),
             terms: TermSchedule::Fixed,
@@ -158,6 +164,7 @@ impl TapoConfig {
         }
         ChunkedLogProbs::new(self.logit_chunk, self.temperature)?;
         self.filter.validate(self.prompts_per_step, self.max_tries)?;
+        self.patches.validate()?;
         self.adamw.validate()?;
         GradClipper::new(self.max_grad_norm)?;
         self.schedule.validate()?;
@@ -221,6 +228,8 @@ mod tests {
         };
         assert!(penalised(2048).validate().is_ok());
         assert_eq!(key(penalised(2049)), "length_cache");
+        let patches = BlackPatches { probability: 2.0, ..BlackPatches::default() };
+        assert_eq!(key(TapoConfig { patches, ..config() }), "patches.probability");
         assert_eq!(key(TapoConfig { adamw: AdamWSettings { beta2: 1.0, ..config().adamw }, ..config() }), "beta2");
         assert_eq!(key(TapoConfig { schedule: LrSchedule { lr: -1.0, ..config().schedule }, ..config() }), "lr");
         assert_eq!(key(TapoConfig { loss: TapoLossConfig { gamma: f64::NAN, ..config().loss }, ..config() }), "gamma");

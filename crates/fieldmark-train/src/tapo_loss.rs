@@ -70,6 +70,11 @@ impl TapoLossConfig {
         ClipConfig { clip_low: self.clip_low, clip_high: self.clip_high, clip_dual: self.clip_dual }
     }
 
+    /// Whether any term of the loss looks at the negative image. Else it is not encoded, which halves an update.
+    pub fn needs_negative(&self) -> bool {
+        self.gamma != 0.0 || self.eta2 != 0.0
+    }
+
     /// The same with gamma and both entropy weights times `factor` (see [`crate::TermSchedule`]).
     #[must_use]
     pub fn scaled(self, factor: f64) -> Self {
@@ -98,8 +103,9 @@ pub struct TapoInputs {
     pub logp_bt: Tensor<2>,
     /// The same before the step's first update; a constant.
     pub old_logp_bt: Tensor<2>,
-    /// The same tokens under the policy on the negative image.
-    pub neg_logp_bt: Tensor<2>,
+    /// The same tokens under the policy on the negative image. Without it neither the inter-class term nor the negative's
+    /// entropy is part of the loss, whatever their weights.
+    pub neg_logp_bt: Option<Tensor<2>>,
     /// The same tokens under a reference model, if there is one; a constant. Without it `kl_ref` has no effect.
     pub ref_logp_bt: Option<Tensor<2>>,
     /// Group advantage of the response, on each of its tokens.
@@ -116,11 +122,11 @@ pub struct TapoParts {
     pub loss: f64,
     /// Policy term.
     pub pg_loss: f64,
-    /// Estimate of KL(pi || pi_neg), before gamma.
+    /// Estimate of KL(pi || pi_neg), before gamma; not a number where the negative image is not looked at.
     pub kl_neg: f64,
     /// Mean of -log pi over the sampled tokens.
     pub entropy: f64,
-    /// Mean of -log pi_neg over the sampled tokens.
+    /// Mean of -log pi_neg over the sampled tokens; not a number where the negative image is not looked at.
     pub neg_entropy: f64,
     /// Estimate of KL(pi || reference model), before its weight; 0 without one.
     pub kl_ref: f64,
@@ -163,7 +169,6 @@ pub struct TapoLoss {
 /// micro-batches add up to those of the whole batch.
 pub fn tapo_loss(inputs: TapoInputs, config: &TapoLossConfig, normaliser: &Normaliser) -> TapoLoss {
     let TapoInputs { logp_bt, old_logp_bt, neg_logp_bt, ref_logp_bt, advantages_bt, mask_bt } = inputs;
-    let neg_logp_bt = if config.negative_grad { neg_logp_bt } else { neg_logp_bt.detach() };
     let token_mean = |values_bt: Tensor<2>| normaliser.token_mean(values_bt, mask_bt.clone());
     let mean = |values_bt: Tensor<2>| match config.loss_average {
         LossAverage::Token => token_mean(values_bt),
@@ -173,25 +178,32 @@ pub fn tapo_loss(inputs: TapoInputs, config: &TapoLossConfig, normaliser: &Norma
 
     let policy = policy_loss(logp_bt.clone(), old_logp_bt.detach(), advantages_bt.detach(), &config.clip());
     let pg_loss = mean(policy.loss_bt);
-    let kl_neg = mean(k3(logp_bt.clone(), neg_logp_bt.clone()));
     let entropy = token_mean(logp_bt.clone().neg());
-    let neg_entropy = token_mean(neg_logp_bt.neg());
+    let negative = neg_logp_bt.map(|neg_logp_bt| {
+        let neg_logp_bt = if config.negative_grad { neg_logp_bt } else { neg_logp_bt.detach() };
+        (mean(k3(logp_bt.clone(), neg_logp_bt.clone())), token_mean(neg_logp_bt.neg()))
+    });
     let kl_ref = match ref_logp_bt {
         Some(ref_logp_bt) => mean(k3(logp_bt, ref_logp_bt.detach())),
         None => pg_loss.zeros_like(),
     };
-    let total = pg_loss.clone() - kl_neg.clone() * config.gamma
-        + entropy.clone() * config.eta1
-        + neg_entropy.clone() * config.eta2
-        + kl_ref.clone() * config.kl_ref;
+    let mut total = pg_loss.clone() + entropy.clone() * config.eta1 + kl_ref.clone() * config.kl_ref;
+    let nothing = pg_loss.clone().inner().full_like(f64::NAN);
+    let (kl_neg, neg_entropy) = match negative {
+        Some((kl_neg, neg_entropy)) => {
+            total = total - kl_neg.clone() * config.gamma + neg_entropy.clone() * config.eta2;
+            (kl_neg.inner(), neg_entropy.inner())
+        }
+        None => (nothing.clone(), nothing),
+    };
 
     let values = Tensor::cat(
         vec![
             total.clone().inner(),
             pg_loss.inner(),
-            kl_neg.inner(),
+            kl_neg,
             entropy.inner(),
-            neg_entropy.inner(),
+            neg_entropy,
             kl_ref.inner(),
             token_mean(policy.ratio_bt).inner(),
             token_mean(policy.clipped_high_bt).inner(),

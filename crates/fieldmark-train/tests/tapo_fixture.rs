@@ -73,7 +73,7 @@ fn leaves(fixture: &Fixture) -> Leaves {
     let inputs = TapoInputs {
         logp_bt: logp(fixture, logits.clone()),
         old_logp_bt: fixture.floats("old_logp"),
-        neg_logp_bt: logp(fixture, neg_logits.clone()),
+        neg_logp_bt: Some(logp(fixture, neg_logits.clone())),
         ref_logp_bt: None,
         advantages_bt: fixture.floats("advantages"),
         mask_bt: mask,
@@ -103,8 +103,9 @@ fn log_probs_ratios_and_token_losses() {
     let fixture = Fixture::load();
     let Leaves { inputs, .. } = leaves(&fixture);
     fixture.close(inputs.logp_bt.clone(), "logp", 1e-5, 0.0);
-    fixture.close(inputs.neg_logp_bt.clone(), "neg_logp", 1e-5, 0.0);
-    fixture.close(k3(inputs.logp_bt.clone(), inputs.neg_logp_bt), "token_kl", 1e-5, 1e-5);
+    let neg_logp_bt = inputs.neg_logp_bt.unwrap();
+    fixture.close(neg_logp_bt.clone(), "neg_logp", 1e-5, 0.0);
+    fixture.close(k3(inputs.logp_bt.clone(), neg_logp_bt), "token_kl", 1e-5, 1e-5);
     let policy = policy_loss(inputs.logp_bt, inputs.old_logp_bt, inputs.advantages_bt, &config().clip());
     // Ratios reach e^20, where f32 carries the error of a log-ratio of 20.
     fixture.close(policy.ratio_bt, "ratio", 1e-5, 5e-6);
@@ -173,7 +174,7 @@ fn micro_batches_add_up_to_the_whole_batch() {
             let micro = TapoInputs {
                 logp_bt: cut(inputs.logp_bt),
                 old_logp_bt: cut(inputs.old_logp_bt),
-                neg_logp_bt: cut(inputs.neg_logp_bt),
+                neg_logp_bt: inputs.neg_logp_bt.map(cut),
                 ref_logp_bt: None,
                 advantages_bt: cut(inputs.advantages_bt),
                 mask_bt: cut(inputs.mask_bt),
@@ -195,6 +196,26 @@ fn micro_batches_add_up_to_the_whole_batch() {
 }
 
 #[test]
+fn without_a_negative_its_terms_are_not_there() {
+    let fixture = Fixture::load();
+    let Leaves { logits, mut inputs, sizes, .. } = leaves(&fixture);
+    inputs.neg_logp_bt = None;
+    let none = TapoLossConfig { gamma: 0.0, eta2: 0.0, ..config() };
+    assert!(!none.needs_negative() && config().needs_negative());
+    assert!(
+        TapoLossConfig { gamma: 0.1, ..none }.needs_negative() && TapoLossConfig { eta2: 0.1, ..none }.needs_negative()
+    );
+    let TapoLoss { total, parts } = tapo_loss(inputs, &none, &whole(&sizes));
+    assert!(parts.kl_neg.is_nan() && parts.neg_entropy.is_nan());
+    let grad = logits.grad(&total.backward()).unwrap();
+
+    let Leaves { logits, inputs, sizes, .. } = leaves(&fixture);
+    let with = tapo_loss(inputs, &none, &whole(&sizes));
+    assert_eq!((parts.loss, parts.pg_loss, parts.entropy), (with.parts.loss, with.parts.pg_loss, with.parts.entropy));
+    assert_eq!(grad.into_data(), logits.grad(&with.total.backward()).unwrap().into_data());
+}
+
+#[test]
 fn k3_and_its_gradient_at_the_clamps() {
     let fixture = Fixture::load();
     let logp = fixture.floats::<1>("k3.logp").require_grad();
@@ -208,7 +229,7 @@ fn k3_and_its_gradient_at_the_clamps() {
 fn a_reference_model_adds_its_divergence() {
     let fixture = Fixture::load();
     let Leaves { mut inputs, sizes, .. } = leaves(&fixture);
-    inputs.ref_logp_bt = Some(inputs.neg_logp_bt.clone());
+    inputs.ref_logp_bt = inputs.neg_logp_bt.clone();
     let config = TapoLossConfig { kl_ref: 0.5, ..config() };
     let with = tapo_loss(inputs, &config, &whole(&sizes)).parts;
     let without = tapo_loss(leaves(&fixture).inputs, &config, &whole(&sizes)).parts;

@@ -198,7 +198,7 @@ fn triplets_and_questions_leave_no_output() {
     long["problem"] = json!(format!("<image>{}", "word ".repeat(300)));
     place.write("text.png", "no image");
     for (row, says) in [
-        (none, "0 images in \"negative\"; name exactly one"),
+        (none, "no negative; name one in \"negative\""),
         (two, "2 <image> in the text but 1 in \"anchor\""),
         (triplet(["a.png", "gone.png", "c.png"]), "image gone.png not found"),
         (triplet(["a.png", "b.png", "text.png"]), "text.png"),

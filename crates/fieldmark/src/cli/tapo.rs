@@ -139,7 +139,7 @@ impl Log<'_> {
                 "row": group.prompt.anchor.name,
                 "role": role,
                 "image": image,
-                "negative": row.map(|row| &row.negative),
+                "negative": row.and_then(|row| row.negative.as_ref()),
                 "prompt": row.map(|row| &row.prompt),
                 "truth": group.prompt.truth,
                 "response": rollout.text,

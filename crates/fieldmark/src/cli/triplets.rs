@@ -10,10 +10,10 @@ use std::{
 
 use fieldmark::{
     data::{DataError, PromptTemplate, RowProblem, SinglePhotoPolicy, TapoRow, build_triplets, read_tapo_rows},
-    generate::RandomStream,
-    processor::{DecodeOptions, Message, Photo, ProcessOptions, Processor, Sequence},
+    generate::{RandomStream, StreamKey},
+    processor::{DecodeOptions, Message, Photo, ProcessOptions, Processor, ProcessorError, Sequence},
     recipe::Recipe,
-    train::{TrainError, TripletPrompt, TripletSource},
+    train::{BlackPatches, NegativeImage, TrainError, TripletPrompt, TripletSource},
 };
 
 use super::labels::Labels;
@@ -24,8 +24,34 @@ pub struct Triplets {
     processor: Processor,
     decode: DecodeOptions,
     max_tokens: usize,
+    negatives: Negatives,
     rows: Vec<TripletRow>,
     by_name: HashMap<String, usize>,
+}
+
+/// What the negative of a sample is.
+#[derive(Debug)]
+enum Negatives {
+    /// Not looked at by the loss.
+    None,
+    /// A photograph of its own.
+    Photographs,
+    /// The anchor with black patches, from the stream (seed, "negative", epoch, row).
+    Patches(BlackPatches, StreamKey),
+}
+
+impl Negatives {
+    fn of(recipe: &Recipe) -> Self {
+        match recipe.tapo.negative {
+            _ if !recipe.tapo.loss.needs_negative() => Self::None,
+            NegativeImage::Triplet => Self::Photographs,
+            NegativeImage::Patches => Self::Patches(recipe.tapo.patches, StreamKey::new(recipe.seed).word("negative")),
+        }
+    }
+
+    fn are_photographs(&self) -> bool {
+        matches!(self, Self::Photographs)
+    }
 }
 
 /// One triplet with its files.
@@ -40,8 +66,8 @@ pub struct TripletRow {
     pub anchor: PathBuf,
     /// File of the positive.
     pub positive: PathBuf,
-    /// File of the negative.
-    pub negative: PathBuf,
+    /// File of the negative, where it is a photograph of its own.
+    pub negative: Option<PathBuf>,
 }
 
 impl Triplets {
@@ -51,9 +77,10 @@ impl Triplets {
     /// The first bad row or missing image; a recipe that names neither a file nor a folder.
     pub fn open(recipe: &Recipe, processor: Processor, context: usize) -> anyhow::Result<Self> {
         let data = &recipe.data;
+        let negatives = Negatives::of(recipe);
         let rows = match (&data.tapo.file, &data.labels) {
-            (Some(file), _) => from_file(file, recipe)?,
-            (None, Some(folder)) => from_labels(folder, recipe)?,
+            (Some(file), _) => from_file(file, recipe, negatives.are_photographs())?,
+            (None, Some(folder)) => from_labels(folder, recipe, negatives.are_photographs())?,
             (None, None) => anyhow::bail!(
                 "no triplets; name a file with --set data.tapo.file=FILE or photographs with --set data.labels=DIR"
             ),
@@ -61,7 +88,7 @@ impl Triplets {
         let by_name = rows.iter().enumerate().map(|(i, row)| (row.name.clone(), i)).collect();
         // A prompt needs room for one new token.
         let max_tokens = data.tapo.max_tokens.min(context.saturating_sub(1));
-        Ok(Self { processor, decode: data.decode(), max_tokens, rows, by_name })
+        Ok(Self { processor, decode: data.decode(), max_tokens, negatives, rows, by_name })
     }
 
     /// The row that a prompt was made from.
@@ -69,10 +96,12 @@ impl Triplets {
         self.by_name.get(&prompt.anchor.name).and_then(|&row| self.rows.get(row))
     }
 
-    fn sequence(&self, row: &TripletRow, image: &Path) -> Result<Sequence, TrainError> {
-        let patched = Photo::open(image, &self.decode).and_then(|photo| self.processor.images.process(&photo));
-        let patched =
-            patched.map_err(|error| TrainError::Sample { row: row.name.clone(), reason: error.to_string() })?;
+    fn open_photo(&self, row: &TripletRow, image: &Path) -> Result<Photo, TrainError> {
+        Photo::open(image, &self.decode).map_err(|error| in_row(row, &error))
+    }
+
+    fn sequence(&self, row: &TripletRow, photo: &Photo) -> Result<Sequence, TrainError> {
+        let patched = self.processor.images.process(photo).map_err(|error| in_row(row, &error))?;
         let mut messages: Vec<Message> = row.system.iter().map(Message::system).collect();
         messages.push(Message::user(&row.prompt));
         let options = ProcessOptions::prompt().with_max_tokens(self.max_tokens);
@@ -85,41 +114,62 @@ impl TripletSource for Triplets {
         self.rows.len()
     }
 
-    fn prompt(&self, row: usize, _epoch: usize) -> Result<TripletPrompt, TrainError> {
-        let row = &self.rows[row];
+    fn prompt(&self, number: usize, epoch: usize) -> Result<TripletPrompt, TrainError> {
+        let row = &self.rows[number];
+        let anchor = self.open_photo(row, &row.anchor)?;
+        let negative = match &self.negatives {
+            Negatives::None => None,
+            Negatives::Photographs => row.negative.as_ref().map(|file| self.open_photo(row, file)).transpose()?,
+            Negatives::Patches(patches, key) => {
+                let mut stream = key.number(epoch as u64).number(number as u64).stream();
+                Some(patches.apply(&anchor, &mut stream).map_err(|error| in_row(row, &error))?)
+            }
+        };
         Ok(TripletPrompt {
-            anchor: self.sequence(row, &row.anchor)?,
-            positive: self.sequence(row, &row.positive)?,
-            negative: self.sequence(row, &row.negative)?,
+            anchor: self.sequence(row, &anchor)?,
+            positive: self.sequence(row, &self.open_photo(row, &row.positive)?)?,
+            negative: negative.map(|photo| self.sequence(row, &photo)).transpose()?,
             truth: row.truth.clone(),
         })
     }
 }
 
-fn row(name: String, template: PromptTemplate, question: &str, truth: &str, images: [PathBuf; 3]) -> TripletRow {
+fn in_row(row: &TripletRow, error: &ProcessorError) -> TrainError {
+    TrainError::Sample { row: row.name.clone(), reason: error.to_string() }
+}
+
+fn row(
+    name: String,
+    template: PromptTemplate,
+    question: &str,
+    truth: &str,
+    [anchor, positive]: [PathBuf; 2],
+    negative: Option<PathBuf>,
+) -> TripletRow {
     let prompt = template.render(question, &[]);
-    let [anchor, positive, negative] = images;
     TripletRow { name, prompt: prompt.user, system: prompt.system, truth: truth.into(), anchor, positive, negative }
 }
 
-fn from_file(file: &Path, recipe: &Recipe) -> Result<Vec<TripletRow>, DataError> {
+fn from_file(file: &Path, recipe: &Recipe, with_negatives: bool) -> Result<Vec<TripletRow>, DataError> {
     let roots = recipe.data.roots(file);
     let made = |tapo: TapoRow| {
+        let in_row = |problem| DataError::Row { file: file.into(), row: tapo.row, problem };
         let find = |image: &PathBuf| {
-            roots.find(image).ok_or_else(|| DataError::Row {
-                file: file.into(),
-                row: tapo.row,
-                problem: RowProblem::ImageNotFound(image.display().to_string()),
-            })
+            roots.find(image).ok_or_else(|| in_row(RowProblem::ImageNotFound(image.display().to_string())))
         };
-        let images = [find(&tapo.anchor)?, find(&tapo.positive)?, find(&tapo.negative)?];
+        let images = [find(&tapo.anchor)?, find(&tapo.positive)?];
+        let negative = match &tapo.negative {
+            _ if !with_negatives => None,
+            Some(image) => Some(find(image)?),
+            None => return Err(in_row(RowProblem::NoNegative)),
+        };
         let name = format!("{}:{}", file.display(), tapo.row);
-        Ok(row(name, recipe.data.tapo.prompt, &tapo.problem, &tapo.answer, images))
+        Ok(row(name, recipe.data.tapo.prompt, &tapo.problem, &tapo.answer, images, negative))
     };
     read_tapo_rows(file)?.into_iter().map(made).collect()
 }
 
-fn from_labels(folder: &Path, recipe: &Recipe) -> anyhow::Result<Vec<TripletRow>> {
+fn from_labels(folder: &Path, recipe: &Recipe, with_negatives: bool) -> anyhow::Result<Vec<TripletRow>> {
     let data = &recipe.data;
     let labels = Labels::open(folder, data, recipe.seed)?;
     let photos = labels.training();
@@ -128,9 +178,10 @@ fn from_labels(folder: &Path, recipe: &Recipe) -> anyhow::Result<Vec<TripletRow>
     let mut stream = RandomStream::new(recipe.seed, &["triplets"]);
     let triplets = build_triplets(&photos, &similar, single, &mut stream)?;
     let rows = triplets.iter().map(|triplet| {
-        let images = [triplet.anchor, triplet.positive, triplet.negative].map(|photo| labels.folder.file(photo));
+        let images = [triplet.anchor, triplet.positive].map(|photo| labels.folder.file(photo));
+        let negative = with_negatives.then(|| labels.folder.file(triplet.negative));
         let name = format!("{}:{}", labels.table.display(), triplet.anchor.row);
-        row(name, data.tapo.prompt, &data.question, &triplet.anchor.class, images)
+        row(name, data.tapo.prompt, &data.question, &triplet.anchor.class, images, negative)
     });
     Ok(rows.collect())
 }

@@ -106,7 +106,7 @@ impl DemoTriplets<'_> {
         Ok(TripletPrompt {
             anchor: sequence(anchor)?,
             positive: sequence(find(triplet.positive.row)?)?,
-            negative: sequence(find(triplet.negative.row)?)?,
+            negative: Some(sequence(find(triplet.negative.row)?)?),
             truth: anchor.label.class.clone(),
         })
     }

@@ -174,7 +174,7 @@ fn leaves(fixture: &mut Fixture, temperature: f64, device: &Device) -> Result<Le
         inputs: TapoInputs {
             logp_bt: logp(&logits),
             old_logp_bt: fixture.tensor("old_logp", device)?,
-            neg_logp_bt: logp(&neg_logits),
+            neg_logp_bt: Some(logp(&neg_logits)),
             ref_logp_bt: None,
             advantages_bt: fixture.tensor("advantages", device)?,
             mask_bt,
@@ -197,8 +197,10 @@ fn loss(
         let Leaves { logits, neg_logits, inputs, size } = leaves(fixture, temperature, device)?;
         if (mode, variant) == ("token", "detached") {
             fixture.check(report, "logp", inputs.logp_bt.clone(), LOSS);
-            fixture.check(report, "neg_logp", inputs.neg_logp_bt.clone(), LOSS);
-            fixture.check(report, "token_kl", k3(inputs.logp_bt.clone(), inputs.neg_logp_bt.clone()), KL);
+            if let Some(neg_logp_bt) = inputs.neg_logp_bt.clone() {
+                fixture.check(report, "neg_logp", neg_logp_bt.clone(), LOSS);
+                fixture.check(report, "token_kl", k3(inputs.logp_bt.clone(), neg_logp_bt), KL);
+            }
             let (logp, old) = (inputs.logp_bt.clone(), inputs.old_logp_bt.clone());
             let policy = policy_loss(logp, old, inputs.advantages_bt.clone(), &config.clip());
             // Ratios reach e^20, where f32 carries the rounding of a log-ratio of 20.
