@@ -283,6 +283,11 @@ fn training_refuses_settings_before_it_looks_at_data() {
         ("tapo", "model.dtype=f16", "`model.dtype` = f16: training rounds its updates away in f16; use \"f32\""),
         ("sft", "sft.batch=0", "`sft.batch` = 0: must be at least 1"),
         ("tapo", "tapo.batch=0", "`tapo.batch` = 0: must be at least 1"),
+        ("tapo", "tapo.rewards.exakt=1", "`tapo.rewards.exakt`: no such reward; there are accuracy, exact, format"),
+        ("tapo", "tapo.rewards.format=-1", "`tapo.rewards.format` = -1: must be a number of at least 0"),
+        ("tapo", "tapo.filter.key=exact", "`tapo.filter.key` = exact: not among the rewards (accuracy, format)"),
+        ("tapo", "tapo.patches.probability=2", "`tapo.patches.probability` = 2: must be"),
+        ("tapo", "tapo.estimator=gae", "`tapo.estimator`: unknown variant `gae`"),
         ("tapo", "tapo.loss.clip_dual=1", "`tapo.loss.clip_dual` = 1: must be above 1"),
         ("tapo", "tapo.schedule.lr=nan", "`tapo.schedule.lr` = NaN: must be"),
     ] {

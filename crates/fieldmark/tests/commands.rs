@@ -101,6 +101,42 @@ fn the_stages_follow_one_another() {
 }
 
 #[test]
+fn triplets_without_negatives_serve_where_none_is_needed() {
+    let place = Place::new();
+    place.write("recipe.toml", place.recipe());
+    let rows = [["a.png", "b.png", "c.png"], ["b.png", "a.png", "c.png"]].map(|images| {
+        let mut row = triplet(images);
+        row.as_object_mut().unwrap().remove("negative");
+        row
+    });
+    place.write("tapo.jsonl", format!("{}\n{}\n", rows[0], rows[1]));
+    let run = |output: &str, set: &[&str]| {
+        let output = format!("output={output}");
+        let set = [&[output.as_str(), "tapo.rewards.exact=0", "tapo.rewards.format=0.25"][..], set].concat();
+        let set: Vec<&str> = set.iter().flat_map(|key| ["--set", key]).collect();
+        place.succeed(&[&["tapo", "-c", "recipe.toml"][..], &set].concat());
+    };
+    let update = |output: &str| {
+        let rows = lines(&place, &format!("{output}/metrics.jsonl"));
+        rows.into_iter().find(|row| row.get("kl_neg").is_some()).unwrap()
+    };
+    run("patches", &["tapo.negative=patches"]);
+    assert!(update("patches")["kl_neg"].as_f64().unwrap() > 1e-9 && update("patches")["neg_entropy"].is_f64());
+    run("again", &["tapo.negative=patches"]);
+    assert_eq!(update("again")["kl_neg"], update("patches")["kl_neg"]);
+    // Where nothing is blackened the negative is the anchor itself, on which all is scored.
+    run("whole", &["tapo.negative=patches", "tapo.patches.probability=0"]);
+    assert!(update("whole")["kl_neg"].as_f64().unwrap() < 1e-9);
+    run("none", &["tapo.loss.gamma=0", "tapo.loss.eta2=0"]);
+    assert!(update("none")["kl_neg"].is_null() && update("none")["neg_entropy"].is_null());
+    for rollout in lines(&place, "none/rollouts.jsonl") {
+        let part = |name: &str| rollout["rewards"][name].as_f64().unwrap();
+        let sum = 0.9 * part("accuracy") + 0.25 * part("format") + 0.0 * part("exact");
+        assert!((rollout["reward"].as_f64().unwrap() - sum).abs() < 1e-12 && rollout["negative"].is_null());
+    }
+}
+
+#[test]
 fn labelled_photographs_serve_tapo_and_evaluation() {
     let place = Place::new();
     place.write(

@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use fieldmark::recipe::{DataSection, EvalSection, Exif, ModelSection, Recipe, SftData, TapoData, WeightType};
-use fieldmark::train::{LrShape, SftConfig, TapoConfig};
+use fieldmark::train::{
+    AdamWSettings, Estimator, GroupFilter, LossAverage, LossNorm, LrSchedule, LrShape, NegativeImage, SftConfig,
+    TapoConfig, TapoLossConfig, UpdateImage,
+};
 use serde_json::Value;
 
 fn recipe(name: &str) -> Recipe {
@@ -55,6 +58,56 @@ fn the_7b_recipe_differs_in_the_sizes_of_a_step() {
     assert_eq!(large.tapo.updates_per_step(), 3);
     let sizes = TapoConfig { epochs: 10, prompts_per_step: 384, chunk: 128, batch: 1280, ..large.tapo };
     assert_eq!(sizes, small.tapo);
+}
+
+/// A second file over the 3B recipe changes what it says and nothing else.
+#[test]
+fn ablations_are_the_paper_but_for_what_they_name() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    let paper = TapoConfig::default;
+    let anchors = || TapoConfig { anchor_rollouts: 10, positive_rollouts: 0, ..paper() };
+    let no_terms = TapoLossConfig { gamma: 0.0, eta1: 0.0, eta2: 0.0, ..paper().loss };
+    let symmetric = TapoLossConfig { clip_high: 0.2, clip_dual: f64::INFINITY, ..no_terms };
+    let filter = || GroupFilter { enabled: false, ..GroupFilter::default() };
+    let grpo = TapoLossConfig { kl_ref: 0.01, loss_average: LossAverage::Sequence, ..symmetric };
+    let dr_grpo = TapoLossConfig { loss_average: LossAverage::Constant, ..symmetric };
+    let released = TapoConfig {
+        update_image: UpdateImage::Own,
+        loss_norm: LossNorm::Micro,
+        loss: TapoLossConfig { negative_grad: false, ..paper().loss },
+        schedule: LrSchedule { released: true, ..paper().schedule },
+        adamw: AdamWSettings { weight_decay: 0.0, ..paper().adamw },
+        ..paper()
+    };
+    let expected = [
+        ("dapo", TapoConfig { loss: no_terms, ..anchors() }),
+        ("grpo", TapoConfig { loss: grpo, filter: filter(), ..anchors() }),
+        ("dr-grpo", TapoConfig { loss: dr_grpo, filter: filter(), estimator: Estimator::DrGrpo, ..anchors() }),
+        ("intra", TapoConfig { loss: no_terms, ..paper() }),
+        ("inter", anchors()),
+        ("patches", TapoConfig { negative: NegativeImage::Patches, ..paper() }),
+        ("own-image", TapoConfig { update_image: UpdateImage::Own, ..paper() }),
+        ("released", released),
+    ];
+    let table = std::fs::read_to_string(folder.join("ablations/README.md")).unwrap();
+    let own = recipe("fine-r1-3b.toml");
+    for (name, tapo) in expected {
+        let overlay = folder.join(format!("ablations/{name}.toml"));
+        let found = Recipe::read(&[folder.join("fine-r1-3b.toml"), overlay.clone()], &[]).unwrap();
+        tapo.validate().unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(found.tapo, tapo, "{name}");
+        let mut sft = SftConfig::default();
+        let mut data = own.data.clone();
+        if name == "released" {
+            sft.loss_norm = LossNorm::Micro;
+            sft.schedule.released = true;
+            data.sft.newline_in_loss = true;
+        }
+        assert_eq!(found, Recipe { sft, tapo, data, ..own.clone() }, "{name}");
+        assert!(table.contains(&format!("| `{name}.toml` |")), "{name}");
+    }
+    let files = std::fs::read_dir(folder.join("ablations")).unwrap().count();
+    assert_eq!(files, 9, "a new ablation needs a line in this test and in the table");
 }
 
 #[test]

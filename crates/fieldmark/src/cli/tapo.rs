@@ -28,7 +28,10 @@ use super::{
 /// Whatever is wrong with recipe, data or checkpoint, before anything is written.
 pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     let start = Instant::now();
-    let prepared = Prepared::new(args, "tapo", |recipe| recipe.tapo.validate())?;
+    let prepared = Prepared::new(args, "tapo", |recipe| {
+        recipe.tapo.validate()?;
+        RewardRegistry::standard(&recipe.tapo).choose(&recipe.tapo).map(drop)
+    })?;
     let (recipe, output) = (&prepared.recipe, &prepared.output);
     let in_section = |error| training::in_section("tapo", error);
     let checkpoint = Checkpoint::open(&recipe.model)?;
