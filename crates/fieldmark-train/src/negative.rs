@@ -4,7 +4,7 @@
 //! Patches: PAPO's augmentation, which the released TAPO code falls back to for rows without a negative. A grid of 14 pixels
 //! over the photograph as decoded, before any resize; each cell is black with probability 0.6.
 
-use fieldmark_generate::RandomStream;
+use fieldmark_generate::{RandomStream, StreamKey};
 use fieldmark_processor::{Photo, ProcessorError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,16 @@ impl BlackPatches {
             });
         }
         Ok(())
+    }
+
+    /// The negative made of a sample's anchor, from the stream (run, "negative", epoch, row): the same whatever was made
+    /// before, another one in every epoch.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn negative(&self, anchor: &Photo, run: &StreamKey, epoch: usize, row: usize) -> Result<Photo, ProcessorError> {
+        let key = run.word("negative").number(epoch as u64).number(row as u64);
+        self.apply(anchor, &mut key.stream())
     }
 
     /// The photograph with some cells black, drawn row by row from `stream`, one number a cell.
@@ -128,6 +138,21 @@ mod tests {
         let all = |probability| BlackPatches { probability, ..Default::default() };
         assert_eq!(all(0.0).apply(&white(5, 9), &mut stream(1)).unwrap(), white(5, 9));
         assert!(all(1.0).apply(&white(5, 9), &mut stream(1)).unwrap().rgb().iter().all(|&p| p == 0));
+    }
+
+    #[test]
+    fn every_row_of_every_epoch_has_its_own() {
+        let (patches, photo) = (BlackPatches::default(), white(70, 70));
+        let negative = |seed, epoch, row| patches.negative(&photo, &StreamKey::new(seed), epoch, row).unwrap();
+        let mut all = Vec::new();
+        for (seed, epoch, row) in [(1, 0, 0), (1, 0, 1), (1, 1, 0), (2, 0, 0), (1, 1, 1)] {
+            let found = negative(seed, epoch, row);
+            assert_eq!(found, negative(seed, epoch, row));
+            assert!(!all.contains(&found), "{seed} {epoch} {row}");
+            all.push(found);
+        }
+        let mut stream = StreamKey::new(1).word("negative").number(1).number(0).stream();
+        assert_eq!(all[2], patches.apply(&photo, &mut stream).unwrap());
     }
 
     #[test]

@@ -77,7 +77,8 @@ pub fn policy_loss(
 
     let gain_bt = advantages_bt.clone().neg();
     let clipped_bt = (gain_bt.clone() * ratio_bt.clone()).max_pair(gain_bt.clone() * bounded_bt);
-    // No ratio reaches twice the largest; an advantage of 0 times infinity would be no number.
+    // No ratio reaches twice the largest. An advantage of 0 times infinity would be no number, and what a comparison with
+    // one says depends on the device.
     let ceiling_bt = gain_bt * clip.clip_dual.min(2.0 * MAX_LOG_RATIO.exp());
     let negative_bt = advantages_bt.clone().lower_elem(0.0);
     let above_bt = clipped_bt.clone().greater(ceiling_bt.clone()).bool_and(negative_bt.clone());

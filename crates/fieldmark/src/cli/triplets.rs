@@ -36,7 +36,7 @@ enum Negatives {
     None,
     /// A photograph of its own.
     Photographs,
-    /// The anchor with black patches, from the stream (seed, "negative", epoch, row).
+    /// The anchor with black patches, drawn under the run's key.
     Patches(BlackPatches, StreamKey),
 }
 
@@ -45,7 +45,7 @@ impl Negatives {
         match recipe.tapo.negative {
             _ if !recipe.tapo.loss.needs_negative() => Self::None,
             NegativeImage::Triplet => Self::Photographs,
-            NegativeImage::Patches => Self::Patches(recipe.tapo.patches, StreamKey::new(recipe.seed).word("negative")),
+            NegativeImage::Patches => Self::Patches(recipe.tapo.patches, StreamKey::new(recipe.seed)),
         }
     }
 
@@ -120,9 +120,8 @@ impl TripletSource for Triplets {
         let negative = match &self.negatives {
             Negatives::None => None,
             Negatives::Photographs => row.negative.as_ref().map(|file| self.open_photo(row, file)).transpose()?,
-            Negatives::Patches(patches, key) => {
-                let mut stream = key.number(epoch as u64).number(number as u64).stream();
-                Some(patches.apply(&anchor, &mut stream).map_err(|error| in_row(row, &error))?)
+            Negatives::Patches(patches, run) => {
+                Some(patches.negative(&anchor, run, epoch, number).map_err(|error| in_row(row, &error))?)
             }
         };
         Ok(TripletPrompt {
