@@ -2,26 +2,31 @@
 //!
 //! The query heads that share a key head are laid along the query axis, `[batch, kv_heads, group · seq, head_dim]`:
 //! one batched product serves the whole group on every backend. Without autodiff the backend's fused attention runs;
-//! with it the product is written out, because Burn's fused form has no backward of its own.
+//! with it the product is written out, because Burn's fused form has no backward of its own. The backward pass without a
+//! tape is in [`crate::attention_backward`].
 
-use burn::tensor::{Bool, Device, Tensor, TensorData, activation::softmax, module::attention};
+use std::ops::Range;
+
+use burn::tensor::{Bool, DType, Device, FloatDType, Tensor, TensorData, activation::softmax, module::attention};
 
 /// Which keys each query must not see, for one batch.
 #[derive(Debug, Clone)]
 pub struct AttentionMask {
     /// `true` hides a key; `[batch or 1, 1, queries, keys]`. `None` hides nothing.
     hide: Option<Tensor<4, Bool>>,
+    /// Keys before the first query, where no query sees a key behind itself.
+    past: Option<usize>,
 }
 
 impl AttentionMask {
     /// Every query sees every key.
     pub fn none() -> Self {
-        Self { hide: None }
+        Self { hide: None, past: None }
     }
 
     /// Causal mask for `queries` new tokens after `past` cached ones, with the keys outside `rows[b]` hidden in row b.
     /// One mask for all rows where no row is padded.
-    pub fn causal(queries: usize, past: usize, rows: &[std::ops::Range<usize>], device: &Device) -> Self {
+    pub fn causal(queries: usize, past: usize, rows: &[Range<usize>], device: &Device) -> Self {
         let keys = past + queries;
         let padded = rows.iter().any(|row| row.start != 0 || row.end < keys);
         if queries == 1 && !padded {
@@ -35,7 +40,15 @@ impl AttentionMask {
                 hide.extend((0..keys).map(|key| key > past + query || !row.contains(&key)));
             }
         }
-        Self { hide: Some(Tensor::from_data(TensorData::new(hide, [rows.len(), 1, queries, keys]), device)) }
+        let hide = Some(Tensor::from_data(TensorData::new(hide, [rows.len(), 1, queries, keys]), device));
+        Self { hide, past: Some(past) }
+    }
+
+    /// The mask of the queries in `queries` alone, and how many of `keys` keys they see at most.
+    pub(crate) fn of_queries(&self, queries: Range<usize>, keys: usize) -> (Self, usize) {
+        let seen = self.past.map_or(keys, |past| keys.min(past + queries.end));
+        let hide = self.hide.clone().map(|hide| hide.narrow(2, queries.start, queries.len()).narrow(3, 0, seen));
+        (Self { hide, past: self.past.map(|past| past + queries.start) }, seen)
     }
 
     /// Repeats the query axis for `group` heads that share their keys.
@@ -66,16 +79,36 @@ pub fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &AttentionMask) ->
 }
 
 fn written_out(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, hide: Option<Tensor<4, Bool>>) -> Tensor<4> {
-    let [batch, kv_heads, rows, dim] = q.dims();
-    let keys = k.dims()[2];
-    let scores = (q * (dim as f64).powf(-0.5)).matmul(k.transpose());
+    let (scale, dtype) = (scale(&q), v.dtype());
+    probabilities((q * scale).matmul(k.transpose()), hide).cast(dtype).matmul(v)
+}
+
+/// `head_dim^(-1/2)`.
+pub(crate) fn scale(q: &Tensor<4>) -> f64 {
+    (q.dims()[3] as f64).powf(-0.5)
+}
+
+/// Softmax of scores over the keys that are not hidden, in f32 at least: `[batch, kv_heads, group · queries, keys]`.
+fn probabilities(scores: Tensor<4>, hide: Option<Tensor<4, Bool>>) -> Tensor<4> {
+    let scores = match scores.dtype() {
+        DType::F16 | DType::BF16 => scores.cast(FloatDType::F32),
+        _ => scores,
+    };
     let scores = match hide {
         None => scores,
         Some(mask) => {
             // The most negative finite number, not -inf: a row with every key hidden stays finite.
             let lowest = scores.dtype().finfo().map_or(f64::from(f32::MIN), |info| info.min);
-            scores.mask_fill(mask.expand([batch, kv_heads, rows, keys]), lowest)
+            let shape = scores.dims();
+            scores.mask_fill(mask.expand(shape), lowest)
         }
     };
-    softmax(scores, 3).matmul(v)
+    softmax(scores, 3)
+}
+
+impl AttentionMask {
+    /// Attention probabilities of scaled `scores`, `[batch, kv_heads, group · queries, keys]`.
+    pub(crate) fn probabilities(&self, scores: Tensor<4>, group: usize) -> Tensor<4> {
+        probabilities(scores, self.grouped(group))
+    }
 }

@@ -18,6 +18,8 @@ pub enum Padding {
     Left,
     /// After the text: for training.
     Right,
+    /// None: all sequences one after another in a single row of the batch, each attending to itself alone.
+    Packed,
 }
 
 /// The images of a batch, in the order in which they appear in it.
@@ -36,7 +38,7 @@ pub struct ModelInputs {
     pub input_ids: Tensor<2, Int>,
     /// Rope positions, `[3, batch, seq]`, 0 at padding.
     pub position_ids: Tensor<3, Int>,
-    /// Where the real tokens of each row are.
+    /// Where the real tokens of each row are; of a packed batch, where each sequence is.
     pub rows: Vec<Range<usize>>,
     /// Rope position of the token that would follow each row.
     pub next_position: Vec<RopePosition>,
@@ -73,14 +75,17 @@ impl ModelInputs {
         config: &Qwen25VlConfig,
         device: &Device,
     ) -> Result<Self, ModelError> {
-        let (batch, seq) = (rows.len(), rows.iter().map(|row| row.ids.len()).max().unwrap_or(0));
+        let (batch, seq) = match padding {
+            Padding::Packed => (1, rows.iter().map(|row| row.ids.len()).sum()),
+            _ => (rows.len(), rows.iter().map(|row| row.ids.len()).max().unwrap_or(0)),
+        };
         let merge = config.vision.spatial_merge_size;
         let mut ids = vec![i64::from(pad_id); batch * seq];
         let mut positions = vec![0i64; 3 * batch * seq];
         let mut ranges = Vec::with_capacity(batch);
         let mut next_position = Vec::with_capacity(batch);
         let (mut image_index, mut image_features) = (Vec::new(), Vec::new());
-        let mut first_feature = vec![0];
+        let (mut first_feature, mut packed) = (vec![0], 0);
         for grid in grids {
             first_feature.push(first_feature[first_feature.len() - 1] + grid.tokens(merge));
         }
@@ -99,12 +104,15 @@ impl ModelInputs {
                 }
                 other => other,
             })?;
-            let start = match padding {
-                Padding::Left => seq - row.ids.len(),
-                Padding::Right => 0,
+            // Where the row starts among its own columns, and among all tokens.
+            let (start, first) = match padding {
+                Padding::Left => (seq - row.ids.len(), b * seq + seq - row.ids.len()),
+                Padding::Right => (0, b * seq),
+                Padding::Packed => (packed, packed),
             };
+            packed += row.ids.len();
             for (i, &id) in row.ids.iter().enumerate() {
-                let flat = b * seq + start + i;
+                let flat = first + i;
                 ids[flat] = i64::from(id);
                 for (axis, position) in found.at(TokenIndex(i)).into_iter().enumerate() {
                     positions[axis * batch * seq + flat] = position.0 as i64;
@@ -139,14 +147,14 @@ impl ModelInputs {
         })
     }
 
-    /// Number of rows and their padded length.
+    /// Rows of the batch and their padded length; one row where sequences are packed.
     pub fn dims(&self) -> [usize; 2] {
         self.input_ids.dims()
     }
 
     /// Whether any row is shorter than the longest.
     pub fn is_padded(&self) -> bool {
-        let seq = self.dims()[1];
-        self.rows.iter().any(|row| row.len() != seq)
+        let [batch, seq] = self.dims();
+        self.rows.iter().map(Range::len).sum::<usize>() != batch * seq
     }
 }

@@ -7,6 +7,9 @@
 #![allow(non_snake_case)]
 
 pub mod attention;
+mod attention_backward;
+mod attention_layout;
+mod block;
 mod cache;
 pub mod config;
 mod config_json;
@@ -23,6 +26,9 @@ pub mod text;
 pub mod vision;
 mod weights;
 
+pub use attention_backward::attention_backward;
+pub use attention_layout::AttentionLayout;
+pub use block::AttentionBlock;
 pub use cache::{KvCache, LayerCache};
 pub use config::{Qwen25VlConfig, TextConfig, VisionConfig, VisionTokens};
 pub use error::ModelError;

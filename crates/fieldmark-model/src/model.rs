@@ -85,6 +85,16 @@ impl Qwen25Vl {
         &self.config
     }
 
+    /// The vision encoder and projector.
+    pub fn visual(&self) -> &VisionEncoder {
+        &self.visual
+    }
+
+    /// The decoder.
+    pub fn decoder(&self) -> &TextDecoder {
+        &self.model
+    }
+
     /// Makes the parts named trainable and freezes the others.
     pub fn with_trainable(mut self, parts: TrainableParts) -> Self {
         let merger = self.visual.merger.clone();
@@ -106,7 +116,8 @@ impl Qwen25Vl {
         self.embed_with(inputs, features)
     }
 
-    fn embed_with(&self, inputs: &ModelInputs, features: Option<Tensor<2>>) -> Tensor<3> {
+    /// The same with the embeddings of the images at hand, `[tokens, width]` (see [`Self::encode_images`]).
+    pub fn embed_with(&self, inputs: &ModelInputs, features: Option<Tensor<2>>) -> Tensor<3> {
         let text_BTD = self.model.embed_tokens.forward(inputs.input_ids.clone());
         let Some(features) = features else { return text_BTD };
         let [batch, seq, width] = text_BTD.dims();

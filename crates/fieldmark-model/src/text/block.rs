@@ -9,7 +9,8 @@ use burn::{
 };
 
 use crate::{
-    attention::{AttentionMask, attend},
+    attention_layout::AttentionLayout,
+    block::AttentionBlock,
     cache::LayerCache,
     config::TextConfig,
     mlp::GatedMlp,
@@ -39,15 +40,9 @@ impl TextAttention {
         }
     }
 
-    /// `x_BTD`: the new tokens, `[batch, seq, width]`; their keys and values go to the end of `cache` if there is one.
-    fn forward(
-        &self,
-        x_BTD: Tensor<3>,
-        rotary: &Rotary,
-        mask: &AttentionMask,
-        cache: Option<&mut LayerCache>,
-    ) -> Tensor<3> {
-        let [batch, seq, width] = x_BTD.dims();
+    /// Queries, keys and values of `x_BTD`, `[batch, seq, heads, head_dim]` each.
+    fn project(&self, x_BTD: Tensor<3>, rotary: &Rotary) -> [Tensor<4>; 3] {
+        let [batch, seq, _] = x_BTD.dims();
         // [batch, seq, heads · dim] -> [batch, heads, seq, dim]
         let heads = |x: Tensor<3>| {
             let count = x.dims()[2] / self.head_dim;
@@ -56,12 +51,7 @@ impl TextAttention {
         let q = rotary.apply(heads(self.q_proj.forward(x_BTD.clone())));
         let k = rotary.apply(heads(self.k_proj.forward(x_BTD.clone())));
         let v = heads(self.v_proj.forward(x_BTD));
-        let (k, v) = match cache {
-            Some(cache) => cache.append(k, v),
-            None => (k, v),
-        };
-        let out_BTD = attend(q, k, v, mask).swap_dims(1, 2).reshape([batch, seq, width]);
-        self.o_proj.forward(out_BTD)
+        [q, k, v].map(|x| x.swap_dims(1, 2))
     }
 }
 
@@ -85,16 +75,29 @@ impl TextBlock {
         }
     }
 
-    /// `[batch, seq, width]` to `[batch, seq, width]`.
-    pub(crate) fn forward(
+    /// `[batch, seq, width]` to `[batch, seq, width]`; the new tokens' keys and values go to the end of `cache`.
+    pub(crate) fn run_cached(
         &self,
         x_BTD: Tensor<3>,
         rotary: &Rotary,
-        mask: &AttentionMask,
-        cache: Option<&mut LayerCache>,
+        layout: &AttentionLayout,
+        cache: &mut LayerCache,
     ) -> Tensor<3> {
-        let attended = self.self_attn.forward(self.input_layernorm.forward(x_BTD.clone()), rotary, mask, cache);
-        let x_BTD = x_BTD + attended;
+        let [q, k, v] = self.project(x_BTD.clone(), rotary);
+        let (k, v) = cache.append(k.swap_dims(1, 2), v.swap_dims(1, 2));
+        let attended = layout.attend([q, k.swap_dims(1, 2), v.swap_dims(1, 2)]);
+        self.finish(x_BTD, attended)
+    }
+}
+
+impl AttentionBlock for TextBlock {
+    fn project(&self, x_BTD: Tensor<3>, rotary: &Rotary) -> [Tensor<4>; 3] {
+        self.self_attn.project(self.input_layernorm.forward(x_BTD), rotary)
+    }
+
+    fn finish(&self, x_BTD: Tensor<3>, attended: Tensor<4>) -> Tensor<3> {
+        let attended_BTD = attended.reshape(x_BTD.dims());
+        let x_BTD = x_BTD + self.self_attn.o_proj.forward(attended_BTD);
         x_BTD.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x_BTD))
     }
 }

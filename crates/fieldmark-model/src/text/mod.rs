@@ -10,13 +10,16 @@ use std::ops::Range;
 use burn::{
     module::Module,
     nn::{Embedding, EmbeddingConfig, RmsNorm, RmsNormConfig},
-    tensor::{Device, Int, Tensor},
+    tensor::{DType, Device, Int, Tensor},
 };
 
 pub use block::{TextAttention, TextBlock};
 pub use rope::text_rotary;
 
-use crate::{attention::AttentionMask, cache::KvCache, config::TextConfig};
+use crate::{
+    attention::AttentionMask, attention_layout::AttentionLayout, block::AttentionBlock, cache::KvCache, config::TextConfig,
+    rotary::Rotary,
+};
 
 /// Embedding, blocks and final norm.
 #[derive(Module, Debug)]
@@ -44,7 +47,8 @@ impl TextDecoder {
     /// Hidden states after the final norm, `[batch, seq, width]`.
     ///
     /// `x_BTD` are embeddings, `position_ids` is `[3, batch, seq]`, `rows` says where the real tokens of each row lie,
-    /// counted over cached and new tokens together.
+    /// counted over cached and new tokens together; or, more than one for a batch of one row, where the sequences packed
+    /// into it lie.
     pub fn forward(
         &self,
         x_BTD: Tensor<3>,
@@ -66,14 +70,53 @@ impl TextDecoder {
     ) -> Tensor<3> {
         let device = x_BTD.device();
         let past = cache.as_ref().map_or(0, |cache| cache.len());
-        let mask = AttentionMask::causal(x_BTD.dims()[1], past, rows, &device);
-        let rotary = text_rotary(position_ids, &self.config, x_BTD.dtype(), &device);
+        let plan = self.plan(position_ids, rows, past, x_BTD.dtype(), &device);
         let mut caches = cache.map(|cache| cache.layers.iter_mut());
         for layer in &self.layers {
-            let cache = caches.as_mut().and_then(Iterator::next);
-            x_BTD = layer.forward(x_BTD, &rotary, &mask, cache);
+            x_BTD = match caches.as_mut().and_then(Iterator::next) {
+                Some(cache) => layer.run_cached(x_BTD, &plan.rotary, &plan.layout, cache),
+                None => layer.run(x_BTD, &plan.rotary, &plan.layout),
+            };
             see(x_BTD.clone());
         }
         self.norm.forward(x_BTD)
     }
+
+    /// Positions and attention of a batch for activations of `dtype`, on `device`. `rows` as in [`Self::forward`]: one
+    /// range for each row of the batch, or the places of sequences packed into a single one.
+    pub fn plan(
+        &self,
+        position_ids: Tensor<3, Int>,
+        rows: &[Range<usize>],
+        past: usize,
+        dtype: DType,
+        device: &Device,
+    ) -> TextPlan {
+        let [_, batch, seq] = position_ids.dims();
+        let layout = if rows.len() == batch {
+            AttentionLayout::batch(AttentionMask::causal(seq, past, rows, device))
+        } else {
+            AttentionLayout::packed(rows, device)
+        };
+        TextPlan { rotary: text_rotary(position_ids, &self.config, dtype, device), layout }
+    }
+
+    /// The blocks, each to be run with the plan's rotary embedding and layout.
+    pub fn blocks(&self) -> &[TextBlock] {
+        &self.layers
+    }
+
+    /// The final norm, `[batch, seq, width]` to the same.
+    pub fn final_norm(&self, x_BTD: Tensor<3>) -> Tensor<3> {
+        self.norm.forward(x_BTD)
+    }
+}
+
+/// What the blocks need to know of a batch of sequences.
+#[derive(Debug, Clone)]
+pub struct TextPlan {
+    /// Rotary embedding of the tokens.
+    pub rotary: Rotary,
+    /// How the tokens attend.
+    pub layout: AttentionLayout,
 }

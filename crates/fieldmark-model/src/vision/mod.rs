@@ -18,7 +18,9 @@ pub use merger::PatchMerger;
 pub use rope::patch_positions;
 pub use windows::{ImageRun, WindowGroup, WindowPlan};
 
-use crate::{config::VisionConfig, inputs::ImageInputs};
+use crate::{
+    attention_layout::AttentionLayout, block::AttentionBlock, config::VisionConfig, inputs::ImageInputs, rotary::Rotary,
+};
 
 /// The patch convolution: its stride is its kernel, so it is a linear map of each flattened patch.
 #[derive(Module, Debug)]
@@ -90,24 +92,81 @@ impl VisionEncoder {
     }
 
     fn run(&self, images: &ImageInputs, mut see: impl FnMut(Stage, Tensor<2>)) -> Tensor<2> {
-        let config = &self.config;
-        let device = images.pixel_values.device();
-        let plan = WindowPlan::new(&images.grids, config);
-        let rotary =
-            rope::vision_rotary(&images.grids, &plan.order, config.spatial_merge_size, config.head_dim(), &device);
+        let plan = self.plan(images, &images.pixel_values.device());
         let pixels = images.pixel_values.clone().cast(self.patch_embed.proj.weight.dtype());
         let x_ND = self.patch_embed.proj.forward(pixels);
         see(Stage::PatchEmbed, x_ND.clone());
-        let rotary = rotary.cast(x_ND.dtype());
-        let mut x_ND = reorder(x_ND, &plan.order, config.merge_unit(), &device);
+        let mut x_BND = plan.arrange(x_ND);
         for (i, block) in self.blocks.iter().enumerate() {
-            let full = config.fullatt_block_indexes.contains(&i);
-            x_ND = block.forward(x_ND, &rotary, &plan.runs, full);
-            see(Stage::Block, x_ND.clone());
+            x_BND = block.run(x_BND, &plan.rotary, plan.layout(i));
+            see(Stage::Block, x_BND.clone().squeeze_dim(0));
         }
-        let tokens = self.merger.forward(x_ND);
+        let tokens = self.merger.forward(x_BND.squeeze_dim(0));
         see(Stage::Merger, tokens.clone());
-        reorder(tokens, &plan.inverse, 1, &device)
+        plan.restore(tokens)
+    }
+
+    /// Order, positions and attention of a batch of images, on `device`.
+    pub fn plan(&self, images: &ImageInputs, device: &Device) -> VisionPlan {
+        let config = &self.config;
+        let windows = WindowPlan::new(&images.grids, config);
+        let rotary =
+            rope::vision_rotary(&images.grids, &windows.order, config.spatial_merge_size, config.head_dim(), device);
+        VisionPlan {
+            rotary: rotary.cast(self.patch_embed.proj.weight.dtype()),
+            within_windows: AttentionLayout::images(&windows.runs, false),
+            within_frames: AttentionLayout::images(&windows.runs, true),
+            full: config.fullatt_block_indexes.clone(),
+            unit: config.merge_unit(),
+            order: windows.order,
+            inverse: windows.inverse,
+        }
+    }
+
+    /// Patches to the first block's input, `[1, patches, width]` in the plan's order.
+    pub fn embed_patches(&self, images: &ImageInputs, plan: &VisionPlan) -> Tensor<3> {
+        let pixels = images.pixel_values.clone().cast(self.patch_embed.proj.weight.dtype());
+        plan.arrange(self.patch_embed.proj.forward(pixels))
+    }
+
+    /// The blocks, each to be run with the plan's rotary embedding and its [`VisionPlan::layout`].
+    pub fn blocks(&self) -> &[VisionBlock] {
+        &self.blocks
+    }
+
+    /// The projector: the last block's output to embeddings, `[tokens, out_width]`, in image order.
+    pub fn merge(&self, x_BND: Tensor<3>, plan: &VisionPlan) -> Tensor<2> {
+        plan.restore(self.merger.forward(x_BND.squeeze_dim(0)))
+    }
+}
+
+/// What the blocks need to know of a batch of images.
+#[derive(Debug, Clone)]
+pub struct VisionPlan {
+    /// Rotary embedding of the patches in the plan's order.
+    pub rotary: Rotary,
+    within_windows: AttentionLayout,
+    within_frames: AttentionLayout,
+    full: Vec<usize>,
+    unit: usize,
+    order: Vec<usize>,
+    inverse: Vec<usize>,
+}
+
+impl VisionPlan {
+    /// How the patches attend in block `block`.
+    pub fn layout(&self, block: usize) -> &AttentionLayout {
+        if self.full.contains(&block) { &self.within_frames } else { &self.within_windows }
+    }
+
+    fn arrange(&self, x_ND: Tensor<2>) -> Tensor<3> {
+        let device = x_ND.device();
+        reorder(x_ND, &self.order, self.unit, &device).unsqueeze_dim(0)
+    }
+
+    fn restore(&self, tokens: Tensor<2>) -> Tensor<2> {
+        let device = tokens.device();
+        reorder(tokens, &self.inverse, 1, &device)
     }
 }
 

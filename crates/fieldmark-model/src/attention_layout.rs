@@ -1,0 +1,148 @@
+//! Who attends to whom in a batch, and the tiles that attention is computed in: the whole padded batch, the sequences of a
+//! packed row, or the windows and frames of images. Nothing outside a tile is ever scored, so packed sequences and
+//! windows cost no mask and no wasted products.
+
+use std::ops::Range;
+
+use burn::tensor::{Device, Tensor};
+
+use crate::{
+    attention::{AttentionMask, attend},
+    attention_backward::attention_backward,
+    vision::ImageRun,
+};
+
+/// Equal spans of equal items that follow each other: windows of images of one size, or sequences of one length.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Tile {
+    /// First token of the first item.
+    start: usize,
+    /// Items.
+    items: usize,
+    /// Tokens of an item.
+    item_len: usize,
+    /// First token of the spans within their item.
+    from: usize,
+    /// Spans of an item.
+    count: usize,
+    /// Tokens of a span.
+    len: usize,
+}
+
+/// How the tokens of a batch attend. Queries, keys, values and results are `[batch, seq, heads, head_dim]`.
+#[derive(Debug, Clone)]
+pub struct AttentionLayout {
+    /// Empty: the batch is one tile.
+    tiles: Vec<Tile>,
+    /// Of the batch, or of the longest tile.
+    mask: AttentionMask,
+}
+
+impl AttentionLayout {
+    /// All rows of a batch at once, under `mask`.
+    pub fn batch(mask: AttentionMask) -> Self {
+        Self { tiles: Vec::new(), mask }
+    }
+
+    /// Sequences one after another in a single row, each causal within itself. `sequences` are their places, in order.
+    pub fn packed(sequences: &[Range<usize>], device: &Device) -> Self {
+        let mut tiles: Vec<Tile> = Vec::new();
+        for sequence in sequences {
+            match tiles.last_mut().filter(|tile| tile.len == sequence.len()) {
+                Some(tile) => tile.items += 1,
+                None => {
+                    let len = sequence.len();
+                    tiles.push(Tile { start: sequence.start, items: 1, item_len: len, from: 0, count: 1, len });
+                }
+            }
+        }
+        let longest = sequences.iter().map(Range::len).max().unwrap_or(0);
+        let whole = 0..longest;
+        let mask = AttentionMask::causal(longest, 0, std::slice::from_ref(&whole), device);
+        Self { tiles, mask }
+    }
+
+    /// The windows of images, or with `frames` their whole frames; every patch of a tile sees every other.
+    pub fn images(runs: &[ImageRun], frames: bool) -> Self {
+        let mut tiles = Vec::new();
+        let mut start = 0;
+        for run in runs {
+            let tile = |from, count, len| Tile { start, items: run.images, item_len: run.patches, from, count, len };
+            if frames {
+                tiles.push(tile(0, run.frames, run.patches / run.frames));
+            } else {
+                tiles.extend(run.windows.iter().map(|group| tile(group.start, group.count, group.len)));
+            }
+            start += run.images * run.patches;
+        }
+        Self { tiles, mask: AttentionMask::none() }
+    }
+
+    /// Attention of `q` over `k` and `v`, which may have fewer heads.
+    pub fn attend(&self, [q, k, v]: [Tensor<4>; 3]) -> Tensor<4> {
+        if self.tiles.is_empty() {
+            return attend(q.swap_dims(1, 2), k.swap_dims(1, 2), v.swap_dims(1, 2), &self.mask).swap_dims(1, 2);
+        }
+        let outs = self.tiles.iter().map(|tile| {
+            let mask = self.mask_of(tile);
+            attend(tile.cut(&q), tile.cut(&k), tile.cut(&v), &mask)
+        });
+        self.join(outs.collect())
+    }
+
+    /// Gradients of `sum(attend([q, k, v]) ∘ grad)` with respect to q, k and v, none on a tape. `out` is what
+    /// [`Self::attend`] returned, `chunk` the queries of a tile that are scored at a time (0: all).
+    pub fn backward(&self, qkv: [Tensor<4>; 3], out: Tensor<4>, grad: Tensor<4>, chunk: usize) -> [Tensor<4>; 3] {
+        if self.tiles.is_empty() {
+            let qkv = qkv.map(|x| x.swap_dims(1, 2));
+            let grads = attention_backward(qkv, out.swap_dims(1, 2), grad.swap_dims(1, 2), &self.mask, chunk);
+            return grads.map(|x| x.swap_dims(1, 2));
+        }
+        let mut parts: [Vec<Tensor<4>>; 3] = Default::default();
+        for tile in &self.tiles {
+            let cut = [&qkv[0], &qkv[1], &qkv[2]].map(|x| tile.cut(x));
+            let mask = self.mask_of(tile);
+            let found = attention_backward(cut, tile.cut(&out), tile.cut(&grad), &mask, chunk);
+            parts.iter_mut().zip(found).for_each(|(part, found)| part.push(found));
+        }
+        parts.map(|parts| self.join(parts))
+    }
+
+    fn mask_of(&self, tile: &Tile) -> AttentionMask {
+        self.mask.of_queries(0..tile.len, tile.len).0
+    }
+
+    /// The inverse of cutting every tile.
+    fn join(&self, parts: Vec<Tensor<4>>) -> Tensor<4> {
+        let mut rows = Vec::new();
+        let mut item = Vec::new();
+        for (i, (tile, part)) in self.tiles.iter().zip(parts).enumerate() {
+            let [_, heads, _, dim] = part.dims();
+            item.push(part.swap_dims(1, 2).reshape([tile.items, tile.count * tile.len, heads, dim]));
+            if self.tiles.get(i + 1).is_none_or(|next| next.start != tile.start) {
+                let whole = cat(std::mem::take(&mut item));
+                rows.push(whole.reshape([1, tile.items * tile.item_len, heads, dim]));
+            }
+        }
+        cat(rows)
+    }
+}
+
+fn cat(mut parts: Vec<Tensor<4>>) -> Tensor<4> {
+    if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 1) }
+}
+
+impl Tile {
+    /// `[1, seq, heads, head_dim]` to `[items · count, heads, len, head_dim]`: spans join items on the batch axis.
+    fn cut(&self, x: &Tensor<4>) -> Tensor<4> {
+        let [_, _, heads, dim] = x.dims();
+        let spans = self.count * self.len;
+        let x = if self.items == 1 {
+            x.clone().narrow(1, self.start + self.from, spans)
+        } else {
+            let x = x.clone().narrow(1, self.start, self.items * self.item_len);
+            x.reshape([self.items, self.item_len, heads, dim]).narrow(1, self.from, spans)
+        };
+        x.reshape([self.items * self.count, self.len, heads, dim]).swap_dims(1, 2)
+    }
+}
