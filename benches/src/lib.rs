@@ -4,7 +4,6 @@
 
 use burn::{
     module::Module,
-    optim::GradientsAccumulator,
     tensor::{Device, Tensor},
 };
 use fieldmark::{
@@ -15,8 +14,8 @@ use fieldmark::{
     },
     processor::{PatchedImage, Sequence, SupervisedSequence, collate},
     train::{
-        AdamWSettings, BatchSize, LossNorm, LrSchedule, LrShape, MicroBatch, Scorer, TapoInputs, TapoLossConfig,
-        Updater, initialise, sft_gradients, tapo_loss,
+        AdamWSettings, BatchSize, GradientSum, LossNorm, LrSchedule, LrShape, MicroBatch, ResponseRows, Scorer,
+        TapoInputs, TapoLossConfig, Updater, initialise, sft_gradients, tapo_loss,
     },
 };
 
@@ -146,33 +145,29 @@ impl Trainer {
     /// One TAPO update of `batch` responses in one micro-batch, with gradient through the negative image.
     pub fn tapo(&mut self, batch: usize) -> f64 {
         let model = self.model.take().expect("a model");
-        let micro = MicroBatch::new(samples(batch, "image"), 0).expect("targets");
-        let negative = MicroBatch::new(samples(batch, "negative"), 0).expect("targets");
+        let both = [samples(batch, "image"), samples(batch, "negative")].concat();
+        let micro = self.scorer.micro_batch(both).expect("targets");
         let scored = self.scorer.forward(&model, &micro, &self.device).expect("the batch fits");
-        let scored_negative = self.scorer.forward(&model, &negative, &self.device).expect("the batch fits");
-        let leaf = |logp: &Tensor<1>| logp.clone().inner().autodiff().require_grad();
-        let (logp, neg_logp) = (leaf(&scored.logp_n), leaf(&scored_negative.logp_n));
-        let packing = micro.packing();
+        let rows = ResponseRows::new(std::iter::repeat_n(RESPONSE, batch));
+        let logp_n = scored.logp_n.clone().inner().autodiff().require_grad();
+        let logp_bt = rows.unpack(logp_n.clone().narrow(0, 0, rows.tokens()));
         let size = BatchSize { tokens: batch * RESPONSE, sequences: batch };
         let loss = tapo_loss(
             TapoInputs {
-                logp_bt: packing.unpack(logp.clone()),
-                old_logp_bt: packing.unpack(logp.clone()).detach(),
-                neg_logp_bt: Some(packing.unpack(neg_logp.clone())),
+                old_logp_bt: logp_bt.clone().detach(),
+                logp_bt,
+                neg_logp_bt: Some(rows.unpack(logp_n.clone().narrow(0, rows.tokens(), rows.tokens()))),
                 ref_logp_bt: None,
                 advantages_bt: Tensor::ones([batch, RESPONSE], &self.device),
-                mask_bt: packing.mask(&self.device),
+                mask_bt: rows.mask(&self.device),
             },
             &TapoLossConfig::default(),
             &LossNorm::Batch.normaliser(size, size, 1),
         );
         let grads = loss.total.backward();
-        let mut total = GradientsAccumulator::new();
-        for (scored, leaf) in [(scored, logp), (scored_negative, neg_logp)] {
-            let grads = self.scorer.backward(&model, scored, leaf.grad(&grads).expect("a gradient"));
-            total.accumulate(&model, grads);
-        }
-        self.model = Some(self.updater.step(model, total.grads()).0);
+        let mut sum = GradientSum::new();
+        self.scorer.backward(&model, scored, logp_n.grad(&grads).expect("a gradient"), &mut sum);
+        self.model = Some(self.updater.step(model, sum.into_grads()).0);
         loss.parts.loss
     }
 

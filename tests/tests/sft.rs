@@ -13,7 +13,7 @@ use fieldmark::{
     processor::SupervisedSequence,
     train::{
         AdamWSettings, LossNorm, LrSchedule, LrShape, MicroBatch, Scorer, SftConfig, SftMetrics, SftSource, TrainError,
-        initialise, sft_gradients, train_sft,
+        TrunkSettings, initialise, sft_gradients, train_sft,
     },
 };
 use fieldmark_tests::{
@@ -119,6 +119,50 @@ fn workers_and_chunks_change_nothing() {
         }
         for chunk in [1, 7] {
             same(&update(&model, &micros, LossNorm::Batch, 1, chunk), &one, &format!("{name}, chunks of {chunk}"));
+        }
+    }
+}
+
+/// Every way to trade memory for time, by name.
+fn scorers() -> Vec<(String, Scorer)> {
+    let mut found = Vec::new();
+    for packing in [false, true] {
+        for recompute in [false, true] {
+            for query_chunk in [0, 3] {
+                let trunk = TrunkSettings { recompute, query_chunk };
+                let scorer = Scorer::new(1024, 1.0, PAD).unwrap().with_trunk(trunk).with_packing(packing);
+                found.push((format!("packing {packing}, {trunk:?}"), scorer));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn packed_recomputed_and_chunked_are_the_gradient_of_single_sequences_on_one_tape() {
+    for name in MODELS {
+        let model = load(name, &device());
+        let samples = samples(model.config());
+        let expected = plainly(&model, &samples, &[5]);
+        for (what, scorer) in scorers() {
+            let micros = [&samples[..2], &samples[2..]].map(|samples| scorer.micro_batch(samples.to_vec()).unwrap());
+            let found = sft_gradients(&model, &scorer, &micros, LossNorm::Batch, 1, &device()).unwrap();
+            same(&(found.loss, gradients(&model, &found.grads)), &expected, &format!("{name}, {what}"));
+        }
+    }
+}
+
+#[test]
+fn any_parts_may_be_frozen_under_every_setting() {
+    let samples = samples(load(MODELS[0], &device()).config());
+    for parts in 1..8 {
+        let parts = TrainableParts { vision: parts & 1 > 0, projector: parts & 2 > 0, decoder: parts & 4 > 0 };
+        let model = load(MODELS[0], &device()).with_trainable(parts);
+        let expected = plainly(&model, &samples, &[5]);
+        for (what, scorer) in scorers() {
+            let micro = [scorer.micro_batch(samples.clone()).unwrap()];
+            let found = sft_gradients(&model, &scorer, &micro, LossNorm::Batch, 1, &device()).unwrap();
+            same(&(found.loss, gradients(&model, &found.grads)), &expected, &format!("{parts:?}, {what}"));
         }
     }
 }

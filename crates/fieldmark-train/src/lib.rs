@@ -1,4 +1,7 @@
 //! Supervised fine-tuning and TAPO: losses, optimiser, loops, metrics.
+//! Letters at the end of a tensor's name are its axes: B batch, T sequence, D width, N rows.
+
+#![allow(non_snake_case)]
 
 mod adamw;
 mod advantage;
@@ -6,12 +9,14 @@ mod anneal;
 mod clip;
 mod error;
 mod estimator;
+mod gradients;
 mod group_filter;
 mod initialise;
 mod kl;
 mod logprob;
 mod loss_norm;
 mod metrics;
+mod micro_batches;
 mod negative;
 mod packing;
 mod param_ids;
@@ -28,6 +33,7 @@ mod tapo_config;
 mod tapo_loss;
 mod tensorboard;
 mod throughput;
+mod trunk;
 mod update;
 mod workers;
 
@@ -37,14 +43,17 @@ pub use anneal::TermSchedule;
 pub use clip::{Clipped, GradClipper, grad_norm};
 pub use error::TrainError;
 pub use estimator::{Estimator, centred_advantages, remax_advantages, rloo_advantages, whitened_advantages};
+pub use gradients::GradientSum;
 pub use group_filter::{FilterCounts, GroupBuffer, GroupFilter, GroupVerdict, RolloutGroup};
 pub use initialise::initialise;
 pub use kl::k3;
 pub use logprob::{ChunkedLogProbs, HeadGradients, TokenScores, backward_states, token_logprobs};
 pub use loss_norm::{BatchSize, LossNorm, Normaliser};
 pub use metrics::{MetricsWriter, RolloutMetrics, SftMetrics, TapoMetrics};
+pub use micro_batches::micro_batches;
 pub use negative::{BlackPatches, NegativeImage};
 pub use packing::TokenPacking;
+pub use packing::{ResponseRows, TokenPacking};
 pub use param_ids::stable_param_ids;
 pub use policy_loss::{ClipConfig, PolicyLoss, policy_loss};
 pub use reward::{
@@ -62,4 +71,5 @@ pub use tapo_config::{TapoConfig, UpdateImage};
 pub use tapo_loss::{LossAverage, TapoInputs, TapoLoss, TapoLossConfig, TapoParts, tapo_loss};
 pub use tensorboard::TensorBoard;
 pub use throughput::{Throughput, peak_memory};
+pub use trunk::{TrunkSettings, TrunkTape};
 pub use update::{Updated, Updater};

@@ -51,6 +51,35 @@ impl TokenPacking {
         Ok(Self { states, targets, counts })
     }
 
+    /// The same for sequences that lie one after another in a single row, without padding.
+    ///
+    /// # Errors
+    /// As [`Self::new`], of each sequence; there must be one token in the loss in all of them together.
+    pub fn packed(ids: &[Vec<u32>], mask: &[Vec<bool>]) -> Result<Self, TrainError> {
+        let mut whole = Self { states: Vec::new(), targets: Vec::new(), counts: Vec::new() };
+        let mut first = 0;
+        for (row, (ids, mask)) in ids.iter().zip(mask).enumerate() {
+            if ids.len() != mask.len() {
+                return Err(TrainError::MaskLength { row, ids: ids.len(), mask: mask.len() });
+            }
+            if mask.first() == Some(&true) {
+                return Err(TrainError::FirstTokenInLoss { row });
+            }
+            let places = (1..ids.len()).filter(|&t| mask[t]);
+            let before = whole.states.len();
+            for t in places {
+                whole.states.push((first + t - 1) as i64);
+                whole.targets.push(i64::from(ids[t]));
+            }
+            whole.counts.push(whole.states.len() - before);
+            first += ids.len();
+        }
+        if whole.states.is_empty() {
+            return Err(TrainError::NoLossTokens { rows: ids.len() });
+        }
+        Ok(whole)
+    }
+
     /// Tokens in the loss (N) and rows (B).
     pub fn size(&self) -> BatchSize {
         BatchSize { tokens: self.states.len(), sequences: self.counts.len() }
@@ -68,12 +97,44 @@ impl TokenPacking {
         hidden_btd.reshape([batch * length, width]).select(0, indices(&self.states, &device))
     }
 
+    /// The inverse of [`Self::gather`], for gradients: `[N, D]` to `[B, T, D]`, 0 at the other states.
+    pub fn scatter(&self, values_nd: Tensor<2>, [batch, length]: [usize; 2]) -> Tensor<3> {
+        let device = values_nd.device();
+        let width = values_nd.dims()[1];
+        let zeros = Tensor::<2>::zeros([batch * length, width], (&device, values_nd.dtype()));
+        let add = burn::tensor::IndexingUpdateOp::Add;
+        zeros.select_assign(0, indices(&self.states, &device), values_nd, add).reshape([batch, length, width])
+    }
+
     /// Ids of the tokens in the loss. `[N]`.
     pub fn targets(&self, device: &Device) -> Tensor<1, Int> {
         indices(&self.targets, device)
     }
 
-    /// 1 where a row has a token in the loss, left-aligned, else 0. `[B, R]`.
+    /// The tokens in the loss as rows of their own.
+    pub fn rows(&self) -> ResponseRows {
+        ResponseRows::new(self.counts.iter().copied())
+    }
+}
+
+/// Values of tokens, sequence by sequence, as left-aligned rows: N tokens of B sequences, at most R of any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResponseRows {
+    counts: Vec<usize>,
+}
+
+impl ResponseRows {
+    /// Rows of as many tokens as `counts` says.
+    pub fn new(counts: impl IntoIterator<Item = usize>) -> Self {
+        Self { counts: counts.into_iter().collect() }
+    }
+
+    /// Tokens of all rows (N).
+    pub fn tokens(&self) -> usize {
+        self.counts.iter().sum()
+    }
+
+    /// 1 where a row has a token, left-aligned, else 0. `[B, R]`.
     pub fn mask(&self, device: &Device) -> Tensor<2> {
         let width = self.width();
         let data = self.counts.iter().flat_map(|&n| (0..width).map(move |t| f32::from(t < n))).collect();
@@ -83,7 +144,7 @@ impl TokenPacking {
     /// Per-token values as left-aligned rows, 0 where a row is shorter: `[N]` to `[B, R]`, with gradient.
     pub fn unpack(&self, values_n: Tensor<1>) -> Tensor<2> {
         let (device, width) = (values_n.device(), self.width());
-        let zero_at = self.states.len() as i64;
+        let zero_at = self.tokens() as i64;
         let mut next = 0..zero_at;
         let mut slots = Vec::with_capacity(self.counts.len() * width);
         for &count in &self.counts {
@@ -94,7 +155,7 @@ impl TokenPacking {
         Tensor::cat(vec![values_n, zero], 0).select(0, indices(&slots, &device)).reshape([self.counts.len(), width])
     }
 
-    /// The inverse of [`TokenPacking::unpack`]: `[B, R]` to `[N]`.
+    /// The inverse of [`Self::unpack`]: `[B, R]` to `[N]`.
     pub fn pack(&self, values_br: Tensor<2>) -> Tensor<1> {
         let (device, width) = (values_br.device(), self.width());
         let slots: Vec<i64> = self
@@ -140,13 +201,35 @@ mod tests {
         assert_eq!(states, [2.0, 3.0, 4.0, 5.0, 8.0, 9.0]);
         let targets: Vec<i64> = packing.targets(&device).into_data().iter().collect();
         assert_eq!(targets, [7, 8, 2]);
-        assert_eq!(floats(packing.mask(&device)), [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]);
+        assert_eq!(floats(packing.rows().mask(&device)), [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_packed_row_has_the_states_of_its_sequences() {
+        let ids = vec![vec![5, 6, 7], vec![1, 2], vec![3, 4, 8]];
+        let mask = vec![vec![false, false, true], vec![false, false], vec![false, true, true]];
+        let packing = TokenPacking::packed(&ids, &mask).unwrap();
+        assert_eq!((packing.states.clone(), packing.targets.clone()), (vec![1, 5, 6], vec![7, 4, 8]));
+        assert_eq!(packing.counts(), [1, 0, 2]);
+        let refused = TokenPacking::packed(&[vec![1, 2], vec![3]], &[vec![false, true], vec![true]]).unwrap_err();
+        assert!(matches!(refused, TrainError::FirstTokenInLoss { row: 1 }));
+        assert!(matches!(TokenPacking::packed(&[], &[]).unwrap_err(), TrainError::NoLossTokens { rows: 0 }));
+    }
+
+    #[test]
+    fn scattering_is_the_gradient_of_gathering() {
+        let device = Device::default().autodiff();
+        let packing = packing();
+        let hidden = Tensor::<1>::from_floats(std::array::from_fn::<f32, 24, _>(|i| i as f32), &device).require_grad();
+        let weights = Tensor::<2>::from_floats([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], &device);
+        let grads = (packing.gather(hidden.clone().reshape([3, 4, 2])) * weights.clone()).sum().backward();
+        assert_eq!(floats(packing.scatter(weights.inner(), [3, 4])), floats(hidden.grad(&grads).unwrap()));
     }
 
     #[test]
     fn unpacking_and_packing_are_inverse_and_carry_gradient() {
         let device = Device::default().autodiff();
-        let packing = packing();
+        let packing = packing().rows();
         let values = Tensor::<1>::from_floats([10.0, 20.0, 30.0], &device).require_grad();
         let rows = packing.unpack(values.clone());
         assert_eq!(floats(rows.clone()), [10.0, 20.0, 30.0, 0.0, 0.0, 0.0]);

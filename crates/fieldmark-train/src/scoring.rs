@@ -1,23 +1,21 @@
 //! Log-probabilities of the tokens in the loss for one micro-batch, and the way back from their gradients.
 //!
-//! The trunk runs once on the tape; the head meets only the states that predict a token in the loss, chunk by chunk
-//! ([`ChunkedLogProbs`]), so no `[batch, sequence, vocabulary]` tensor exists. SFT and TAPO differ only in the gradient
-//! that they put on the log-probabilities.
+//! The trunk runs once, with a tape a block ([`TrunkTape`]); the head meets only the states that predict a token in the
+//! loss, chunk by chunk ([`ChunkedLogProbs`]), so no `[batch, sequence, vocabulary]` tensor exists. SFT and TAPO differ only
+//! in the gradient that they put on the log-probabilities.
 
-use burn::{
-    optim::{GradientsAccumulator, GradientsParams},
-    tensor::{Device, Int, Tensor},
-};
-use fieldmark_model::{Padding, Qwen25Vl};
+use burn::tensor::{Device, Int, Tensor};
+use fieldmark_model::{ModelInputs, Padding, Qwen25Vl};
 use fieldmark_processor::{Sequence, SupervisedSequence, collate};
 
-use crate::{BatchSize, ChunkedLogProbs, TokenPacking, TokenScores, TrainError, backward_states};
+use crate::{BatchSize, ChunkedLogProbs, GradientSum, TokenPacking, TokenScores, TrainError, TrunkSettings, TrunkTape};
 
 /// Sequences with the tokens in the loss marked.
 #[derive(Debug, Clone)]
 pub struct MicroBatch {
     sequences: Vec<Sequence>,
     packing: TokenPacking,
+    padding: Padding,
 }
 
 impl MicroBatch {
@@ -36,7 +34,18 @@ impl MicroBatch {
             masks.push(target_mask);
             sequences.push(sequence);
         }
-        Ok(Self { packing: TokenPacking::new(&ids, &masks)?, sequences })
+        Ok(Self { packing: TokenPacking::new(&ids, &masks)?, sequences, padding: Padding::Right })
+    }
+
+    /// A micro-batch of `samples` one after another in a single row, each attending to itself alone: no padding.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn packed(samples: Vec<SupervisedSequence>) -> Result<Self, TrainError> {
+        let (sequences, masks): (Vec<_>, Vec<_>) =
+            samples.into_iter().map(|sample| (sample.sequence, sample.target_mask)).unzip();
+        let ids: Vec<Vec<u32>> = sequences.iter().map(|sequence| sequence.ids.clone()).collect();
+        Ok(Self { packing: TokenPacking::packed(&ids, &masks)?, sequences, padding: Padding::Packed })
     }
 
     /// Tokens in the loss, and sequences.
@@ -61,6 +70,7 @@ pub struct Scored {
     pub logp_n: Tensor<1>,
     states_nd: Tensor<2>,
     targets_n: Tensor<1, Int>,
+    tape: Option<(TrunkTape, TokenPacking, [usize; 2])>,
 }
 
 /// Scores micro-batches with a model and brings gradients back.
@@ -68,26 +78,58 @@ pub struct Scored {
 pub struct Scorer {
     logprobs: ChunkedLogProbs,
     pad_id: u32,
+    trunk: TrunkSettings,
+    packing: bool,
 }
 
 impl Scorer {
-    /// A scorer whose head takes `chunk` states at a time and divides logits by `temperature`.
+    /// A scorer whose head takes `chunk` states at a time and divides logits by `temperature`. It keeps every block's
+    /// tapes; see [`Self::with_trunk`].
     ///
     /// # Errors
     /// A chunk of 0 or a temperature that is not positive.
     pub fn new(chunk: usize, temperature: f64, pad_id: u32) -> Result<Self, TrainError> {
-        Ok(Self { logprobs: ChunkedLogProbs::new(chunk, temperature)?, pad_id })
+        let logprobs = ChunkedLogProbs::new(chunk, temperature)?;
+        Ok(Self { logprobs, pad_id, trunk: TrunkSettings::default(), packing: false })
     }
 
-    /// Log-probabilities of the tokens in the loss. With `model` on an autodiff device the trunk's tape is kept for
-    /// [`Self::backward`].
+    /// The same with another trade of memory for time.
+    #[must_use]
+    pub fn with_trunk(self, trunk: TrunkSettings) -> Self {
+        Self { trunk, ..self }
+    }
+
+    /// The same with [`Self::micro_batch`] packing its samples.
+    #[must_use]
+    pub fn with_packing(self, packing: bool) -> Self {
+        Self { packing, ..self }
+    }
+
+    /// A micro-batch of `samples`, padded or packed.
+    ///
+    /// # Errors
+    /// As [`MicroBatch::new`].
+    pub fn micro_batch(&self, samples: Vec<SupervisedSequence>) -> Result<MicroBatch, TrainError> {
+        if self.packing { MicroBatch::packed(samples) } else { MicroBatch::new(samples, self.pad_id) }
+    }
+
+    /// Log-probabilities of the tokens in the loss. With `model` and `device` on autodiff, what [`Self::backward`] needs is
+    /// kept.
     ///
     /// # Errors
     /// If the sequences do not fit the model; the sample is named.
     pub fn forward(&self, model: &Qwen25Vl, micro: &MicroBatch, device: &Device) -> Result<Scored, TrainError> {
-        let (states_nd, targets_n) = self.states(model, micro, device)?;
+        let inputs = self.inputs(model, micro, device)?;
+        let dims = inputs.dims();
+        let (hidden_BTD, tape) = if device.is_autodiff() {
+            let (hidden_BTD, tape) = TrunkTape::forward(model, inputs, self.trunk);
+            (hidden_BTD, Some((tape, micro.packing.clone(), dims)))
+        } else {
+            (model.forward(&inputs), None)
+        };
+        let (states_nd, targets_n) = (micro.packing.gather(hidden_BTD), micro.packing.targets(device));
         let logp_n = self.logprobs.forward(&states_nd, &targets_n, |states| model.logits(states));
-        Ok(Scored { logp_n, states_nd, targets_n })
+        Ok(Scored { logp_n, states_nd, targets_n, tape })
     }
 
     /// Log-probabilities and the entropies of the distributions they come from; nothing is kept.
@@ -95,33 +137,22 @@ impl Scorer {
     /// # Errors
     /// As [`Self::forward`].
     pub fn evaluate(&self, model: &Qwen25Vl, micro: &MicroBatch, device: &Device) -> Result<TokenScores, TrainError> {
-        let (states_nd, targets_n) = self.states(model, micro, device)?;
+        let states_nd = micro.packing.gather(model.forward(&self.inputs(model, micro, device)?));
+        let targets_n = micro.packing.targets(device);
         Ok(self.logprobs.forward_with_entropy(&states_nd, &targets_n, |states| model.logits(states)))
     }
 
-    fn states(
-        &self,
-        model: &Qwen25Vl,
-        micro: &MicroBatch,
-        device: &Device,
-    ) -> Result<(Tensor<2>, Tensor<1, Int>), TrainError> {
-        let inputs = collate(&micro.sequences, Padding::Right, self.pad_id, None, model.config(), device)?;
-        let hidden_btd = model.forward(&inputs);
-        Ok((micro.packing.gather(hidden_btd), micro.packing.targets(device)))
+    fn inputs(&self, model: &Qwen25Vl, micro: &MicroBatch, device: &Device) -> Result<ModelInputs, TrainError> {
+        Ok(collate(&micro.sequences, micro.padding, self.pad_id, None, model.config(), device)?)
     }
 
-    /// Gradients of `sum(logp · grad_logp)`; `grad_logp` is a constant, `[N]`.
-    pub fn backward(&self, model: &Qwen25Vl, scored: Scored, grad_logp_n: Tensor<1>) -> GradientsParams {
-        let Scored { states_nd, targets_n, .. } = scored;
+    /// Adds to `sum` the gradients of `sum(logp · grad_logp)`; `grad_logp` is a constant, `[N]`. Nothing is added for a
+    /// `scored` that was made without a tape.
+    pub fn backward(&self, model: &Qwen25Vl, scored: Scored, grad_logp_n: Tensor<1>, sum: &mut GradientSum) {
+        let Scored { states_nd, targets_n, tape, .. } = scored;
+        let Some((tape, packing, dims)) = tape else { return };
         let head = self.logprobs.backward(&states_nd, &targets_n, grad_logp_n, model, |states| model.logits(states));
-        // With everything before the head frozen there is no tape to go back on.
-        if !states_nd.is_tracked() {
-            return head.params;
-        }
-        let mut grads = backward_states(states_nd, head.hidden_nd);
-        let mut total = GradientsAccumulator::new();
-        total.accumulate(model, head.params);
-        total.accumulate(model, GradientsParams::from_module(&mut grads, model));
-        total.grads()
+        drop(states_nd);
+        tape.backward(model, packing.scatter(head.hidden_nd, dims), head.params, sum);
     }
 }

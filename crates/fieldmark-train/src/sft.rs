@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use burn::{optim::GradientsAccumulator, tensor::Device};
+use burn::tensor::Device;
 use fieldmark_generate::StreamKey;
 use fieldmark_model::{Qwen25Vl, TrainableParts};
 use fieldmark_processor::SupervisedSequence;
@@ -13,12 +13,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AdamWSettings, BatchSize, LossNorm, LrSchedule, TrainError,
+    AdamWSettings, BatchSize, LossNorm, LrSchedule, TrainError, TrunkSettings,
     metrics::SftMetrics,
+    micro_batches,
     scoring::{MicroBatch, Scorer},
     sft_loss::{sft_loss, sft_loss_grad},
     update::{Updated, Updater},
-    workers::on_replicas,
+    workers::sum_on_replicas,
 };
 
 /// Everything that decides how SFT runs. The defaults are the paper's.
@@ -29,8 +30,17 @@ pub struct SftConfig {
     pub epochs: usize,
     /// Sequences an update.
     pub batch: usize,
-    /// Sequences in memory at once.
+    /// Sequences in memory at once, at most.
     pub micro_batch: usize,
+    /// Tokens in memory at once, at most; a longer sequence is alone. 0 sets no limit.
+    pub micro_tokens: usize,
+    /// Whether the sequences of a micro-batch lie one after another, each attending to itself alone, instead of being
+    /// padded to the longest. The result is the same.
+    pub packing: bool,
+    /// Whether blocks are run again in the backward pass instead of keeping what they computed.
+    pub recompute: bool,
+    /// Queries whose attention scores exist at once in the backward pass; 0 is all.
+    pub query_chunk: usize,
     /// Micro-batches computed side by side: up to the number of cores on a CPU, 1 on a GPU.
     pub workers: usize,
     /// Learning rate over the run.
@@ -53,6 +63,10 @@ impl Default for SftConfig {
             epochs: 10,
             batch: 64,
             micro_batch: 4,
+            micro_tokens: 0,
+            packing: true,
+            recompute: true,
+            query_chunk: 512,
             workers: 1,
             schedule: LrSchedule::default(),
             adamw: AdamWSettings { weight_decay: 0.1, ..AdamWSettings::default() },
@@ -68,6 +82,15 @@ impl SftConfig {
     /// Updates of a run over `rows` rows: the last batch of an epoch may be smaller.
     pub fn updates(&self, rows: usize) -> usize {
         self.epochs * rows.div_ceil(self.batch.max(1))
+    }
+
+    /// How micro-batches are scored.
+    ///
+    /// # Errors
+    /// A chunk of 0.
+    pub fn scorer(&self, pad_id: u32) -> Result<Scorer, TrainError> {
+        let trunk = TrunkSettings { recompute: self.recompute, query_chunk: self.query_chunk };
+        Ok(Scorer::new(self.logit_chunk, 1.0, pad_id)?.with_trunk(trunk).with_packing(self.packing))
     }
 
     /// Checks every setting.
@@ -133,20 +156,15 @@ pub fn sft_gradients(
         tokens: sum.tokens + micro.size().tokens,
         sequences: sum.sequences + micro.size().sequences,
     });
-    let found = on_replicas(model, micros, workers, device, |model, micro| {
+    let (losses, grads) = sum_on_replicas(model, micros, workers, device, |model, micro, sum| {
         let normaliser = norm.normaliser(size, micro.size(), micros.len());
         let scored = scorer.forward(model, micro, device)?;
         let loss = sft_loss(scored.logp_n.clone(), &normaliser).into_scalar::<f64>();
         let grad = sft_loss_grad(&scored.logp_n, &normaliser);
-        Ok((loss, scorer.backward(model, scored, grad)))
+        scorer.backward(model, scored, grad, sum);
+        Ok(loss)
     })?;
-    let mut total = GradientsAccumulator::new();
-    let mut loss = 0.0;
-    for (share, grads) in found {
-        loss += share;
-        total.accumulate(model, grads);
-    }
-    Ok(SftGradients { loss, size, grads: total.grads() })
+    Ok(SftGradients { loss: losses.iter().sum(), size, grads })
 }
 
 /// Trains `model`, which must be on an autodiff device, and shows the metrics of every update to `on_update`.
@@ -169,7 +187,7 @@ pub fn train_sft(
         return Err(TrainError::EmptySource);
     }
     let mut model = model.with_trainable(config.train);
-    let scorer = Scorer::new(config.logit_chunk, 1.0, pad_id)?;
+    let scorer = config.scorer(pad_id)?;
     let updates = config.updates(source.len());
     let mut updater = Updater::new(&model, config.adamw, config.schedule, config.max_grad_norm, updates)?;
     for epoch in 0..config.epochs {
@@ -178,11 +196,13 @@ pub fn train_sft(
         let mut seen = 0;
         for rows in order.chunks(config.batch) {
             let start = Instant::now();
-            let mut micros = Vec::new();
-            for rows in rows.chunks(config.micro_batch) {
-                let samples = rows.iter().map(|&row| source.sample(row, epoch)).collect::<Result<_, _>>()?;
-                micros.push(MicroBatch::new(samples, pad_id)?);
-            }
+            let mut samples =
+                rows.iter().map(|&row| source.sample(row, epoch)).collect::<Result<Vec<_>, _>>()?.into_iter();
+            let lengths: Vec<usize> = samples.as_slice().iter().map(|sample| sample.sequence.ids.len()).collect();
+            let micros = micro_batches(&lengths, config.micro_batch, config.micro_tokens)
+                .into_iter()
+                .map(|range| scorer.micro_batch(samples.by_ref().take(range.len()).collect()))
+                .collect::<Result<Vec<_>, _>>()?;
             let SftGradients { loss, size, grads } =
                 sft_gradients(&model, &scorer, &micros, config.loss_norm, config.workers, device)?;
             let (next, Updated { lr, grad_norm, .. }) = updater.step(model, grads);

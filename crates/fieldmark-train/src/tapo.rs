@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use burn::{
     module::Module,
-    optim::{GradientsAccumulator, GradientsParams},
     tensor::{Device, Tensor, TensorData},
 };
 use fieldmark_generate::{GenerationConfig, Sampling, StreamKey};
@@ -15,13 +14,14 @@ use fieldmark_model::Qwen25Vl;
 use fieldmark_processor::{Sequence, SupervisedSequence, Tokenizer};
 
 use crate::{
-    BatchSize, GroupBuffer, GroupVerdict, Normaliser, RewardRegistry, RolloutGroup, RolloutMetrics, SamplerGap,
-    TapoConfig, TapoInputs, TapoLossConfig, TapoMetrics, TapoParts, TrainError, UpdateImage, WeightedRewards,
+    BatchSize, GradientSum, GroupBuffer, GroupVerdict, Normaliser, ResponseRows, RewardRegistry, RolloutGroup,
+    RolloutMetrics, SamplerGap, TapoConfig, TapoInputs, TapoLossConfig, TapoMetrics, TapoParts, TrainError,
+    UpdateImage, WeightedRewards, micro_batches,
     rollout::{Group, Role, RolloutCounts, TripletPrompt, mean, mean_parts, rollout_groups, truncated},
-    scoring::{MicroBatch, Scorer},
+    scoring::Scorer,
     tapo_loss,
     update::Updater,
-    workers::on_replicas,
+    workers::{on_replicas, sum_on_replicas},
 };
 
 /// Makes the prompts of a sample in an epoch.
@@ -108,7 +108,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         let steps = config.steps(source.len());
         let total = steps * config.updates_per_step();
         Ok(Self {
-            scorer: Scorer::new(config.logit_chunk, config.temperature, tokenizer.pad())?,
+            scorer: config.scorer(tokenizer.pad())?,
             updater: Updater::new(model, config.adamw, config.schedule, config.max_grad_norm, total)?,
             buffer: GroupBuffer::new(config.filter.clone(), config.prompts_per_step, config.max_tries)?,
             config,
@@ -261,7 +261,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         let samples: Vec<SupervisedSequence> = samples.cloned().collect();
         let mut rows = Vec::with_capacity(samples.len());
         for samples in samples.chunks(self.config.micro_batch) {
-            let micro = MicroBatch::new(samples.to_vec(), self.tokenizer.pad())?;
+            let micro = self.scorer.micro_batch(samples.to_vec())?;
             let scored = self.scorer.forward(model, &micro, device)?;
             let values: Vec<f32> = scored.logp_n.into_data().iter::<f32>().collect();
             let mut rest = values.as_slice();
@@ -303,20 +303,21 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         }
         for batch in items.chunks(self.config.batch) {
             let start = Instant::now();
-            let micros: Vec<&[Item]> = batch.chunks(self.config.micro_batch).collect();
+            let lengths: Vec<usize> = batch.iter().map(|item| item.tokens(&loss)).collect();
+            let micros: Vec<&[Item]> = micro_batches(&lengths, self.config.micro_batch, self.config.micro_tokens)
+                .into_iter()
+                .map(|range| &batch[range])
+                .collect();
             let size = size(batch);
-            let found = on_replicas(&model, &micros, self.config.workers, &self.device, |model, micro| {
-                let normaliser = self.config.loss_norm.normaliser(size, self::size(micro), micros.len());
-                let normaliser = normaliser.with_token_budget(self.config.max_new_tokens);
-                self.gradients(model, micro, &loss, &normaliser)
-            })?;
-            let mut total = GradientsAccumulator::new();
+            let (shares, grads) =
+                sum_on_replicas(&model, &micros, self.config.workers, &self.device, |model, micro, sum| {
+                    let normaliser = self.config.loss_norm.normaliser(size, self::size(micro), micros.len());
+                    let normaliser = normaliser.with_token_budget(self.config.max_new_tokens);
+                    self.gradients(model, micro, &loss, &normaliser, sum)
+                })?;
             let mut parts = TapoParts::default();
-            for (share, grads) in found {
-                parts += share;
-                grads.into_iter().for_each(|grads| total.accumulate(&model, grads));
-            }
-            let (next, updated) = self.updater.step(model, total.grads());
+            shares.into_iter().for_each(|share| parts += share);
+            let (next, updated) = self.updater.step(model, grads);
             model = next;
             on_event(TapoEvent::Update(&TapoMetrics {
                 step: self.updater.done(),
@@ -360,47 +361,45 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             .collect()
     }
 
-    /// One micro-batch's share of the loss, and its gradients through each image.
+    /// One micro-batch's share of the loss; its gradients are added to `sum`.
+    ///
+    /// Responses on the negative image are sequences of the same micro-batch, after those on the update's.
     fn gradients(
         &self,
         model: &Qwen25Vl,
         items: &[Item],
         loss: &TapoLossConfig,
         normaliser: &Normaliser,
-    ) -> Result<(TapoParts, Vec<GradientsParams>), TrainError> {
-        let pad = self.tokenizer.pad();
-        let micro = MicroBatch::new(items.iter().map(|item| item.update.clone()).collect(), pad)?;
-        let scored = self.scorer.forward(model, &micro, &self.device)?;
-        let negative = if loss.needs_negative() && loss.negative_grad {
-            let micro = MicroBatch::new(items.iter().filter_map(|item| item.negative.clone()).collect(), pad)?;
-            Some(self.scorer.forward(model, &micro, &self.device)?)
+        sum: &mut GradientSum,
+    ) -> Result<TapoParts, TrainError> {
+        let negative_grad = loss.negative_grad && loss.needs_negative();
+        let mut samples: Vec<SupervisedSequence> = items.iter().map(|item| item.update.clone()).collect();
+        if negative_grad {
+            samples.extend(items.iter().filter_map(|item| item.negative.clone()));
+        }
+        let scored = self.scorer.forward(model, &self.scorer.micro_batch(samples)?, &self.device)?;
+
+        // The loss sees log-probabilities as leaves; their gradients go back through the network together.
+        let rows = ResponseRows::new(items.iter().map(|item| item.old_logp.len()));
+        let constant = |values: Vec<f32>| {
+            let count = values.len();
+            rows.unpack(Tensor::<1>::from_data(TensorData::new(values, [count]), &self.device))
+        };
+        let logp_n = scored.logp_n.clone().inner().autodiff().require_grad();
+        let neg_logp_bt = if negative_grad {
+            Some(rows.unpack(logp_n.clone().narrow(0, rows.tokens(), rows.tokens())))
+        } else if loss.needs_negative() {
+            Some(constant(items.iter().filter_map(|item| item.neg_logp.as_deref()).flatten().copied().collect()))
         } else {
             None
         };
-
-        // The loss sees log-probabilities as leaves; their gradients go back through each trunk in turn.
-        let packing = micro.packing();
-        let constant = |values: Vec<f32>| {
-            let count = values.len();
-            packing.unpack(Tensor::<1>::from_data(TensorData::new(values, [count]), &self.device))
-        };
-        let leaf = |logp_n: &Tensor<1>| logp_n.clone().inner().autodiff().require_grad();
-        let logp_n = leaf(&scored.logp_n);
-        let neg_leaf = negative.as_ref().map(|negative| leaf(&negative.logp_n));
-        let neg_logp_bt = match &neg_leaf {
-            Some(leaf) => Some(packing.unpack(leaf.clone())),
-            None if loss.needs_negative() => {
-                Some(constant(items.iter().filter_map(|item| item.neg_logp.as_deref()).flatten().copied().collect()))
-            }
-            None => None,
-        };
         let ref_logp: Option<Vec<&[f32]>> = items.iter().map(|item| item.ref_logp.as_deref()).collect();
-        let mask_bt = packing.mask(&self.device);
+        let mask_bt = rows.mask(&self.device);
         let advantages: Vec<f32> = items.iter().map(|item| item.advantage as f32).collect();
         let advantages = Tensor::<1>::from_data(TensorData::new(advantages, [items.len()]), &self.device);
         let found = tapo_loss(
             TapoInputs {
-                logp_bt: packing.unpack(logp_n.clone()),
+                logp_bt: rows.unpack(logp_n.clone().narrow(0, 0, rows.tokens())),
                 old_logp_bt: constant(items.iter().flat_map(|item| &item.old_logp).copied().collect()),
                 neg_logp_bt,
                 ref_logp_bt: ref_logp.map(|rows| constant(rows.concat())),
@@ -411,16 +410,18 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             normaliser,
         );
         let grads = found.total.backward();
-        let mut through = Vec::new();
         if let Some(grad) = logp_n.grad(&grads) {
-            through.push(self.scorer.backward(model, scored, grad));
+            self.scorer.backward(model, scored, grad, sum);
         }
-        if let Some((leaf, negative)) = neg_leaf.zip(negative)
-            && let Some(grad) = leaf.grad(&grads)
-        {
-            through.push(self.scorer.backward(model, negative, grad));
-        }
-        Ok((found.parts, through))
+        Ok(found.parts)
+    }
+}
+
+impl Item {
+    /// Tokens that the update runs for this response.
+    fn tokens(&self, loss: &TapoLossConfig) -> usize {
+        let negative = self.negative.as_ref().filter(|_| loss.negative_grad && loss.needs_negative());
+        self.update.sequence.ids.len() + negative.map_or(0, |negative| negative.sequence.ids.len())
     }
 }
 

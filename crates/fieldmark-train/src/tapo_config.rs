@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AdamWSettings, BlackPatches, ChunkedLogProbs, Estimator, GradClipper, GroupFilter, LossNorm, LrSchedule, LrShape,
-    NegativeImage, TapoLossConfig, TermSchedule, TrainError,
+    NegativeImage, Scorer, TapoLossConfig, TermSchedule, TrainError, TrunkSettings,
 };
 
 /// The image that a positive rollout is scored on, before and during the update.
@@ -59,8 +59,18 @@ pub struct TapoConfig {
     pub filter: GroupFilter,
     /// Sequences an update.
     pub batch: usize,
-    /// Sequences in memory at once.
+    /// Responses in memory at once, at most: each with its update's image and, where that is scored with gradient, with
+    /// its negative one.
     pub micro_batch: usize,
+    /// Tokens in memory at once, at most; a longer response is alone. 0 sets no limit.
+    pub micro_tokens: usize,
+    /// Whether the sequences of a micro-batch lie one after another, each attending to itself alone, instead of being
+    /// padded to the longest. The result is the same.
+    pub packing: bool,
+    /// Whether blocks are run again in the backward pass instead of keeping what they computed.
+    pub recompute: bool,
+    /// Queries whose attention scores exist at once in the backward pass; 0 is all.
+    pub query_chunk: usize,
     /// Micro-batches computed, and halves of the rollouts sampled, side by side: up to the number of cores on a CPU, 1 on a
     /// GPU.
     pub workers: usize,
@@ -107,6 +117,10 @@ impl Default for TapoConfig {
             filter: GroupFilter::default(),
             batch: 1280,
             micro_batch: 4,
+            micro_tokens: 0,
+            packing: true,
+            recompute: true,
+            query_chunk: 512,
             workers: 1,
             negative: NegativeImage::Triplet,
             patches: BlackPatches::default(),
@@ -132,6 +146,15 @@ impl TapoConfig {
     /// Updates of a full step.
     pub fn updates_per_step(&self) -> usize {
         (self.prompts_per_step * (self.anchor_rollouts + self.positive_rollouts)).div_ceil(self.batch.max(1))
+    }
+
+    /// How micro-batches are scored.
+    ///
+    /// # Errors
+    /// A chunk of 0 or a temperature that is not positive.
+    pub fn scorer(&self, pad_id: u32) -> Result<Scorer, TrainError> {
+        let trunk = TrunkSettings { recompute: self.recompute, query_chunk: self.query_chunk };
+        Ok(Scorer::new(self.logit_chunk, self.temperature, pad_id)?.with_trunk(trunk).with_packing(self.packing))
     }
 
     /// Checks every setting, so that a run refuses nothing once it has begun to write.

@@ -9,11 +9,7 @@ use burn::{
 };
 
 use crate::{
-    attention_layout::AttentionLayout,
-    block::AttentionBlock,
-    cache::LayerCache,
-    config::TextConfig,
-    mlp::GatedMlp,
+    attention_layout::AttentionLayout, block::AttentionBlock, cache::LayerCache, config::TextConfig, mlp::GatedMlp,
     rotary::Rotary,
 };
 

@@ -17,8 +17,8 @@ pub use block::{TextAttention, TextBlock};
 pub use rope::text_rotary;
 
 use crate::{
-    attention::AttentionMask, attention_layout::AttentionLayout, block::AttentionBlock, cache::KvCache, config::TextConfig,
-    rotary::Rotary,
+    attention::AttentionMask, attention_layout::AttentionLayout, block::AttentionBlock, cache::KvCache,
+    config::TextConfig, rotary::Rotary,
 };
 
 /// Embedding, blocks and final norm.

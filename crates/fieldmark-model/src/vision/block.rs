@@ -8,12 +8,7 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
-use crate::{
-    block::AttentionBlock,
-    config::VisionConfig,
-    mlp::GatedMlp,
-    rotary::Rotary,
-};
+use crate::{block::AttentionBlock, config::VisionConfig, mlp::GatedMlp, rotary::Rotary};
 
 /// Fused query, key and value projection, and the output projection.
 #[derive(Module, Debug)]

@@ -129,6 +129,16 @@ impl VisionEncoder {
         plan.arrange(self.patch_embed.proj.forward(pixels))
     }
 
+    /// The patch embedding.
+    pub fn patch_embed(&self) -> &PatchEmbed {
+        &self.patch_embed
+    }
+
+    /// The projector.
+    pub fn merger(&self) -> &PatchMerger {
+        &self.merger
+    }
+
     /// The blocks, each to be run with the plan's rotary embedding and its [`VisionPlan::layout`].
     pub fn blocks(&self) -> &[VisionBlock] {
         &self.blocks

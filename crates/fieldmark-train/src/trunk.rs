@@ -1,0 +1,305 @@
+//! The network up to the head with one tape a block instead of one for all of it.
+//!
+//! Forward runs without a tape or with short ones; backward goes through the blocks from the last to the first, each
+//! seeded with the gradient that the next one left. With `recompute` only every block's input is kept, and the block is
+//! run again when its turn comes (Chen et al. 2016, arXiv 1604.06174). Attention has no tape in either case.
+
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    optim::GradientsParams,
+    tensor::{Gradients, Tensor},
+};
+use fieldmark_model::{
+    AttentionBlock, AttentionLayout, ImageInputs, ModelInputs, Qwen25Vl,
+    rotary::Rotary,
+    text::TextPlan,
+    vision::{VisionEncoder, VisionPlan},
+};
+
+use crate::GradientSum;
+
+/// What a training pass trades for memory. The gradients are the same up to rounding.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TrunkSettings {
+    /// Keep each block's input alone and run the block again in the backward pass.
+    pub recompute: bool,
+    /// Queries whose scores exist at once in the backward pass of attention; 0 is all.
+    pub query_chunk: usize,
+}
+
+/// What the backward pass needs of a forward pass.
+pub struct TrunkTape {
+    settings: TrunkSettings,
+    inputs: ModelInputs,
+    /// Embeddings of the images, `[tokens, width]`.
+    features: Option<Tensor<2>>,
+    vision: Option<VisionTape>,
+    plan: TextPlan,
+    decoder: StackTape,
+}
+
+struct VisionTape {
+    images: ImageInputs,
+    plan: VisionPlan,
+    stack: StackTape,
+}
+
+/// What is kept of a stack of blocks, and the last one's output.
+struct StackTape {
+    blocks: Vec<Kept>,
+    output: Tensor<3>,
+}
+
+enum Kept {
+    /// Nothing before the block or in it learns.
+    Nothing,
+    /// The block's input.
+    Input(Tensor<3>),
+    /// The block's tapes.
+    Tapes(Box<BlockTape>),
+}
+
+/// A block cut at its attention: one tape before it, one behind it.
+struct BlockTape {
+    /// Leaf: the input as the projections see it.
+    input: Tensor<3>,
+    qkv: [Tensor<4>; 3],
+    /// Leaf: the result of attention.
+    attended: Tensor<4>,
+    /// Leaf: the input as the residual sum sees it.
+    residual: Tensor<3>,
+    output: Tensor<3>,
+}
+
+impl TrunkTape {
+    /// Hidden states after the final norm, `[batch, seq, width]`, without a tape, and what the backward pass needs.
+    /// `model` is on an autodiff device.
+    pub fn forward(model: &Qwen25Vl, inputs: ModelInputs, settings: TrunkSettings) -> (Tensor<3>, Self) {
+        let (plain, inputs, learns) = (model.valid(), without_tape(inputs), Learns::of(model));
+        let (mut vision, mut features) = (None, None);
+        if let Some(images) = &inputs.images {
+            if learns.encoder || learns.projector {
+                let (tape, found) = VisionTape::forward(model, &plain, images.clone(), learns, settings);
+                (vision, features) = (Some(tape), Some(found));
+            } else {
+                features = Some(plain.encode_images(images));
+            }
+        }
+        let x_BTD = plain.embed_with(&inputs, features.clone());
+        let (decoder, device) = (plain.decoder(), x_BTD.device());
+        let plan = decoder.plan(inputs.position_ids.clone(), &inputs.rows, 0, x_BTD.dtype(), &device);
+        let keep = (learns.decoder || vision.is_some()).then_some(settings);
+        let blocks = model.decoder().blocks().iter().zip(decoder.blocks());
+        let stack = StackTape::forward(blocks, x_BTD, &plan.rotary, |_| &plan.layout, keep);
+        let hidden_BTD = decoder.final_norm(stack.output.clone());
+        (hidden_BTD, Self { settings, inputs, features, vision, plan, decoder: stack })
+    }
+
+    /// Adds to `sum` the gradients of `sum(hidden · grad)` with respect to all parameters that learn, and those of `head`,
+    /// which may share its matrix with the embedding. `grad_BTD` has no tape.
+    pub fn backward(self, model: &Qwen25Vl, grad_BTD: Tensor<3>, head: GradientsParams, sum: &mut GradientSum) {
+        let learns = Learns::of(model);
+        let mut ends = GradientSum::new();
+        ends.add(model, head);
+        if learns.decoder || self.vision.is_some() {
+            let decoder = model.decoder();
+            let last = leaf(self.decoder.output.clone());
+            let mut grads = seeded(decoder.final_norm(last.clone()), grad_BTD);
+            sum.add_from(decoder, &mut grads);
+            let grad_BTD = take(&last, &mut grads);
+            let TextPlan { rotary, layout } = &self.plan;
+            let blocks = decoder.blocks();
+            let grad_BTD = self.decoder.backward(blocks, rotary, |_| layout, grad_BTD, self.settings, sum);
+            let features = self.features.map(|features| if self.vision.is_some() { leaf(features) } else { features });
+            let embedded_BTD = model.embed_with(&self.inputs, features.clone());
+            if embedded_BTD.is_tracked() {
+                let mut grads = seeded(embedded_BTD, grad_BTD);
+                ends.add_from(model, &mut grads);
+                if let Some((vision, features)) = self.vision.zip(features) {
+                    vision.backward(model.visual(), take(&features, &mut grads), learns, self.settings, sum);
+                }
+            }
+        }
+        sum.add(model, ends.into_grads());
+    }
+}
+
+impl VisionTape {
+    fn forward(
+        model: &Qwen25Vl,
+        plain: &Qwen25Vl,
+        images: ImageInputs,
+        learns: Learns,
+        settings: TrunkSettings,
+    ) -> (Self, Tensor<2>) {
+        let (visual, plain) = (model.visual(), plain.visual());
+        let plan = plain.plan(&images, &images.pixel_values.device());
+        let x_BND = plain.embed_patches(&images, &plan);
+        let blocks = visual.blocks().iter().zip(plain.blocks());
+        let keep = learns.encoder.then_some(settings);
+        let stack = StackTape::forward(blocks, x_BND, &plan.rotary, |i| plan.layout(i), keep);
+        let features = plain.merge(stack.output.clone(), &plan);
+        (Self { images, plan, stack }, features)
+    }
+
+    fn backward(
+        self,
+        visual: &VisionEncoder,
+        grad_ND: Tensor<2>,
+        learns: Learns,
+        settings: TrunkSettings,
+        sum: &mut GradientSum,
+    ) {
+        let Self { images, plan, stack } = self;
+        let last = leaf(stack.output.clone());
+        let mut grads = seeded(visual.merge(last.clone(), &plan), grad_ND);
+        sum.add_from(visual, &mut grads);
+        if !learns.encoder {
+            return;
+        }
+        let grad_BND = take(&last, &mut grads);
+        let blocks = visual.blocks();
+        let grad_BND = stack.backward(blocks, &plan.rotary, |i| plan.layout(i), grad_BND, settings, sum);
+        let patches_BND = visual.embed_patches(&images, &plan);
+        if patches_BND.is_tracked() {
+            sum.add_from(visual, &mut seeded(patches_BND, grad_BND));
+        }
+    }
+}
+
+impl StackTape {
+    /// `blocks`: each on the tape and without it. `keep`: `None` where no gradient will be asked for.
+    fn forward<'a, B: AttentionBlock + 'a>(
+        blocks: impl Iterator<Item = (&'a B, &'a B)>,
+        mut x_BTD: Tensor<3>,
+        rotary: &Rotary,
+        layout: impl Fn(usize) -> &'a AttentionLayout,
+        keep: Option<TrunkSettings>,
+    ) -> Self {
+        let mut kept = Vec::new();
+        for (i, (block, plain)) in blocks.enumerate() {
+            let (what, output) = match keep {
+                None => (Kept::Nothing, plain.run(x_BTD, rotary, layout(i))),
+                Some(TrunkSettings { recompute: true, .. }) => {
+                    (Kept::Input(x_BTD.clone()), plain.run(x_BTD, rotary, layout(i)))
+                }
+                Some(_) => {
+                    let tape = BlockTape::record(block, x_BTD, rotary, layout(i));
+                    let output = tape.output.clone().inner();
+                    (Kept::Tapes(Box::new(tape)), output)
+                }
+            };
+            kept.push(what);
+            x_BTD = output;
+        }
+        Self { blocks: kept, output: x_BTD }
+    }
+
+    /// The gradient with respect to the first block's input.
+    fn backward<'a, B: AttentionBlock>(
+        self,
+        blocks: &[B],
+        rotary: &Rotary,
+        layout: impl Fn(usize) -> &'a AttentionLayout,
+        mut grad_BTD: Tensor<3>,
+        settings: TrunkSettings,
+        sum: &mut GradientSum,
+    ) -> Tensor<3> {
+        drop(self.output);
+        for (i, (block, kept)) in blocks.iter().zip(self.blocks).enumerate().rev() {
+            let tape = match kept {
+                Kept::Nothing => return grad_BTD,
+                Kept::Input(x_BTD) => BlockTape::record(block, x_BTD, rotary, layout(i)),
+                Kept::Tapes(tape) => *tape,
+            };
+            grad_BTD = tape.backward(block, layout(i), grad_BTD, settings.query_chunk, sum);
+        }
+        grad_BTD
+    }
+}
+
+impl BlockTape {
+    fn record(block: &impl AttentionBlock, x_BTD: Tensor<3>, rotary: &Rotary, layout: &AttentionLayout) -> Self {
+        let (input, residual) = (leaf(x_BTD.clone()), leaf(x_BTD));
+        let qkv = block.project(input.clone(), rotary);
+        let attended = leaf(layout.attend(qkv.clone().map(Tensor::inner)));
+        let output = block.finish(residual.clone(), attended.clone());
+        Self { input, qkv, attended, residual, output }
+    }
+
+    /// Adds the gradients of the block's parameters to `sum`; returns that of its input.
+    fn backward(
+        self,
+        block: &impl AttentionBlock,
+        layout: &AttentionLayout,
+        grad_BTD: Tensor<3>,
+        query_chunk: usize,
+        sum: &mut GradientSum,
+    ) -> Tensor<3> {
+        let Self { input, qkv, attended, residual, output } = self;
+        let mut grads = seeded(output, grad_BTD);
+        sum.add_from(block, &mut grads);
+        let (grad_out, through_residual) = (take(&attended, &mut grads), take(&residual, &mut grads));
+        drop(grads);
+        let plain = qkv.clone().map(Tensor::inner);
+        let by_part = layout.backward(plain, attended.inner(), grad_out, query_chunk);
+        let seeds = qkv.into_iter().zip(by_part).map(|(part, grad)| (part * grad).sum());
+        let Some(seed) = seeds.reduce(|a, b| a + b) else { return through_residual };
+        let mut grads = seed.backward();
+        sum.add_from(block, &mut grads);
+        through_residual + take(&input, &mut grads)
+    }
+}
+
+/// A constant as the start of a tape.
+fn leaf<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    x.autodiff().require_grad()
+}
+
+/// The backward pass of `sum(y · grad)`.
+fn seeded<const D: usize>(y: Tensor<D>, grad: Tensor<D>) -> Gradients {
+    (y * grad).sum().backward()
+}
+
+/// The gradient of a leaf; zeros where it played no part.
+fn take<const D: usize>(leaf: &Tensor<D>, grads: &mut Gradients) -> Tensor<D> {
+    leaf.grad_remove(grads).unwrap_or_else(|| leaf.clone().inner().zeros_like())
+}
+
+fn without_tape(inputs: ModelInputs) -> ModelInputs {
+    let images = inputs.images.map(|images| ImageInputs { pixel_values: images.pixel_values.inner(), ..images });
+    ModelInputs { input_ids: inputs.input_ids.inner(), position_ids: inputs.position_ids.inner(), images, ..inputs }
+}
+
+/// Which parts of a model have a parameter that learns.
+#[derive(Debug, Clone, Copy)]
+struct Learns {
+    encoder: bool,
+    projector: bool,
+    decoder: bool,
+}
+
+impl Learns {
+    fn of(model: &Qwen25Vl) -> Self {
+        let visual = model.visual();
+        Self {
+            encoder: learns(visual.patch_embed()) || visual.blocks().iter().any(learns),
+            projector: learns(visual.merger()),
+            decoder: learns(model.decoder()),
+        }
+    }
+}
+
+fn learns<M: Module>(module: &M) -> bool {
+    let mut found = AnyTrainable(false);
+    module.visit(&mut found);
+    found.0
+}
+
+struct AnyTrainable(bool);
+
+impl ModuleVisitor for AnyTrainable {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.0 |= param.is_require_grad();
+    }
+}
