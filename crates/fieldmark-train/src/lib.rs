@@ -52,7 +52,6 @@ pub use loss_norm::{BatchSize, LossNorm, Normaliser};
 pub use metrics::{MetricsWriter, RolloutMetrics, SftMetrics, TapoMetrics};
 pub use micro_batches::micro_batches;
 pub use negative::{BlackPatches, NegativeImage};
-pub use packing::TokenPacking;
 pub use packing::{ResponseRows, TokenPacking};
 pub use param_ids::stable_param_ids;
 pub use policy_loss::{ClipConfig, PolicyLoss, policy_loss};
