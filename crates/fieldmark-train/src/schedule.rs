@@ -1,6 +1,7 @@
 //! Learning-rate schedules: linear warm-up, then constant or a cosine to 0. Ours starts at `lr / warmup` and, with no
-//! warm-up, at full rate; `released` starts at 0, as `get_cosine_schedule_with_warmup` (SFT) and the constant
-//! schedule of the TAPO code do, the latter even with a warm-up of 0, so that its first update moves nothing (there: all of its first step).
+//! warm-up, at full rate; `released` starts at 0, as `get_cosine_schedule_with_warmup` (SFT) and the constant schedule of
+//! the TAPO code do, the latter even with a warm-up of 0, so that its first update moves nothing (there: no update of its
+//! first step does).
 
 use std::f64::consts::PI;
 
