@@ -66,6 +66,12 @@ impl KvCache {
         self.layers.first().map_or(0, |layer| layer.len)
     }
 
+    /// Tokens that there is room for until the buffers grow.
+    pub fn capacity(&self) -> usize {
+        let buffers = self.layers.first().and_then(|layer| layer.buffers.as_ref());
+        buffers.map_or(0, |(keys, _)| keys.dims()[2])
+    }
+
     /// Whether nothing has been written yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

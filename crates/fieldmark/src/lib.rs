@@ -4,6 +4,7 @@ pub mod demo;
 pub mod device;
 pub mod memory;
 pub mod parity;
+pub mod plan;
 pub mod progress;
 pub mod recipe;
 

@@ -206,3 +206,35 @@ fn a_recipe_is_shown_whole_and_what_is_shown_is_a_recipe() {
     let schema: Value = serde_json::from_str(&place.succeed(&["show", "--schema"])).unwrap();
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
 }
+
+#[test]
+fn a_plan_reads_no_weights_and_says_what_to_change() {
+    let place = Place::new();
+    place.write("recipe.toml", place.recipe());
+    fs::remove_file(place.path("model/model.safetensors")).unwrap();
+    for stage in ["sft", "tapo"] {
+        let plan = ["plan", "-c", "recipe.toml", "--stage", stage];
+        let printed = place.succeed(&plan);
+        for text in ["weights", "moments of the optimiser", "gradients", "logits", "<- the most", "at most at once"] {
+            assert!(printed.contains(text), "{text}: {printed}");
+        }
+        assert_eq!(printed.contains("keys and values"), stage == "tapo");
+        assert!(place.succeed(&[&plan[..], &["--budget", "80GB"]].concat()).ends_with("fits into 80.00 GB\n"));
+        let failed = place.run(&[&plan[..], &["--budget", "1MB"]].concat());
+        let printed = String::from_utf8(failed.stdout).unwrap();
+        assert_eq!(failed.status.code(), Some(1), "{printed}");
+        assert!(printed.contains("does not fit into 1.00 MB; the least that settings alone reach is"), "{printed}");
+    }
+    // A published checkpoint need not be there.
+    let published = place.succeed(&["plan", "-c", "recipe.toml", "--set", "model.path=Qwen2.5-VL-7B-Instruct"]);
+    assert!(published.starts_with("sft: 8.29 billion parameters"), "{published}");
+    place.write("wide.toml", "[data.sft]\nmax_tokens = 4096\n[model]\npath = \"Qwen2.5-VL-3B-Instruct\"\n");
+    let advice = place.run(&["plan", "-c", "wide.toml", "--budget", "60GB"]);
+    let printed = String::from_utf8(advice.stdout).unwrap();
+    let flags = printed.trim_end().lines().last().unwrap().trim().to_owned();
+    assert!(flags.starts_with("--set "), "{printed}");
+    let again = ["plan", "-c", "wide.toml", "--budget", "60GB"].into_iter().chain(flags.split(' '));
+    place.succeed(&again.collect::<Vec<_>>());
+    let error = place.refuse(&["plan", "-c", "recipe.toml", "--set", "model.path=absent"]);
+    assert!(error.contains("absent/config.json"), "{error}");
+}

@@ -11,6 +11,7 @@ mod eval;
 mod labels;
 mod output;
 mod parity;
+mod plan;
 mod sft;
 mod show;
 mod tapo;
@@ -20,7 +21,7 @@ mod triplets;
 use std::{io::Write, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use fieldmark::recipe::WeightType;
+use fieldmark::{plan::Stage, recipe::WeightType};
 
 /// How a command that ran to its end came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +47,7 @@ Examples:
 
 Exit codes:
   0   done
-  1   a check failed: parity, devices, or the marks of the demo
+  1   a check failed: parity, devices, the marks of the demo, or a plan's budget
   2   something given is wrong, and a line says what
   70  a fault inside Fieldmark (RUST_BACKTRACE=1 shows where)";
 
@@ -84,6 +85,9 @@ enum Command {
     /// Print a recipe in full, with the origin of every value beside it.
     #[command(after_help = RECIPES)]
     Show(ShowArgs),
+    /// Print the memory that a recipe needs on a device, before anything is loaded.
+    #[command(after_help = PLANS)]
+    Plan(PlanArgs),
     /// Look at data files.
     #[command(subcommand)]
     Data(DataCommand),
@@ -171,6 +175,56 @@ pub struct ShowArgs {
     /// Print the JSON schema of recipes instead, for editors that complete and check TOML.
     #[arg(long, conflicts_with_all = ["config", "set"])]
     pub schema: bool,
+}
+
+const PLANS: &str = "\
+Planned for is the worst that the recipe allows: every sequence as long as its limit, every image
+as large as its own. --tokens says what to expect instead. Only the model's config.json is read;
+for the published 3B and 7B checkpoints not even that. A device's runtime and its allocator take
+some more, so leave a tenth. With --budget the exit code is 1 where the recipe does not fit, and
+settings that do are named.
+  fieldmark plan -c recipes/fine-r1-3b.toml --stage sft --budget 80GB
+  fieldmark plan -c recipes/fine-r1-7b.toml --stage tapo --tokens 3500";
+
+/// What `plan` takes.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// The recipe; may be repeated, and later ones lie over earlier ones.
+    #[arg(short, long, value_name = "FILE", required = true)]
+    pub config: Vec<PathBuf>,
+    /// Change one key of the recipe; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// The stage to plan.
+    #[arg(long, value_enum, default_value_t = StageArg::Sft)]
+    pub stage: StageArg,
+    /// What the device has, such as 80GB, 79GiB or 512MB.
+    #[arg(long, value_name = "SIZE")]
+    pub budget: Option<plan::Bytes>,
+    /// Tokens of the longest sequence, prompt and response together [default: the recipe's limits].
+    #[arg(long, value_name = "N")]
+    pub tokens: Option<usize>,
+    /// config.json of the model [default: that of the recipe's model.path].
+    #[arg(long, value_name = "FILE")]
+    pub model_config: Option<PathBuf>,
+}
+
+/// Stages by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StageArg {
+    /// Supervised fine-tuning.
+    Sft,
+    /// Policy optimisation.
+    Tapo,
+}
+
+impl From<StageArg> for Stage {
+    fn from(stage: StageArg) -> Self {
+        match stage {
+            StageArg::Sft => Self::Sft,
+            StageArg::Tapo => Self::Tapo,
+        }
+    }
 }
 
 /// What `ask` takes.
@@ -300,6 +354,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Tapo(args) => tapo::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Ask(args) => ask::run(args),
+        Command::Plan(args) => plan::run(args),
         Command::Show(args) => show::run(args),
         Command::Data(DataCommand::Check(args)) => data::check(args),
         Command::Devices => devices::run(),

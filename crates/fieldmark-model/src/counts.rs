@@ -1,0 +1,94 @@
+//! Numbers of parameters, from a configuration alone.
+
+use crate::config::Qwen25VlConfig;
+
+/// Numbers of parameters of the parts that training freezes or changes together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParameterCounts {
+    /// Patch embedding and blocks of the vision encoder.
+    pub vision: u64,
+    /// The merger.
+    pub projector: u64,
+    /// Embedding, blocks, norm, and the head where it has a matrix of its own.
+    pub decoder: u64,
+    /// The embedding alone: the largest matrix there is.
+    pub embedding: u64,
+}
+
+impl ParameterCounts {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.vision + self.projector + self.decoder
+    }
+}
+
+impl Qwen25VlConfig {
+    /// Numbers of parameters.
+    pub fn parameter_counts(&self) -> ParameterCounts {
+        let (text, vision) = (&self.text, &self.vision);
+        let number = |count: usize| count as u64;
+        let linear = |from: usize, to: usize, bias: bool| number(from) * number(to) + if bias { number(to) } else { 0 };
+        let mlp = |width, inner, bias| 2 * linear(width, inner, bias) + linear(inner, width, bias);
+
+        let (width, shared) = (text.hidden_size, text.num_key_value_heads * text.head_dim());
+        let attention = linear(width, width, true) + 2 * linear(width, shared, true) + linear(width, width, false);
+        let block = attention + mlp(width, text.intermediate_size, false) + 2 * number(width);
+        let embedding = number(text.vocab_size) * number(width);
+        let head = if self.tie_word_embeddings { 0 } else { embedding };
+
+        let patch = vision.hidden_size;
+        let attended = linear(patch, 3 * patch, true) + linear(patch, patch, true);
+        let encoder = attended + mlp(patch, vision.intermediate_size, true) + 2 * number(patch);
+        let joined = patch * vision.merge_unit();
+        ParameterCounts {
+            vision: linear(vision.patch_len(), patch, false) + number(vision.depth) * encoder,
+            projector: number(patch) + linear(joined, joined, true) + linear(joined, vision.out_hidden_size, true),
+            decoder: embedding + number(text.num_hidden_layers) * block + number(width) + head,
+            embedding,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{TextConfig, VisionConfig, VisionTokens},
+        vision::VisionEncoder,
+    };
+    use burn::{module::Module, tensor::Device};
+
+    #[test]
+    fn counts_are_those_of_the_network_made() {
+        for tied in [false, true] {
+            let config = Qwen25VlConfig {
+                text: TextConfig::new(50, 24, 20, 3, 3, 1, [2, 1, 1]),
+                vision: VisionConfig::new(2, 8, 12, 2, 24, 56, vec![1]),
+                vision_tokens: VisionTokens { image: 1, video: 2, start: 3, end: 4 },
+                tie_word_embeddings: tied,
+                bos_token_id: None,
+                eos_token_id: None,
+            };
+            let model = config.init(&Device::default());
+            let counts = config.parameter_counts();
+            let of = |encoder: &VisionEncoder| encoder.num_params() as u64;
+            assert_eq!(counts.total(), model.num_params() as u64);
+            assert_eq!(counts.vision + counts.projector, of(&model.visual));
+            assert_eq!(counts.projector, model.visual.merger.num_params() as u64);
+            assert_eq!(counts.embedding, model.model.embed_tokens.num_params() as u64);
+        }
+    }
+
+    #[test]
+    fn the_published_sizes_are_those_of_their_model_cards() {
+        // 3.75 and 8.29 billion, the sizes of the published weight files by their indexes, in bf16.
+        let vision = |out| VisionConfig::new(32, 1280, 3420, 16, out, 112, vec![7, 15, 23, 31]);
+        let tokens = VisionTokens { image: 151_655, video: 151_656, start: 151_652, end: 151_653 };
+        let small = TextConfig::new(151_936, 2048, 11_008, 36, 16, 2, [16, 24, 24]);
+        let large = TextConfig::new(152_064, 3584, 18_944, 28, 28, 4, [16, 24, 24]);
+        for (text, tied, bytes) in [(small, true, 7_509_245_952), (large, false, 16_584_333_312_u64)] {
+            let config = Qwen25VlConfig::new(text.clone(), vision(text.hidden_size), tokens, tied);
+            assert_eq!(2 * config.parameter_counts().total(), bytes);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! `fieldmark plan`: the memory that a recipe needs on a device, part by part, and what to change where it does not fit.
+
+use anyhow::anyhow;
+use fieldmark::{
+    model::Qwen25VlConfig,
+    plan::{Fit, Planned, nearest_fit, published},
+    recipe::Recipe,
+    train::{MemoryPlan, Part},
+};
+
+use super::{Outcome, PlanArgs, say};
+
+/// Prints the plan; [`Outcome::Failed`] where it does not fit.
+///
+/// # Errors
+/// Whatever is wrong with recipe or configuration.
+pub fn run(args: &PlanArgs) -> anyhow::Result<Outcome> {
+    let recipe = Recipe::read(&args.config, &args.set)?;
+    let planned = Planned { config: model_config(args, &recipe)?, stage: args.stage.into(), tokens: args.tokens };
+    let plan = planned.memory(&recipe);
+    say(&describe(&planned, &recipe))?;
+    say(&table(&plan))?;
+    let Some(budget) = args.budget else { return Ok(Outcome::Done) };
+    if plan.peak() <= budget.0 {
+        say(&format!("\nfits into {}", size(budget.0)))?;
+        return Ok(Outcome::Done);
+    }
+    let advice = match nearest_fit(&planned, &recipe, budget.0)? {
+        Ok(Fit { changes, plan }) => format!("these settings do, with {}:\n  {}", size(plan.peak()), flags(&changes)),
+        Err(Fit { changes, plan }) => {
+            let end = format!("the least that settings alone reach is {}", size(plan.peak()));
+            if changes.is_empty() { end } else { format!("{end}, with\n  {}", flags(&changes)) }
+        }
+    };
+    say(&format!("\ndoes not fit into {}; {advice}", size(budget.0)))?;
+    Ok(Outcome::Failed)
+}
+
+/// Of `--model-config`, else of the checkpoint folder, else of the published checkpoint that it is named after.
+fn model_config(args: &PlanArgs, recipe: &Recipe) -> anyhow::Result<Qwen25VlConfig> {
+    if let Some(file) = &args.model_config {
+        return Ok(Qwen25VlConfig::from_json_file(file)?);
+    }
+    let folder = recipe.model.path.as_ref().filter(|path| !path.as_os_str().is_empty());
+    let folder = folder.ok_or_else(|| {
+        anyhow!(
+            "no model; name a checkpoint folder with --set model.path=DIR, or its config.json with --model-config FILE"
+        )
+    })?;
+    match published(folder) {
+        Some(config) if !folder.exists() => Ok(config),
+        _ => Ok(Qwen25VlConfig::from_json_file(&folder.join("config.json"))?),
+    }
+}
+
+fn describe(planned: &Planned, recipe: &Recipe) -> String {
+    let work = planned.workload(recipe);
+    let (micro, counts) = (work.micro, planned.config.parameter_counts());
+    let rollouts = work.rollouts.map_or_else(String::new, |rollouts| {
+        format!(
+            "; {} responses sampled at once, {} + {} tokens each",
+            rollouts.responses, rollouts.prompt, rollouts.response
+        )
+    });
+    format!(
+        "{}: {:.2} billion parameters; {} sequences of {} tokens at once with {} images of {} patches{rollouts}\n",
+        planned.stage.section(),
+        counts.total() as f64 / 1e9,
+        micro.sequences,
+        micro.tokens,
+        micro.images,
+        micro.grid.patches(),
+    )
+}
+
+fn table(plan: &MemoryPlan) -> String {
+    let mut lines = vec![line("all the time", plan.standing_bytes(), "")];
+    let part = |part: &Part| line(&format!("  {}", part.name), part.bytes, "");
+    lines.extend(plan.standing.iter().map(part));
+    let most = plan.phases.iter().map(|phase| phase.bytes()).max();
+    for phase in &plan.phases {
+        let mark = if Some(phase.bytes()) == most { "  <- the most" } else { "" };
+        lines.push(line(phase.name, phase.bytes(), mark));
+        lines.extend(phase.parts.iter().filter(|part| part.bytes > 0).map(part));
+    }
+    lines.push(line("at most at once", plan.peak(), ""));
+    lines.join("\n")
+}
+
+fn line(name: &str, bytes: u64, mark: &str) -> String {
+    format!("{name:<46}{:>12}{mark}", size(bytes))
+}
+
+fn flags(changes: &[String]) -> String {
+    changes.iter().map(|change| format!("--set {change}")).collect::<Vec<_>>().join(" ")
+}
+
+/// Decimal, as the sizes of devices are given.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_000_000 => format!("{:.2} MB", bytes as f64 / 1e6),
+        10_000_000..1_000_000_000 => format!("{:.0} MB", bytes as f64 / 1e6),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
+}
+
+/// An amount of memory on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+impl std::str::FromStr for Bytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(split);
+        let scale = match unit.to_ascii_lowercase().as_str() {
+            "" | "b" => 1.0,
+            "mb" => 1e6,
+            "gb" => 1e9,
+            "mib" => f64::from(1 << 20),
+            "gib" => f64::from(1 << 30),
+            _ => return Err(format!("{unit} is no unit; write it as 80GB, 79GiB or 512MB")),
+        };
+        match number.trim().parse::<f64>() {
+            Ok(number) if number.is_finite() && number > 0.0 => Ok(Self((number * scale) as u64)),
+            _ => Err("write it as 80GB, 79GiB or 512MB".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_have_units() {
+        for (text, bytes) in [("80GB", 80_000_000_000), ("1.5 gib", 1_610_612_736), ("512MB", 512_000_000), ("7", 7)] {
+            assert_eq!(text.parse(), Ok(Bytes(bytes)), "{text}");
+        }
+        for wrong in ["", "GB", "-1GB", "80TB", "infGB", "nan"] {
+            assert!(wrong.parse::<Bytes>().is_err(), "{wrong}");
+        }
+        assert_eq!([size(1_500_000), size(15_400_000), size(80_000_000_000)], ["1.50 MB", "15 MB", "80.00 GB"]);
+    }
+}

@@ -1,0 +1,40 @@
+//! Sizes of the published Qwen2.5-VL checkpoints, for plans made before one is downloaded: the facts of their `config.json`.
+
+use std::path::Path;
+
+use fieldmark_model::{Qwen25VlConfig, TextConfig, VisionConfig, VisionTokens};
+
+/// The configuration of the published checkpoint that a folder is named after, such as `Qwen2.5-VL-3B-Instruct`.
+pub fn published(folder: &Path) -> Option<Qwen25VlConfig> {
+    let name = folder.file_name()?.to_str()?.to_ascii_lowercase();
+    // Rows of the embedding, width, inside, blocks, heads, key heads.
+    let (text, tied) = if name.starts_with("qwen2.5-vl-3b") {
+        (TextConfig::new(151_936, 2048, 11_008, 36, 16, 2, [16, 24, 24]), true)
+    } else if name.starts_with("qwen2.5-vl-7b") {
+        (TextConfig::new(152_064, 3584, 18_944, 28, 28, 4, [16, 24, 24]), false)
+    } else {
+        return None;
+    };
+    let text = text.with_max_position_embeddings(128_000);
+    // Blocks, width, inside, heads; windows of 112 pixels but in four blocks.
+    let vision = VisionConfig::new(32, 1280, 3420, 16, text.hidden_size, 112, vec![7, 15, 23, 31]);
+    Some(Qwen25VlConfig::new(text, vision, VisionTokens::new(151_655, 151_656, 151_652, 151_653), tied))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_checkpoints_have_the_bytes_of_their_weight_files() {
+        for (name, bytes) in
+            [("models/Qwen2.5-VL-3B-Instruct", 7_509_245_952), ("Qwen2.5-VL-7B-Instruct", 16_584_333_312_u64)]
+        {
+            let config = published(Path::new(name)).unwrap();
+            config.validate().unwrap();
+            // bf16; `total_size` of model.safetensors.index.json.
+            assert_eq!(2 * config.parameter_counts().total(), bytes);
+        }
+        assert_eq!(published(Path::new("runs/sft/checkpoint")), None);
+    }
+}

@@ -1,0 +1,142 @@
+//! The nearest settings that fit into a budget: changes that cost least first, each kept only if it lowers the peak, and
+//! dropped again in the end if the others are enough.
+
+use fieldmark_train::MemoryPlan;
+
+use super::{Planned, Stage};
+use crate::recipe::{Recipe, RecipeError};
+
+/// Settings that fit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fit {
+    /// Overrides to lay over the recipe.
+    pub changes: Vec<String>,
+    /// What it then needs.
+    pub plan: MemoryPlan,
+}
+
+/// The fewest changes to `recipe`, of those known here, with which its peak is at most `budget` bytes; `Err` of the inner
+/// result holds the lowest that was reached.
+///
+/// # Errors
+/// None in practice: a change that the recipe does not take.
+pub fn nearest_fit(planned: &Planned, recipe: &Recipe, budget: u64) -> Result<Result<Fit, Fit>, RecipeError> {
+    let mut current = Fit { changes: Vec::new(), plan: planned.memory(recipe) };
+    // Where two phases are about as large, a change of one shows only once the other is smaller: so more than one round.
+    loop {
+        let before = current.plan.peak();
+        for change in changes(planned.stage, recipe) {
+            if current.plan.peak() <= budget {
+                break;
+            }
+            let next = with(planned, recipe, replaced(&current.changes, &change))?;
+            if next.plan.peak() < current.plan.peak() {
+                current = next;
+            }
+        }
+        if current.plan.peak() == before || current.plan.peak() <= budget {
+            break;
+        }
+    }
+    if current.plan.peak() > budget {
+        return Ok(Err(current));
+    }
+    // From the costliest on: what came before it may be enough after all.
+    for at in (0..current.changes.len()).rev() {
+        let mut fewer = current.changes.clone();
+        fewer.remove(at);
+        let fewer = with(planned, recipe, fewer)?;
+        if fewer.plan.peak() <= budget {
+            current = fewer;
+        }
+    }
+    Ok(Ok(current))
+}
+
+fn with(planned: &Planned, recipe: &Recipe, changes: Vec<String>) -> Result<Fit, RecipeError> {
+    let changed = changes.iter().try_fold(recipe.clone(), |recipe, change| recipe.with_override(change))?;
+    Ok(Fit { plan: planned.memory(&changed), changes })
+}
+
+/// `changes` with `change` in place of one of the same key.
+fn replaced(changes: &[String], change: &str) -> Vec<String> {
+    let key = |change: &str| change.split('=').next().unwrap_or_default().to_owned();
+    let others = changes.iter().filter(|other| key(other) != key(change)).cloned();
+    others.chain([change.to_owned()]).collect()
+}
+
+/// Changes in the order in which they are tried. None changes what is learnt, but for rounding.
+fn changes(stage: Stage, recipe: &Recipe) -> Vec<String> {
+    let section = stage.section();
+    let (micro, workers) = match stage {
+        Stage::Sft => (recipe.sft.micro_batch, recipe.sft.workers),
+        Stage::Tapo => (recipe.tapo.micro_batch, recipe.tapo.workers),
+    };
+    let mut found = Vec::new();
+    let mut set = |key: &str, value: &dyn std::fmt::Display| found.push(format!("{section}.{key}={value}"));
+    // Free, or nearly so.
+    set("packing", &true);
+    set("query_chunk", &512);
+    set("logit_chunk", &1024);
+    if stage == Stage::Tapo {
+        halves(recipe.tapo.generation_batch).for_each(|batch| set("generation_batch", &batch));
+    }
+    halves(workers).for_each(|workers| set("workers", &workers));
+    halves(micro).for_each(|micro| set("micro_batch", &micro));
+    // A third more operations.
+    set("recompute", &true);
+    // Small products.
+    set("query_chunk", &128);
+    set("logit_chunk", &256);
+    found
+}
+
+fn halves(from: usize) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(from / 2), |half| Some(half / 2)).take_while(|half| *half > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::published;
+
+    fn planned(stage: Stage) -> Planned {
+        Planned { config: published("Qwen2.5-VL-3B-Instruct".as_ref()).unwrap(), stage, tokens: None }
+    }
+
+    fn peak(planned: &Planned, changes: &[String]) -> u64 {
+        with(planned, &Recipe::default(), changes.to_vec()).unwrap().plan.peak()
+    }
+
+    #[test]
+    fn what_is_named_fits_and_none_of_it_can_be_left_out() {
+        for stage in [Stage::Sft, Stage::Tapo] {
+            let planned = planned(stage);
+            let all = peak(&planned, &[]);
+            let Err(least) = nearest_fit(&planned, &Recipe::default(), 1).unwrap() else { panic!("a byte is enough") };
+            assert!(least.plan.peak() < all);
+            for share in 0..=8 {
+                let budget = least.plan.peak() + (all - least.plan.peak()) * share / 8;
+                let fit = nearest_fit(&planned, &Recipe::default(), budget).unwrap().unwrap();
+                assert_eq!(fit.plan.peak(), peak(&planned, &fit.changes));
+                assert!(fit.plan.peak() <= budget);
+                for at in 0..fit.changes.len() {
+                    let mut fewer = fit.changes.clone();
+                    fewer.remove(at);
+                    assert!(peak(&planned, &fewer) > budget, "{budget}: {:?} without {at}", fit.changes);
+                }
+                assert_eq!(fit.changes.is_empty(), share == 8);
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_are_run_again_only_when_smaller_batches_do_not_help() {
+        let planned = planned(Stage::Sft);
+        let kept = Recipe::default().with_override("sft.recompute=false").unwrap();
+        let fit = |budget| nearest_fit(&planned, &kept, budget).unwrap().unwrap().changes;
+        let alone = planned.memory(&kept.clone().with_override("sft.micro_batch=1").unwrap()).peak();
+        assert_eq!(fit(alone), ["sft.micro_batch=1"]);
+        assert!(fit(alone - 1_000_000_000).contains(&"sft.recompute=true".to_owned()));
+    }
+}

@@ -1,0 +1,170 @@
+//! What `fieldmark plan` says against every byte that training allocates on the CPU. One test in a process of its own: the
+//! allocator counts for all threads.
+
+use burn::tensor::Device;
+use fieldmark::{
+    generate::StreamKey,
+    model::{GridThw, Qwen25VlConfig, TextConfig, TrainableParts, VisionConfig, VisionTokens},
+    plan::{Planned, Stage},
+    processor::{Sequence, SupervisedSequence},
+    recipe::Recipe,
+    train::{
+        GroupFilter, RewardRegistry, SftConfig, SftSource, TapoConfig, TapoTrainer, TrainError, TripletPrompt,
+        TripletSource, initialise, train_sft,
+    },
+};
+use fieldmark_tests::{
+    prompts::{Part, sequence},
+    training::word_tokenizer,
+};
+use peak_alloc::PeakAlloc;
+
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
+
+/// Patches of an image's side, and tokens of a prompt.
+const SIDE: usize = 16;
+const PROMPT: usize = 96;
+
+fn config() -> Qwen25VlConfig {
+    let text = TextConfig::new(3000, 128, 384, 6, 4, 2, [4, 6, 6]).with_max_position_embeddings(1024);
+    let vision = VisionConfig::new(4, 64, 128, 4, 128, 112, vec![1, 3]);
+    Qwen25VlConfig::new(text, vision, VisionTokens::new(4, 5, 6, 7), true)
+}
+
+/// A sequence of `tokens` tokens that begins with an image.
+fn about_an_image(tokens: usize, seed: u64) -> Sequence {
+    let image = GridThw::image(SIDE, SIDE).tokens(2) + 2;
+    let text = Part::Text((0..tokens - image).map(|i| 8 + i as u32 % 300).collect());
+    sequence(&[Part::Image { h: SIDE, w: SIDE, seed }, text], &config())
+}
+
+struct Samples(Vec<SupervisedSequence>);
+
+impl SftSource for Samples {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn sample(&self, row: usize, _epoch: usize) -> Result<SupervisedSequence, TrainError> {
+        Ok(self.0[row].clone())
+    }
+}
+
+struct Triplets(Vec<TripletPrompt>);
+
+impl TripletSource for Triplets {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn prompt(&self, row: usize, _epoch: usize) -> Result<TripletPrompt, TrainError> {
+        Ok(self.0[row].clone())
+    }
+}
+
+/// The most bytes that `work` has alive beside those there before.
+fn peak_of(work: impl FnOnce(&Device)) -> f64 {
+    let device = Device::flex().autodiff();
+    let before = PeakAlloc.current_usage();
+    PeakAlloc.reset_peak_usage();
+    work(&device);
+    (PeakAlloc.peak_usage() - before) as f64
+}
+
+fn sft(recipe: &Recipe) -> f64 {
+    let tokens = recipe.data.sft.max_tokens;
+    let image = GridThw::image(SIDE, SIDE).tokens(2);
+    let sample = |seed| SupervisedSequence {
+        sequence: about_an_image(tokens, seed),
+        target_mask: (0..tokens).map(|token| token >= image + 2).collect(),
+    };
+    let samples = Samples((0..recipe.sft.batch as u64).map(sample).collect());
+    peak_of(|device| {
+        let model = initialise(config().init(device), 0.02, &StreamKey::new(0));
+        train_sft(model, &samples, &recipe.sft, 0, &StreamKey::new(0), device, |_| Ok(())).unwrap();
+    })
+}
+
+fn tapo(recipe: &Recipe) -> f64 {
+    let rows = (0..recipe.tapo.prompts_per_step as u64).map(|row| {
+        let image = |i| about_an_image(PROMPT, 3 * row + i);
+        TripletPrompt { anchor: image(0), positive: image(1), negative: Some(image(2)), truth: "t9".into() }
+    });
+    let triplets = Triplets(rows.collect());
+    let tokenizer = word_tokenizer();
+    let rewards = RewardRegistry::standard(&recipe.tapo);
+    peak_of(|device| {
+        let model = initialise(config().init(device), 0.02, &StreamKey::new(0));
+        let trainer = TapoTrainer::new(
+            &model,
+            &triplets,
+            &tokenizer,
+            vec![2],
+            recipe.tapo.clone(),
+            &rewards,
+            StreamKey::new(0),
+            device,
+        );
+        trainer.unwrap().with_steps(2).train(model, |_| Ok(())).unwrap();
+    })
+}
+
+fn recipe() -> Recipe {
+    let mut recipe = Recipe::default();
+    recipe.data.sft.max_tokens = 256;
+    recipe.data.tapo.max_tokens = PROMPT;
+    for sizes in [&mut recipe.data.sft.sizes, &mut recipe.data.tapo.sizes] {
+        sizes.max_pixels = (SIDE * 14) * (SIDE * 14);
+    }
+    recipe.sft =
+        SftConfig { epochs: 2, batch: 4, micro_batch: 2, query_chunk: 64, logit_chunk: 64, ..SftConfig::default() };
+    recipe.tapo = TapoConfig {
+        prompts_per_step: 2,
+        chunk: 2,
+        max_tries: 1,
+        anchor_rollouts: 2,
+        positive_rollouts: 2,
+        max_new_tokens: 64,
+        generation_batch: 8,
+        filter: GroupFilter { low: -1.0, high: 2.0, ..GroupFilter::default() },
+        batch: 4,
+        micro_batch: 2,
+        query_chunk: 64,
+        logit_chunk: 64,
+        ..TapoConfig::default()
+    };
+    recipe
+}
+
+#[test]
+fn plans_are_within_15_percent_of_what_runs_take() {
+    let keeping = |recompute, packing| {
+        let mut recipe = recipe();
+        (recipe.sft.recompute, recipe.tapo.recompute) = (recompute, recompute);
+        (recipe.sft.packing, recipe.tapo.packing) = (packing, packing);
+        recipe
+    };
+    let mut long = keeping(true, true);
+    long.data.sft.max_tokens = 512;
+    long.sft.train = TrainableParts { vision: true, projector: true, decoder: true };
+    let cases = [
+        ("SFT of the decoder, every tape kept, padded", keeping(false, false), Stage::Sft),
+        ("SFT of all parts, blocks run again, longer", long, Stage::Sft),
+        ("TAPO, every tape kept, packed", keeping(false, true), Stage::Tapo),
+    ];
+    for (name, recipe, stage) in cases {
+        let measured = match stage {
+            Stage::Sft => sft(&recipe),
+            Stage::Tapo => tapo(&recipe),
+        };
+        let plan = Planned { config: config(), stage, tokens: None }.memory(&recipe);
+        let ratio = plan.peak() as f64 / measured;
+        println!("{name}: planned {:.2} MB, measured {:.2} MB, {ratio:.3}", plan.peak() as f64 / 1e6, measured / 1e6);
+        assert!((ratio - 1.0).abs() < 0.15, "{name}: {ratio} of {measured} bytes; {plan:?}");
+        // The weights and moments are not what makes it right.
+        let standing = plan.standing_bytes() as f64;
+        let ratio = (plan.peak() as f64 - standing) / (measured - standing);
+        assert!((ratio - 1.0).abs() < 0.2, "{name}: {ratio} without what stands");
+    }
+}
