@@ -138,7 +138,7 @@ impl Trainer {
         let micro = [MicroBatch::new(samples(batch, "image"), 0).expect("targets")];
         let found =
             sft_gradients(&model, &self.scorer, &micro, LossNorm::Batch, 1, &self.device).expect("the batch fits");
-        self.model = Some(self.updater.step(model, found.grads).0);
+        self.model = Some(self.updater.step(model, found.loss, found.grads).0);
         found.loss
     }
 
@@ -167,7 +167,7 @@ impl Trainer {
         let grads = loss.total.backward();
         let mut sum = GradientSum::new();
         self.scorer.backward(&model, scored, logp_n.grad(&grads).expect("a gradient"), &mut sum);
-        self.model = Some(self.updater.step(model, sum.into_grads()).0);
+        self.model = Some(self.updater.step(model, loss.parts.loss, sum.into_grads()).0);
         loss.parts.loss
     }
 

@@ -82,7 +82,7 @@ fn sft(recipe: &Recipe) -> f64 {
     let samples = Samples((0..recipe.sft.batch as u64).map(sample).collect());
     peak_of(|device| {
         let model = initialise(config().init(device), 0.02, &StreamKey::new(0));
-        train_sft(model, &samples, &recipe.sft, 0, &StreamKey::new(0), device, |_| Ok(())).unwrap();
+        train_sft(model, &samples, &recipe.sft, 0, &StreamKey::new(0), device, |_, _| Ok(())).unwrap();
     })
 }
 

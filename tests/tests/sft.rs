@@ -214,7 +214,7 @@ fn settings() -> SftConfig {
 
 fn train(model: &Qwen25Vl, source: &Source, config: &SftConfig, seed: u64) -> (Qwen25Vl, Vec<SftMetrics>) {
     let mut metrics = Vec::new();
-    let trained = train_sft(model.clone(), source, config, PAD, &StreamKey::new(seed), &device(), |row| {
+    let trained = train_sft(model.clone(), source, config, PAD, &StreamKey::new(seed), &device(), |row, _| {
         metrics.push(row.clone());
         Ok(())
     });
@@ -298,6 +298,7 @@ fn an_update_that_is_not_finite_is_skipped_and_counted() {
     let (after, metrics) = train(&model, &source, &config, 0);
     assert!(parameters(&after) == before);
     assert!(metrics.len() == 1 && metrics[0].skipped == 1 && !metrics[0].grad_norm.is_finite());
+    assert_eq!(metrics[0].non_finite, [source.samples[0].sequence.name.clone()]);
 
     // Neither the moments nor the order remember it: only the count does.
     let config = SftConfig { epochs: 3, ..config };
@@ -352,7 +353,7 @@ fn settings_without_meaning_are_refused_before_any_sample_is_read() {
     let source = Source::new(samples(model.config()));
     let refused = |config: SftConfig, source: &Source| {
         let streams = StreamKey::new(0);
-        train_sft(model.clone(), source, &config, PAD, &streams, &device(), |_| Ok(())).map(|_| ()).unwrap_err()
+        train_sft(model.clone(), source, &config, PAD, &streams, &device(), |_, _| Ok(())).map(|_| ()).unwrap_err()
     };
     let adamw = AdamWSettings { beta1: 1.0, ..AdamWSettings::default() };
     for (config, wanted) in [

@@ -172,11 +172,11 @@ fn run_with(model: &Qwen25Vl, source: &Source, config: &TapoConfig, registry: &R
     let after = trainer.with_steps(steps).train(model.clone(), |event| {
         match event {
             TapoEvent::Rollouts(groups) => rollouts.last_mut().unwrap().extend(groups.to_vec()),
-            TapoEvent::Drawn(metrics) => {
+            TapoEvent::Drawn(metrics, _) => {
                 drawn.push(metrics.clone());
                 rollouts.push(Vec::new());
             }
-            TapoEvent::Update(metrics) => updates.push(metrics.clone()),
+            TapoEvent::Update(metrics, _) => updates.push(metrics.clone()),
         }
         Ok(())
     });

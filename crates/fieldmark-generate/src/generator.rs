@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, ops::Range};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use fieldmark_model::{KvCache, Padding, Qwen25Vl, RopePosition};
 use fieldmark_processor::{Sequence, collate};
+use serde::{Deserialize, Serialize};
 
 use crate::{config::GenerationConfig, error::GenerateError, stream::RandomStream};
 
@@ -21,7 +22,8 @@ pub struct Request {
 }
 
 /// Why a response ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum FinishReason {
     /// With an end token.
     Stop,
@@ -30,7 +32,7 @@ pub enum FinishReason {
 }
 
 /// One response.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Response {
     /// New tokens, the end token included.
     pub ids: Vec<u32>,

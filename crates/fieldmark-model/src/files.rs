@@ -1,15 +1,19 @@
-//! Files that appear whole or not at all: written under a temporary name in the same folder, then renamed.
+//! Files and folders that appear whole or not at all: written under a temporary name in the same folder, then renamed.
 
-use std::{io, path::Path};
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+};
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 
 /// Writes `bytes` to `path`, replacing a file that is there.
 ///
 /// # Errors
 /// What the system says; `path` is then as it was.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = parent(path);
     let temporary = NamedTempFile::new_in(folder)?;
     std::fs::write(temporary.path(), bytes)?;
     persist(temporary, path)
@@ -20,13 +24,67 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// What the system says; `path` is then as it was.
 pub fn persist(temporary: NamedTempFile, path: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(temporary.path(), std::fs::Permissions::from_mode(0o644))?;
-    }
+    set_mode(temporary.path(), 0o644)?;
     temporary.as_file().sync_all()?;
     temporary.persist(path).map(drop).map_err(|error| error.error)
+}
+
+/// Gives a finished temporary folder its name once everything in it is on the disk, in place of a folder that has it. If
+/// the machine stops in between, there is the new folder, the old one, or none; never one in part.
+///
+/// # Errors
+/// What the system says.
+pub fn persist_folder(temporary: TempDir, path: &Path) -> io::Result<()> {
+    set_mode(temporary.path(), 0o755)?;
+    sync_folder(temporary.path())?;
+    let replaced = if path.exists() {
+        let aside = tempfile::Builder::new().prefix(".replaced-").tempdir_in(parent(path))?;
+        fs::rename(path, aside.path().join("folder"))?;
+        Some(aside)
+    } else {
+        None
+    };
+    fs::rename(temporary.path(), path)?;
+    // It has moved: there is nothing left to remove.
+    let _ = temporary.keep();
+    sync(parent(path))?;
+    replaced.map_or(Ok(()), TempDir::close)
+}
+
+/// Waits until a folder and all that is in it are on the disk.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() { sync_folder(&path)? } else { sync(&path)? }
+    }
+    sync(folder)
+}
+
+#[cfg(unix)]
+fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Elsewhere only files open for writing can be synced, and folders not at all.
+#[cfg(not(unix))]
+fn sync(path: &Path) -> io::Result<()> {
+    if path.is_dir() { Ok(()) } else { File::options().write(true).open(path)?.sync_all() }
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Temporary files are the owner's alone; finished ones are as ordinary files are.
+#[cfg(unix)]
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+#[cfg(not(unix))]
+fn set_mode(_path: &Path, _mode: u32) -> io::Result<()> {
+    Ok(())
 }
 
 #[cfg(test)]
@@ -47,6 +105,22 @@ mod tests {
             assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_is_replaced_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("made");
+        for name in ["a", "b"] {
+            let temporary = tempfile::tempdir_in(folder.path()).unwrap();
+            fs::create_dir(temporary.path().join("inner")).unwrap();
+            fs::write(temporary.path().join("inner").join(name), name).unwrap();
+            persist_folder(temporary, &path).unwrap();
+            let names: Vec<_> =
+                fs::read_dir(path.join("inner")).unwrap().map(|file| file.unwrap().file_name()).collect();
+            assert_eq!(names, [name]);
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -105,6 +105,58 @@ pub enum TrainError {
     /// A row of metrics cannot be written as JSON.
     #[error("metrics row cannot be written as JSON: {0}")]
     MetricsRow(#[source] serde_json::Error),
+    /// An optimiser's moments cannot be written or read.
+    #[error("{}: optimiser state: {reason}", path.display())]
+    Optimizer {
+        /// The file.
+        path: PathBuf,
+        /// What Burn said.
+        reason: String,
+    },
+    /// A run's state cannot be written or read.
+    #[error("{}: {reason}", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A checkpoint is not as it was saved.
+    #[error("{}: {reason}", path.display())]
+    Damaged {
+        /// Its folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A saved state belongs to another run.
+    #[error(
+        "the saved run has {what} {saved}, this one {found}: continue with the recipe and the data it was saved with"
+    )]
+    OtherRun {
+        /// What differs.
+        what: &'static str,
+        /// Its value in the saved state.
+        saved: usize,
+        /// Its value here.
+        found: usize,
+    },
+    /// A run with a reference model is continued without it.
+    #[error("`kl_ref` is not 0 and the run goes on: give the model it started from as the reference")]
+    NoReference,
+    /// Several updates one after another could not be made.
+    #[error(
+        "{count} updates in a row, the last of them number {update}, had a loss or gradient that is not finite (from: \
+         {samples}): look at these samples, or lower the learning rate"
+    )]
+    Diverged {
+        /// Updates skipped in a row.
+        count: usize,
+        /// The last of them, from 1.
+        update: usize,
+        /// The samples named, comma-separated.
+        samples: String,
+    },
     /// A sample cannot be made from its row.
     #[error("{row}: {reason}")]
     Sample {

@@ -4,6 +4,8 @@
 //! Reference: the estimators of the same names in `core_algos.py` of the released code, in f64; Dr. GRPO from its paper.
 //! Rewards that are all equal say nothing: every estimator that subtracts their mean gives exactly 0.
 
+use std::borrow::BorrowMut;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -66,15 +68,15 @@ impl Estimator {
     ///
     /// # Errors
     /// A reward that is NaN or infinite.
-    pub(crate) fn over_step(self, groups: &mut [Group]) -> Result<(), TrainError> {
+    pub(crate) fn over_step(self, groups: &mut [impl BorrowMut<Group>]) -> Result<(), TrainError> {
         if !self.is_over_step() {
             return Ok(());
         }
-        let rollouts = || groups.iter().flat_map(|group| &group.rollouts);
+        let rollouts = || groups.iter().flat_map(|group| &group.borrow().rollouts);
         let rewards: Vec<f64> = rollouts().map(|rollout| rollout.reward.overall).collect();
         let tokens: Vec<usize> = rollouts().map(|rollout| rollout.response.ids.len()).collect();
         let advantages = whitened_advantages(&rewards, &tokens)?;
-        let rollouts = groups.iter_mut().flat_map(|group| &mut group.rollouts);
+        let rollouts = groups.iter_mut().flat_map(|group| &mut group.borrow_mut().rollouts);
         rollouts.zip(advantages).for_each(|(rollout, advantage)| rollout.advantage = advantage);
         Ok(())
     }

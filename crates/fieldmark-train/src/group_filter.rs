@@ -98,8 +98,8 @@ pub struct FilterCounts {
 
 /// Collects surviving groups until a step's rollout batch is full; what is too much waits for the next step.
 ///
-/// Serialisable, so that a checkpoint can carry the surplus. Carried groups were sampled by the policy of the step
-/// before: keep their old log-probabilities with them.
+/// A checkpoint carries the [surplus](Self::surplus). Carried groups were sampled by the policy of the step before: keep
+/// their old log-probabilities with them.
 ///
 /// ```
 /// use fieldmark_train::{GroupBuffer, GroupFilter, RolloutGroup};
@@ -117,7 +117,7 @@ pub struct FilterCounts {
 /// assert_eq!((groups.len(), counts.tries, counts.all_right), (2, 2, 2));
 /// # Ok::<(), fieldmark_train::TrainError>(())
 /// ```
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct GroupBuffer<G> {
     filter: GroupFilter,
     target: usize,
@@ -172,6 +172,18 @@ impl<G: RolloutGroup> GroupBuffer<G> {
         self.groups.is_empty()
     }
 
+    /// The groups held, in order: between two steps, the surplus of the first.
+    pub fn surplus(&self) -> impl Iterator<Item = &G> {
+        self.groups.iter()
+    }
+
+    /// The buffer as it was between two steps with this surplus.
+    pub fn with_surplus(mut self, groups: impl IntoIterator<Item = G>) -> Self {
+        self.groups = groups.into_iter().collect();
+        self.counts = FilterCounts { carried_in: self.groups.len(), ..FilterCounts::default() };
+        self
+    }
+
     /// Counts of the step so far.
     pub fn counts(&self) -> FilterCounts {
         self.counts
@@ -193,7 +205,7 @@ impl<G: RolloutGroup> GroupBuffer<G> {
 mod tests {
     use super::*;
 
-    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[derive(Debug, Clone, PartialEq)]
     struct Group(usize, f64);
 
     impl RolloutGroup for Group {
@@ -237,8 +249,8 @@ mod tests {
             FilterCounts { tries: 3, offered: 8, kept: 5, all_right: 1, all_wrong: 2, carried_in: 0, short: 0 };
         assert_eq!(counts, expected);
 
-        let saved = serde_json::to_string(&buffer).unwrap();
-        let mut buffer: GroupBuffer<Group> = serde_json::from_str(&saved).unwrap();
+        let surplus: Vec<Group> = buffer.surplus().cloned().collect();
+        let mut buffer = GroupBuffer::new(GroupFilter::default(), 3, 20).unwrap().with_surplus(surplus);
         buffer.offer([Group(8, 0.4)]);
         let (groups, counts) = buffer.take();
         assert_eq!(groups.iter().map(|g| g.0).collect::<Vec<_>>(), [6, 7, 8]);

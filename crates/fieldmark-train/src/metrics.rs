@@ -1,5 +1,6 @@
-//! What a run measures, one JSON object a line in `metrics.jsonl`. Each line is written and flushed whole; a resumed
-//! run first removes the rows from its step on, and a last line cut off by a kill. Not-a-number becomes `null`.
+//! What a run measures, one JSON object a line in `metrics.jsonl`: only what is the same in every run of a recipe (what
+//! the clock says is in [`crate::UpdateTiming`]). Each line is written whole; a resumed run first cuts off the rows after
+//! its checkpoint, and a last line that a kill left unfinished. Not-a-number becomes `null`.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +9,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fieldmark_model::files::write_whole;
 use serde::{Deserialize, Serialize};
 
 use crate::{FilterCounts, SamplerGap, TapoParts, TrainError};
@@ -28,10 +28,11 @@ pub struct SftMetrics {
     pub grad_norm: f64,
     /// Tokens in the loss.
     pub tokens: usize,
-    /// Updates skipped so far for a non-finite gradient.
+    /// Updates skipped so far for a loss or gradient that was not finite.
     pub skipped: usize,
-    /// Wall time of the update, seconds.
-    pub seconds: f64,
+    /// Samples to which this update's loss or gradient owes that it is not finite; empty where it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub non_finite: Vec<String>,
 }
 
 /// Measurements of one TAPO update.
@@ -50,10 +51,11 @@ pub struct TapoMetrics {
     pub grad_norm: f64,
     /// Response tokens in the loss.
     pub tokens: usize,
-    /// Updates skipped so far for a non-finite gradient.
+    /// Updates skipped so far for a loss or gradient that was not finite.
     pub skipped: usize,
-    /// Wall time of the update, seconds.
-    pub seconds: f64,
+    /// Samples to which this update's loss or gradient owes that it is not finite; empty where it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub non_finite: Vec<String>,
 }
 
 /// Measurements of the rollouts of one TAPO step, filtered-out groups included.
@@ -81,8 +83,6 @@ pub struct RolloutMetrics {
     /// What the group filter did.
     #[serde(flatten)]
     pub groups: FilterCounts,
-    /// Wall time of the rollouts, seconds.
-    pub seconds: f64,
 }
 
 /// Appends rows to a `metrics.jsonl`.
@@ -92,9 +92,27 @@ pub struct MetricsWriter {
     file: File,
 }
 
+/// How far a run had come when it was saved: what its logs hold up to there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogEnd {
+    /// Updates made.
+    pub step: usize,
+    /// Rollout steps begun (TAPO).
+    pub rollout_step: Option<usize>,
+}
+
 #[derive(Deserialize)]
-struct Step {
-    step: usize,
+struct Place {
+    step: Option<usize>,
+    rollout_step: Option<usize>,
+}
+
+impl LogEnd {
+    /// A row belongs to the log if neither of its numbers lies behind the end.
+    fn covers(&self, row: &Place) -> bool {
+        let within = |found: Option<usize>, end: Option<usize>| found.zip(end).is_none_or(|(found, end)| found <= end);
+        within(row.step, Some(self.step)) && within(row.rollout_step, self.rollout_step)
+    }
 }
 
 impl MetricsWriter {
@@ -108,23 +126,24 @@ impl MetricsWriter {
         Ok(Self { path, file })
     }
 
-    /// Continues a file after update `step`: later rows are removed. A missing file is started.
+    /// Continues a file after `end`: later rows are cut off. A missing file is started.
     ///
     /// # Errors
-    /// The file cannot be read or written, or a line other than a cut-off last one has no `step`.
-    pub fn resume(path: impl AsRef<Path>, step: usize) -> Result<Self, TrainError> {
+    /// The file cannot be read or written, or a line before the end, other than a cut-off last one, has neither `step` nor
+    /// `rollout_step`.
+    pub fn resume(path: impl AsRef<Path>, end: LogEnd) -> Result<Self, TrainError> {
         let path = path.as_ref().to_path_buf();
         let kept = match File::open(&path) {
-            Ok(file) => rows_up_to(BufReader::new(file), &path, step)?,
-            Err(e) if e.kind() == ErrorKind::NotFound => String::new(),
+            Ok(file) => length_up_to(BufReader::new(file), &path, end)?,
+            Err(e) if e.kind() == ErrorKind::NotFound => 0,
             Err(source) => return Err(at(&path, source)),
         };
-        write_whole(&path, kept.as_bytes()).map_err(|source| at(&path, source))?;
-        let file = OpenOptions::new().append(true).open(&path).map_err(|source| at(&path, source))?;
+        let file = OpenOptions::new().append(true).create(true).open(&path).map_err(|source| at(&path, source))?;
+        file.set_len(kept).map_err(|source| at(&path, source))?;
         Ok(Self { path, file })
     }
 
-    /// Writes one row, which should have a `step`.
+    /// Writes one row, which should have a `step`, a `rollout_step`, or both.
     ///
     /// # Errors
     /// The row cannot be written as JSON, or the file cannot be written.
@@ -132,6 +151,14 @@ impl MetricsWriter {
         let mut line = serde_json::to_string(row).map_err(TrainError::MetricsRow)?;
         line.push('\n');
         self.file.write_all(line.as_bytes()).map_err(|source| at(&self.path, source))
+    }
+
+    /// Waits until what was written is on the disk: before a checkpoint that relies on it appears.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn sync(&self) -> Result<(), TrainError> {
+        self.file.sync_data().map_err(|source| at(&self.path, source))
     }
 
     /// The file.
@@ -144,22 +171,24 @@ fn at(path: &Path, source: std::io::Error) -> TrainError {
     TrainError::File { path: path.to_path_buf(), source }
 }
 
-fn rows_up_to(mut reader: impl BufRead, path: &Path, last: usize) -> Result<String, TrainError> {
-    let (mut kept, mut line) = (String::new(), String::new());
+/// Bytes of the rows that come before the first behind `end`. Rows stand in the order in which they were measured.
+fn length_up_to(mut reader: impl BufRead, path: &Path, end: LogEnd) -> Result<u64, TrainError> {
+    let (mut kept, mut line) = (0, Vec::new());
     for number in 1.. {
         line.clear();
-        let read = reader.read_line(&mut line).map_err(|source| at(path, source))?;
-        if read == 0 || !line.ends_with('\n') {
+        let read = reader.read_until(b'\n', &mut line).map_err(|source| at(path, source))?;
+        if read == 0 || !line.ends_with(b"\n") {
             break;
         }
-        let row: Step = serde_json::from_str(&line).map_err(|source| TrainError::MetricsLine {
-            path: path.to_path_buf(),
-            line: number,
-            source,
-        })?;
-        if row.step <= last {
-            kept.push_str(&line);
+        let fault = |source| TrainError::MetricsLine { path: path.to_path_buf(), line: number, source };
+        let row: Place = serde_json::from_slice(&line).map_err(fault)?;
+        if row.step.is_none() && row.rollout_step.is_none() {
+            return Err(fault(serde::de::Error::missing_field("step")));
         }
+        if !end.covers(&row) {
+            break;
+        }
+        kept += read as u64;
     }
     Ok(kept)
 }
@@ -169,7 +198,20 @@ mod tests {
     use super::*;
 
     fn row(step: usize) -> SftMetrics {
-        SftMetrics { step, epoch: 0.5, loss: 1.25, lr: 5e-6, grad_norm: 0.75, tokens: 64, skipped: 0, seconds: 0.125 }
+        SftMetrics {
+            step,
+            epoch: 0.5,
+            loss: 1.25,
+            lr: 5e-6,
+            grad_norm: 0.75,
+            tokens: 64,
+            skipped: 0,
+            non_finite: Vec::new(),
+        }
+    }
+
+    fn end(step: usize) -> LogEnd {
+        LogEnd { step, rollout_step: None }
     }
 
     #[test]
@@ -180,21 +222,49 @@ mod tests {
         (1..=5).for_each(|step| writer.write(&row(step)).unwrap());
         let whole = std::fs::read_to_string(&path).unwrap();
         assert!(whole.starts_with(r#"{"step":1,"epoch":0.5,"loss":1.25,"lr":5e-6,"grad_norm":0.75,"#));
+        assert!(whole.contains(r#""skipped":0}"#));
 
-        std::fs::write(&path, format!("{whole}{{\"step\":6,\"ep")).unwrap();
-        let mut writer = MetricsWriter::resume(&path, 3).unwrap();
-        (4..=5).for_each(|step| writer.write(&row(step)).unwrap());
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+        // Killed in the middle of a line, even within a character.
+        for torn in [&b"{\"step\":6,\"ep"[..], b"{\"step\":6,\"x\":\"\xc3", b"not JSON"] {
+            std::fs::write(&path, [whole.as_bytes(), torn].concat()).unwrap();
+            let mut writer = MetricsWriter::resume(&path, end(3)).unwrap();
+            (4..=5).for_each(|step| writer.write(&row(step)).unwrap());
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+            std::fs::write(&path, [whole.as_bytes(), torn].concat()).unwrap();
+            MetricsWriter::resume(&path, end(5)).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+        }
+    }
+
+    #[test]
+    fn rows_of_a_rollout_step_that_had_not_begun_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        // Two updates a rollout step; a step's first row bears the number of the update before it.
+        let rows = [(0, 1), (1, 1), (2, 1), (2, 2), (3, 2), (4, 2), (4, 3)];
+        let lines = rows.map(|(step, rollout_step)| format!("{{\"step\":{step},\"rollout_step\":{rollout_step}}}\n"));
+        for (step, rollout_step, kept) in [(2, 1, 3), (2, 2, 4), (3, 2, 5), (4, 2, 6), (4, 3, 7), (0, 0, 0)] {
+            std::fs::write(&path, lines.concat()).unwrap();
+            MetricsWriter::resume(&path, LogEnd { step, rollout_step: Some(rollout_step) }).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), lines[..kept].concat());
+        }
+        let rollouts = "{\"rollout_step\":1}\n{\"rollout_step\":2}\n";
+        std::fs::write(&path, rollouts).unwrap();
+        MetricsWriter::resume(&path, LogEnd { step: 9, rollout_step: Some(1) }).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"rollout_step\":1}\n");
     }
 
     #[test]
     fn a_foreign_line_is_named_and_the_file_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        std::fs::write(&path, "{\"step\":1}\nhello\n").unwrap();
-        let refused = MetricsWriter::resume(&path, 1).unwrap_err();
-        assert!(matches!(refused, TrainError::MetricsLine { line: 2, .. }), "{refused}");
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"step\":1}\nhello\n");
+        for foreign in ["hello", "{\"other\":1}"] {
+            let text = format!("{{\"step\":1}}\n{foreign}\n");
+            std::fs::write(&path, &text).unwrap();
+            let refused = MetricsWriter::resume(&path, end(1)).unwrap_err();
+            assert!(matches!(refused, TrainError::MetricsLine { line: 2, .. }), "{refused}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
     }
 
     #[test]
@@ -206,11 +276,12 @@ mod tests {
             lr: 1e-6,
             grad_norm: 1.0,
             tokens: 10,
-            skipped: 0,
-            seconds: 1.0,
+            skipped: 1,
+            non_finite: vec!["rows.jsonl:3".into()],
         };
         let value = serde_json::to_value(&metrics).unwrap();
         assert!(value["loss"].is_null());
         assert_eq!(value["kl_neg"], 0.5);
+        assert_eq!(value["non_finite"][0], "rows.jsonl:3");
     }
 }

@@ -10,6 +10,7 @@ use burn::tensor::Device;
 use fieldmark_generate::{FinishReason, GenerationConfig, Generator, Request, Response, Sampling, StreamKey};
 use fieldmark_model::Qwen25Vl;
 use fieldmark_processor::{Sequence, SpecialTokens, Tokenizer};
+use serde::{Deserialize, Serialize};
 
 use crate::{Estimator, RewardInput, RewardScore, RolloutGroup, TrainError, WeightedRewards};
 
@@ -29,7 +30,8 @@ pub struct TripletPrompt {
 }
 
 /// Which image a response was sampled from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     /// The anchor.
     Anchor,
@@ -46,8 +48,9 @@ impl Role {
     }
 }
 
-/// One scored response.
-#[derive(Debug, Clone)]
+/// One scored response. A checkpoint keeps it to the bit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rollout {
     /// Image it was sampled from.
     pub role: Role,
@@ -61,6 +64,7 @@ pub struct Rollout {
     /// ([`Estimator::is_over_step`]).
     pub advantage: f64,
     /// log π_old of its tokens on the update's image, from the policy that sampled it; empty until it is scored.
+    #[serde(with = "crate::tapo_state::widened")]
     pub old_logp: Vec<f32>,
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Where the paper and its code differ, [`TapoConfig`] decides.
 
-use std::time::Instant;
+use std::{path::Path, time::Instant};
 
 use burn::{
     module::Module,
@@ -14,12 +14,16 @@ use fieldmark_model::Qwen25Vl;
 use fieldmark_processor::{Sequence, SupervisedSequence, Tokenizer};
 
 use crate::{
-    BatchSize, GradientSum, GroupBuffer, GroupVerdict, Normaliser, ResponseRows, RewardRegistry, RolloutGroup,
-    RolloutMetrics, SamplerGap, TapoConfig, TapoInputs, TapoLossConfig, TapoMetrics, TapoParts, TrainError,
-    UpdateImage, WeightedRewards, micro_batches,
+    BatchSize, GradientSum, GroupBuffer, GroupVerdict, Interrupt, Normaliser, OpenStep, ResponseRows, RewardRegistry,
+    RolloutGroup, RolloutMetrics, RolloutTiming, SamplerGap, SavedGroup, TapoConfig, TapoInputs, TapoLossConfig,
+    TapoMetrics, TapoParts, TapoState, TrainError, UpdateImage, UpdateTiming, WeightedRewards,
+    clip::grad_norm,
+    micro_batches,
+    non_finite::{Streak, culprits},
     rollout::{Group, Role, RolloutCounts, TripletPrompt, mean, mean_parts, rollout_groups, truncated},
     scoring::Scorer,
     tapo_loss,
+    tapo_state::DrawnGroup,
     update::Updater,
     workers::{on_replicas, sum_on_replicas},
 };
@@ -34,7 +38,7 @@ pub trait TripletSource: Sync {
         self.len() == 0
     }
 
-    /// Sample `row` as it looks in `epoch`.
+    /// Sample `row` as it looks in `epoch`, the same at every call: a resumed run makes the prompts of groups that wait again.
     ///
     /// # Errors
     /// If the row cannot be read; the row is named.
@@ -46,9 +50,9 @@ pub enum TapoEvent<'a> {
     /// The rollouts of a step, before the filter, chunk by chunk.
     Rollouts(&'a [Group]),
     /// All rollouts of a step are drawn.
-    Drawn(&'a RolloutMetrics),
+    Drawn(&'a RolloutMetrics, &'a RolloutTiming),
     /// An update is made.
-    Update(&'a TapoMetrics),
+    Update(&'a TapoMetrics, &'a UpdateTiming),
 }
 
 /// One response with everything the loss needs.
@@ -64,9 +68,28 @@ struct Item {
     ref_logp: Option<Vec<f32>>,
 }
 
-/// A run of TAPO: model, optimiser, surplus groups and data position.
+/// A step whose groups are drawn.
+struct Step {
+    groups: Vec<DrawnGroup>,
+    items: Vec<Item>,
+    /// Updates made.
+    updates: usize,
+}
+
+impl Step {
+    fn saved(&self) -> OpenStep {
+        OpenStep {
+            groups: self.groups.iter().map(SavedGroup::of).collect(),
+            updates: self.updates,
+            negatives: self.items.iter().filter_map(|item| item.neg_logp.clone()).collect(),
+        }
+    }
+}
+
+/// A run of TAPO: optimiser, surplus groups and place in the data. Rollout step by rollout step it can be stopped, saved and
+/// restored.
 ///
-/// With `kl_ref` other than 0, the model that [`Self::train`] starts from is kept as the reference model.
+/// With `kl_ref` other than 0, the model that the run starts from is kept as the reference model.
 pub struct TapoTrainer<'a, S> {
     config: TapoConfig,
     source: &'a S,
@@ -77,10 +100,16 @@ pub struct TapoTrainer<'a, S> {
     device: Device,
     scorer: Scorer,
     updater: Updater,
-    buffer: GroupBuffer<Group>,
+    buffer: GroupBuffer<DrawnGroup>,
     reference: Option<Qwen25Vl>,
     steps: usize,
+    step: usize,
     drawn: usize,
+    /// What a saved run left of a step that had begun.
+    open: Option<OpenStep>,
+    interrupt: Interrupt,
+    streak: Streak,
+    before_streak: Option<TapoState>,
 }
 
 impl<'a, S: TripletSource> TapoTrainer<'a, S> {
@@ -120,7 +149,12 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             device: device.clone(),
             reference: None,
             steps,
+            step: 0,
             drawn: 0,
+            open: None,
+            interrupt: Interrupt::new(),
+            streak: Streak::default(),
+            before_streak: None,
         })
     }
 
@@ -131,36 +165,142 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         self
     }
 
+    /// The same, but [`Self::train`] returns after the step in which `interrupt` asks it to.
+    pub fn with_interrupt(mut self, interrupt: Interrupt) -> Self {
+        self.interrupt = interrupt;
+        self
+    }
+
+    /// The same with `model` as the reference model: the one that the whole run started from.
+    pub fn with_reference(mut self, model: &Qwen25Vl) -> Self {
+        self.reference = Some(model.valid());
+        self
+    }
+
+    /// Continues where `state` was taken, with the moments from the file that [`Updater::save_optimizer`] wrote. The
+    /// model's parameter ids must be [stable](crate::stable_param_ids), as they must have been when it was saved.
+    ///
+    /// # Errors
+    /// If the moments cannot be read, a prompt cannot be made again, or the state is that of a run over other data.
+    pub fn restore(mut self, state: &TapoState, moments: &Path) -> Result<Self, TrainError> {
+        for (what, saved, found) in [("rows", state.rows, self.source.len()), ("steps in all", state.steps, self.steps)]
+        {
+            if saved != found {
+                return Err(TrainError::OtherRun { what, saved, found });
+            }
+        }
+        self.updater = self.updater.restore(state.updates, moments)?;
+        let surplus: Vec<_> = state.surplus.iter().map(|group| group.restore(self.source)).collect::<Result<_, _>>()?;
+        self.buffer = self.buffer.with_surplus(surplus);
+        self.step = state.step;
+        self.drawn = state.drawn;
+        self.open = state.open.clone();
+        Ok(self)
+    }
+
+    /// What to save beside weights and moments. While updates are being skipped it is the state before the first of them:
+    /// they change neither weights nor moments, so that both still belong to it.
+    pub fn state(&self) -> TapoState {
+        self.before_streak.clone().unwrap_or_else(|| self.current(self.open.clone()))
+    }
+
+    fn current(&self, open: Option<OpenStep>) -> TapoState {
+        TapoState {
+            rows: self.source.len(),
+            steps: self.steps,
+            step: self.step,
+            drawn: self.drawn,
+            updates: self.updater.state(),
+            surplus: self.buffer.surplus().map(SavedGroup::of).collect(),
+            open,
+        }
+    }
+
+    /// Optimiser and schedule.
+    pub fn updater(&self) -> &Updater {
+        &self.updater
+    }
+
     /// Steps of the whole run.
     pub fn steps(&self) -> usize {
         self.steps
     }
 
-    /// Trains to the end. Every event is shown to `on_event`; returning an error stops the run.
+    /// Steps made.
+    pub fn done(&self) -> usize {
+        self.step
+    }
+
+    /// Whether every step is made.
+    pub fn is_finished(&self) -> bool {
+        self.step >= self.steps
+    }
+
+    /// Why the run must not go on: too many updates in a row could not be made.
+    pub fn fault(&self) -> Option<TrainError> {
+        self.streak.fault(self.updater.skipped_in_a_row(), self.updater.done())
+    }
+
+    /// Makes the steps that are left. Every event is shown to `on_event`. Returns earlier if the interrupt asks for it.
     ///
     /// # Errors
-    /// If a prompt cannot be made or does not fit the model.
+    /// If a prompt cannot be made or does not fit the model, too many updates in a row are not finite, or `on_event` says
+    /// so.
     pub fn train(
+        &mut self,
+        mut model: Qwen25Vl,
+        mut on_event: impl FnMut(TapoEvent<'_>) -> Result<(), TrainError>,
+    ) -> Result<Qwen25Vl, TrainError> {
+        while !self.is_finished() && !self.interrupt.asked() {
+            model = self.step(model, &mut on_event)?;
+            if let Some(fault) = self.fault() {
+                return Err(fault);
+            }
+        }
+        Ok(model)
+    }
+
+    /// Makes one step, or none if the run [is finished](Self::is_finished). Whoever calls this looks at [`Self::fault`]
+    /// after it: the step is then not at its end.
+    ///
+    /// # Errors
+    /// If a prompt cannot be made or does not fit the model, or `on_event` says so.
+    pub fn step(
         &mut self,
         model: Qwen25Vl,
         mut on_event: impl FnMut(TapoEvent<'_>) -> Result<(), TrainError>,
     ) -> Result<Qwen25Vl, TrainError> {
-        let mut model = model.with_trainable(self.config.train);
-        self.reference = (self.config.loss.kl_ref != 0.0).then(|| model.valid());
-        for step in 0..self.steps {
-            let groups = self.draw(&model, step, &mut on_event)?;
-            model = self.learn(model, groups, step, &mut on_event)?;
+        if self.is_finished() {
+            return Ok(model);
         }
-        Ok(model)
+        let model = model.with_trainable(self.config.train);
+        if self.config.loss.kl_ref != 0.0 && self.reference.is_none() {
+            if self.step > 0 || self.open.is_some() {
+                return Err(TrainError::NoReference);
+            }
+            self.reference = Some(model.valid());
+        }
+        let start = self.current(self.open.clone());
+        let step = match self.open.take() {
+            Some(open) => {
+                let groups = open.groups.iter().map(|group| group.restore(self.source)).collect::<Result<_, _>>()?;
+                self.prepare(&model, groups, Some(open))?
+            }
+            None => {
+                let mut groups = self.draw(&model, &mut on_event)?;
+                self.config.estimator.over_step(&mut groups)?;
+                self.prepare(&model, groups, None)?
+            }
+        };
+        self.learn(model, step, start, &mut on_event)
     }
 
     /// Draws chunks until the step's groups are full or the tries are used up.
     fn draw(
         &mut self,
         model: &Qwen25Vl,
-        step: usize,
         on_event: &mut impl FnMut(TapoEvent<'_>) -> Result<(), TrainError>,
-    ) -> Result<Vec<Group>, TrainError> {
+    ) -> Result<Vec<DrawnGroup>, TrainError> {
         let start = Instant::now();
         let sampler = model.valid();
         let device = self.device.clone().without_autodiff();
@@ -173,8 +313,10 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         let mut all = Vec::new();
         let mut chunk = 0;
         while self.buffer.wants_more() {
-            let key = self.streams.word("rollout").number(step as u64).number(chunk);
-            let prompts = self.next_prompts()?;
+            let key = self.streams.word("rollout").number(self.step as u64).number(chunk);
+            let places = self.next_places();
+            let prompts: Vec<TripletPrompt> =
+                places.iter().map(|&(row, epoch)| self.source.prompt(row, epoch)).collect::<Result<_, _>>()?;
             let shares: Vec<(usize, &[TripletPrompt])> = {
                 let share = prompts.len().div_ceil(self.config.workers.max(1)).max(1);
                 prompts.chunks(share).enumerate().map(|(i, prompts)| (i * share, prompts)).collect()
@@ -198,13 +340,14 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             let groups: Vec<Group> = sampled.into_iter().flatten().collect();
             on_event(TapoEvent::Rollouts(&groups))?;
             all.extend(groups.iter().cloned());
-            self.buffer.offer(groups);
+            let drawn = places.into_iter().zip(groups);
+            self.buffer.offer(drawn.map(|((row, epoch), group)| DrawnGroup { row, epoch, group }));
             chunk += 1;
         }
         let (groups, counts) = self.buffer.take();
-        on_event(TapoEvent::Drawn(&RolloutMetrics {
+        let metrics = RolloutMetrics {
             step: self.updater.done(),
-            rollout_step: step + 1,
+            rollout_step: self.step + 1,
             reward: mean(&all, |_| true, |rollout| rollout.reward.overall),
             accuracy_anchor: mean(&all, |rollout| rollout.role == Role::Anchor, |rollout| rollout.reward.accuracy),
             accuracy_positive: mean(&all, |rollout| rollout.role == Role::Positive, |rollout| rollout.reward.accuracy),
@@ -213,15 +356,17 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             truncated: mean(&all, |_| true, truncated),
             sampler: SamplerGap::of(&all, self.config.update_image),
             groups: counts,
-            seconds: start.elapsed().as_secs_f64(),
-        }))?;
+        };
+        let tokens = all.iter().flat_map(|group| &group.rollouts).map(|rollout| rollout.response.ids.len()).sum();
+        let timing = RolloutTiming::new(metrics.step, metrics.rollout_step, tokens, start.elapsed());
+        on_event(TapoEvent::Drawn(&metrics, &timing))?;
         Ok(groups)
     }
 
-    /// The next chunk of samples; the order is shuffled anew in each epoch.
-    fn next_prompts(&mut self) -> Result<Vec<TripletPrompt>, TrainError> {
+    /// Row and epoch of the next chunk of samples; the order is shuffled anew in each epoch.
+    fn next_places(&mut self) -> Vec<(usize, usize)> {
         let rows = self.source.len();
-        let mut prompts = Vec::with_capacity(self.config.chunk);
+        let mut places = Vec::with_capacity(self.config.chunk);
         let mut order = (usize::MAX, Vec::new());
         for _ in 0..self.config.chunk {
             let (epoch, place) = (self.drawn / rows, self.drawn % rows);
@@ -229,10 +374,10 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
                 order = (epoch, (0..rows).collect());
                 self.streams.word("tapo").word("order").number(epoch as u64).stream().shuffle(&mut order.1);
             }
-            prompts.push(self.source.prompt(order.1[place], epoch)?);
+            places.push((order.1[place], epoch));
             self.drawn += 1;
         }
-        Ok(prompts)
+        places
     }
 
     /// log π_old of the groups worth learning from. Taken now, so that a group that waits for the next step keeps those of
@@ -274,35 +419,53 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         Ok(rows)
     }
 
-    /// The updates of one step.
-    fn learn(
-        &mut self,
-        mut model: Qwen25Vl,
-        mut groups: Vec<Group>,
-        step: usize,
-        on_event: &mut impl FnMut(TapoEvent<'_>) -> Result<(), TrainError>,
-    ) -> Result<Qwen25Vl, TrainError> {
-        self.config.estimator.over_step(&mut groups)?;
-        let mut items: Vec<Item> = groups.iter().flat_map(|group| self.items(group)).collect();
-        let loss = self.config.loss.scaled(self.config.terms.factor(step, self.steps));
+    /// The loss of the step that is being made.
+    fn loss(&self) -> TapoLossConfig {
+        self.config.loss.scaled(self.config.terms.factor(self.step, self.steps))
+    }
+
+    /// Everything that the updates of a step need and that is the same in all of them. `open` is what was saved of it.
+    fn prepare(&self, model: &Qwen25Vl, groups: Vec<DrawnGroup>, open: Option<OpenStep>) -> Result<Step, TrainError> {
+        let mut items: Vec<Item> = groups.iter().flat_map(|drawn| self.items(&drawn.group)).collect();
         let device = self.device.clone().without_autodiff();
-        let without = groups.iter().find(|group| group.prompt.negative.is_none());
-        if let Some(group) = without.filter(|_| loss.needs_negative()) {
+        let loss = self.loss();
+        let without = groups.iter().map(|drawn| &drawn.group.prompt).find(|prompt| prompt.negative.is_none());
+        if let Some(prompt) = without.filter(|_| loss.needs_negative()) {
             let reason =
                 "has no negative image, which tapo.loss.gamma and eta2 need; set both to 0 to do without".into();
-            return Err(TrainError::Sample { row: group.prompt.anchor.name.clone(), reason });
+            return Err(TrainError::Sample { row: prompt.anchor.name.clone(), reason });
         }
+        let updates = open.as_ref().map_or(0, |open| open.updates);
         if loss.needs_negative() && !loss.negative_grad {
             // As released: one pass for all updates of the step, before the first of them.
-            let found = self.score(&model.valid(), items.iter().filter_map(|item| item.negative.as_ref()), &device)?;
+            let negatives = items.iter().filter_map(|item| item.negative.as_ref());
+            let found = match open {
+                Some(open) => open.negatives,
+                None => self.score(&model.valid(), negatives, &device)?,
+            };
             items.iter_mut().zip(found).for_each(|(item, found)| item.neg_logp = Some(found));
         }
         if let Some(reference) = &self.reference {
             let found = self.score(reference, items.iter().map(|item| &item.update), &device)?;
             items.iter_mut().zip(found).for_each(|(item, found)| item.ref_logp = Some(found));
         }
-        for batch in items.chunks(self.config.batch) {
-            let start = Instant::now();
+        Ok(Step { groups, items, updates })
+    }
+
+    /// The updates of one step that are left. `start` is the state before it.
+    fn learn(
+        &mut self,
+        mut model: Qwen25Vl,
+        mut step: Step,
+        start: TapoState,
+        on_event: &mut impl FnMut(TapoEvent<'_>) -> Result<(), TrainError>,
+    ) -> Result<Qwen25Vl, TrainError> {
+        let loss = self.loss();
+        let first = step.updates;
+        while step.updates * self.config.batch < step.items.len() {
+            let clock = Instant::now();
+            let from = step.updates * self.config.batch;
+            let batch = &step.items[from..step.items.len().min(from + self.config.batch)];
             let lengths: Vec<usize> = batch.iter().map(|item| item.tokens(&loss)).collect();
             let micros: Vec<&[Item]> = micro_batches(&lengths, self.config.micro_batch, self.config.micro_tokens)
                 .into_iter()
@@ -317,20 +480,55 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
                 })?;
             let mut parts = TapoParts::default();
             shares.into_iter().for_each(|share| parts += share);
-            let (next, updated) = self.updater.step(model, grads);
+            let before = self.updater.state();
+            let (next, updated) = self.updater.step(model, parts.loss, grads);
             model = next;
-            on_event(TapoEvent::Update(&TapoMetrics {
+            let non_finite = if updated.skipped { self.culprits(&model, &micros, &loss)? } else { Vec::new() };
+            if !updated.skipped {
+                self.before_streak = None;
+                self.streak.clear();
+            } else {
+                self.streak.add(&non_finite);
+                if self.before_streak.is_none() {
+                    // Before the first update of a step nothing but the draw lies behind, and that can be drawn again.
+                    self.before_streak = Some(match step.updates == first {
+                        true => start.clone(),
+                        false => TapoState { updates: before, ..self.current(Some(step.saved())) },
+                    });
+                }
+            }
+            step.updates += 1;
+            let metrics = TapoMetrics {
                 step: self.updater.done(),
-                rollout_step: step + 1,
+                rollout_step: self.step + 1,
                 parts,
                 lr: updated.lr,
                 grad_norm: updated.grad_norm,
                 tokens: size.tokens,
                 skipped: self.updater.skipped(),
-                seconds: start.elapsed().as_secs_f64(),
-            }))?;
+                non_finite,
+            };
+            let tokens = lengths.iter().sum();
+            let timing = UpdateTiming::new(metrics.step, Some(metrics.rollout_step), tokens, clock.elapsed());
+            on_event(TapoEvent::Update(&metrics, &timing))?;
+            if self.fault().is_some() {
+                return Ok(model);
+            }
         }
+        self.step += 1;
         Ok(model)
+    }
+
+    /// Names of the samples whose loss or gradient is not finite.
+    fn culprits(&self, model: &Qwen25Vl, micros: &[&[Item]], loss: &TapoLossConfig) -> Result<Vec<String>, TrainError> {
+        culprits(micros, |items| {
+            let normaliser = self.config.loss_norm.normaliser(size(items), size(items), 1);
+            let normaliser = normaliser.with_token_budget(self.config.max_new_tokens);
+            let mut sum = GradientSum::new();
+            let parts = self.gradients(model, items, loss, &normaliser, &mut sum)?;
+            let finite = parts.loss.is_finite() && grad_norm(&sum.into_grads(), model).is_finite();
+            Ok((!finite).then(|| items.iter().map(|item| item.update.sequence.name.clone()).collect()))
+        })
     }
 
     /// The group's responses after the prompts that the update scores them on.

@@ -1,12 +1,20 @@
 //! One optimiser update: clip the gradients' global norm, step, and count what had to be skipped.
 
+use std::path::Path;
+
 use burn::{
     module::Module,
     optim::{GradientsParams, ModuleOptimizer},
+    store::RecordError,
 };
 use fieldmark_model::Qwen25Vl;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{AdamWSettings, Clipped, GradClipper, LrSchedule, TrainError};
+
+/// Updates skipped one after another after which a run stops: what is wrong then will not go away by itself.
+pub const MOST_SKIPPED_IN_A_ROW: usize = 3;
 
 /// What an update did.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -15,8 +23,18 @@ pub struct Updated {
     pub lr: f64,
     /// Global gradient norm before clipping.
     pub grad_norm: f64,
-    /// Whether the parameters were left alone because the norm was not finite.
+    /// Whether the parameters were left alone because the loss or the norm was not finite.
     pub skipped: bool,
+}
+
+/// Where a run's updates stand, beside the optimiser's moments.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpdaterState {
+    /// Updates made, skipped ones included; the schedule's place.
+    pub done: usize,
+    /// Updates skipped.
+    pub skipped: usize,
 }
 
 /// Optimiser, clipping and schedule of one run.
@@ -25,7 +43,8 @@ pub struct Updater {
     clipper: GradClipper,
     schedule: LrSchedule,
     total: usize,
-    done: usize,
+    state: UpdaterState,
+    skipped_in_a_row: usize,
 }
 
 impl Updater {
@@ -41,7 +60,14 @@ impl Updater {
         total: usize,
     ) -> Result<Self, TrainError> {
         schedule.validate()?;
-        Ok(Self { optimizer: adamw.init(model)?, clipper: GradClipper::new(max_grad_norm)?, schedule, total, done: 0 })
+        Ok(Self {
+            optimizer: adamw.init(model)?,
+            clipper: GradClipper::new(max_grad_norm)?,
+            schedule,
+            total,
+            state: UpdaterState::default(),
+            skipped_in_a_row: 0,
+        })
     }
 
     /// The same for another number of updates.
@@ -52,24 +78,64 @@ impl Updater {
 
     /// Updates made so far, skipped ones included.
     pub fn done(&self) -> usize {
-        self.done
+        self.state.done
     }
 
     /// Updates skipped so far.
     pub fn skipped(&self) -> usize {
-        self.clipper.skipped()
+        self.state.skipped
     }
 
-    /// One update of `model` by `grads`.
-    pub fn step<M: Module>(&mut self, model: M, grads: GradientsParams) -> (M, Updated) {
-        let lr = self.schedule.at(self.done, self.total);
-        self.done += 1;
+    /// Updates skipped since the last that was not.
+    pub fn skipped_in_a_row(&self) -> usize {
+        self.skipped_in_a_row
+    }
+
+    /// Where the updates stand.
+    pub fn state(&self) -> UpdaterState {
+        self.state
+    }
+
+    /// One update of `model` by `grads`, the gradients of `loss`. If either is not finite, `model` is left as it is.
+    pub fn step<M: Module>(&mut self, model: M, loss: f64, grads: GradientsParams) -> (M, Updated) {
+        let lr = self.schedule.at(self.state.done, self.total);
+        self.state.done += 1;
         match self.clipper.clip(grads, &model) {
-            Clipped::Ready { grads, norm } => {
+            Clipped::Ready { grads, norm } if loss.is_finite() => {
                 let model = self.optimizer.step(lr, model, grads);
+                self.skipped_in_a_row = 0;
                 (model, Updated { lr, grad_norm: norm, skipped: false })
             }
-            Clipped::Skipped { norm } => (model, Updated { lr, grad_norm: norm, skipped: true }),
+            Clipped::Ready { norm, .. } | Clipped::Skipped { norm } => {
+                self.state.skipped += 1;
+                self.skipped_in_a_row += 1;
+                (model, Updated { lr, grad_norm: norm, skipped: true })
+            }
         }
     }
+
+    /// Writes the optimiser's moments in Burn's own format. They are filed under parameter ids, so the model's must be
+    /// [stable](crate::stable_param_ids).
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save_optimizer(&self, path: &Path) -> Result<(), TrainError> {
+        self.optimizer.save(path).map_err(|error| optimizer(path, error))
+    }
+
+    /// Continues where another run of the same settings stood: its counts, and its moments from the file that
+    /// [`Self::save_optimizer`] wrote.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn restore(mut self, state: UpdaterState, moments: &Path) -> Result<Self, TrainError> {
+        self.optimizer = self.optimizer.load(moments).map_err(|error| optimizer(moments, error))?;
+        self.state = state;
+        self.skipped_in_a_row = 0;
+        Ok(self)
+    }
+}
+
+fn optimizer(path: &Path, error: RecordError) -> TrainError {
+    TrainError::Optimizer { path: path.into(), reason: error.to_string() }
 }

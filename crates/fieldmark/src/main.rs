@@ -22,6 +22,8 @@ static ALLOCATOR: Allocator = Allocator;
 
 /// Something given is wrong.
 const WRONG_INPUT: u8 = 2;
+/// Stopped by Ctrl-C or SIGTERM after its work was saved (128 + SIGINT).
+const INTERRUPTED: u8 = 130;
 /// A fault inside Fieldmark or below it (`EX_SOFTWARE`).
 const INTERNAL: u8 = 70;
 
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
     match panic::catch_unwind(AssertUnwindSafe(|| cli::run(&cli))) {
         Ok(Ok(Outcome::Done)) => ExitCode::SUCCESS,
         Ok(Ok(Outcome::Failed)) => ExitCode::FAILURE,
+        Ok(Ok(Outcome::Interrupted)) => ExitCode::from(INTERRUPTED),
         // Nobody reads on: `fieldmark ... | head`.
         Ok(Err(error)) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Ok(Err(error)) => {

@@ -10,6 +10,8 @@ pub struct Progress {
     total: usize,
     bar: Option<ProgressBar>,
     start: Instant,
+    /// Steps that were done before.
+    before: usize,
     printed: Cell<usize>,
 }
 
@@ -25,7 +27,26 @@ impl Progress {
             bar.set_prefix(name.clone());
             bar
         });
-        Self { name, total, bar, start: Instant::now(), printed: Cell::new(0) }
+        Self { name, total, bar, start: Instant::now(), before: 0, printed: Cell::new(0) }
+    }
+
+    /// The same where `done` steps are over before it begins.
+    pub fn from(mut self, done: usize) -> Self {
+        self.before = done;
+        self.printed.set(10 * done / self.total.max(1));
+        if let Some(bar) = &self.bar {
+            bar.set_position(done as u64);
+            bar.reset_eta();
+        }
+        self
+    }
+
+    /// A line that stays, on standard error.
+    pub fn note(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
+        }
     }
 
     /// `done` steps are over; `message` says how it goes.
@@ -39,7 +60,7 @@ impl Progress {
         if tenth > self.printed.get() {
             self.printed.set(tenth);
             let gone = self.start.elapsed().as_secs_f64();
-            let left = gone * (self.total as f64 / done as f64 - 1.0);
+            let left = gone * (self.total - done) as f64 / (done - self.before).max(1) as f64;
             eprintln!("{:>10} {done}/{}  {gone:.0} s gone, {left:.0} s left  {message}", self.name, self.total);
         }
     }

@@ -37,7 +37,7 @@ fn the_stages_follow_one_another() {
     place.write("fruit_seen.jsonl", format!("{}\n{}\n", question("a.png", "Lime"), question("b.png", "Plum")));
 
     place.succeed(&["sft", "-c", "recipe.toml", "--set", "output=sft"]);
-    let left = ["checkpoint", "loss.svg", "metrics.jsonl", "recipe.toml"].map(str::to_owned);
+    let left = ["checkpoint", "loss.svg", "metrics.jsonl", "recipe.toml", "timings.jsonl"].map(str::to_owned);
     assert_eq!(names(&place, "sft"), BTreeSet::from(left));
     let metrics = lines(&place, "sft/metrics.jsonl");
     assert_eq!(metrics.len(), 4);
@@ -52,9 +52,16 @@ fn the_stages_follow_one_another() {
     // A second run from the recipe it left is the same run.
     place.succeed(&["sft", "-c", "sft/recipe.toml", "--set", "output=again"]);
     assert_eq!(weights(&place, "again/checkpoint"), after);
+    assert_eq!(
+        fs::read(place.path("again/metrics.jsonl")).unwrap(),
+        fs::read(place.path("sft/metrics.jsonl")).unwrap()
+    );
+    let timings = lines(&place, "sft/timings.jsonl");
+    assert!(timings.len() == 4 && timings.iter().all(|row| row["tokens_per_second"].as_f64().unwrap() > 0.0));
 
     place.succeed(&["tapo", "-c", "recipe.toml", "--set", "output=tapo", "--set", "model.path=sft/checkpoint"]);
-    let left = ["checkpoint", "metrics.jsonl", "recipe.toml", "reward.svg", "rollouts.jsonl"].map(str::to_owned);
+    let left = ["checkpoint", "metrics.jsonl", "recipe.toml", "reward.svg", "rollouts.jsonl", "timings.jsonl"];
+    let left = left.map(str::to_owned);
     assert_eq!(names(&place, "tapo"), BTreeSet::from(left));
     let rollouts = lines(&place, "tapo/rollouts.jsonl");
     assert_eq!(rollouts.len(), 8);

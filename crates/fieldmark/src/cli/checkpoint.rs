@@ -1,6 +1,6 @@
 //! A checkpoint folder in and out: model, processor and end tokens, checked against each other.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{anyhow, bail};
 use burn::tensor::{Device, FloatDType};
@@ -54,6 +54,14 @@ impl Checkpoint {
     /// # Errors
     /// If the weights are damaged or contradict `config.json`, or the device does not compute in their format.
     pub fn load(&self, device: &Device) -> anyhow::Result<Qwen25Vl> {
+        self.load_from(&self.folder, device)
+    }
+
+    /// Reads the weights of another folder, such as a checkpoint of this run.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_from(&self, folder: &Path, device: &Device) -> anyhow::Result<Qwen25Vl> {
         let dtype = match self.dtype {
             WeightType::F32 => FloatDType::F32,
             WeightType::F16 => FloatDType::F16,
@@ -62,8 +70,8 @@ impl Checkpoint {
         if !device.supports_dtype(dtype) {
             bail!("model.dtype: this device does not compute in {dtype:?}; `fieldmark devices` says what it can");
         }
-        let model = Qwen25Vl::from_pretrained(&self.folder, LoadOptions { dtype: Some(dtype) }, device)?;
-        self.processor.check(model.config(), self.folder.join("config.json"))?;
+        let model = Qwen25Vl::from_pretrained(folder, LoadOptions { dtype: Some(dtype) }, device)?;
+        self.processor.check(model.config(), folder.join("config.json"))?;
         Ok(model)
     }
 
@@ -72,16 +80,25 @@ impl Checkpoint {
     /// # Errors
     /// If something cannot be written; then nothing is there.
     pub fn save(&self, model: &Qwen25Vl, output: &OutputFolder) -> anyhow::Result<PathBuf> {
-        let stored = match self.stored {
-            WeightType::F32 => StoredType::F32,
-            WeightType::F16 => StoredType::F16,
-            WeightType::Bf16 => StoredType::Bf16,
-        };
-        output.write_folder("checkpoint", |folder| {
-            model.save_pretrained(folder, SaveOptions { stored, ..SaveOptions::default() })?;
-            self.processor.save(folder)?;
-            write_whole(&folder.join("generation_config.json"), &self.generation_config()?)
-        })
+        output.write_folder("checkpoint", |folder| self.fill(model, folder))
+    }
+
+    /// Writes a model and everything that belongs to it into a folder, which transformers then loads.
+    ///
+    /// # Errors
+    /// If something cannot be written.
+    pub fn fill(&self, model: &Qwen25Vl, folder: &Path) -> anyhow::Result<()> {
+        save_weights(model, self.stored, folder)?;
+        self.processor.save(folder)?;
+        write_whole(&folder.join("generation_config.json"), &self.generation_config()?)
+    }
+
+    /// Writes the weights as they are computed in, if those of [`Self::fill`] are rounded.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn fill_exactly(&self, model: &Qwen25Vl, folder: &Path) -> anyhow::Result<()> {
+        if self.stored == self.dtype { Ok(()) } else { save_weights(model, self.dtype, folder) }
     }
 
     /// As it came; else what decoding needs.
@@ -93,6 +110,15 @@ impl Checkpoint {
         let value = json!({ "eos_token_id": self.eos, "pad_token_id": self.processor.tokenizer.pad() });
         Ok(format!("{value:#}\n").into_bytes())
     }
+}
+
+fn save_weights(model: &Qwen25Vl, stored: WeightType, folder: &Path) -> anyhow::Result<()> {
+    let stored = match stored {
+        WeightType::F32 => StoredType::F32,
+        WeightType::F16 => StoredType::F16,
+        WeightType::Bf16 => StoredType::Bf16,
+    };
+    Ok(model.save_pretrained(folder, SaveOptions { stored, ..SaveOptions::default() })?)
 }
 
 /// A processor with a stage's image sizes; `section` names the recipe's section in errors.

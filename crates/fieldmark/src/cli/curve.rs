@@ -1,7 +1,10 @@
-//! The course of a run as an SVG picture beside its `metrics.jsonl`.
+//! The course of a run as an SVG picture, drawn from its `metrics.jsonl`.
+
+use std::path::Path;
 
 use anyhow::anyhow;
 use plotters::prelude::*;
+use serde_json::Value;
 
 /// One line of the picture.
 #[derive(Debug, Clone)]
@@ -17,6 +20,26 @@ impl Series {
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), points: Vec::new() }
     }
+}
+
+/// A line for each (name, keys): the numbers at the keys, one inside the other, over those of `x`, from the rows of a metrics
+/// file that have both.
+///
+/// # Errors
+/// If the file cannot be read, or a line is no JSON.
+pub fn series(path: &Path, x: &str, lines: &[(&str, &[&str])]) -> anyhow::Result<Vec<Series>> {
+    let text = std::fs::read_to_string(path).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+    let mut found: Vec<Series> = lines.iter().map(|(name, _)| Series::new(*name)).collect();
+    for (number, row) in text.lines().enumerate() {
+        let row: Value =
+            serde_json::from_str(row).map_err(|error| anyhow!("{}, line {}: {error}", path.display(), number + 1))?;
+        for (series, (_, keys)) in found.iter_mut().zip(lines) {
+            let value = keys.iter().fold(&row, |value, key| &value[*key]);
+            // What was no number is null: a mean over nothing, or a loss that overflowed.
+            series.points.extend(row[x].as_f64().zip(value.as_f64()));
+        }
+    }
+    Ok(found)
 }
 
 const COLOURS: [RGBColor; 4] =
@@ -79,6 +102,18 @@ fn draw(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_come_from_the_rows_that_have_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        std::fs::write(&path, "{\"x\":1,\"a\":2.5}\n{\"x\":2,\"a\":null,\"b\":{\"c\":3}}\n{\"a\":4}\n").unwrap();
+        let found = series(&path, "x", &[("first", &["a"]), ("second", &["b", "c"])]).unwrap();
+        assert_eq!((found[0].name.as_str(), &found[0].points[..]), ("first", &[(1.0, 2.5)][..]));
+        assert_eq!(found[1].points, [(2.0, 3.0)]);
+        std::fs::write(&path, "{}\nno\n").unwrap();
+        assert!(series(&path, "x", &[]).unwrap_err().to_string().contains("metrics.jsonl, line 2"));
+    }
 
     #[test]
     fn every_line_is_in_the_picture() {

@@ -8,10 +8,12 @@ mod data;
 mod demo;
 mod devices;
 mod eval;
+mod keeper;
 mod labels;
 mod output;
 mod parity;
 mod plan;
+mod resume;
 mod sft;
 mod show;
 mod tapo;
@@ -30,6 +32,8 @@ pub enum Outcome {
     Done,
     /// It ran, and what it checked does not hold.
     Failed,
+    /// It was asked to stop, saved what it had, and can be continued.
+    Interrupted,
 }
 
 const OVERVIEW: &str = "\
@@ -49,15 +53,25 @@ Exit codes:
   0   done
   1   a check failed: parity, devices, the marks of the demo, or a plan's budget
   2   something given is wrong, and a line says what
-  70  a fault inside Fieldmark (RUST_BACKTRACE=1 shows where)";
+  70  a fault inside Fieldmark (RUST_BACKTRACE=1 shows where)
+  130 stopped by Ctrl-C or SIGTERM; sft and tapo have saved, and --resume goes on";
 
 const RECIPES: &str = "\
-A recipe is a TOML file with the sections [model], [data], [sft], [tapo] and [eval]. Every default
-is the paper's, so a recipe says only what differs; recipes/ holds the paper's own, written out.
+A recipe is a TOML file with the sections [model], [data], [run], [sft], [tapo] and [eval]. Every
+default is the paper's, so a recipe says only what differs; recipes/ holds the paper's own.
 -c may be repeated: later files lie over earlier ones. `fieldmark show -c R.toml` prints what results.
 --set changes one key and may be repeated. Its value is read as TOML, or else as a string:
   --set model.path=DIR --set sft.epochs=3 --set 'eval.files=[\"bird_seen.jsonl\"]'
 Paths are relative to the folder you are in.";
+
+const RUNS: &str = "\
+Every [run] save_every updates (sft) or rollout steps (tapo) the output folder gets a checkpoint,
+checkpoints/step-000012: a folder that transformers loads, with optimiser and state in trainer/.
+The newest [run] keep are kept, and the best beside them. Ctrl-C (or SIGTERM) finishes the update
+or rollout step, saves and stops with exit code 130; a second one stops at once.
+--resume goes on to the same end, bit for bit, as a run that was never stopped. It passes over
+damaged checkpoints, saying what is wrong with them, and refuses a recipe that makes another run;
+output, device, [run] and data.check may differ.";
 
 /// Fine-R1 in Rust: a vision-language model that learns to tell look-alikes apart by reasoning.
 #[derive(Debug, Parser)]
@@ -72,10 +86,10 @@ enum Command {
     /// Train a small model from nothing on the photographs that come with the repository, and score it.
     Demo(DemoArgs),
     /// Supervised fine-tuning of a checkpoint on conversations with reasoning (stage 1).
-    #[command(after_help = RECIPES)]
+    #[command(after_help = format!("{RUNS}\n\n{RECIPES}"))]
     Sft(RunArgs),
     /// Triplet-augmented policy optimisation of a checkpoint (stage 2).
-    #[command(after_help = RECIPES)]
+    #[command(after_help = format!("{RUNS}\n\n{RECIPES}"))]
     Tapo(RunArgs),
     /// Predictions of a checkpoint in the closed and the open world, and their scores.
     #[command(after_help = RECIPES)]
@@ -134,6 +148,9 @@ pub struct RunArgs {
     /// Write into an output folder that is not empty.
     #[arg(long)]
     pub overwrite: bool,
+    /// Go on with the run in the output folder from its newest whole checkpoint; start it if it has none.
+    #[arg(long, conflicts_with = "overwrite")]
+    pub resume: bool,
     #[command(flatten)]
     device: DeviceArg,
 }

@@ -2,11 +2,11 @@
 
 use std::{
     fs,
-    io::Write,
     path::{Path, PathBuf},
 };
 
 use anyhow::{anyhow, bail};
+use fieldmark::model::files::{self, persist_folder};
 
 /// The folder of a run.
 #[derive(Debug, Clone)]
@@ -20,20 +20,41 @@ impl OutputFolder {
     /// # Errors
     /// No path, a file in its place, or a folder with something in it and no `overwrite`.
     pub fn check(path: Option<&Path>, overwrite: bool) -> anyhow::Result<Self> {
+        let output = Self::at(path)?;
+        if !overwrite && !output.is_empty()? {
+            bail!("{}: is not empty; name another with --set output=DIR, or add --overwrite", output.path.display());
+        }
+        Ok(output)
+    }
+
+    /// The same for a folder that may hold anything.
+    ///
+    /// # Errors
+    /// No path, or a file in its place.
+    pub fn at(path: Option<&Path>) -> anyhow::Result<Self> {
         let path = path.filter(|path| !path.as_os_str().is_empty());
         let path = path.ok_or_else(|| anyhow!("no output folder; name one with --set output=DIR or in the recipe"))?;
         if path.exists() && !path.is_dir() {
             bail!("{}: is no folder; name another with --set output=DIR", path.display());
         }
-        let mut inside = match fs::read_dir(path) {
-            Ok(inside) => inside,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self { path: path.into() }),
-            Err(error) => bail!("{}: {error}", path.display()),
-        };
-        if inside.next().is_some() && !overwrite {
-            bail!("{}: is not empty; name another with --set output=DIR, or add --overwrite", path.display());
-        }
         Ok(Self { path: path.into() })
+    }
+
+    /// Whether there is nothing in it, or it is not there.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn is_empty(&self) -> anyhow::Result<bool> {
+        match fs::read_dir(&self.path) {
+            Ok(mut inside) => Ok(inside.next().is_none()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+            Err(error) => bail!("{}: {error}", self.path.display()),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Makes the folder.
@@ -57,7 +78,8 @@ impl OutputFolder {
         write_whole(&self.file(name), content)
     }
 
-    /// Writes a folder in it through `fill`; it has its name once `fill` is through, in place of an older one.
+    /// Writes a folder in it through `fill`; it has its name once `fill` is through and all of it is on the disk, in place
+    /// of an older one.
     ///
     /// # Errors
     /// Those of `fill`, and if the folder cannot be written.
@@ -67,41 +89,42 @@ impl OutputFolder {
         let prefix = format!(".{name}-");
         let made = tempfile::Builder::new().prefix(&prefix).tempdir_in(&self.path).map_err(failed)?;
         fill(made.path())?;
-        set_mode(made.path(), 0o755).map_err(failed)?;
-        if target.exists() {
-            fs::remove_dir_all(&target).map_err(failed)?;
-        }
-        fs::rename(made.path(), &target).map_err(failed)?;
-        // It has moved: there is nothing left to remove.
-        let _ = made.keep();
+        persist_folder(made, &target).map_err(failed)?;
         Ok(target)
     }
+
+    /// Removes files and folders in it, as far as they are there, and what a killed run left unfinished.
+    ///
+    /// # Errors
+    /// If one cannot be removed.
+    pub fn remove(&self, names: &[&str]) -> anyhow::Result<()> {
+        let entries = match fs::read_dir(&self.path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => bail!("{}: {error}", self.path.display()),
+        };
+        for entry in entries {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let unfinished = UNFINISHED.iter().any(|prefix| name.starts_with(prefix));
+            if unfinished || names.contains(&&*name) {
+                let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                removed.map_err(|error| anyhow!("{}: cannot be removed: {error}", path.display()))?;
+            }
+        }
+        Ok(())
+    }
 }
+
+/// How the temporary names begin that [`OutputFolder`] and [`write_whole`] give.
+const UNFINISHED: [&str; 3] = [".tmp", ".checkpoint-", ".replaced-"];
 
 /// Writes a file under a temporary name beside it and renames it.
 ///
 /// # Errors
 /// If it cannot be written.
 pub fn write_whole(path: &Path, content: &[u8]) -> anyhow::Result<()> {
-    let failed = |error: std::io::Error| anyhow!("{}: cannot be written: {error}", path.display());
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temporary = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    temporary.write_all(content).map_err(failed)?;
-    set_mode(temporary.path(), 0o644).map_err(failed)?;
-    temporary.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
-}
-
-/// Temporary files are the owner's alone; finished ones are as ordinary files are.
-#[cfg(unix)]
-fn set_mode(path: &Path, mode: u32) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
-}
-
-#[cfg(not(unix))]
-fn set_mode(_path: &Path, _mode: u32) -> std::io::Result<()> {
-    Ok(())
+    files::write_whole(path, content).map_err(|error| anyhow!("{}: cannot be written: {error}", path.display()))
 }
 
 #[cfg(test)]

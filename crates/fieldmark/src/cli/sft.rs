@@ -8,13 +8,18 @@ use fieldmark::{
     generate::StreamKey,
     model::Qwen25Vl,
     progress::Progress,
-    train::{MetricsWriter, Scorer, SftConfig, SftSource, TrainError, Updater, stable_param_ids, train_sft},
+    train::{
+        Best, Checkpoints, LogEnd, Mark, MetricsWriter, SftSource, SftState, SftTrainer, TrainError, Updater,
+        stable_param_ids,
+    },
 };
 
 use super::{
     Outcome, RunArgs, checkpoint,
     conversations::Conversations,
-    curve::{Series, svg},
+    curve::{series, svg},
+    keeper::{End, Keeper, Stage, Start},
+    resume::{self, Begin},
     say, training,
     training::Prepared,
 };
@@ -24,44 +29,108 @@ use super::{
 /// # Errors
 /// Whatever is wrong with recipe, data or checkpoint, before anything is written.
 pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
-    let start = Instant::now();
+    let clock = Instant::now();
     let prepared = Prepared::new(args, "sft", |recipe| recipe.sft.validate())?;
     let (recipe, output) = (&prepared.recipe, &prepared.output);
+    let in_section = |error| training::in_section("sft", error);
+    if prepared.begin == Begin::Finished {
+        return prepared.finished();
+    }
     let file = recipe.data.sft.file.as_ref();
     let file = file.ok_or_else(|| anyhow!("no conversations; name a file with --set data.sft.file=FILE"))?;
     let checkpoint = checkpoint::Checkpoint::open(&recipe.model)?;
     let processor = checkpoint::sized(&checkpoint.processor, recipe.data.sft.sizes, "data.sft.sizes")?;
     let source = Conversations::open(file, &recipe.data, processor, checkpoint.context)?;
-    if recipe.data.check {
+    if recipe.data.check && prepared.begin == Begin::Start {
         training::try_samples(source.len(), |row| source.sample(row, 0).map(drop))?;
     }
     let device = prepared.device.device.clone().autodiff();
-    let model = stable_param_ids(checkpoint.load(&device)?);
-    let updates = recipe.sft.updates(source.len());
-    check_settings(&model, &recipe.sft, updates).map_err(|error| training::in_section("sft", error))?;
+    let model = stable_param_ids(prepared.load(&checkpoint, &device)?);
+    let (pad, streams) = (checkpoint.processor.tokenizer.pad(), StreamKey::new(recipe.seed));
+    let mut trainer =
+        SftTrainer::new(&model, &source, recipe.sft.clone(), pad, streams, &device).map_err(in_section)?;
+    let start = Start { folder: checkpoint.folder.clone(), weights: None };
+    let mut keeper = Keeper::new(&checkpoint, resume::checkpoints(output), recipe.run, "sft", start);
+    let mut end: Option<LogEnd> = None;
+    if let Begin::GoOn { folder, mark } = &prepared.begin {
+        let state: SftState = keeper.go_on(folder, *mark)?;
+        trainer = trainer.restore(&state, &Checkpoints::moments(folder))?;
+        end = Some(state.log_end());
+    }
 
     prepared.start()?;
-    let mut metrics = MetricsWriter::create(output.file("metrics.jsonl"))?;
-    let mut loss = Series::new("loss");
-    let progress = Progress::new("sft", updates);
-    let streams = StreamKey::new(recipe.seed);
-    let pad = checkpoint.processor.tokenizer.pad();
-    let model = train_sft(model, &source, &recipe.sft, pad, &streams, &device, |row| {
-        loss.points.push((row.step as f64, row.loss));
-        progress.step(row.step, format!("loss {:.4}  lr {:.2e}", row.loss, row.lr));
-        metrics.write(row)
-    });
-    let model = model.map_err(|error| training::in_section("sft", error))?;
-    progress.finish();
-    output.write("loss.svg", svg("SFT", "update", "loss (nats a token)", &[loss])?.as_bytes())?;
+    let interrupt = training::interrupt("update")?;
+    let updates = trainer.total();
+    let mut stage = Run {
+        metrics: prepared.log("metrics.jsonl", end)?,
+        timings: prepared.log("timings.jsonl", end)?,
+        progress: Progress::new("sft", updates).from(trainer.updater().done()),
+        trainer,
+    };
+    let model = match keeper.train(model, &mut stage, &interrupt)? {
+        End::Finished(model) => model,
+        End::Interrupted(folder) => {
+            let done = format!("update {} of {updates}", stage.done());
+            return prepared.interrupted("sft", &done, &folder);
+        }
+    };
+    stage.progress.finish();
+    let loss = series(stage.metrics.path(), "step", &[("loss", &["loss"])])?;
+    output.write("loss.svg", svg("SFT", "update", "loss (nats a token)", &loss)?.as_bytes())?;
     let saved = checkpoint.save(&model, output)?;
-    say(&format!("{updates} updates on {} rows in {}: {}", source.len(), training::elapsed(start), saved.display()))?;
+    say(&format!("{updates} updates on {} rows in {}: {}", source.len(), training::elapsed(clock), saved.display()))?;
     Ok(Outcome::Done)
 }
 
-/// Tries what `train_sft` builds from the settings, while nothing is written yet.
-fn check_settings(model: &Qwen25Vl, config: &SftConfig, updates: usize) -> Result<(), TrainError> {
-    Updater::new(model, config.adamw, config.schedule, config.max_grad_norm, updates)?;
-    Scorer::new(config.logit_chunk, 1.0, 0)?;
-    Ok(())
+/// The trainer and what is written down of it.
+struct Run<'a> {
+    trainer: SftTrainer<'a, Conversations>,
+    metrics: MetricsWriter,
+    timings: MetricsWriter,
+    progress: Progress,
+}
+
+impl Stage for Run<'_> {
+    type State = SftState;
+
+    fn step(&mut self, model: Qwen25Vl) -> Result<Qwen25Vl, TrainError> {
+        let Self { trainer, metrics, timings, progress } = self;
+        trainer.step(model, |row, timing| {
+            training::note_skipped(progress, row.step, row.grad_norm, row.loss, &row.non_finite);
+            progress.step(row.step, format!("loss {:.4}  lr {:.2e}", row.loss, row.lr));
+            metrics.write(row)?;
+            timings.write(timing)
+        })
+    }
+
+    fn done(&self) -> usize {
+        self.trainer.updater().done()
+    }
+
+    fn is_finished(&self) -> bool {
+        self.trainer.is_finished()
+    }
+
+    fn fault(&self) -> Option<TrainError> {
+        self.trainer.fault()
+    }
+
+    fn state(&self) -> (Mark, SftState) {
+        let state = self.trainer.state();
+        (Mark { step: state.updates.done, updates: 0 }, state)
+    }
+
+    fn updater(&self) -> &Updater {
+        self.trainer.updater()
+    }
+
+    /// The training loss of a batch says nothing of one checkpoint against another.
+    fn score(&self) -> Option<Best> {
+        None
+    }
+
+    fn sync(&self) -> Result<(), TrainError> {
+        self.metrics.sync()?;
+        self.timings.sync()
+    }
 }

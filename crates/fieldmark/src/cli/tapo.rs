@@ -1,14 +1,15 @@
 //! `fieldmark tapo`: triplet-augmented policy optimisation of a checkpoint (arXiv 2602.07605, section 4.3).
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, path::Path, time::Instant};
 
 use burn::tensor::Device;
 use fieldmark::{
     generate::{FinishReason, StreamKey},
+    model::Qwen25Vl,
     progress::Progress,
     train::{
-        Group, MetricsWriter, RewardRegistry, Role, RolloutMetrics, TapoEvent, TapoTrainer, TrainError, TripletSource,
-        stable_param_ids,
+        Best, Checkpoints, Group, LogEnd, Mark, MetricsWriter, RewardRegistry, Role, RolloutMetrics, TapoEvent,
+        TapoState, TapoTrainer, TrainError, TripletSource, Updater, stable_param_ids, weights_fingerprint,
     },
 };
 use serde_json::{Value, json};
@@ -16,32 +17,40 @@ use serde_json::{Value, json};
 use super::{
     Outcome, RunArgs,
     checkpoint::{self, Checkpoint},
-    curve::{Series, svg},
+    curve::{Series, series, svg},
+    keeper::{End, Keeper, Stage, Start},
+    resume::{self, Begin},
     say, training,
     training::Prepared,
     triplets::Triplets,
 };
+
+/// What the best checkpoint is best in.
+const BEST: &str = "mean reward of the rollouts drawn from it";
 
 /// Trains and saves.
 ///
 /// # Errors
 /// Whatever is wrong with recipe, data or checkpoint, before anything is written.
 pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
-    let start = Instant::now();
+    let clock = Instant::now();
     let prepared = Prepared::new(args, "tapo", |recipe| {
         recipe.tapo.validate()?;
         RewardRegistry::standard(&recipe.tapo).choose(&recipe.tapo).map(drop)
     })?;
     let (recipe, output) = (&prepared.recipe, &prepared.output);
     let in_section = |error| training::in_section("tapo", error);
+    if prepared.begin == Begin::Finished {
+        return prepared.finished();
+    }
     let checkpoint = Checkpoint::open(&recipe.model)?;
     let processor = checkpoint::sized(&checkpoint.processor, recipe.data.tapo.sizes, "data.tapo.sizes")?;
     let source = Triplets::open(recipe, processor, checkpoint.context)?;
-    if recipe.data.check {
+    if recipe.data.check && prepared.begin == Begin::Start {
         training::try_samples(source.len(), |row| source.prompt(row, 0).map(drop))?;
     }
     let device: Device = prepared.device.device.clone().autodiff();
-    let model = stable_param_ids(checkpoint.load(&device)?);
+    let model = stable_param_ids(prepared.load(&checkpoint, &device)?);
     let mut trainer = TapoTrainer::new(
         &model,
         &source,
@@ -53,65 +62,154 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
         &device,
     )
     .map_err(in_section)?;
+    let needs_start = recipe.tapo.loss.kl_ref != 0.0;
+    let weights = needs_start.then(|| weights_fingerprint(&checkpoint.folder)).transpose()?;
+    let start = Start { folder: checkpoint.folder.clone(), weights };
+    let mut keeper = Keeper::new(&checkpoint, resume::checkpoints(output), recipe.run, "tapo", start);
+    let mut end: Option<LogEnd> = None;
+    if let Begin::GoOn { folder, mark } = &prepared.begin {
+        let state: TapoState = keeper.go_on(folder, *mark)?;
+        trainer = trainer.restore(&state, &Checkpoints::moments(folder))?;
+        if needs_start {
+            trainer = trainer.with_reference(&checkpoint.load(&device)?);
+        }
+        end = Some(state.log_end());
+    }
 
     prepared.start()?;
+    let interrupt = training::interrupt("rollout step")?;
     let steps = trainer.steps();
-    let mut log = Log {
-        source: &source,
-        metrics: MetricsWriter::create(output.file("metrics.jsonl"))?,
-        rollouts: MetricsWriter::create(output.file("rollouts.jsonl"))?,
-        progress: Progress::new("tapo", steps),
-        step: 1,
-        over_step: recipe.tapo.estimator.is_over_step(),
-        last: String::new(),
-        curves: curves(&recipe.tapo.rewards),
+    let mut stage = Run {
+        log: Log {
+            source: &source,
+            metrics: prepared.log("metrics.jsonl", end)?,
+            timings: prepared.log("timings.jsonl", end)?,
+            rollouts: prepared.log("rollouts.jsonl", end)?,
+            progress: Progress::new("tapo", steps).from(trainer.done()),
+            step: trainer.done() + 1,
+            over_step: recipe.tapo.estimator.is_over_step(),
+            last: String::new(),
+            reward: f64::NAN,
+        },
+        trainer,
     };
-    let model = trainer.train(model, |event| log.event(event)).map_err(in_section)?;
+    let model = match keeper.train(model, &mut stage, &interrupt)? {
+        End::Finished(model) => model,
+        End::Interrupted(folder) => {
+            let done = format!("rollout step {} of {steps}", stage.done());
+            return prepared.interrupted("tapo", &done, &folder);
+        }
+    };
+    let log = &stage.log;
     log.progress.step(steps, log.last.clone());
     log.progress.finish();
-    output.write("reward.svg", svg("TAPO", "rollout step", "mean", &log.curves)?.as_bytes())?;
+    let curves = curves(log.metrics.path(), &recipe.tapo.rewards)?;
+    output.write("reward.svg", svg("TAPO", "rollout step", "mean", &curves)?.as_bytes())?;
     let saved = checkpoint.save(&model, output)?;
-    say(&format!("{steps} steps on {} triplets in {}: {}", source.len(), training::elapsed(start), saved.display()))?;
+    say(&format!("{steps} steps on {} triplets in {}: {}", source.len(), training::elapsed(clock), saved.display()))?;
     Ok(Outcome::Done)
 }
 
-/// The mean reward, accuracy by image, and each reward; in the order of [`RolloutMetrics`].
-fn curves(rewards: &BTreeMap<String, f64>) -> Vec<Series> {
-    let means = ["reward", "accuracy, anchor", "accuracy, positive"].map(str::to_owned);
-    means.into_iter().chain(rewards.keys().cloned()).map(Series::new).collect()
+/// The mean reward, accuracy by image, and each reward.
+fn curves(metrics: &Path, rewards: &BTreeMap<String, f64>) -> anyhow::Result<Vec<Series>> {
+    let means: [(&str, &[&str]); 3] = [
+        ("reward", &["reward"]),
+        ("accuracy, anchor", &["accuracy_anchor"]),
+        ("accuracy, positive", &["accuracy_positive"]),
+    ];
+    let parts: Vec<(&str, [&str; 2])> = rewards.keys().map(|name| (name.as_str(), ["rewards", name])).collect();
+    let lines: Vec<_> = means.into_iter().chain(parts.iter().map(|(name, keys)| (*name, &keys[..]))).collect();
+    series(metrics, "rollout_step", &lines)
+}
+
+/// The trainer and what is written down of it.
+struct Run<'a> {
+    trainer: TapoTrainer<'a, Triplets>,
+    log: Log<'a>,
+}
+
+impl Stage for Run<'_> {
+    type State = TapoState;
+
+    fn step(&mut self, model: Qwen25Vl) -> Result<Qwen25Vl, TrainError> {
+        let Self { trainer, log } = self;
+        log.step = trainer.done() + 1;
+        // A step that a checkpoint left open drew its rollouts before.
+        log.reward = f64::NAN;
+        trainer.step(model, |event| log.event(event))
+    }
+
+    fn done(&self) -> usize {
+        self.trainer.done()
+    }
+
+    fn is_finished(&self) -> bool {
+        self.trainer.is_finished()
+    }
+
+    fn fault(&self) -> Option<TrainError> {
+        self.trainer.fault()
+    }
+
+    fn state(&self) -> (Mark, TapoState) {
+        let state = self.trainer.state();
+        (Mark { step: state.step, updates: state.open.as_ref().map_or(0, |open| open.updates) }, state)
+    }
+
+    fn updater(&self) -> &Updater {
+        self.trainer.updater()
+    }
+
+    /// A step's rollouts are drawn from the checkpoint before it.
+    fn score(&self) -> Option<Best> {
+        let mark = Mark { step: self.log.step - 1, updates: 0 };
+        self.log.reward.is_finite().then(|| Best { metric: BEST.into(), value: self.log.reward, mark })
+    }
+
+    fn sync(&self) -> Result<(), TrainError> {
+        self.log.metrics.sync()?;
+        self.log.timings.sync()?;
+        self.log.rollouts.sync()
+    }
 }
 
 /// Writes down what happens.
 struct Log<'a> {
     source: &'a Triplets,
     metrics: MetricsWriter,
+    timings: MetricsWriter,
     rollouts: MetricsWriter,
     progress: Progress,
+    /// The step that is being made, from 1.
     step: usize,
     /// Whether advantages are not known yet when rollouts are written.
     over_step: bool,
     last: String,
-    curves: Vec<Series>,
+    /// Mean reward of the rollouts that it drew; NaN if it drew none.
+    reward: f64,
 }
 
 impl Log<'_> {
     fn event(&mut self, event: TapoEvent<'_>) -> Result<(), TrainError> {
         match event {
             TapoEvent::Rollouts(groups) => groups.iter().try_for_each(|group| self.group(group)),
-            TapoEvent::Drawn(row) => {
+            TapoEvent::Drawn(row, timing) => {
                 self.drawn(row);
-                self.metrics.write(row)
+                self.metrics.write(row)?;
+                self.timings.write(timing)
             }
-            TapoEvent::Update(row) => {
+            TapoEvent::Update(row, timing) => {
+                training::note_skipped(&self.progress, row.step, row.grad_norm, row.parts.loss, &row.non_finite);
                 let message = format!("{}  loss {:.4}", self.last, row.parts.loss);
                 self.progress.step(row.rollout_step - 1, message);
-                self.metrics.write(row)
+                self.metrics.write(row)?;
+                self.timings.write(timing)
             }
         }
     }
 
     fn drawn(&mut self, row: &RolloutMetrics) {
-        self.step = row.rollout_step + 1;
+        self.reward = row.reward;
         // Means over nothing are not numbers: of a role without rollouts, or of all in a step that surplus groups fill.
         let right: Vec<f64> =
             [row.accuracy_anchor, row.accuracy_positive].into_iter().filter(|share| share.is_finite()).collect();
@@ -121,11 +219,6 @@ impl Log<'_> {
             let share = right.iter().sum::<f64>() / right.len() as f64;
             format!("reward {:.3}  right {share:.2}  kept {}/{}", row.reward, row.groups.kept, row.groups.offered)
         };
-        let parts = row.rewards.values().copied();
-        let values = [row.reward, row.accuracy_anchor, row.accuracy_positive].into_iter().chain(parts);
-        for (curve, value) in self.curves.iter_mut().zip(values).filter(|(_, value)| value.is_finite()) {
-            curve.points.push((row.rollout_step as f64, value));
-        }
         self.progress.step(row.rollout_step - 1, self.last.clone());
     }
 

@@ -1,16 +1,33 @@
 //! What `fieldmark sft` and `fieldmark tapo` have in common: recipe, device, and trying every sample before the first update.
 
-use std::time::Instant;
-
-use anyhow::{anyhow, bail};
-use fieldmark::{
-    device::{self, OpenDevice},
-    progress::Progress,
-    recipe::{Recipe, WeightType},
-    train::TrainError,
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
 };
 
-use super::{RunArgs, output::OutputFolder};
+use anyhow::{anyhow, bail};
+use burn::tensor::Device;
+use fieldmark::{
+    device::{self, OpenDevice},
+    model::Qwen25Vl,
+    progress::Progress,
+    recipe::{Recipe, WeightType},
+    train::{Interrupt, LogEnd, MetricsWriter, TrainError},
+};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag,
+};
+
+use super::{
+    Outcome, RunArgs,
+    checkpoint::Checkpoint,
+    keeper::Keeper,
+    output::OutputFolder,
+    resume::{self, Begin},
+    say,
+};
 
 /// A run that is ready to read its data.
 pub struct Prepared {
@@ -18,19 +35,21 @@ pub struct Prepared {
     pub recipe: Recipe,
     /// The output folder, not yet made.
     pub output: OutputFolder,
+    /// Where the run begins.
+    pub begin: Begin,
     /// The device.
     pub device: OpenDevice,
 }
 
 impl Prepared {
-    /// Reads the recipe and checks its settings with `validate`, those of `section`; then checks the output folder and
+    /// Reads the recipe and checks its settings with `validate`, those of `section`; then looks at the output folder and
     /// opens the device.
     ///
     /// # Errors
     /// The first that is wrong.
     pub fn new(
         args: &RunArgs,
-        section: &str,
+        section: &'static str,
         validate: impl FnOnce(&Recipe) -> Result<(), TrainError>,
     ) -> anyhow::Result<Self> {
         let recipe = Recipe::read(&args.config, &args.set)?;
@@ -47,20 +66,116 @@ impl Prepared {
                  {half})"
             );
         }
-        let output = OutputFolder::check(recipe.output.as_deref(), args.overwrite)?;
+        if recipe.run.keep == 0 {
+            bail!("`run.keep` = 0: must be at least 1");
+        }
+        let (output, begin) = if args.resume {
+            let output = OutputFolder::at(recipe.output.as_deref())?;
+            let begin = resume::begin(&output, &recipe, section)?;
+            (output, begin)
+        } else {
+            (OutputFolder::check(recipe.output.as_deref(), args.overwrite)?, Begin::Start)
+        };
         let device = open_device(args.device.name(), &recipe)?;
-        Ok(Self { recipe, output, device })
+        Ok(Self { recipe, output, begin, device })
     }
 
-    /// Makes the output folder and leaves the whole recipe in it, defaults and overrides included.
+    /// Makes the output folder and leaves the whole recipe in it, defaults and overrides included. What an earlier run left
+    /// in it goes, unless this one continues it.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn start(&self) -> anyhow::Result<()> {
         self.output.create()?;
+        if self.begin != Begin::Start {
+            return self.output.remove(&[]);
+        }
+        self.output.remove(&resume::LEFT_BEHIND)?;
         self.output.write("recipe.toml", self.recipe.to_toml()?.as_bytes())
     }
+
+    /// The weights that the run begins with.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::load`].
+    pub fn load(&self, checkpoint: &Checkpoint, device: &Device) -> anyhow::Result<Qwen25Vl> {
+        match &self.begin {
+            Begin::GoOn { folder, .. } => checkpoint.load_from(&Keeper::weights(folder), device),
+            Begin::Start | Begin::Finished => checkpoint.load(device),
+        }
+    }
+
+    /// Says that there is nothing left to do.
+    ///
+    /// # Errors
+    /// If nobody can be told.
+    pub fn finished(&self) -> anyhow::Result<Outcome> {
+        say(&format!("the run is at its end: {}", self.output.file("checkpoint").display()))?;
+        Ok(Outcome::Done)
+    }
+
+    /// Opens a log of the run: a new one, or one that goes on at `end`.
+    ///
+    /// # Errors
+    /// If it cannot be written, or is no log.
+    pub fn log(&self, name: &str, end: Option<LogEnd>) -> Result<MetricsWriter, TrainError> {
+        let path = self.output.file(name);
+        match end {
+            Some(end) => MetricsWriter::resume(path, end),
+            None => MetricsWriter::create(path),
+        }
+    }
+
+    /// Says how a run that was asked to stop goes on.
+    ///
+    /// # Errors
+    /// If nobody can be told.
+    pub fn interrupted(&self, stage: &str, done: &str, saved: &Path) -> anyhow::Result<Outcome> {
+        let recipe = self.output.file("recipe.toml");
+        say(&format!(
+            "stopped after {done}, saved in {}; to go on: fieldmark {stage} -c {} --resume",
+            saved.display(),
+            recipe.display()
+        ))?;
+        Ok(Outcome::Interrupted)
+    }
 }
+
+/// Ctrl-C or SIGTERM asks the run to stop; a second one stops the process.
+///
+/// # Errors
+/// If the system does not let signals be handled.
+pub fn interrupt(boundary: &'static str) -> anyhow::Result<Interrupt> {
+    let interrupt = Interrupt::new();
+    for signal in [SIGINT, SIGTERM] {
+        // In this order the first signal finds the flag down and the second finds it up.
+        flag::register_conditional_shutdown(signal, INTERRUPTED, interrupt.flag())?;
+        flag::register(signal, interrupt.flag())?;
+    }
+    // A step may take long, and who pressed the keys wants an answer: one that a handler may not write.
+    let asked = interrupt.clone();
+    thread::spawn(move || {
+        while !asked.asked() {
+            thread::sleep(Duration::from_millis(100));
+        }
+        eprintln!("stopping after this {boundary}, which is saved first; once more stops at once");
+    });
+    Ok(interrupt)
+}
+
+/// Names the samples of an update that could not be made.
+pub fn note_skipped(progress: &Progress, update: usize, norm: f64, loss: f64, samples: &[String]) {
+    if loss.is_finite() && norm.is_finite() {
+        return;
+    }
+    let named = if samples.is_empty() { "no micro-batch alone".into() } else { samples.join(", ") };
+    progress.note(&format!(
+        "update {update} skipped: its loss or gradient is not finite (loss {loss}, gradient norm {norm}); from: {named}"
+    ));
+}
+
+/// 128 + SIGINT.
+const INTERRUPTED: i32 = 130;
 
 /// The device of the command line, else that of the recipe, else the default.
 ///

@@ -80,11 +80,13 @@ impl Stages<'_> {
             ..SftConfig::default()
         };
         let mut metrics = MetricsWriter::create(self.file("sft", "metrics.jsonl")?)?;
+        let mut timings = MetricsWriter::create(self.file("sft", "timings.jsonl")?)?;
         let progress = Progress::new("SFT", config.updates(self.data.produce.train.len()));
         let pad = self.data.processor.tokenizer.pad();
-        let model = train_sft(base, self.data, &config, pad, &self.data.key, &self.device, |update| {
+        let model = train_sft(base, self.data, &config, pad, &self.data.key, &self.device, |update, timing| {
             progress.step(update.step, format!("loss {:.3}", update.loss));
-            metrics.write(update)
+            metrics.write(update)?;
+            timings.write(timing)
         })?;
         progress.finish();
         self.save("sft", &model)?;
@@ -110,6 +112,7 @@ impl Stages<'_> {
         let triplets = DemoTriplets { data: self.data };
         let tokenizer = &self.data.processor.tokenizer;
         let mut metrics = MetricsWriter::create(self.file(stage, "metrics.jsonl")?)?;
+        let mut timings = MetricsWriter::create(self.file(stage, "timings.jsonl")?)?;
         let mut trainer = TapoTrainer::new(
             &sft,
             &triplets,
@@ -125,13 +128,15 @@ impl Stages<'_> {
         let mut reward = 0.0;
         let model = trainer.train(sft, |event| match event {
             TapoEvent::Rollouts(_) => Ok(()),
-            TapoEvent::Drawn(drawn) => {
+            TapoEvent::Drawn(drawn, timing) => {
                 reward = drawn.reward;
-                metrics.write(drawn)
+                metrics.write(drawn)?;
+                timings.write(timing)
             }
-            TapoEvent::Update(update) => {
+            TapoEvent::Update(update, timing) => {
                 progress.step(update.rollout_step, format!("reward {reward:.3}, ratio {:.3}", update.parts.ratio));
-                metrics.write(update)
+                metrics.write(update)?;
+                timings.write(timing)
             }
         })?;
         progress.finish();

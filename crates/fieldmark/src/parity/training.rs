@@ -53,7 +53,7 @@ pub(super) fn compare(
             recorded(fixture, report, "sft.grad.", &parameters, |_| Tolerance::RelativeToMax(1e-4))?;
         }
         norms.push(grad_norm(&grads, &model));
-        model = updater.step(model, grads).0;
+        model = updater.step(model, loss, grads).0;
         let after = format!("sft.after{}.", step + 1);
         recorded(fixture, report, &after, &weights(&model), |name| {
             // A key bias hardly changes the loss, so its tiny gradient leaves Adam's direction to rounding.

@@ -4,6 +4,7 @@
 //! `[model]` and `[data]` stand beside `[eval]`; `seed`, `output` and `device` above all. Reading and overrides are in
 //! `read.rs`, the JSON schema in `schema.rs`. Paths are relative to the folder in which the command runs.
 
+mod difference;
 mod read;
 mod schema;
 mod show;
@@ -17,6 +18,7 @@ use fieldmark_train::{SftConfig, TapoConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use difference::Difference;
 pub use read::{LayeredRecipe, Origin, RecipeError};
 
 /// Everything that a run is made from.
@@ -33,6 +35,8 @@ pub struct Recipe {
     pub model: ModelSection,
     /// The data of all stages.
     pub data: DataSection,
+    /// What SFT and TAPO leave behind while they run.
+    pub run: RunSection,
     /// Supervised fine-tuning.
     pub sft: SftConfig,
     /// TAPO.
@@ -49,6 +53,7 @@ impl Default for Recipe {
             device: None,
             model: ModelSection::default(),
             data: DataSection::default(),
+            run: RunSection::default(),
             sft: SftConfig::default(),
             tapo: TapoConfig::default(),
             eval: EvalSection::default(),
@@ -80,6 +85,22 @@ pub struct ModelSection {
     pub dtype: WeightType,
     /// Number format of the checkpoint that a run writes.
     pub stored: WeightType,
+}
+
+/// What SFT and TAPO leave behind while they run: checkpoints that `--resume` continues from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunSection {
+    /// Save after every so many updates (SFT) or rollout steps (TAPO). 0 saves the finished model only.
+    pub save_every: usize,
+    /// Newest checkpoints to keep; the best one is kept beside them.
+    pub keep: usize,
+}
+
+impl Default for RunSection {
+    fn default() -> Self {
+        Self { save_every: 5, keep: 3 }
+    }
 }
 
 /// The data of all stages.

@@ -1,0 +1,178 @@
+//! What a TAPO run is between two updates, beside weights and moments. Prompts are not kept: they are made again from the
+//! row and the epoch that name them. Random streams have no state: they are named by step, chunk and place.
+//! TOML keeps all of it to the bit, NaN and infinities included, which JSON does not.
+
+use std::borrow::{Borrow, BorrowMut};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    LogEnd, RolloutGroup, TrainError, UpdaterState,
+    rollout::{Group, Rollout},
+    tapo::TripletSource,
+};
+
+/// A group with the place in the data that its prompt is made from.
+#[derive(Debug, Clone)]
+pub(crate) struct DrawnGroup {
+    pub(crate) row: usize,
+    pub(crate) epoch: usize,
+    pub(crate) group: Group,
+}
+
+impl Borrow<Group> for DrawnGroup {
+    fn borrow(&self) -> &Group {
+        &self.group
+    }
+}
+
+impl BorrowMut<Group> for DrawnGroup {
+    fn borrow_mut(&mut self) -> &mut Group {
+        &mut self.group
+    }
+}
+
+impl RolloutGroup for DrawnGroup {
+    fn mean_accuracy(&self) -> f64 {
+        self.group.mean_accuracy()
+    }
+}
+
+/// A group without its prompt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedGroup {
+    /// Row that the prompt is made from.
+    pub row: usize,
+    /// Epoch it is made in.
+    pub epoch: usize,
+    /// The responses.
+    pub rollouts: Vec<Rollout>,
+}
+
+impl SavedGroup {
+    pub(crate) fn of(drawn: &DrawnGroup) -> Self {
+        Self { row: drawn.row, epoch: drawn.epoch, rollouts: drawn.group.rollouts.clone() }
+    }
+
+    pub(crate) fn restore(&self, source: &impl TripletSource) -> Result<DrawnGroup, TrainError> {
+        let prompt = source.prompt(self.row, self.epoch)?;
+        Ok(DrawnGroup { row: self.row, epoch: self.epoch, group: Group { prompt, rollouts: self.rollouts.clone() } })
+    }
+}
+
+/// A rollout step in which some of the updates are made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenStep {
+    /// The groups it trains on.
+    pub groups: Vec<SavedGroup>,
+    /// Updates made.
+    pub updates: usize,
+    /// log π of each response on its negative image from before the step's first update, where no gradient goes through it
+    /// (`negative_grad = false`); else none.
+    pub negatives: Vec<Vec<f32>>,
+}
+
+/// A run of TAPO between two updates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TapoState {
+    /// Samples of the source.
+    pub rows: usize,
+    /// Rollout steps of the whole run.
+    pub steps: usize,
+    /// Rollout steps made.
+    pub step: usize,
+    /// Prompts drawn: the place in the data, over all epochs.
+    pub drawn: usize,
+    /// Where the updates stand.
+    pub updates: UpdaterState,
+    /// Groups that the last step left for the next.
+    pub surplus: Vec<SavedGroup>,
+    /// The step that has begun, if one has.
+    pub open: Option<OpenStep>,
+}
+
+impl TapoState {
+    /// What the logs hold up to here.
+    pub fn log_end(&self) -> LogEnd {
+        LogEnd { step: self.updates.done, rollout_step: Some(self.step + usize::from(self.open.is_some())) }
+    }
+}
+
+/// f32 as the f64 that it is: the shortest decimal of an f32, read as an f64 and rounded, may be its neighbour.
+pub(crate) mod widened {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(values: &[f32], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(values.iter().map(|&value| f64::from(value)))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f32>, D::Error> {
+        Ok(Vec::<f64>::deserialize(deserializer)?.into_iter().map(|value| value as f32).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{RewardScore, Role};
+    use fieldmark_generate::{FinishReason, Response};
+
+    #[test]
+    fn a_state_in_toml_keeps_every_bit() {
+        // Knuth's multiplicative generator: bit patterns of every exponent, NaN and infinities among them.
+        let mut bits = 1_u64;
+        let mut next = || {
+            bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            bits
+        };
+        let mut wide: Vec<f64> = (0..20_000).map(|_| f64::from_bits(next())).collect();
+        let mut narrow: Vec<f32> = (0..20_000).map(|_| f32::from_bits((next() >> 32) as u32)).collect();
+        wide.extend([f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, 0.1 + 0.2, 5e-324]);
+        narrow.extend([f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, f32::MIN_POSITIVE, 1e-45]);
+        let rollout = Rollout {
+            role: Role::Positive,
+            response: Response { ids: vec![1, u32::MAX], logps: wide, finish: FinishReason::Length },
+            text: "\"\\n\n\t\u{1F986}'''\"\"\"\r\u{0}".into(),
+            reward: RewardScore {
+                accuracy: 1.0,
+                overall: f64::MIN_POSITIVE,
+                parts: [("accuracy".to_owned(), 1.0), ("a.b \"c\"".to_owned(), 0.1 + 0.2)].into(),
+            },
+            advantage: -1.0 / 3.0,
+            old_logp: narrow,
+        };
+        let state = TapoState {
+            rows: 3,
+            steps: 4,
+            step: 2,
+            drawn: 17,
+            updates: UpdaterState { done: 5, skipped: 1 },
+            surplus: vec![SavedGroup { row: 1, epoch: 5, rollouts: vec![rollout.clone(), rollout.clone()] }],
+            open: Some(OpenStep { groups: Vec::new(), updates: 1, negatives: vec![vec![f32::NAN], Vec::new()] }),
+        };
+        let back: TapoState = toml::from_str(&toml::to_string(&state).unwrap()).unwrap();
+        let found = &back.surplus[0].rollouts[1];
+        // A NaN is a NaN, whatever its payload.
+        let same = |a: f64, b: f64| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+        let wide = |rollout: &Rollout| rollout.response.logps.clone();
+        let narrow = |rollout: &Rollout| rollout.old_logp.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+        for (found, expected) in [(wide(found), wide(&rollout)), (narrow(found), narrow(&rollout))] {
+            assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.into_iter().zip(expected) {
+                assert!(same(found, expected), "{found} {expected}");
+            }
+        }
+        let plain = |rollout: &Rollout| {
+            let response = Response { logps: Vec::new(), ..rollout.response.clone() };
+            Rollout { response, old_logp: Vec::new(), ..rollout.clone() }
+        };
+        assert_eq!(plain(found), plain(&rollout));
+        let open = back.open.as_ref().unwrap();
+        assert!(open.negatives[0][0].is_nan() && open.negatives[1].is_empty());
+        assert_eq!((back.step, back.drawn, back.updates), (2, 17, state.updates));
+        assert_eq!(back.log_end(), LogEnd { step: 5, rollout_step: Some(3) });
+    }
+}

@@ -1,0 +1,373 @@
+//! Runs of the command that are killed, interrupted, damaged and resumed: they end in the same files, byte for byte, as a
+//! run that was left alone.
+#![cfg(unix)]
+
+mod support;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    process::{Child, Command, Output, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use fieldmark::generate::RandomStream;
+use support::{Place, triplet};
+
+/// Eight updates of SFT, or five rollout steps of TAPO with a surplus, two updates each and a reference model.
+fn place() -> Place {
+    let place = Place::new();
+    let recipe = place
+        .recipe()
+        .replace("[model]\n", "[run]\nsave_every = 1\n[model]\nstored = \"bf16\"\n")
+        .replace("[sft]\nepochs = 2\n", "[sft]\nepochs = 4\n")
+        .replace(
+            "[tapo]\nepochs = 1\nprompts_per_step = 2\nchunk = 2\nmax_tries = 1\nbatch = 8\n",
+            "[tapo]\nepochs = 3\nprompts_per_step = 2\nchunk = 3\nmax_tries = 2\nbatch = 4\nloss = { kl_ref = 0.1 }\n",
+        );
+    assert!(recipe.contains("kl_ref") && recipe.contains("epochs = 4") && recipe.contains("bf16"));
+    place.write("recipe.toml", recipe);
+    place.conversations("sft.json", 3, |_, _| ());
+    let images = [["a.png", "b.png", "c.png"], ["b.png", "a.png", "c.png"], ["c.png", "b.png", "a.png"]];
+    let rows = images.map(|images| triplet(images).to_string()).join("\n");
+    place.write("tapo.jsonl", format!("{rows}\n{}\n", triplet(images[0])));
+    place
+}
+
+fn args<'a>(stage: &'a str, output: &'a str) -> Vec<String> {
+    let output = format!("output={output}");
+    [stage, "-c", "recipe.toml", "--set", &output].iter().map(|text| (*text).to_owned()).collect()
+}
+
+fn resume(stage: &str, output: &str) -> Vec<String> {
+    [args(stage, output), vec!["--resume".into()]].concat()
+}
+
+fn run(place: &Place, args: &[String]) -> Output {
+    place.run(&args.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn succeed(place: &Place, args: &[String]) -> Output {
+    let output = run(place, args);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
+    output
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn spawn(place: &Place, args: &[String]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_fieldmark"))
+        .args(args)
+        .current_dir(place.path(""))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Lines of metrics, whole or not.
+fn lines(place: &Place, output: &str) -> usize {
+    fs::read(place.path(output).join("metrics.jsonl")).map_or(0, |text| text.iter().filter(|&&b| b == b'\n').count())
+}
+
+fn entries(place: &Place, folder: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir(place.path(folder))
+        .map(|entries| entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect());
+    entries.unwrap_or_default()
+}
+
+fn is_saving(place: &Place, output: &str) -> bool {
+    entries(place, &format!("{output}/checkpoints")).iter().any(|name| name.starts_with(".step-"))
+}
+
+/// Everything that does not depend on the clock.
+fn same(place: &Place, stage: &str, found: &str, expected: &str) {
+    let files = ["checkpoint/model.safetensors", "checkpoint/config.json", "metrics.jsonl"];
+    let own: &[&str] = if stage == "sft" { &["loss.svg"] } else { &["rollouts.jsonl", "reward.svg"] };
+    for file in files.iter().chain(own) {
+        let read = |output: &str| fs::read(place.path(output).join(file)).unwrap();
+        assert!(read(found) == read(expected), "{found}/{file} is not {expected}/{file}");
+    }
+    assert_eq!(entries(place, found), entries(place, expected));
+    assert_eq!(entries(place, &format!("{found}/checkpoints")), entries(place, &format!("{expected}/checkpoints")));
+}
+
+/// Kills a run `kills` times at moments that `stream` draws, then lets it end. Returns how often it was killed, and how often
+/// while it saved.
+fn killed(place: &Place, stage: &str, output: &str, kills: usize, stream: &mut RandomStream) -> (usize, usize) {
+    let (mut done, mut saving) = (0, 0);
+    for _ in 0..kills {
+        let (start, before) = (Instant::now(), lines(place, output));
+        // At its start, in an update or between two, or while it saves; then a little later.
+        let phase = stream.below(5);
+        let more = 1 + stream.below(2);
+        let early = Duration::from_millis(stream.below(250) as u64);
+        let later = Duration::from_micros(stream.below(3000) as u64);
+        let mut child = spawn(place, &resume(stage, output));
+        let ended = loop {
+            let now = match phase {
+                0 => start.elapsed() >= early,
+                1 | 2 => lines(place, output) >= before + more,
+                _ => is_saving(place, output),
+            };
+            if now {
+                break false;
+            }
+            if child.try_wait().unwrap().is_some() {
+                break true;
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "{stage} hangs");
+            sleep(Duration::from_micros(300));
+        };
+        if ended {
+            break;
+        }
+        sleep(later);
+        child.kill().unwrap();
+        let ended = child.wait_with_output().unwrap();
+        if ended.status.code().is_none() {
+            done += 1;
+            saving += usize::from(is_saving(place, output));
+        }
+    }
+    succeed(place, &resume(stage, output));
+    (done, saving)
+}
+
+#[test]
+fn runs_killed_at_any_moment_end_as_if_they_never_were() {
+    let place = place();
+    let mut stream = RandomStream::new(7, &["kills"]);
+    let (mut kills, mut saving) = (0, 0);
+    for stage in ["sft", "tapo"] {
+        succeed(&place, &args(stage, stage));
+        let mut here = 0;
+        for round in 0..6 {
+            let output = format!("{stage}-{round}");
+            let (killed, caught) = killed(&place, stage, &output, 7, &mut stream);
+            same(&place, stage, &output, stage);
+            here += killed;
+            saving += caught;
+            if here >= 11 {
+                break;
+            }
+        }
+        assert!(here >= 11, "{stage} was killed {here} times");
+        kills += here;
+    }
+    assert!(kills >= 22 && saving >= 3, "{kills} kills, {saving} while saving");
+}
+
+/// Sends a signal by the shell's own `kill`.
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", child.id())).status().unwrap();
+    assert!(sent.success());
+}
+
+#[test]
+fn an_interrupt_saves_and_the_run_goes_on_to_the_same_end() {
+    let place = place();
+    for (stage, names) in [("sft", ["INT", "TERM"]), ("tapo", ["INT", "TERM"])] {
+        // Nothing is saved in between, so what is there comes from the signal.
+        let without =
+            |output: &str| [args(stage, output), ["--set", "run.save_every=0"].map(str::to_owned).to_vec()].concat();
+        succeed(&place, &without(stage));
+        let output = format!("{stage}-stopped");
+        for (times, name) in names.iter().enumerate() {
+            let mut command = without(&output);
+            command.extend((times > 0).then(|| "--resume".into()));
+            let before = lines(&place, &output);
+            let child = spawn(&place, &command);
+            while lines(&place, &output) <= before {
+                sleep(Duration::from_millis(1));
+            }
+            signal(&child, name);
+            let ended = child.wait_with_output().unwrap();
+            assert_eq!(ended.status.code(), Some(130), "{}", stderr(&ended));
+            let said = String::from_utf8_lossy(&ended.stdout);
+            assert!(said.contains(&format!("fieldmark {stage} -c {output}/recipe.toml --resume")), "{said}");
+            let saved = entries(&place, &format!("{output}/checkpoints"));
+            assert!(saved.len() == times + 1 && said.contains(saved.last().unwrap()), "{saved:?} {said}");
+            assert!(!place.path(&output).join("checkpoint").exists());
+        }
+        // As the message says.
+        let recipe = format!("{output}/recipe.toml");
+        let end = succeed(&place, &[stage, "-c", &recipe, "--resume"].map(str::to_owned));
+        assert!(String::from_utf8_lossy(&end.stdout).contains("checkpoint"));
+        fs::remove_dir_all(place.path(&output).join("checkpoints")).unwrap();
+        same(&place, stage, &output, stage);
+    }
+}
+
+#[test]
+fn two_interrupts_stop_at_once() {
+    let place = place();
+    let slow = ["--set", "sft.epochs=10000"].map(str::to_owned).to_vec();
+    let child = spawn(&place, &[args("sft", "out"), slow].concat());
+    while lines(&place, "out") == 0 {
+        sleep(Duration::from_millis(1));
+    }
+    signal(&child, "INT");
+    signal(&child, "INT");
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(130), "{}", stderr(&ended));
+}
+
+#[test]
+fn a_damaged_checkpoint_is_named_and_the_one_before_it_is_used() {
+    let place = place();
+    for stage in ["sft", "tapo"] {
+        succeed(&place, &args(stage, stage));
+        let ours = format!("{stage}-damaged");
+        succeed(&place, &args(stage, &ours));
+        let folder = place.path(&ours).join("checkpoints");
+        let marks: Vec<String> = entries(&place, &format!("{ours}/checkpoints")).into_iter().collect();
+        let newest = |n: usize| marks[marks.len() - n].as_str();
+        // As if it had been killed just before its last file.
+        let unend = || fs::remove_dir_all(place.path(&ours).join("checkpoint")).unwrap();
+        let go_on = |expected: &[(&str, &str)]| {
+            unend();
+            let said = stderr(&succeed(&place, &resume(stage, &ours)));
+            let notes: Vec<&str> = said.lines().filter(|line| line.starts_with("note: ")).collect();
+            assert_eq!(notes.len(), expected.len(), "{said}");
+            for (note, (name, reason)) in notes.iter().zip(expected) {
+                assert!(note.contains(name) && note.contains(reason), "{note}");
+            }
+            same(&place, stage, &ours, stage);
+        };
+        go_on(&[]);
+        let weights = folder.join(newest(1)).join("model.safetensors");
+        let mut bytes = fs::read(&weights).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&weights, bytes).unwrap();
+        go_on(&[(newest(1), "model.safetensors has other content")]);
+        fs::remove_file(folder.join(newest(1)).join("trainer/optimizer.bpk")).unwrap();
+        let state = folder.join(newest(2)).join("trainer/state.toml");
+        fs::write(&state, "").unwrap();
+        fs::create_dir(folder.join(".step-000009-x")).unwrap();
+        go_on(&[
+            (".step-000009-x", "is unfinished"),
+            (newest(1), "trainer/optimizer.bpk is missing"),
+            (newest(2), "trainer/state.toml has 0 bytes"),
+        ]);
+        for name in &marks {
+            fs::remove_file(folder.join(name).join("trainer/manifest.json")).unwrap();
+        }
+        let mut expected: Vec<(&str, &str)> =
+            marks.iter().rev().map(|name| (name.as_str(), "manifest.json is missing")).collect();
+        expected.push((&ours, "no whole checkpoint, so the run starts over"));
+        go_on(&expected);
+    }
+}
+
+#[test]
+fn the_newest_three_and_the_best_are_kept_and_are_whole_folders() {
+    let place = place();
+    succeed(&place, &args("sft", "sft"));
+    let kept = |output: &str| entries(&place, &format!("{output}/checkpoints")).into_iter().collect::<Vec<_>>();
+    assert_eq!(kept("sft"), ["step-000006", "step-000007", "step-000008"]);
+    let files = entries(&place, "sft/checkpoints/step-000007");
+    let expected = entries(&place, "model").into_iter().chain(["trainer".into()]).collect();
+    assert!(files.is_superset(&expected), "{files:?}");
+    let trainer = entries(&place, "sft/checkpoints/step-000007/trainer");
+    assert_eq!(trainer, ["manifest.json", "optimizer.bpk", "state.toml", "weights"].map(str::to_owned).into());
+    // It answers as it is.
+    let ask = ["ask", "--model", "sft/checkpoints/step-000007", "--image", "a.png", "Which?", "--max-new-tokens", "2"];
+    place.succeed(&ask);
+
+    // Rewards are drawn by chance here: every tenth answer or so begins with the truth's letters.
+    let rewards = |output: &str| -> Vec<f64> {
+        let text = fs::read_to_string(place.path(output).join("metrics.jsonl")).unwrap();
+        let rows = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        rows.filter(|row| row.get("tries").is_some()).map(|row| row["reward"].as_f64().unwrap_or(-1.0)).collect()
+    };
+    let more = ["--set", "run.keep=1"].map(str::to_owned).to_vec();
+    succeed(&place, &[args("tapo", "tapo"), more].concat());
+    let rewards = rewards("tapo");
+    // The rollouts of step s + 1 judge checkpoint s; those of the first judge the model it all began with.
+    let mut best = None;
+    for (step, &reward) in rewards.iter().enumerate().skip(1) {
+        if reward >= 0.0 && best.is_none_or(|(_, most)| reward > most) {
+            best = Some((step, reward));
+        }
+    }
+    let mut expected = vec![format!("step-{:06}", best.unwrap().0), format!("step-{:06}", rewards.len())];
+    expected.dedup();
+    assert_eq!(kept("tapo"), expected, "{rewards:?}");
+    let state =
+        fs::read_to_string(place.path("tapo/checkpoints").join(&expected[1]).join("trainer/state.toml")).unwrap();
+    assert!(state.contains("mean reward of the rollouts"), "{state}");
+
+    let none = ["--set", "run.save_every=0"].map(str::to_owned).to_vec();
+    succeed(&place, &[args("sft", "none"), none].concat());
+    assert!(!place.path("none/checkpoints").exists());
+}
+
+#[test]
+fn another_recipe_another_stage_or_another_folder_is_not_resumed() {
+    let place = place();
+    succeed(&place, &args("sft", "out"));
+    let before = fs::read(place.path("out/metrics.jsonl")).unwrap();
+    let refuse = |stage: &str, output: &str, sets: &[&str], says: &[&str]| {
+        let sets = sets.iter().flat_map(|set| ["--set".to_owned(), (*set).to_owned()]);
+        let ended = run(&place, &resume(stage, output).into_iter().chain(sets).collect::<Vec<_>>());
+        let said = stderr(&ended);
+        assert_eq!(ended.status.code(), Some(2), "{said}");
+        assert!(says.iter().all(|text| said.contains(text)) && said.lines().count() == 1, "{says:?}: {said}");
+    };
+    refuse("sft", "out", &["sft.epochs=5"], &["`sft.epochs` = 5", "the run in out has 4", "another run"]);
+    refuse("sft", "out", &["sft.schedule.lr=1e-4"], &["`sft.schedule.lr`"]);
+    refuse("sft", "out", &["seed=1"], &["`seed` = 1"]);
+    refuse("sft", "out", &["model.stored=f32"], &["`model.stored` = \"f32\""]);
+    refuse("tapo", "out", &[], &["holds a run of `sft`, not of `tapo`"]);
+    refuse("sft", "model", &[], &["has no recipe.toml"]);
+    refuse("sft", "out", &["run.keep=0"], &["`run.keep` = 0"]);
+    place.write("file", "");
+    refuse("sft", "file", &[], &["is no folder"]);
+    let both = run(&place, &[resume("sft", "out"), vec!["--overwrite".into()]].concat());
+    assert_eq!(both.status.code(), Some(2));
+    // What changes no result may differ, and a finished run is left as it is.
+    let neutral = ["--set", "run.keep=1", "--set", "tapo.epochs=9", "--set", "sft.workers=2", "--set", "eval.batch=1"];
+    let ended = succeed(&place, &[resume("sft", "out"), neutral.map(str::to_owned).to_vec()].concat());
+    assert!(String::from_utf8_lossy(&ended.stdout).contains("at its end: out/checkpoint"));
+    assert!(
+        fs::read(place.path("out/metrics.jsonl")).unwrap() == before && entries(&place, "out/checkpoints").len() == 3
+    );
+    // With other workers it still ends the same.
+    fs::remove_dir_all(place.path("out/checkpoint")).unwrap();
+    fs::remove_dir_all(place.path("out/checkpoints/step-000008")).unwrap();
+    succeed(&place, &[resume("sft", "out"), ["--set", "sft.workers=2"].map(str::to_owned).to_vec()].concat());
+    succeed(&place, &args("sft", "again"));
+    same(&place, "sft", "out", "again");
+    // An overwritten run leaves nothing of the one before.
+    let over = [args("sft", "out"), ["--overwrite", "--set", "run.save_every=0"].map(str::to_owned).to_vec()].concat();
+    succeed(&place, &over);
+    assert!(!place.path("out/checkpoints").exists());
+}
+
+#[test]
+fn a_run_that_diverges_stops_with_a_checkpoint_from_before() {
+    let place = place();
+    let rates = ["--set", "sft.schedule.lr=1e38", "--set", "run.save_every=0"].map(str::to_owned).to_vec();
+    let ended = run(&place, &[args("sft", "out"), rates].concat());
+    let said = stderr(&ended);
+    assert_eq!(ended.status.code(), Some(2), "{said}");
+    let error = said.lines().find(|line| line.starts_with("error: ")).unwrap();
+    assert!(error.contains("3 updates in a row") && error.contains("sft.json:"), "{said}");
+    assert_eq!(said.matches("skipped: its loss or gradient is not finite").count(), 3, "{said}");
+    let saved = entries(&place, "out/checkpoints");
+    assert!(saved.len() == 1 && error.contains(saved.first().unwrap()), "{saved:?} {error}");
+    // Three rows of the metrics name their samples, and the checkpoint is from before the first of them.
+    let text = fs::read_to_string(place.path("out/metrics.jsonl")).unwrap();
+    let bad: Vec<u64> = text
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter(|row| row.get("non_finite").is_some())
+        .map(|row| row["step"].as_u64().unwrap())
+        .collect();
+    assert_eq!(bad.len(), 3);
+    assert_eq!(saved.first().unwrap(), &format!("step-{:06}", bad[0] - 1));
+}
