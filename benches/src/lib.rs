@@ -2,8 +2,11 @@
 //!
 //! Random weights: speed does not depend on them. Images are 448×448, prompts 512 tokens of which 256 are the image's.
 
+pub mod counting;
+
 use burn::{
     module::Module,
+    optim::GradientsParams,
     tensor::{Device, Tensor},
 };
 use fieldmark::{
@@ -14,8 +17,8 @@ use fieldmark::{
     },
     processor::{PatchedImage, Sequence, SupervisedSequence, collate},
     train::{
-        AdamWSettings, BatchSize, GradientSum, LossNorm, LrSchedule, LrShape, MicroBatch, ResponseRows, Scorer,
-        TapoInputs, TapoLossConfig, Updater, initialise, sft_gradients, tapo_loss,
+        AdamWSettings, BatchSize, GradientSum, LossNorm, LrSchedule, LrShape, ResponseRows, Scorer, TapoInputs,
+        TapoLossConfig, TokenPacking, TrunkSettings, Updater, initialise, sft_gradients, tapo_loss, token_logprobs,
     },
 };
 
@@ -28,6 +31,14 @@ pub const RESPONSE: usize = 212;
 pub fn config() -> Qwen25VlConfig {
     let text = TextConfig::new(32_000, 768, 3072, 12, 12, 2, [8, 12, 12]).with_max_position_embeddings(4096);
     let vision = VisionConfig::new(12, 512, 1536, 8, 768, 112, vec![5, 11]);
+    Qwen25VlConfig::new(text, vision, VisionTokens::new(31_990, 31_991, 31_992, 31_993), true)
+}
+
+/// A configuration of 30 M parameters with the same vocabulary: decoder of 6 blocks and 384 wide, encoder of 6 blocks and
+/// 320 wide.
+pub fn small_config() -> Qwen25VlConfig {
+    let text = TextConfig::new(32_000, 384, 1536, 6, 6, 2, [8, 12, 12]).with_max_position_embeddings(4096);
+    let vision = VisionConfig::new(6, 320, 960, 5, 384, 112, vec![2, 5]);
     Qwen25VlConfig::new(text, vision, VisionTokens::new(31_990, 31_991, 31_992, 31_993), true)
 }
 
@@ -49,12 +60,16 @@ pub fn image(name: &str) -> PatchedImage {
 
 /// A sequence of [`TOKENS`] tokens that begins with `image`; `name` decides its text.
 pub fn sequence(name: &str, image: &PatchedImage) -> Sequence {
+    sequence_of(name, image, TOKENS)
+}
+
+fn sequence_of(name: &str, image: &PatchedImage, length: usize) -> Sequence {
     let tokens = config().vision_tokens;
     let mut stream = RandomStream::new(0, &["bench", "text", name]);
     let mut ids = vec![tokens.start];
     ids.extend(std::iter::repeat_n(tokens.image, 256));
     ids.push(tokens.end);
-    while ids.len() < TOKENS {
+    while ids.len() < length {
         ids.push(stream.below(30_000) as u32);
     }
     Sequence { name: name.into(), ids, images: vec![image.clone()] }
@@ -99,12 +114,12 @@ pub fn rollouts(model: &Qwen25Vl, device: &Device) {
     assert!(responses[0].iter().all(|response| response.ids.len() == 65));
 }
 
-/// `batch` training sequences whose last [`RESPONSE`] tokens are in the loss.
-fn samples(batch: usize, picture: &str) -> Vec<SupervisedSequence> {
+/// `batch` training sequences of `length` tokens whose last [`RESPONSE`] are in the loss.
+fn samples(batch: usize, length: usize, picture: &str) -> Vec<SupervisedSequence> {
     (0..batch)
         .map(|i| {
-            let sequence = sequence(&format!("sample {i}"), &image(&format!("{picture} {i}")));
-            let target_mask = (0..TOKENS).map(|t| t >= TOKENS - RESPONSE).collect();
+            let sequence = sequence_of(&format!("sample {i}"), &image(&format!("{picture} {i}")), length);
+            let target_mask = (0..length).map(|t| t >= length - RESPONSE).collect();
             SupervisedSequence { sequence, target_mask }
         })
         .collect()
@@ -121,31 +136,64 @@ pub struct Trainer {
 impl Trainer {
     /// All parts trainable, AdamW, gradient norm clipped at 1.
     pub fn new(device: &Device) -> Self {
+        Self::of(config(), device)
+    }
+
+    /// The same for a model of another configuration.
+    pub fn of(config: Qwen25VlConfig, device: &Device) -> Self {
         let device = device.clone().autodiff();
-        let model = initialise(config().init(&device), 0.02, &StreamKey::new(0));
+        let model = initialise(config.init(&device), 0.02, &StreamKey::new(0));
         let schedule = LrSchedule { lr: 1e-5, shape: LrShape::Constant, warmup: 0, released: false };
         Self {
             updater: Updater::new(&model, AdamWSettings::default(), schedule, 1.0, 1000).expect("valid settings"),
-            scorer: Scorer::new(4096, 1.0, 0).expect("valid settings"),
+            scorer: Scorer::new(1024, 1.0, 0).expect("valid settings"),
             model: Some(model),
             device,
         }
     }
 
+    /// The same with another trade of memory for time.
+    pub fn with_trunk(mut self, trunk: TrunkSettings) -> Self {
+        self.scorer = self.scorer.with_trunk(trunk);
+        self
+    }
+
     /// One SFT update of `batch` sequences in one micro-batch. Returns the loss.
     pub fn sft(&mut self, batch: usize) -> f64 {
+        self.sft_of(batch, TOKENS)
+    }
+
+    /// One SFT update of `batch` sequences of `length` tokens in one micro-batch. Returns the loss.
+    pub fn sft_of(&mut self, batch: usize, length: usize) -> f64 {
         let model = self.model.take().expect("a model");
-        let micro = [MicroBatch::new(samples(batch, "image"), 0).expect("targets")];
+        let micro = [self.scorer.micro_batch(samples(batch, length, "image")).expect("targets")];
         let found =
             sft_gradients(&model, &self.scorer, &micro, LossNorm::Batch, 1, &self.device).expect("the batch fits");
         self.model = Some(self.updater.step(model, found.loss, found.grads).0);
         found.loss
     }
 
+    /// The same with all of the network on one tape, as Burn's autodiff does it alone.
+    pub fn sft_on_one_tape(&mut self, batch: usize, length: usize) -> f64 {
+        let model = self.model.take().expect("a model");
+        let samples = samples(batch, length, "image");
+        let sequences: Vec<Sequence> = samples.iter().map(|sample| sample.sequence.clone()).collect();
+        let inputs = collate(&sequences, Padding::Right, 0, None, model.config(), &self.device).expect("it fits");
+        let ids: Vec<Vec<u32>> = sequences.iter().map(|sequence| sequence.ids.clone()).collect();
+        let masks: Vec<Vec<bool>> = samples.into_iter().map(|sample| sample.target_mask).collect();
+        let packing = TokenPacking::new(&ids, &masks).expect("targets");
+        let (states, targets) = (packing.gather(model.forward(&inputs)), packing.targets(&self.device));
+        let loss = token_logprobs(model.logits(states), targets, 1.0).mean().neg();
+        let value = loss.clone().into_scalar();
+        let grads = GradientsParams::from_grads(loss.backward(), &model);
+        self.model = Some(self.updater.step(model, grads).0);
+        value
+    }
+
     /// One TAPO update of `batch` responses in one micro-batch, with gradient through the negative image.
     pub fn tapo(&mut self, batch: usize) -> f64 {
         let model = self.model.take().expect("a model");
-        let both = [samples(batch, "image"), samples(batch, "negative")].concat();
+        let both = [samples(batch, TOKENS, "image"), samples(batch, TOKENS, "negative")].concat();
         let micro = self.scorer.micro_batch(both).expect("targets");
         let scored = self.scorer.forward(&model, &micro, &self.device).expect("the batch fits");
         let rows = ResponseRows::new(std::iter::repeat_n(RESPONSE, batch));

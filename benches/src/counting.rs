@@ -1,0 +1,60 @@
+//! An allocator that knows how many bytes are in use and how many were at most: memory to the byte, where a process's
+//! resident size also counts what the allocator keeps for later.
+
+use std::{
+    alloc::{GlobalAlloc, Layout},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use fieldmark::memory::Allocator;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+/// The allocator, for `#[global_allocator]`.
+pub struct Counting;
+
+fn grow(bytes: usize) {
+    let live = LIVE.fetch_add(bytes, Relaxed) + bytes;
+    PEAK.fetch_max(live, Relaxed);
+}
+
+// SAFETY: every call goes on to the allocator below with the same arguments; only counters are touched beside it.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        grow(layout.size());
+        unsafe { Allocator.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        grow(layout.size());
+        unsafe { Allocator.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        grow(size);
+        LIVE.fetch_sub(layout.size(), Relaxed);
+        unsafe { Allocator.realloc(place, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Relaxed);
+        unsafe { Allocator.dealloc(place, layout) }
+    }
+}
+
+/// Bytes in use.
+pub fn live() -> usize {
+    LIVE.load(Relaxed)
+}
+
+/// Most bytes in use since the last [`reset_peak`].
+pub fn peak() -> usize {
+    PEAK.load(Relaxed)
+}
+
+/// Counts the peak anew from what is in use now.
+pub fn reset_peak() {
+    PEAK.store(live(), Relaxed);
+}
