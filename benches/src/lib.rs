@@ -186,7 +186,7 @@ impl Trainer {
         let loss = token_logprobs(model.logits(states), targets, 1.0).mean().neg();
         let value = loss.clone().into_scalar();
         let grads = GradientsParams::from_grads(loss.backward(), &model);
-        self.model = Some(self.updater.step(model, grads).0);
+        self.model = Some(self.updater.step(model, value, grads).0);
         value
     }
 
