@@ -138,7 +138,7 @@ fn recipe() -> Recipe {
 }
 
 #[test]
-fn plans_are_within_15_percent_of_what_runs_take() {
+fn plans_are_what_runs_take() {
     let keeping = |recompute, packing| {
         let mut recipe = recipe();
         (recipe.sft.recompute, recipe.tapo.recompute) = (recompute, recompute);
@@ -146,11 +146,11 @@ fn plans_are_within_15_percent_of_what_runs_take() {
         recipe
     };
     let mut long = keeping(true, true);
-    long.data.sft.max_tokens = 512;
+    (long.data.sft.max_tokens, long.sft.query_chunk) = (512, 0);
     long.sft.train = TrainableParts { vision: true, projector: true, decoder: true };
     let cases = [
         ("SFT of the decoder, every tape kept, padded", keeping(false, false), Stage::Sft),
-        ("SFT of all parts, blocks run again, longer", long, Stage::Sft),
+        ("SFT of all parts, blocks run again, all scores at once", long, Stage::Sft),
         ("TAPO, every tape kept, packed", keeping(false, true), Stage::Tapo),
     ];
     for (name, recipe, stage) in cases {
@@ -161,10 +161,7 @@ fn plans_are_within_15_percent_of_what_runs_take() {
         let plan = Planned { config: config(), stage, tokens: None }.memory(&recipe);
         let ratio = plan.peak() as f64 / measured;
         println!("{name}: planned {:.2} MB, measured {:.2} MB, {ratio:.3}", plan.peak() as f64 / 1e6, measured / 1e6);
-        assert!((ratio - 1.0).abs() < 0.15, "{name}: {ratio} of {measured} bytes; {plan:?}");
-        // The weights and moments are not what makes it right.
-        let standing = plan.standing_bytes() as f64;
-        let ratio = (plan.peak() as f64 - standing) / (measured - standing);
-        assert!((ratio - 1.0).abs() < 0.2, "{name}: {ratio} without what stands");
+        // A plan may be 15 percent off; here it is closer, and a tensor that is forgotten shows.
+        assert!((ratio - 1.0).abs() < 0.08, "{name}: {ratio} of {measured} bytes; {plan:?}");
     }
 }

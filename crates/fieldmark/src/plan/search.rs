@@ -138,5 +138,13 @@ mod tests {
         let alone = planned.memory(&kept.clone().with_override("sft.micro_batch=1").unwrap()).peak();
         assert_eq!(fit(alone), ["sft.micro_batch=1"]);
         assert!(fit(alone - 1_000_000_000).contains(&"sft.recompute=true".to_owned()));
+        // Smaller batches come first and turn out to be needless.
+        assert_eq!(fit(peak(&planned, &[])), ["sft.recompute=true"]);
+    }
+
+    #[test]
+    fn a_phase_that_another_hid_gets_its_turn() {
+        let fit = nearest_fit(&planned(Stage::Tapo), &Recipe::default(), 80_000_000_000).unwrap().unwrap();
+        assert_eq!(fit.changes, ["tapo.generation_batch=32", "tapo.micro_batch=1"]);
     }
 }
