@@ -5,10 +5,13 @@
 //! in the gradient that they put on the log-probabilities.
 
 use burn::tensor::{Device, Int, Tensor};
-use fieldmark_model::{ModelInputs, Padding, Qwen25Vl};
+use fieldmark_model::{Flops, ModelInputs, Padding, Qwen25Vl, Qwen25VlConfig};
 use fieldmark_processor::{Sequence, SupervisedSequence, collate};
 
-use crate::{BatchSize, ChunkedLogProbs, GradientSum, TokenPacking, TokenScores, TrainError, TrunkSettings, TrunkTape};
+use crate::{
+    BatchSize, ChunkedLogProbs, GradientSum, TokenPacking, TokenScores, TrainError, TrunkSettings, TrunkTape,
+    pass_flops,
+};
 
 /// Sequences with the tokens in the loss marked.
 #[derive(Debug, Clone)]
@@ -56,6 +59,11 @@ impl MicroBatch {
     /// Where the tokens in the loss are.
     pub fn packing(&self) -> &TokenPacking {
         &self.packing
+    }
+
+    /// Operations of a forward pass over it.
+    pub fn flops(&self, config: &Qwen25VlConfig) -> Flops {
+        pass_flops(config, &self.sequences, self.size().tokens)
     }
 
     /// Names of the samples, for messages.

@@ -7,7 +7,7 @@ use std::{path::Path, time::Instant};
 
 use burn::tensor::Device;
 use fieldmark_generate::StreamKey;
-use fieldmark_model::{Qwen25Vl, TrainableParts};
+use fieldmark_model::{Flops, Qwen25Vl, TrainableParts};
 use fieldmark_processor::SupervisedSequence;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -356,7 +356,9 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
             skipped: self.updater.skipped(),
             non_finite,
         };
-        let timing = UpdateTiming::new(metrics.step, None, lengths.iter().sum(), start.elapsed());
+        let needed: Flops = micros.iter().map(|micro| micro.flops(model.config())).sum();
+        let flops = needed.training(self.config.train);
+        let timing = UpdateTiming::new(metrics.step, None, lengths.iter().sum(), flops, start.elapsed());
         on_update(&metrics, &timing)?;
         Ok(model)
     }

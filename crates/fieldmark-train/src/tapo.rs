@@ -10,7 +10,7 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 use fieldmark_generate::{GenerationConfig, Sampling, StreamKey};
-use fieldmark_model::Qwen25Vl;
+use fieldmark_model::{Flops, Qwen25Vl, Qwen25VlConfig};
 use fieldmark_processor::{Sequence, SupervisedSequence, Tokenizer};
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     clip::grad_norm,
     micro_batches,
     non_finite::{Streak, culprits},
+    pass_flops,
     rollout::{Group, Role, RolloutCounts, TripletPrompt, mean, mean_parts, rollout_groups, truncated},
     scoring::Scorer,
     tapo_loss,
@@ -509,7 +510,9 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
                 non_finite,
             };
             let tokens = lengths.iter().sum();
-            let timing = UpdateTiming::new(metrics.step, Some(metrics.rollout_step), tokens, clock.elapsed());
+            let needed: Flops = micros.iter().map(|micro| flops(micro, &loss, model.config())).sum();
+            let flops = needed.training(self.config.train);
+            let timing = UpdateTiming::new(metrics.step, Some(metrics.rollout_step), tokens, flops, clock.elapsed());
             on_event(TapoEvent::Update(&metrics, &timing))?;
             if self.fault().is_some() {
                 return Ok(model);
@@ -616,11 +619,22 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
 }
 
 impl Item {
-    /// Tokens that the update runs for this response.
-    fn tokens(&self, loss: &TapoLossConfig) -> usize {
+    /// What the update runs for this response.
+    fn scored(&self, loss: &TapoLossConfig) -> impl Iterator<Item = &Sequence> {
         let negative = self.negative.as_ref().filter(|_| loss.negative_grad && loss.needs_negative());
-        self.update.sequence.ids.len() + negative.map_or(0, |negative| negative.sequence.ids.len())
+        [Some(&self.update), negative].into_iter().flatten().map(|sample| &sample.sequence)
     }
+
+    /// Tokens of it.
+    fn tokens(&self, loss: &TapoLossConfig) -> usize {
+        self.scored(loss).map(|sequence| sequence.ids.len()).sum()
+    }
+}
+
+/// Operations of a forward pass over what the update runs for `items`.
+fn flops(items: &[Item], loss: &TapoLossConfig, config: &Qwen25VlConfig) -> Flops {
+    let targets = items.iter().map(|item| item.scored(loss).count() * item.old_logp.len()).sum();
+    pass_flops(config, items.iter().flat_map(|item| item.scored(loss)), targets)
 }
 
 /// Response tokens and sequences.

@@ -94,9 +94,7 @@ impl TensorBoard {
         let (path, file) = begin(folder).map_err(|source| TrainError::File { path: folder.to_path_buf(), source })?;
         let mut board = Self { path, file };
         board.write(0, What::FileVersion("brain.Event:2".into()))?;
-        if done > 0 {
-            board.write(done + 1, What::SessionLog(SessionLog { status: SessionStatus::Start.into() }))?;
-        }
+        board.write(done + 1, What::SessionLog(SessionLog { status: SessionStatus::Start.into() }))?;
         Ok(board)
     }
 
@@ -300,6 +298,7 @@ mod tests {
         board.scalars("sft", 3, &serde_json::json!({ "step": 3, "loss": f64::NAN })).unwrap();
         let expected = [
             (0, "brain.Event:2"),
+            (1, "session 1"),
             (1, "loss=2.5"),
             (300, "zero=0"),
             (2, "sft/lr=0.000001 sft/parts/kl=-0.5 sft/parts/deep/n=3"),
@@ -321,7 +320,7 @@ mod tests {
         assert!(paths.is_sorted() && paths[3] != paths[4]);
         let expected = [(0, "brain.Event:2"), (5, "session 1"), (5, "loss=1")];
         assert_eq!(events(&paths[3]), expected.map(|(step, what)| (step, what.to_owned())));
-        assert_eq!(events(&paths[1]).len(), 2);
+        assert_eq!(events(&paths[1]).len(), 3);
     }
 
     #[test]

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
+
+use crate::peak_memory;
 
 /// How long one update took: from its samples to the new parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,13 +23,30 @@ pub struct UpdateTiming {
     pub seconds: f64,
     /// `tokens / seconds`.
     pub tokens_per_second: f64,
+    /// Floating-point operations that it needs, forward and backward ([`fieldmark_model::Flops`]).
+    pub flops: f64,
+    /// Model FLOPs utilisation: `flops / seconds` as a share of the device's peak, where that is known. What is computed
+    /// twice to save memory does not raise it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mfu: Option<f64>,
+    /// Most memory that the device has used so far, bytes, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory: Option<u64>,
 }
 
 impl UpdateTiming {
-    /// The timing of update `step` over sequences of `tokens` tokens.
-    pub fn new(step: usize, rollout_step: Option<usize>, tokens: usize, time: Duration) -> Self {
+    /// The timing of update `step` over sequences of `tokens` tokens, which need `flops` operations.
+    pub fn new(step: usize, rollout_step: Option<usize>, tokens: usize, flops: f64, time: Duration) -> Self {
         let seconds = time.as_secs_f64();
-        Self { step, rollout_step, tokens, seconds, tokens_per_second: tokens as f64 / seconds }
+        let tokens_per_second = tokens as f64 / seconds;
+        Self { step, rollout_step, tokens, seconds, tokens_per_second, flops, mfu: None, peak_memory: None }
+    }
+
+    /// The same with what the device adds: its memory, and its use if it has a peak of `peak_tflops` 10¹² operations a
+    /// second.
+    pub fn on(self, device: &Device, peak_tflops: Option<f64>) -> Self {
+        let mfu = peak_tflops.map(|peak| self.flops / self.seconds / (peak * 1e12));
+        Self { mfu, peak_memory: peak_memory(device), ..self }
     }
 }
 
@@ -61,11 +81,19 @@ mod tests {
     #[test]
     fn rows_say_what_they_time() {
         let second = Duration::from_millis(500);
-        let update = serde_json::to_value(UpdateTiming::new(3, None, 10, second)).unwrap();
-        let expected =
-            serde_json::json!({ "part": "update", "step": 3, "tokens": 10, "seconds": 0.5, "tokens_per_second": 20.0 });
+        let update = serde_json::to_value(UpdateTiming::new(3, None, 10, 1e12, second)).unwrap();
+        let expected = serde_json::json!({
+            "part": "update", "step": 3, "tokens": 10, "seconds": 0.5, "tokens_per_second": 20.0, "flops": 1e12,
+        });
         assert_eq!(update, expected);
         let rollouts = serde_json::to_value(RolloutTiming::new(3, 2, 10, second)).unwrap();
         assert_eq!((rollouts["part"].as_str(), rollouts["rollout_step"].as_u64()), (Some("rollouts"), Some(2)));
+    }
+    #[test]
+    fn utilisation_is_a_share_of_a_known_peak() {
+        let device = Device::default();
+        let timing = UpdateTiming::new(1, None, 10, 3e12, Duration::from_secs(2));
+        assert_eq!(timing.clone().on(&device, Some(10.0)).mfu, Some(0.15));
+        assert_eq!(timing.on(&device, None).mfu, None);
     }
 }

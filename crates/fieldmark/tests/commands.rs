@@ -37,7 +37,8 @@ fn the_stages_follow_one_another() {
     place.write("fruit_seen.jsonl", format!("{}\n{}\n", question("a.png", "Lime"), question("b.png", "Plum")));
 
     place.succeed(&["sft", "-c", "recipe.toml", "--set", "output=sft"]);
-    let left = ["checkpoint", "loss.svg", "metrics.jsonl", "recipe.toml", "timings.jsonl"].map(str::to_owned);
+    let left = ["checkpoint", "loss.svg", "metrics.jsonl", "recipe.toml", "tensorboard", "timings.jsonl"];
+    let left = left.map(str::to_owned);
     assert_eq!(names(&place, "sft"), BTreeSet::from(left));
     let metrics = lines(&place, "sft/metrics.jsonl");
     assert_eq!(metrics.len(), 4);
@@ -50,7 +51,8 @@ fn the_stages_follow_one_another() {
     }
 
     // A second run from the recipe it left is the same run.
-    place.succeed(&["sft", "-c", "sft/recipe.toml", "--set", "output=again"]);
+    place.succeed(&["sft", "-c", "sft/recipe.toml", "--set", "output=again", "--set", "run.tensorboard=false"]);
+    assert!(!place.path("again/tensorboard").exists());
     assert_eq!(weights(&place, "again/checkpoint"), after);
     assert_eq!(
         fs::read(place.path("again/metrics.jsonl")).unwrap(),
@@ -58,11 +60,39 @@ fn the_stages_follow_one_another() {
     );
     let timings = lines(&place, "sft/timings.jsonl");
     assert!(timings.len() == 4 && timings.iter().all(|row| row["tokens_per_second"].as_f64().unwrap() > 0.0));
+    assert!(timings.iter().all(|row| row["flops"].as_f64().unwrap() > 0.0 && row.get("mfu").is_none()));
 
-    place.succeed(&["tapo", "-c", "recipe.toml", "--set", "output=tapo", "--set", "model.path=sft/checkpoint"]);
-    let left = ["checkpoint", "metrics.jsonl", "recipe.toml", "reward.svg", "rollouts.jsonl", "timings.jsonl"];
+    let tapo = ["tapo", "-c", "recipe.toml", "--set", "output=tapo", "--set", "model.path=sft/checkpoint"];
+    place.succeed(&[&tapo[..], &["--set", "run.peak_tflops=2"]].concat());
+    let left =
+        ["checkpoint", "metrics.jsonl", "recipe.toml", "reward.svg", "rollouts.jsonl", "tensorboard", "timings.jsonl"];
     let left = left.map(str::to_owned);
     assert_eq!(names(&place, "tapo"), BTreeSet::from(left));
+    let updates: Vec<Value> =
+        lines(&place, "tapo/timings.jsonl").into_iter().filter(|row| row["part"] == "update").collect();
+    assert!(!updates.is_empty());
+    for row in updates {
+        let [flops, seconds, mfu] = ["flops", "seconds", "mfu"].map(|key| row[key].as_f64().unwrap());
+        assert!(
+            (flops / seconds / 2e12 - mfu).abs() < 1e-12 && row["peak_memory"].as_u64().unwrap() > 1 << 20,
+            "{row}"
+        );
+    }
+    // Curves of every stage under their names; without them there is no folder.
+    for (stage, tags) in [
+        ("sft", &["sft/loss", "sft/grad_norm", "time/update/tokens_per_second", "time/update/peak_memory"][..]),
+        (
+            "tapo",
+            &["tapo/kl_neg", "rollouts/reward", "rollouts/rewards/format", "time/update/mfu", "time/rollouts/seconds"],
+        ),
+    ] {
+        let files: Vec<String> = names(&place, &format!("{stage}/tensorboard")).into_iter().collect();
+        assert!(files.len() == 1 && files[0].starts_with("events.out.tfevents."), "{files:?}");
+        let events = fs::read(place.path(&format!("{stage}/tensorboard/{}", files[0]))).unwrap();
+        for tag in tags {
+            assert!(events.windows(tag.len()).any(|bytes| bytes == tag.as_bytes()), "{tag}");
+        }
+    }
     let rollouts = lines(&place, "tapo/rollouts.jsonl");
     assert_eq!(rollouts.len(), 8);
     for rollout in &rollouts {

@@ -330,6 +330,7 @@ fn another_recipe_another_stage_or_another_folder_is_not_resumed() {
     refuse("tapo", "out", &[], &["holds a run of `sft`, not of `tapo`"]);
     refuse("sft", "model", &[], &["has no recipe.toml"]);
     refuse("sft", "out", &["run.keep=0"], &["`run.keep` = 0"]);
+    refuse("sft", "out", &["run.peak_tflops=0"], &["`run.peak_tflops` = 0"]);
     place.write("file", "");
     refuse("sft", "file", &[], &["is no folder"]);
     let both = run(&place, &[resume("sft", "out"), vec!["--overwrite".into()]].concat());

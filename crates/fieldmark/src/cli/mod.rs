@@ -8,6 +8,7 @@ mod data;
 mod demo;
 mod devices;
 mod eval;
+mod instruments;
 mod keeper;
 mod labels;
 mod output;

@@ -9,7 +9,7 @@ use fieldmark::{
     train::{Checkpoints, Mark},
 };
 
-use super::output::OutputFolder;
+use super::{instruments::TENSORBOARD, output::OutputFolder};
 
 /// Where a run begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub enum Begin {
 }
 
 /// What a run of any stage leaves in its output folder.
-pub const LEFT_BEHIND: [&str; 8] = [
+pub const LEFT_BEHIND: [&str; 9] = [
     "checkpoint",
     "checkpoints",
     "loss.svg",
@@ -36,6 +36,7 @@ pub const LEFT_BEHIND: [&str; 8] = [
     "recipe.toml",
     "reward.svg",
     "rollouts.jsonl",
+    TENSORBOARD,
     "timings.jsonl",
 ];
 

@@ -18,6 +18,7 @@ use super::{
     Outcome, RunArgs, checkpoint,
     conversations::Conversations,
     curve::{series, svg},
+    instruments::Instruments,
     keeper::{End, Keeper, Stage, Start},
     resume::{self, Begin},
     say, training,
@@ -63,7 +64,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     let updates = trainer.total();
     let mut stage = Run {
         metrics: prepared.log("metrics.jsonl", end)?,
-        timings: prepared.log("timings.jsonl", end)?,
+        instruments: Instruments::open(&prepared, "sft", end)?,
         progress: Progress::new("sft", updates).from(trainer.updater().done()),
         trainer,
     };
@@ -86,7 +87,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
 struct Run<'a> {
     trainer: SftTrainer<'a, Conversations>,
     metrics: MetricsWriter,
-    timings: MetricsWriter,
+    instruments: Instruments,
     progress: Progress,
 }
 
@@ -94,12 +95,12 @@ impl Stage for Run<'_> {
     type State = SftState;
 
     fn step(&mut self, model: Qwen25Vl) -> Result<Qwen25Vl, TrainError> {
-        let Self { trainer, metrics, timings, progress } = self;
+        let Self { trainer, metrics, instruments, progress } = self;
         trainer.step(model, |row, timing| {
             training::note_skipped(progress, row.step, row.grad_norm, row.loss, &row.non_finite);
             progress.step(row.step, format!("loss {:.4}  lr {:.2e}", row.loss, row.lr));
             metrics.write(row)?;
-            timings.write(timing)
+            instruments.update(row, timing)
         })
     }
 
@@ -131,6 +132,6 @@ impl Stage for Run<'_> {
 
     fn sync(&self) -> Result<(), TrainError> {
         self.metrics.sync()?;
-        self.timings.sync()
+        self.instruments.sync()
     }
 }

@@ -18,6 +18,7 @@ use super::{
     Outcome, RunArgs,
     checkpoint::{self, Checkpoint},
     curve::{Series, series, svg},
+    instruments::Instruments,
     keeper::{End, Keeper, Stage, Start},
     resume::{self, Begin},
     say, training,
@@ -83,7 +84,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
         log: Log {
             source: &source,
             metrics: prepared.log("metrics.jsonl", end)?,
-            timings: prepared.log("timings.jsonl", end)?,
+            instruments: Instruments::open(&prepared, "tapo", end)?,
             rollouts: prepared.log("rollouts.jsonl", end)?,
             progress: Progress::new("tapo", steps).from(trainer.done()),
             step: trainer.done() + 1,
@@ -168,7 +169,7 @@ impl Stage for Run<'_> {
 
     fn sync(&self) -> Result<(), TrainError> {
         self.log.metrics.sync()?;
-        self.log.timings.sync()?;
+        self.log.instruments.sync()?;
         self.log.rollouts.sync()
     }
 }
@@ -177,7 +178,7 @@ impl Stage for Run<'_> {
 struct Log<'a> {
     source: &'a Triplets,
     metrics: MetricsWriter,
-    timings: MetricsWriter,
+    instruments: Instruments,
     rollouts: MetricsWriter,
     progress: Progress,
     /// The step that is being made, from 1.
@@ -196,14 +197,14 @@ impl Log<'_> {
             TapoEvent::Drawn(row, timing) => {
                 self.drawn(row);
                 self.metrics.write(row)?;
-                self.timings.write(timing)
+                self.instruments.rollouts(row, timing)
             }
             TapoEvent::Update(row, timing) => {
                 training::note_skipped(&self.progress, row.step, row.grad_norm, row.parts.loss, &row.non_finite);
                 let message = format!("{}  loss {:.4}", self.last, row.parts.loss);
                 self.progress.step(row.rollout_step - 1, message);
                 self.metrics.write(row)?;
-                self.timings.write(timing)
+                self.instruments.update(row, timing)
             }
         }
     }

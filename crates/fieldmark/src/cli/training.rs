@@ -69,6 +69,9 @@ impl Prepared {
         if recipe.run.keep == 0 {
             bail!("`run.keep` = 0: must be at least 1");
         }
+        if let Some(peak) = recipe.run.peak_tflops.filter(|peak| !(peak.is_finite() && *peak > 0.0)) {
+            bail!("`run.peak_tflops` = {peak}: must be a positive number");
+        }
         let (output, begin) = if args.resume {
             let output = OutputFolder::at(recipe.output.as_deref())?;
             let begin = resume::begin(&output, &recipe, section)?;

@@ -1,35 +1,6 @@
-//! How fast a run is and what it takes: tokens a second, model FLOPs utilisation, peak memory.
-//!
-//! MFU is the share of a device's peak that goes into the products a training step needs ([`fieldmark_model::Flops`]);
-//! what is computed twice to save memory does not raise it.
+//! The most memory that a run has used so far, from where each device tells it.
 
 use burn::tensor::Device;
-use serde::{Deserialize, Serialize};
-
-/// Speed of one step.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Throughput {
-    /// Tokens of all sequences, padding not counted, per second.
-    pub tokens_per_second: f64,
-    /// Share of the device's peak, 0..=1; `None` where the peak is not known.
-    pub mfu: Option<f64>,
-}
-
-impl Throughput {
-    /// Of a step that took `seconds` for `tokens` tokens and `flops` operations, on a device with a peak of `peak_tflops`
-    /// 10¹² operations a second.
-    ///
-    /// ```
-    /// use fieldmark_train::Throughput;
-    /// let speed = Throughput::new(3000, 8e12, 2.0, Some(10.0));
-    /// assert_eq!((speed.tokens_per_second, speed.mfu), (1500.0, Some(0.4)));
-    /// ```
-    pub fn new(tokens: usize, flops: f64, seconds: f64, peak_tflops: Option<f64>) -> Self {
-        let seconds = seconds.max(f64::MIN_POSITIVE);
-        let mfu = peak_tflops.map(|peak| flops / seconds / (peak * 1e12));
-        Self { tokens_per_second: tokens as f64 / seconds, mfu }
-    }
-}
 
 /// Most memory used so far, in bytes. A GPU's: what Burn's allocator has reserved there, which it keeps for reuse. A CPU's:
 /// the largest resident set of the process, where the system tells it (`VmHWM` of Linux).
@@ -72,11 +43,5 @@ mod tests {
         drop(filled);
         // The system counts pages in batches: the last digits may fall.
         assert!(peak_memory(&device).unwrap() > before + (during - before) / 2);
-    }
-
-    #[test]
-    fn without_a_known_peak_there_is_no_utilisation() {
-        let speed = Throughput::new(10, 1e12, 0.5, None);
-        assert_eq!((speed.tokens_per_second, speed.mfu), (20.0, None));
     }
 }

@@ -1,0 +1,63 @@
+//! Operations of a forward pass over the sequences of a micro-batch: of the network's, those that the sequences need.
+
+use std::{collections::HashSet, sync::Arc};
+
+use fieldmark_model::{Flops, Qwen25VlConfig};
+use fieldmark_processor::Sequence;
+
+/// Operations of `sequences`, each causal by itself, no padding; an image that several of them show is encoded once. The head
+/// meets `targets` states.
+pub fn pass_flops<'a>(
+    config: &Qwen25VlConfig,
+    sequences: impl IntoIterator<Item = &'a Sequence>,
+    targets: usize,
+) -> Flops {
+    let mut seen = HashSet::new();
+    let mut total = config.head_flops(targets);
+    for sequence in sequences {
+        total += config.decoder_flops(0, sequence.ids.len());
+        for image in &sequence.images {
+            // As when they are collated: the same patches in memory are the same image.
+            if seen.insert((Arc::as_ptr(&image.pixel_values), image.grid)) {
+                total += config.image_flops(image.grid);
+            }
+        }
+    }
+    total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fieldmark_model::{GridThw, TextConfig, VisionConfig, VisionTokens};
+    use fieldmark_processor::PatchedImage;
+
+    #[test]
+    fn an_image_that_sequences_share_is_counted_once() {
+        let text = TextConfig::new(50, 16, 24, 3, 4, 2, [1, 1, 0]);
+        let config = Qwen25VlConfig::new(
+            text,
+            VisionConfig::new(3, 8, 12, 2, 16, 56, vec![1]),
+            VisionTokens::new(1, 2, 3, 4),
+            true,
+        );
+        let image = |grid: GridThw| PatchedImage { pixel_values: vec![0.0; 8].into(), grid };
+        let sequence = |len, images: &[&PatchedImage]| Sequence {
+            name: String::new(),
+            ids: vec![9; len],
+            images: images.iter().map(|image| (*image).clone()).collect(),
+        };
+        let (one, other) = (image(GridThw::image(4, 4)), image(GridThw::image(4, 8)));
+        let sequences = [sequence(5, &[&one]), sequence(7, &[&other, &one])];
+        let expected = config.decoder_flops(0, 5)
+            + config.decoder_flops(0, 7)
+            + config.image_flops(one.grid)
+            + config.image_flops(other.grid)
+            + config.head_flops(3);
+        assert_eq!(pass_flops(&config, &sequences, 3).forward(), expected.forward());
+        // Equal pixels in another place are another image.
+        let apart = [sequence(5, &[&one]), sequence(7, &[&image(one.grid)])];
+        let twice = config.image_flops(one.grid) + config.image_flops(one.grid);
+        assert_eq!(pass_flops(&config, &apart, 0).vision, twice.vision);
+    }
+}

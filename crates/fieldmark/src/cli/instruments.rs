@@ -1,0 +1,75 @@
+//! What a run is watched by: `timings.jsonl` with what the device adds, and TensorBoard's curves of metrics and timings.
+
+use burn::tensor::Device;
+use fieldmark::train::{LogEnd, MetricsWriter, RolloutTiming, TensorBoard, TrainError, UpdateTiming};
+use serde::Serialize;
+
+use super::training::Prepared;
+
+/// Folder of the event files.
+pub const TENSORBOARD: &str = "tensorboard";
+
+/// Writes timings and curves.
+pub struct Instruments {
+    /// Name of the stage's curves.
+    stage: &'static str,
+    timings: MetricsWriter,
+    board: Option<TensorBoard>,
+    device: Device,
+    peak_tflops: Option<f64>,
+}
+
+impl Instruments {
+    /// Those of a new run, or of one that goes on at `end`.
+    ///
+    /// # Errors
+    /// If a file cannot be written or continued.
+    pub fn open(prepared: &Prepared, stage: &'static str, end: Option<LogEnd>) -> Result<Self, TrainError> {
+        let run = prepared.recipe.run;
+        let folder = prepared.output.file(TENSORBOARD);
+        let board = run.tensorboard.then(|| TensorBoard::create(folder, end.map_or(0, |end| end.step))).transpose()?;
+        let timings = prepared.log("timings.jsonl", end)?;
+        let device = prepared.device.device.clone();
+        Ok(Self { stage, timings, board, device, peak_tflops: run.peak_tflops })
+    }
+
+    /// An update is made.
+    ///
+    /// # Errors
+    /// If something cannot be written.
+    pub fn update(&mut self, row: &impl Serialize, timing: &UpdateTiming) -> Result<(), TrainError> {
+        let timing = timing.clone().on(&self.device, self.peak_tflops);
+        self.timings.write(&timing)?;
+        self.draw(self.stage, "update", timing.step, row, &timing)
+    }
+
+    /// Rollouts are drawn. They stand at the first update that they are for.
+    ///
+    /// # Errors
+    /// If something cannot be written.
+    pub fn rollouts(&mut self, row: &impl Serialize, timing: &RolloutTiming) -> Result<(), TrainError> {
+        self.timings.write(timing)?;
+        self.draw("rollouts", "rollouts", timing.step + 1, row, timing)
+    }
+
+    fn draw(
+        &mut self,
+        name: &str,
+        part: &str,
+        step: usize,
+        row: &impl Serialize,
+        timing: &impl Serialize,
+    ) -> Result<(), TrainError> {
+        let Some(board) = &mut self.board else { return Ok(()) };
+        board.scalars(name, step, row)?;
+        board.scalars(&format!("time/{part}"), step, timing)
+    }
+
+    /// Waits until the timings are on the disk.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn sync(&self) -> Result<(), TrainError> {
+        self.timings.sync()
+    }
+}
