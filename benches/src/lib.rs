@@ -17,8 +17,9 @@ use fieldmark::{
     },
     processor::{PatchedImage, Sequence, SupervisedSequence, collate},
     train::{
-        AdamWSettings, BatchSize, GradientSum, LossNorm, LrSchedule, LrShape, ResponseRows, Scorer, TapoInputs,
-        TapoLossConfig, TokenPacking, TrunkSettings, Updater, initialise, sft_gradients, tapo_loss, token_logprobs,
+        AdamWSettings, BatchSize, GradientSum, LossNorm, LrSchedule, LrShape, Replicas, ResponseRows, Scorer,
+        TapoInputs, TapoLossConfig, TokenPacking, TrunkSettings, Updater, initialise, sft_gradients, tapo_loss,
+        token_logprobs,
     },
 };
 
@@ -167,8 +168,8 @@ impl Trainer {
     pub fn sft_of(&mut self, batch: usize, length: usize) -> f64 {
         let model = self.model.take().expect("a model");
         let micro = [self.scorer.micro_batch(samples(batch, length, "image")).expect("targets")];
-        let found =
-            sft_gradients(&model, &self.scorer, &micro, LossNorm::Batch, 1, &self.device).expect("the batch fits");
+        let found = sft_gradients(&model, &self.scorer, &micro, LossNorm::Batch, &Replicas::new(1, &self.device))
+            .expect("the batch fits");
         self.model = Some(self.updater.step(model, found.loss, found.grads).0);
         found.loss
     }

@@ -12,8 +12,8 @@ use fieldmark::{
     model::{Qwen25Vl, Qwen25VlConfig, TrainableParts},
     processor::SupervisedSequence,
     train::{
-        AdamWSettings, LossNorm, LrSchedule, LrShape, MicroBatch, Scorer, SftConfig, SftMetrics, SftSource, TrainError,
-        TrunkSettings, initialise, sft_gradients, train_sft,
+        AdamWSettings, LossNorm, LrSchedule, LrShape, MicroBatch, Replicas, Scorer, SftConfig, SftMetrics, SftSource,
+        TrainError, TrunkSettings, initialise, sft_gradients, train_sft,
     },
 };
 use fieldmark_tests::{
@@ -57,7 +57,7 @@ fn micros(samples: &[SupervisedSequence], split: &[usize]) -> Vec<MicroBatch> {
 
 fn update(model: &Qwen25Vl, micros: &[MicroBatch], norm: LossNorm, workers: usize, chunk: usize) -> (f64, Named) {
     let scorer = Scorer::new(chunk, 1.0, PAD).unwrap();
-    let found = sft_gradients(model, &scorer, micros, norm, workers, &device()).unwrap();
+    let found = sft_gradients(model, &scorer, micros, norm, &Replicas::new(workers, &device())).unwrap();
     (found.loss, gradients(model, &found.grads))
 }
 
@@ -117,6 +117,14 @@ fn workers_and_chunks_change_nothing() {
         for workers in [2, 3, 9] {
             assert!(update(&model, &micros, LossNorm::Batch, workers, 4096) == one, "{name}, {workers} workers");
         }
+        // A device beside the first, here the same one again: what moves between them is all there.
+        let scorer = Scorer::new(4096, 1.0, PAD).unwrap();
+        for (workers, others) in [(1, vec![device()]), (1, vec![device(), device()]), (2, vec![device()])] {
+            let replicas = Replicas::new(workers, &device()).with_devices(&others);
+            assert_eq!(replicas.len(), workers * (1 + others.len()));
+            let found = sft_gradients(&model, &scorer, &micros, LossNorm::Batch, &replicas).unwrap();
+            assert!((found.loss, gradients(&model, &found.grads)) == one, "{name}, {others:?}");
+        }
         for chunk in [1, 7] {
             same(&update(&model, &micros, LossNorm::Batch, 1, chunk), &one, &format!("{name}, chunks of {chunk}"));
         }
@@ -146,7 +154,7 @@ fn packed_recomputed_and_chunked_are_the_gradient_of_single_sequences_on_one_tap
         let expected = plainly(&model, &samples, &[5]);
         for (what, scorer) in scorers() {
             let micros = [&samples[..2], &samples[2..]].map(|samples| scorer.micro_batch(samples.to_vec()).unwrap());
-            let found = sft_gradients(&model, &scorer, &micros, LossNorm::Batch, 1, &device()).unwrap();
+            let found = sft_gradients(&model, &scorer, &micros, LossNorm::Batch, &Replicas::new(1, &device())).unwrap();
             same(&(found.loss, gradients(&model, &found.grads)), &expected, &format!("{name}, {what}"));
         }
     }
@@ -161,7 +169,7 @@ fn any_parts_may_be_frozen_under_every_setting() {
         let expected = plainly(&model, &samples, &[5]);
         for (what, scorer) in scorers() {
             let micro = [scorer.micro_batch(samples.clone()).unwrap()];
-            let found = sft_gradients(&model, &scorer, &micro, LossNorm::Batch, 1, &device()).unwrap();
+            let found = sft_gradients(&model, &scorer, &micro, LossNorm::Batch, &Replicas::new(1, &device())).unwrap();
             same(&(found.loss, gradients(&model, &found.grads)), &expected, &format!("{parts:?}, {what}"));
         }
     }

@@ -87,3 +87,4 @@ pub use tensorboard::TensorBoard;
 pub use timings::{RolloutTiming, UpdateTiming};
 pub use trunk::{TrunkSettings, TrunkTape};
 pub use update::{MOST_SKIPPED_IN_A_ROW, Updated, Updater, UpdaterState};
+pub use workers::Replicas;

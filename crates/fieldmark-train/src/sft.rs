@@ -21,7 +21,7 @@ use crate::{
     scoring::{MicroBatch, Scorer},
     sft_loss::{sft_loss, sft_loss_grad},
     update::{Updated, Updater, UpdaterState},
-    workers::sum_on_replicas,
+    workers::{Replicas, sum_on_replicas},
 };
 
 /// Everything that decides how SFT runs. The defaults are the paper's.
@@ -43,7 +43,7 @@ pub struct SftConfig {
     pub recompute: bool,
     /// Queries whose attention scores exist at once in the backward pass; 0 is all.
     pub query_chunk: usize,
-    /// Micro-batches computed side by side: up to the number of cores on a CPU, 1 on a GPU.
+    /// Micro-batches computed side by side on each device: up to the number of cores on a CPU, 1 on a GPU.
     pub workers: usize,
     /// Learning rate over the run.
     pub schedule: LrSchedule,
@@ -142,7 +142,7 @@ pub struct SftGradients {
     pub grads: burn::optim::GradientsParams,
 }
 
-/// Loss and gradients of one accumulated batch, `workers` micro-batches at a time.
+/// Loss and gradients of one accumulated batch, a micro-batch for each of `replicas` at a time.
 ///
 /// # Errors
 /// If a sample does not fit the model, or has no token in the loss.
@@ -151,14 +151,13 @@ pub fn sft_gradients(
     scorer: &Scorer,
     micros: &[MicroBatch],
     norm: LossNorm,
-    workers: usize,
-    device: &Device,
+    replicas: &Replicas,
 ) -> Result<SftGradients, TrainError> {
     let size = micros.iter().fold(BatchSize { tokens: 0, sequences: 0 }, |sum, micro| BatchSize {
         tokens: sum.tokens + micro.size().tokens,
         sequences: sum.sequences + micro.size().sequences,
     });
-    let (losses, grads) = sum_on_replicas(model, micros, workers, device, |model, micro, sum| {
+    let (losses, grads) = sum_on_replicas(model, micros, replicas, |model, micro, device, sum| {
         let normaliser = norm.normaliser(size, micro.size(), micros.len());
         let scored = scorer.forward(model, micro, device)?;
         let loss = sft_loss(scored.logp_n.clone(), &normaliser).into_scalar::<f64>();
@@ -196,7 +195,7 @@ pub struct SftTrainer<'a, S> {
     config: SftConfig,
     source: &'a S,
     streams: StreamKey,
-    device: Device,
+    replicas: Replicas,
     scorer: Scorer,
     updater: Updater,
     total: usize,
@@ -228,10 +227,10 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
         Ok(Self {
             scorer: config.scorer(pad_id)?,
             updater: Updater::new(model, config.adamw, config.schedule, config.max_grad_norm, total)?,
+            replicas: Replicas::new(config.workers, device),
             config,
             source,
             streams,
-            device: device.clone(),
             total,
             interrupt: Interrupt::new(),
             streak: Streak::default(),
@@ -243,6 +242,12 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
     /// The same, but [`Self::train`] returns after the update in which `interrupt` asks it to.
     pub fn with_interrupt(mut self, interrupt: Interrupt) -> Self {
         self.interrupt = interrupt;
+        self
+    }
+
+    /// The same with every update spread over `others` as well, devices that track gradients.
+    pub fn with_devices(mut self, others: &[Device]) -> Self {
+        self.replicas = self.replicas.with_devices(others);
         self
     }
 
@@ -334,7 +339,7 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
             .map(|cut| self.scorer.micro_batch(samples.by_ref().take(cut.len()).collect()))
             .collect::<Result<_, _>>()?;
         let SftGradients { loss, size, grads } =
-            sft_gradients(&model, &self.scorer, &micros, self.config.loss_norm, self.config.workers, &self.device)?;
+            sft_gradients(&model, &self.scorer, &micros, self.config.loss_norm, &self.replicas)?;
         let before = self.updater.state();
         let (model, Updated { lr, grad_norm, skipped }) = self.updater.step(model, loss, grads);
         let cut_rows = || cuts.iter().map(|cut| &rows[cut.clone()]).collect::<Vec<_>>();
@@ -392,7 +397,7 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
             let micro = self.scorer.micro_batch(self.samples(rows, epoch)?)?;
             let names = micro.names().map(str::to_owned).collect();
             let norm = self.config.loss_norm;
-            let found = sft_gradients(model, &self.scorer, &[micro], norm, 1, &self.device)?;
+            let found = sft_gradients(model, &self.scorer, &[micro], norm, &self.replicas)?;
             let finite = found.loss.is_finite() && grad_norm(&found.grads, model).is_finite();
             Ok((!finite).then_some(names))
         })

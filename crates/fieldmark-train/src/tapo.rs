@@ -26,7 +26,7 @@ use crate::{
     tapo_loss,
     tapo_state::DrawnGroup,
     update::Updater,
-    workers::{on_replicas, sum_on_replicas},
+    workers::{Replicas, on_replicas, sum_on_replicas},
 };
 
 /// Makes the prompts of a sample in an epoch.
@@ -98,7 +98,7 @@ pub struct TapoTrainer<'a, S> {
     eos: Vec<u32>,
     rewards: WeightedRewards,
     streams: StreamKey,
-    device: Device,
+    replicas: Replicas,
     scorer: Scorer,
     updater: Updater,
     buffer: GroupBuffer<DrawnGroup>,
@@ -141,13 +141,13 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             scorer: config.scorer(tokenizer.pad())?,
             updater: Updater::new(model, config.adamw, config.schedule, config.max_grad_norm, total)?,
             buffer: GroupBuffer::new(config.filter.clone(), config.prompts_per_step, config.max_tries)?,
+            replicas: Replicas::new(config.workers, device),
             config,
             source,
             tokenizer,
             eos,
             rewards,
             streams,
-            device: device.clone(),
             reference: None,
             steps,
             step: 0,
@@ -169,6 +169,12 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
     /// The same, but [`Self::train`] returns after the step in which `interrupt` asks it to.
     pub fn with_interrupt(mut self, interrupt: Interrupt) -> Self {
         self.interrupt = interrupt;
+        self
+    }
+
+    /// The same with rollouts and updates spread over `others` as well, devices that track gradients.
+    pub fn with_devices(mut self, others: &[Device]) -> Self {
+        self.replicas = self.replicas.with_devices(others);
         self
     }
 
@@ -304,7 +310,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
     ) -> Result<Vec<DrawnGroup>, TrainError> {
         let start = Instant::now();
         let sampler = model.valid();
-        let device = self.device.clone().without_autodiff();
+        let replicas = self.replicas.without_autodiff();
         let generation = GenerationConfig {
             sampling: Sampling::nucleus(self.config.temperature, self.config.top_p),
             max_batch: self.config.generation_batch,
@@ -319,10 +325,10 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             let prompts: Vec<TripletPrompt> =
                 places.iter().map(|&(row, epoch)| self.source.prompt(row, epoch)).collect::<Result<_, _>>()?;
             let shares: Vec<(usize, &[TripletPrompt])> = {
-                let share = prompts.len().div_ceil(self.config.workers.max(1)).max(1);
+                let share = prompts.len().div_ceil(replicas.len()).max(1);
                 prompts.chunks(share).enumerate().map(|(i, prompts)| (i * share, prompts)).collect()
             };
-            let sampled = on_replicas(&sampler, &shares, self.config.workers, &device, |sampler, (first, prompts)| {
+            let sampled = on_replicas(&sampler, &shares, &replicas, |sampler, (first, prompts), device| {
                 let mut groups = rollout_groups(
                     sampler,
                     prompts,
@@ -333,9 +339,9 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
                     &self.rewards,
                     self.tokenizer,
                     &key,
-                    &device,
+                    device,
                 )?;
-                self.score_old(sampler, &mut groups, &device)?;
+                self.score_old(sampler, &mut groups, device)?;
                 Ok(groups)
             })?;
             let groups: Vec<Group> = sampled.into_iter().flatten().collect();
@@ -428,7 +434,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
     /// Everything that the updates of a step need and that is the same in all of them. `open` is what was saved of it.
     fn prepare(&self, model: &Qwen25Vl, groups: Vec<DrawnGroup>, open: Option<OpenStep>) -> Result<Step, TrainError> {
         let mut items: Vec<Item> = groups.iter().flat_map(|drawn| self.items(&drawn.group)).collect();
-        let device = self.device.clone().without_autodiff();
+        let device = self.replicas.main().clone().without_autodiff();
         let loss = self.loss();
         let without = groups.iter().map(|drawn| &drawn.group.prompt).find(|prompt| prompt.negative.is_none());
         if let Some(prompt) = without.filter(|_| loss.needs_negative()) {
@@ -473,12 +479,11 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
                 .map(|range| &batch[range])
                 .collect();
             let size = size(batch);
-            let (shares, grads) =
-                sum_on_replicas(&model, &micros, self.config.workers, &self.device, |model, micro, sum| {
-                    let normaliser = self.config.loss_norm.normaliser(size, self::size(micro), micros.len());
-                    let normaliser = normaliser.with_token_budget(self.config.max_new_tokens);
-                    self.gradients(model, micro, &loss, &normaliser, sum)
-                })?;
+            let (shares, grads) = sum_on_replicas(&model, &micros, &self.replicas, |model, micro, device, sum| {
+                let normaliser = self.config.loss_norm.normaliser(size, self::size(micro), micros.len());
+                let normaliser = normaliser.with_token_budget(self.config.max_new_tokens);
+                self.gradients(model, micro, &loss, &normaliser, device, sum)
+            })?;
             let mut parts = TapoParts::default();
             shares.into_iter().for_each(|share| parts += share);
             let before = self.updater.state();
@@ -528,7 +533,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             let normaliser = self.config.loss_norm.normaliser(size(items), size(items), 1);
             let normaliser = normaliser.with_token_budget(self.config.max_new_tokens);
             let mut sum = GradientSum::new();
-            let parts = self.gradients(model, items, loss, &normaliser, &mut sum)?;
+            let parts = self.gradients(model, items, loss, &normaliser, self.replicas.main(), &mut sum)?;
             let finite = parts.loss.is_finite() && grad_norm(&sum.into_grads(), model).is_finite();
             Ok((!finite).then(|| items.iter().map(|item| item.update.sequence.name.clone()).collect()))
         })
@@ -571,6 +576,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         items: &[Item],
         loss: &TapoLossConfig,
         normaliser: &Normaliser,
+        device: &Device,
         sum: &mut GradientSum,
     ) -> Result<TapoParts, TrainError> {
         let negative_grad = loss.negative_grad && loss.needs_negative();
@@ -578,13 +584,13 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         if negative_grad {
             samples.extend(items.iter().filter_map(|item| item.negative.clone()));
         }
-        let scored = self.scorer.forward(model, &self.scorer.micro_batch(samples)?, &self.device)?;
+        let scored = self.scorer.forward(model, &self.scorer.micro_batch(samples)?, device)?;
 
         // The loss sees log-probabilities as leaves; their gradients go back through the network together.
         let rows = ResponseRows::new(items.iter().map(|item| item.old_logp.len()));
         let constant = |values: Vec<f32>| {
             let count = values.len();
-            rows.unpack(Tensor::<1>::from_data(TensorData::new(values, [count]), &self.device))
+            rows.unpack(Tensor::<1>::from_data(TensorData::new(values, [count]), device))
         };
         let logp_n = scored.logp_n.clone().inner().autodiff().require_grad();
         let neg_logp_bt = if negative_grad {
@@ -595,9 +601,9 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             None
         };
         let ref_logp: Option<Vec<&[f32]>> = items.iter().map(|item| item.ref_logp.as_deref()).collect();
-        let mask_bt = rows.mask(&self.device);
+        let mask_bt = rows.mask(device);
         let advantages: Vec<f32> = items.iter().map(|item| item.advantage as f32).collect();
-        let advantages = Tensor::<1>::from_data(TensorData::new(advantages, [items.len()]), &self.device);
+        let advantages = Tensor::<1>::from_data(TensorData::new(advantages, [items.len()]), device);
         let found = tapo_loss(
             TapoInputs {
                 logp_bt: rows.unpack(logp_n.clone().narrow(0, 0, rows.tokens())),

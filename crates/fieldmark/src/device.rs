@@ -183,11 +183,30 @@ pub fn open(name: &str) -> Result<OpenDevice, DeviceError> {
     }
 }
 
+/// Opens several devices, named with commas between them (`cuda:0,cuda:1`), for a stage that spreads its work.
+///
+/// # Errors
+/// As [`open`], of the first that is wrong; and if two are the same.
+pub fn open_all(names: &str) -> Result<Vec<OpenDevice>, DeviceError> {
+    let mut opened: Vec<OpenDevice> = Vec::new();
+    for name in names.split(',').map(str::trim) {
+        if let Some(known) = opened.iter().find(|known| known.name == name) {
+            return Err(DeviceError::Index { name: known.name.clone(), reason: "is named twice".into() });
+        }
+        opened.push(open(name)?);
+    }
+    Ok(opened)
+}
+
 fn parse(name: &str) -> Result<(DeviceKind, Option<usize>), DeviceError> {
     let (kind, index) = match name.split_once(':') {
         Some((kind, index)) => (kind, Some(index)),
         None => (name, None),
     };
+    if name.contains(',') {
+        let reason = "only sft and tapo run on several devices; name one";
+        return Err(DeviceError::Index { name: name.into(), reason: reason.into() });
+    }
     let Some(kind) = DeviceKind::ALL.into_iter().find(|known| known.name() == kind) else {
         let nearest = nearest(kind, DeviceKind::ALL.map(DeviceKind::name));
         return Err(DeviceError::Unknown {
@@ -276,11 +295,20 @@ mod tests {
             ("cuda:x", "as in `cuda:0`"),
             ("cuda:-1", "as in `cuda:0`"),
             ("flex:0", "takes no number"),
+            ("cuda:0,cuda:1", "only sft and tapo run on several devices"),
             ("", "is unknown"),
         ] {
             let error = parse(name).unwrap_err().to_string();
             assert!(error.contains(says), "{name}: {error}");
         }
+    }
+
+    #[cfg(feature = "flex")]
+    #[test]
+    fn a_list_is_opened_in_its_order_and_names_nothing_twice() {
+        assert_eq!(open_all("flex").unwrap().len(), 1);
+        assert!(open_all("flex, flex").unwrap_err().to_string().contains("device `flex`: is named twice"));
+        assert!(open_all("flex,cude").unwrap_err().to_string().contains("did you mean `cuda`?"));
     }
 
     #[test]

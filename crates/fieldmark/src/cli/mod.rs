@@ -351,6 +351,7 @@ pub struct ParityArgs {
 #[derive(Debug, Args)]
 struct DeviceArg {
     /// flex (the CPU), cuda[:N], vulkan[:N], wgpu[:N], metal or rocm[:N], of those in this build: see `fieldmark devices`.
+    /// sft and tapo take several with commas between them.
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
 }

@@ -45,11 +45,12 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     if recipe.data.check && prepared.begin == Begin::Start {
         training::try_samples(source.len(), |row| source.sample(row, 0).map(drop))?;
     }
-    let device = prepared.device.device.clone().autodiff();
+    let (device, others) = prepared.split_devices();
     let model = stable_param_ids(prepared.load(&checkpoint, &device)?);
     let (pad, streams) = (checkpoint.processor.tokenizer.pad(), StreamKey::new(recipe.seed));
-    let mut trainer =
-        SftTrainer::new(&model, &source, recipe.sft.clone(), pad, streams, &device).map_err(in_section)?;
+    let mut trainer = SftTrainer::new(&model, &source, recipe.sft.clone(), pad, streams, &device)
+        .map_err(in_section)?
+        .with_devices(&others);
     let start = Start { folder: checkpoint.folder.clone(), weights: None };
     let mut keeper = Keeper::new(&checkpoint, resume::checkpoints(output), recipe.run, "sft", start);
     let mut end: Option<LogEnd> = None;

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, path::Path, time::Instant};
 
-use burn::tensor::Device;
 use fieldmark::{
     generate::{FinishReason, StreamKey},
     model::Qwen25Vl,
@@ -50,7 +49,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     if recipe.data.check && prepared.begin == Begin::Start {
         training::try_samples(source.len(), |row| source.prompt(row, 0).map(drop))?;
     }
-    let device: Device = prepared.device.device.clone().autodiff();
+    let (device, others) = prepared.split_devices();
     let model = stable_param_ids(prepared.load(&checkpoint, &device)?);
     let mut trainer = TapoTrainer::new(
         &model,
@@ -62,7 +61,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
         StreamKey::new(recipe.seed),
         &device,
     )
-    .map_err(in_section)?;
+    .map_err(in_section)?
+    .with_devices(&others);
     let needs_start = recipe.tapo.loss.kl_ref != 0.0;
     let weights = needs_start.then(|| weights_fingerprint(&checkpoint.folder)).transpose()?;
     let start = Start { folder: checkpoint.folder.clone(), weights };

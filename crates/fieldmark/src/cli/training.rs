@@ -37,8 +37,8 @@ pub struct Prepared {
     pub output: OutputFolder,
     /// Where the run begins.
     pub begin: Begin,
-    /// The device.
-    pub device: OpenDevice,
+    /// The devices: the first holds the model and the optimiser's state, the others share the work.
+    pub devices: Vec<OpenDevice>,
 }
 
 impl Prepared {
@@ -79,8 +79,8 @@ impl Prepared {
         } else {
             (OutputFolder::check(recipe.output.as_deref(), args.overwrite)?, Begin::Start)
         };
-        let device = open_device(args.device.name(), &recipe)?;
-        Ok(Self { recipe, output, begin, device })
+        let devices = device::open_all(device_name(args.device.name(), &recipe))?;
+        Ok(Self { recipe, output, begin, devices })
     }
 
     /// Makes the output folder and leaves the whole recipe in it, defaults and overrides included. What an earlier run left
@@ -95,6 +95,13 @@ impl Prepared {
         }
         self.output.remove(&resume::LEFT_BEHIND)?;
         self.output.write("recipe.toml", self.recipe.to_toml()?.as_bytes())
+    }
+
+    /// The devices as training uses them: with gradients, the first and the others.
+    pub fn split_devices(&self) -> (Device, Vec<Device>) {
+        let mut devices = self.devices.iter().map(|open| open.device.clone().autodiff());
+        let first = devices.next().unwrap_or_default();
+        (first, devices.collect())
     }
 
     /// The weights that the run begins with.
@@ -185,8 +192,12 @@ const INTERRUPTED: i32 = 130;
 /// # Errors
 /// If it is unknown or does not start.
 pub fn open_device(wanted: Option<&str>, recipe: &Recipe) -> anyhow::Result<OpenDevice> {
+    Ok(device::open(device_name(wanted, recipe))?)
+}
+
+fn device_name<'a>(wanted: Option<&'a str>, recipe: &'a Recipe) -> &'a str {
     let name = wanted.or(recipe.device.as_deref().filter(|name| !name.is_empty()));
-    Ok(device::open(name.unwrap_or_else(|| device::default_name()))?)
+    name.unwrap_or_else(|| device::default_name())
 }
 
 /// Makes every sample once and throws it away.

@@ -9,7 +9,8 @@ use burn::{
 use fieldmark_model::{NamedParameter, Qwen25Vl, TrainableParts};
 use fieldmark_processor::SupervisedSequence;
 use fieldmark_train::{
-    AdamWSettings, LossNorm, LrSchedule, LrShape, MicroBatch, Scorer, SftGradients, Updater, grad_norm, sft_gradients,
+    AdamWSettings, LossNorm, LrSchedule, LrShape, MicroBatch, Replicas, Scorer, SftGradients, Updater, grad_norm,
+    sft_gradients,
 };
 
 use super::{
@@ -43,7 +44,8 @@ pub(super) fn compare(
     let mut updater = Updater::new(&model, adamw, schedule, 1.0, steps)?;
     let (mut found, mut norms) = (Vec::new(), Vec::new());
     for step in 0..=steps {
-        let SftGradients { loss, grads, .. } = sft_gradients(&model, &scorer, &micros, LossNorm::Batch, 1, &device)?;
+        let SftGradients { loss, grads, .. } =
+            sft_gradients(&model, &scorer, &micros, LossNorm::Batch, &Replicas::new(1, &device))?;
         found.push(loss);
         if step == steps {
             break;

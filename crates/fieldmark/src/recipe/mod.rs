@@ -29,7 +29,8 @@ pub struct Recipe {
     pub seed: u64,
     /// Folder for what the run leaves behind.
     pub output: Option<PathBuf>,
-    /// Device to run on, as `--device` has it; the command line wins.
+    /// Device to run on, as `--device` has it; the command line wins. sft and tapo take several, `cuda:0,cuda:1`: every
+    /// update and all rollouts are spread over them, the first holds the optimiser's state.
     pub device: Option<String>,
     /// The checkpoint.
     pub model: ModelSection,
