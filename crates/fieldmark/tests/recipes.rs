@@ -47,7 +47,7 @@ fn what_is_not_the_default_is_what_the_recipes_say() {
             ..data
         };
         assert_eq!(recipe.data, expected);
-        assert_eq!(recipe.run, RunSection { save_every: 5, keep: 3 });
+        assert_eq!(recipe.run, RunSection::default());
         assert_eq!((recipe.seed, recipe.output, recipe.device), (Recipe::default().seed, None, None));
     }
 }
