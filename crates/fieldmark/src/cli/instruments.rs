@@ -29,8 +29,9 @@ impl Instruments {
         let folder = prepared.output.file(TENSORBOARD);
         let board = run.tensorboard.then(|| TensorBoard::create(folder, end.map_or(0, |end| end.step))).transpose()?;
         let timings = prepared.log("timings.jsonl", end)?;
-        let device = prepared.device.device.clone();
-        Ok(Self { stage, timings, board, device, peak_tflops: run.peak_tflops })
+        let device = prepared.split_devices().0.without_autodiff();
+        let devices = prepared.devices.len() as f64;
+        Ok(Self { stage, timings, board, device, peak_tflops: run.peak_tflops.map(|peak| peak * devices) })
     }
 
     /// An update is made.
