@@ -54,7 +54,7 @@ enum Kept {
     /// Nothing before the block or in it learns.
     Nothing,
     /// The block's input.
-    Input(Tensor<3>),
+    Input(Box<Tensor<3>>),
     /// The block's tapes.
     Tapes(Box<BlockTape>),
 }
@@ -181,7 +181,7 @@ impl StackTape {
             let (what, output) = match keep {
                 None => (Kept::Nothing, plain.run(x_BTD, rotary, layout(i))),
                 Some(TrunkSettings { recompute: true, .. }) => {
-                    (Kept::Input(x_BTD.clone()), plain.run(x_BTD, rotary, layout(i)))
+                    (Kept::Input(Box::new(x_BTD.clone())), plain.run(x_BTD, rotary, layout(i)))
                 }
                 Some(_) => {
                     let tape = BlockTape::record(block, x_BTD, rotary, layout(i));
@@ -209,7 +209,7 @@ impl StackTape {
         for (i, (block, kept)) in blocks.iter().zip(self.blocks).enumerate().rev() {
             let tape = match kept {
                 Kept::Nothing => return grad_BTD,
-                Kept::Input(x_BTD) => BlockTape::record(block, x_BTD, rotary, layout(i)),
+                Kept::Input(x_BTD) => BlockTape::record(block, *x_BTD, rotary, layout(i)),
                 Kept::Tapes(tape) => *tape,
             };
             grad_BTD = tape.backward(block, layout(i), grad_BTD, settings.query_chunk, sum);

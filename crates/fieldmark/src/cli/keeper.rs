@@ -52,7 +52,7 @@ pub trait Stage {
 /// How a loop ended.
 pub enum End {
     /// At the last step, with the trained model.
-    Finished(Qwen25Vl),
+    Finished(Box<Qwen25Vl>),
     /// Before it, by request; saved in this folder.
     Interrupted(PathBuf),
 }
@@ -161,7 +161,7 @@ impl<'a> Keeper<'a> {
                 }
             }
         }
-        Ok(End::Finished(model))
+        Ok(End::Finished(Box::new(model)))
     }
 
     /// Only what has been saved can be the best.
