@@ -139,7 +139,7 @@ fn descent() -> TapoConfig {
         batch: 64,
         micro_batch: 3,
         schedule: LrSchedule { lr: FULL_RATE, shape: LrShape::Constant, warmup: 0, released: false },
-        adamw: AdamWSettings { beta1: 0.0, beta2: 0.0, eps: 1e6, weight_decay: 0.0, decay_all: false },
+        adamw: AdamWSettings { beta1: 0.0, beta2: 0.0, eps: 1e6, weight_decay: 0.0, ..AdamWSettings::default() },
         max_grad_norm: f64::INFINITY,
         ..TapoConfig::default()
     }

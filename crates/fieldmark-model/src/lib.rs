@@ -41,7 +41,7 @@ pub use mlp::GatedMlp;
 pub use model::{Qwen25Vl, Trace, TrainableParts};
 pub use positions::{RopePosition, SequencePositions, TokenIndex, rope_positions};
 pub use weights::{
-    LoadOptions, NamedParameter, SaveOptions, StoredType, checkpoint_files, new_layout, published_layout,
+    LoadOptions, NamedParameter, PartTypes, SaveOptions, StoredType, checkpoint_files, new_layout, published_layout,
 };
 
 /// The README's example compiles.

@@ -5,13 +5,16 @@
 
 use burn::{
     module::{Module, ModuleVisitor, Param, ParamGroup, ParamId},
-    optim::{AdamW, AdamWConfig, ModuleOptimizer},
+    optim::{AdamWConfig, ModuleOptimizer},
     tensor::Tensor,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::TrainError;
+use crate::{
+    TrainError,
+    adamw_half::{HalfWeights, Moments, PreciseAdamW},
+};
 
 /// Settings of AdamW. The learning rate comes from [`crate::LrSchedule`], clipping from [`crate::GradClipper`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -27,11 +30,23 @@ pub struct AdamWSettings {
     pub weight_decay: f32,
     /// Decay one-dimensional parameters (biases and norms) too, as a plain torch optimiser does.
     pub decay_all: bool,
+    /// What is kept beside weights of 16 bits.
+    pub half: HalfWeights,
+    /// The type in which the moments are stored.
+    pub moments: Moments,
 }
 
 impl Default for AdamWSettings {
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, decay_all: false }
+        Self {
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.01,
+            decay_all: false,
+            half: HalfWeights::default(),
+            moments: Moments::default(),
+        }
     }
 }
 
@@ -51,13 +66,14 @@ impl AdamWSettings {
         Ok(optimizer.with_group(ParamGroup::from_ids(vectors.0), self.build(0.0), None))
     }
 
-    fn build(&self, weight_decay: f32) -> AdamW {
-        AdamWConfig::new()
+    fn build(&self, weight_decay: f32) -> PreciseAdamW {
+        let inner = AdamWConfig::new()
             .with_beta_1(self.beta1)
             .with_beta_2(self.beta2)
             .with_epsilon(self.eps)
             .with_weight_decay(weight_decay)
-            .build()
+            .build();
+        PreciseAdamW { inner, half: self.half, moments: self.moments }
     }
 
     pub(crate) fn validate(&self) -> Result<(), TrainError> {

@@ -4,6 +4,7 @@
 #![allow(non_snake_case)]
 
 mod adamw;
+mod adamw_half;
 mod advantage;
 mod anneal;
 mod checkpoints;
@@ -46,6 +47,7 @@ mod update;
 mod workers;
 
 pub use adamw::AdamWSettings;
+pub use adamw_half::{HalfWeights, Moments};
 pub use advantage::group_advantages;
 pub use anneal::TermSchedule;
 pub use checkpoints::{Best, Checkpoints, Mark};

@@ -7,11 +7,11 @@ use std::ops::Range;
 
 use burn::{
     module::Module,
-    optim::{GradientsAccumulator, GradientsParams},
+    optim::GradientsParams,
     tensor::{DType, FloatDType, Gradients, Int, Tensor, activation::log_softmax},
 };
 
-use crate::TrainError;
+use crate::{GradientSum, TrainError};
 
 /// Log-probabilities of the targets on the tape, in one piece. Reference: `logprobs_from_logits`.
 ///
@@ -56,9 +56,9 @@ pub struct HeadGradients {
 /// Peak memory is that of a few `[chunk, V]` tensors instead of `[N, V]`, for one more pass through the head.
 ///
 /// ```
-/// use burn::{module::Module, nn::LinearConfig, optim::{GradientsAccumulator, GradientsParams}};
+/// use burn::{module::Module, nn::LinearConfig, optim::GradientsParams};
 /// use burn::tensor::{Device, Distribution, Int, Tensor};
-/// use fieldmark_train::{ChunkedLogProbs, backward_states};
+/// use fieldmark_train::{ChunkedLogProbs, GradientSum, backward_states};
 ///
 /// # let device = Device::flex().autodiff();
 /// # let trunk = LinearConfig::new(4, 8).init(&device);
@@ -77,10 +77,10 @@ pub struct HeadGradients {
 ///
 /// let by_head = logprobs.backward(&hidden, &targets, grad, &module, |h| head.forward(h));
 /// let mut by_trunk = backward_states(hidden, by_head.hidden_nd);
-/// let mut total = GradientsAccumulator::new();
-/// total.accumulate(&module, by_head.params);
-/// total.accumulate(&module, GradientsParams::from_module(&mut by_trunk, &module));
-/// assert_eq!(total.grads().len(), 3);
+/// let mut total = GradientSum::new();
+/// total.add(&module, by_head.params);
+/// total.add(&module, GradientsParams::from_module(&mut by_trunk, &module));
+/// assert_eq!(total.into_grads().len(), 3);
 /// # Ok::<(), fieldmark_train::TrainError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -165,7 +165,7 @@ impl ChunkedLogProbs {
     ) -> HeadGradients {
         let constant_nd = hidden_nd.clone().autodiff().detach();
         let grad_logp_n = grad_logp_n.inner();
-        let mut params = GradientsAccumulator::new();
+        let mut params = GradientSum::new();
         let mut hidden = Vec::new();
         for range in self.ranges(constant_nd.dims()[0]) {
             let leaf_nd = constant_nd.clone().slice([range.clone()]).detach().require_grad();
@@ -174,9 +174,9 @@ impl ChunkedLogProbs {
             let mut grads = (logp_n * grad_logp_n.clone().slice([range])).sum().backward();
             let leaf_grad_nd = leaf_nd.grad_remove(&mut grads);
             hidden.push(leaf_grad_nd.unwrap_or_else(|| leaf_nd.inner().zeros_like()));
-            params.accumulate(module, GradientsParams::from_module(&mut grads, module));
+            params.add(module, GradientsParams::from_module(&mut grads, module));
         }
-        HeadGradients { hidden_nd: Tensor::cat(hidden, 0), params: params.grads() }
+        HeadGradients { hidden_nd: Tensor::cat(hidden, 0), params: params.into_grads() }
     }
 
     fn ranges(&self, n: usize) -> impl Iterator<Item = Range<usize>> + use<> {
@@ -277,10 +277,10 @@ mod tests {
                 let grad_logp = leaf.grad(&loss(leaf.clone()).backward()).unwrap();
                 let head = chunked.backward(&hidden, &targets, grad_logp, &model, |h| model.head(h));
                 let mut trunk = backward_states(hidden, head.hidden_nd);
-                let mut total = GradientsAccumulator::new();
-                total.accumulate(&model, head.params);
-                total.accumulate(&model, GradientsParams::from_module(&mut trunk, &model));
-                let (found_table, found_mix) = grads_of(&model, &total.grads());
+                let mut total = GradientSum::new();
+                total.add(&model, head.params);
+                total.add(&model, GradientsParams::from_module(&mut trunk, &model));
+                let (found_table, found_mix) = grads_of(&model, &total.into_grads());
                 assert!(relative(found_table, table.clone()) < 1e-12, "chunk {chunk}");
                 assert!(relative(found_mix, mix.clone()) < 1e-12, "chunk {chunk}");
             }

@@ -28,11 +28,12 @@ impl PatchMerger {
         }
     }
 
-    /// `[patches, width]` to `[tokens, out_width]`.
+    /// `[patches, width]` to `[tokens, out_width]`, in the type of its own weights.
     pub(crate) fn forward(&self, x_ND: Tensor<2>) -> Tensor<2> {
         let [patches, width] = x_ND.dims();
         let [joined, _] = self.fc1.weight.shape().dims();
         let tokens = patches * width / joined;
+        let x_ND = x_ND.cast(self.fc1.weight.dtype());
         let x = self.ln_q.forward(x_ND).reshape([tokens, joined]);
         self.fc2.forward(gelu(self.fc1.forward(x)))
     }

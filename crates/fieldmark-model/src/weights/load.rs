@@ -26,6 +26,31 @@ use crate::{config::Qwen25VlConfig, error::ModelError, model::Qwen25Vl};
 pub struct LoadOptions {
     /// Type of the parameters; the device's own default where it is `None`.
     pub dtype: Option<FloatDType>,
+    /// Types of single parts where they differ from it.
+    pub parts: PartTypes,
+}
+
+/// A type for each part of the model; what passes from one part to the next is cast.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PartTypes {
+    /// Patch embedding and blocks of the vision encoder.
+    pub vision: Option<FloatDType>,
+    /// The merger between encoder and decoder.
+    pub projector: Option<FloatDType>,
+    /// Embedding, blocks, norm and head.
+    pub decoder: Option<FloatDType>,
+}
+
+impl PartTypes {
+    fn of(&self, published: &str) -> Option<FloatDType> {
+        if published.starts_with("visual.merger.") {
+            self.projector
+        } else if published.starts_with("visual.") {
+            self.vision
+        } else {
+            self.decoder
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -195,7 +220,8 @@ impl ModuleMapper for Loader<'_> {
         match self.take(&published, &shape) {
             Ok(Some(data)) => {
                 let device = param.lazy_device();
-                let dtype: DType = self.options.dtype.unwrap_or(device.settings().float_dtype).into();
+                let wanted = self.options.parts.of(&published).or(self.options.dtype);
+                let dtype: DType = wanted.unwrap_or(device.settings().float_dtype).into();
                 let tensor = Tensor::from_data(data, (&device, dtype));
                 let id = param.id;
                 param.transform_for_load(tensor, id)

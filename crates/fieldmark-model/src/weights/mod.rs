@@ -5,7 +5,7 @@ mod names;
 mod parameters;
 mod save;
 
-pub use load::{LoadOptions, checkpoint_files};
+pub use load::{LoadOptions, PartTypes, checkpoint_files};
 pub use names::{new_layout, published_layout};
 pub use parameters::NamedParameter;
 pub use save::{SaveOptions, StoredType};

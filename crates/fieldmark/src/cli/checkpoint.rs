@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{anyhow, bail};
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::Device;
 use fieldmark::{
     generate::CheckpointGeneration,
-    model::{LoadOptions, Qwen25Vl, Qwen25VlConfig, SaveOptions, StoredType},
+    model::{LoadOptions, PartTypes, Qwen25Vl, Qwen25VlConfig, SaveOptions, StoredType},
     processor::{PixelLimits, Processor},
-    recipe::{ImageSizes, ModelSection, WeightType},
+    recipe::{ImageSizes, ModelSection, PartsSection, WeightType},
 };
 use serde_json::json;
 
@@ -26,6 +26,7 @@ pub struct Checkpoint {
     /// Longest sequence the model is meant for, in tokens.
     pub context: usize,
     dtype: WeightType,
+    parts: PartsSection,
     stored: WeightType,
 }
 
@@ -46,7 +47,7 @@ impl Checkpoint {
             eos.push(processor.tokenizer.eos());
         }
         let context = Qwen25VlConfig::from_json_file(&folder.join("config.json"))?.text.max_position_embeddings;
-        Ok(Self { folder, processor, eos, context, dtype: section.dtype, stored: section.stored })
+        Ok(Self { folder, processor, eos, context, dtype: section.dtype, parts: section.parts, stored: section.stored })
     }
 
     /// Reads the weights onto `device`.
@@ -62,15 +63,22 @@ impl Checkpoint {
     /// # Errors
     /// As [`Self::load`].
     pub fn load_from(&self, folder: &Path, device: &Device) -> anyhow::Result<Qwen25Vl> {
-        let dtype = match self.dtype {
-            WeightType::F32 => FloatDType::F32,
-            WeightType::F16 => FloatDType::F16,
-            WeightType::Bf16 => FloatDType::BF16,
-        };
-        if !device.supports_dtype(dtype) {
-            bail!("model.dtype: this device does not compute in {dtype:?}; `fieldmark devices` says what it can");
+        let dtype = |format: Option<WeightType>| format.map(WeightType::float_dtype);
+        let PartsSection { vision, projector, decoder } = self.parts;
+        let parts = PartTypes { vision: dtype(vision), projector: dtype(projector), decoder: dtype(decoder) };
+        let options = LoadOptions { dtype: dtype(Some(self.dtype)), parts };
+        let wanted = [
+            ("model.dtype", options.dtype),
+            ("model.parts.vision", parts.vision),
+            ("model.parts.projector", parts.projector),
+            ("model.parts.decoder", parts.decoder),
+        ];
+        for (key, dtype) in wanted {
+            if let Some(dtype) = dtype.filter(|&dtype| !device.supports_dtype(dtype)) {
+                bail!("{key}: this device does not compute in {dtype:?}; `fieldmark devices` says what it can");
+            }
         }
-        let model = Qwen25Vl::from_pretrained(folder, LoadOptions { dtype: Some(dtype) }, device)?;
+        let model = Qwen25Vl::from_pretrained(folder, options, device)?;
         self.processor.check(model.config(), folder.join("config.json"))?;
         Ok(model)
     }
