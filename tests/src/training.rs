@@ -3,7 +3,7 @@
 use burn::{
     module::{Module, ModuleVisitor, Param},
     optim::GradientsParams,
-    tensor::{Device, Int, Tensor, TensorData, activation::log_softmax},
+    tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softmax},
 };
 use fieldmark::{
     model::{Padding, Qwen25Vl},
@@ -22,6 +22,33 @@ pub type Named = Vec<(String, Vec<f32>)>;
 /// All parameters in a fixed order.
 pub fn parameters(model: &Qwen25Vl) -> Named {
     visit(model, None)
+}
+
+/// The number format of every parameter.
+pub fn formats(model: &Qwen25Vl) -> Vec<(String, DType)> {
+    let mut formats = Formats::default();
+    model.visit(&mut formats);
+    formats.found
+}
+
+#[derive(Default)]
+struct Formats {
+    path: Vec<String>,
+    found: Vec<(String, DType)>,
+}
+
+impl ModuleVisitor for Formats {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.found.push((self.path.join("."), param.val().dtype()));
+    }
 }
 
 /// Gradients in the order of [`parameters`]; zeros where a parameter has none.

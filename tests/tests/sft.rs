@@ -5,20 +5,20 @@ use std::{collections::BTreeSet, sync::Mutex};
 
 use burn::{
     optim::GradientsParams,
-    tensor::{Device, Tensor},
+    tensor::{DType, Device, FloatDType, Tensor},
 };
 use fieldmark::{
     generate::StreamKey,
-    model::{Qwen25Vl, Qwen25VlConfig, TrainableParts},
+    model::{LoadOptions, PartTypes, Qwen25Vl, Qwen25VlConfig, TrainableParts},
     processor::SupervisedSequence,
     train::{
-        AdamWSettings, LossNorm, LrSchedule, LrShape, MicroBatch, Replicas, Scorer, SftConfig, SftMetrics, SftSource,
-        TrainError, TrunkSettings, initialise, sft_gradients, train_sft,
+        AdamWSettings, HalfWeights, LossNorm, LrSchedule, LrShape, MicroBatch, Replicas, Scorer, SftConfig, SftMetrics,
+        SftSource, TrainError, TrunkSettings, initialise, sft_gradients, train_sft,
     },
 };
 use fieldmark_tests::{
-    prompts::{MODELS, Part, load, sequence, values},
-    training::{Named, gradients, parameters, plain_logps, relative},
+    prompts::{MODELS, Part, fixture, load, sequence, values},
+    training::{Named, formats, gradients, parameters, plain_logps, relative},
 };
 
 const PAD: u32 = 0;
@@ -262,6 +262,61 @@ fn the_loss_of_four_samples_goes_down() {
     assert_eq!(losses.len(), 20);
     assert!(losses.windows(4).all(|losses| losses[3] < losses[0]), "{losses:?}");
     assert!(losses[19] < 0.5 * losses[0], "{losses:?}");
+}
+
+#[test]
+fn gradients_in_bf16_point_where_those_in_f32_do() {
+    let run = |dtype| {
+        let options = LoadOptions { dtype: Some(dtype), ..LoadOptions::default() };
+        let model = Qwen25Vl::from_pretrained(&fixture(MODELS[1]), options, &device()).unwrap();
+        update(&model, &micros(&samples(model.config()), &[2, 3]), LossNorm::Batch, 1, 7)
+    };
+    let (exact, rounded) = (run(FloatDType::F32), run(FloatDType::BF16));
+    assert!((rounded.0 / exact.0 - 1.0).abs() < 5e-3, "{} {}", rounded.0, exact.0);
+    for ((path, x), (_, y)) in exact.1.iter().zip(&rounded.1) {
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+        let cosine = dot(x, y) / (dot(x, x) * dot(y, y)).sqrt();
+        assert!(cosine > 0.99, "{path}: {cosine}");
+    }
+}
+
+#[test]
+fn bf16_learns_as_f32_does_and_parts_keep_their_formats() {
+    let (f32, bf16) = (Some(FloatDType::F32), Some(FloatDType::BF16));
+    let run = |dtype, parts, half| {
+        let options = LoadOptions { dtype, parts };
+        let model = Qwen25Vl::from_pretrained(&fixture(MODELS[0]), options, &device()).unwrap();
+        let source = Source::new(samples(model.config())[..4].to_vec());
+        let adamw = AdamWSettings { half, ..AdamWSettings::default() };
+        let config =
+            SftConfig { epochs: 20, batch: 4, micro_batch: 3, train: TrainableParts::default(), adamw, ..settings() };
+        let (model, metrics) = train(&model, &source, &config, 0);
+        (formats(&model), metrics.into_iter().map(|row| row.loss).collect::<Vec<_>>())
+    };
+    let (_, expected) = run(f32, PartTypes::default(), HalfWeights::None);
+    // In nats, from 9.9 at first to 0.0003 at last.
+    let near = |losses: &[f64]| losses.iter().zip(&expected).all(|(loss, expected)| (loss - expected).abs() < 0.15);
+    let mixed = PartTypes { vision: f32, projector: bf16, decoder: None };
+    let other = PartTypes { vision: bf16, projector: None, decoder: f32 };
+    for (dtype, parts, wanted) in [
+        (bf16, PartTypes::default(), [DType::BF16; 3]),
+        (bf16, mixed, [DType::F32, DType::BF16, DType::BF16]),
+        (f32, other, [DType::BF16, DType::F32, DType::F32]),
+    ] {
+        for half in [HalfWeights::Master, HalfWeights::Kahan] {
+            let (formats, losses) = run(dtype, parts, half);
+            for (name, format) in formats {
+                let part = match name.as_str() {
+                    name if name.starts_with("visual.merger") => 1,
+                    name if name.starts_with("visual.") => 0,
+                    _ => 2,
+                };
+                assert_eq!(format, wanted[part], "{name}");
+            }
+            assert!(near(&losses), "{parts:?} {half:?}: {losses:?} {expected:?}");
+            assert_ne!(losses, expected);
+        }
+    }
 }
 
 #[test]

@@ -10,10 +10,11 @@ use burn::{
     },
     tensor::{DType, Device, Tensor, TensorData},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What is kept of the part of a bf16 or f16 weight that its 16 bits do not hold. Weights of f32 need none of it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HalfWeights {
     /// The whole weight again in f32, 4 bytes more a parameter: training as in f32, with rounded weights in the passes.
@@ -28,7 +29,7 @@ pub enum HalfWeights {
 }
 
 /// The type in which the two moments are stored; they are computed in f32.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Moments {
     /// 32 bits.
@@ -233,13 +234,14 @@ mod tests {
             let expected = closed_form(f64::from(start), 1e-6, &grads, |x| x);
             assert!(f64::from(start) - expected > 0.6 * ulp);
             let close = |found: f64| (found - expected).abs() <= 0.51 * ulp;
+            let near = |found: f64| (found - expected).abs() <= ulp;
             assert_eq!(after(HalfWeights::None, start, 1e-6, &grads), [f64::from(start); 2]);
             let master = after(HalfWeights::Master, start, 1e-6, &grads);
             assert!(master.into_iter().all(close), "{start}: {master:?} {expected}");
             let [matrix, bias] = after(HalfWeights::Kahan, start, 1e-6, &grads);
             assert!(close(bias), "{start}: {bias} {expected}");
             // 1e-6 is below what the 16 bits of a matrix's 1.0 hold.
-            assert!(if matrix_too { close(matrix) } else { matrix == 1.0 }, "{start}: {matrix} {expected}");
+            assert!(if matrix_too { near(matrix) } else { matrix == 1.0 }, "{start}: {matrix} {expected}");
         }
     }
 
@@ -255,7 +257,8 @@ mod tests {
 
     #[test]
     fn moments_of_16_bits_are_rounded_between_steps() {
-        let grads: Vec<f64> = (0..60).map(|i| (1.7 * f64::from(i)).sin() * 10f64.powi(i % 3 - 1)).collect();
+        // Large gradients, then small ones: a second moment of 16 bits does not come down again.
+        let grads: Vec<f64> = std::iter::repeat_n(1.0, 100).chain(wavering(500)).collect();
         let rounded = |x: f64| f64::from(bf16::from_f64(x));
         let found = |moments| {
             let numbers = Numbers::new(0.5, DType::F32);
@@ -264,9 +267,9 @@ mod tests {
         };
         let expected = [closed_form(0.5, 1e-3, &grads, |x| x), closed_form(0.5, 1e-3, &grads, rounded)];
         let found = [found(Moments::F32), found(Moments::Bf16)];
-        assert!((expected[0] - expected[1]).abs() > 1e-4, "{expected:?}");
-        assert!((found[0] - expected[0]).abs() < 1e-6, "{found:?} {expected:?}");
-        assert!((found[1] - expected[1]).abs() < 2e-5, "{found:?} {expected:?}");
+        assert!((expected[0] - expected[1]).abs() > 1e-3, "{expected:?}");
+        assert!((found[0] - expected[0]).abs() < 1e-5, "{found:?} {expected:?}");
+        assert!((found[1] - expected[1]).abs() < 1e-4, "{found:?} {expected:?}");
     }
 
     #[test]

@@ -279,8 +279,8 @@ fn training_refuses_settings_before_it_looks_at_data() {
     place.write("recipe.toml", place.recipe());
     let before = place.listing();
     for (command, set, says) in [
-        ("sft", "model.dtype=bf16", "`model.dtype` = bf16: training rounds its updates away in bf16; use \"f32\""),
-        ("tapo", "model.dtype=f16", "`model.dtype` = f16: training rounds its updates away in f16; use \"f32\""),
+        ("sft", "model.dtype=f16", "`model.dtype` = f16: small gradients vanish in f16"),
+        ("tapo", "model.parts.vision=f16", "`model.parts.vision` = f16: small gradients vanish in f16"),
         ("sft", "sft.batch=0", "`sft.batch` = 0: must be at least 1"),
         ("tapo", "tapo.batch=0", "`tapo.batch` = 0: must be at least 1"),
         ("tapo", "tapo.rewards.exakt=1", "`tapo.rewards.exakt`: no such reward; there are accuracy, exact, format"),
@@ -296,6 +296,9 @@ fn training_refuses_settings_before_it_looks_at_data() {
         assert!(error.contains(says), "{error}");
         assert_eq!(place.listing(), before, "{set}");
     }
+    let two = ["tapo", "-c", "recipe.toml", "--set", "model.dtype=bf16", "--set", "tapo.adamw.half=none"];
+    let error = place.refuse(&two);
+    assert!(error.contains("`model.dtype` = bf16 and `tapo.adamw.half` = none"), "{error}");
 }
 
 #[test]

@@ -62,6 +62,15 @@ fn the_stages_follow_one_another() {
     assert!(timings.len() == 4 && timings.iter().all(|row| row["tokens_per_second"].as_f64().unwrap() > 0.0));
     assert!(timings.iter().all(|row| row["flops"].as_f64().unwrap() > 0.0 && row.get("mfu").is_none()));
 
+    // In bf16 with masters, and then with compensation.
+    place.succeed(&["sft", "-c", "recipe.toml", "--set", "output=half", "--set", "model.dtype=bf16"]);
+    let exact = |row: &Value| row["loss"].as_f64().unwrap();
+    let pairs: Vec<_> = lines(&place, "half/metrics.jsonl").iter().map(exact).zip(metrics.iter().map(exact)).collect();
+    assert!(pairs.iter().all(|(half, whole)| half != whole && (half / whole - 1.0).abs() < 0.05), "{pairs:?}");
+    let sets = ["output=half-tapo", "model.path=half/checkpoint", "model.dtype=bf16", "tapo.adamw.half=kahan"];
+    let sets = sets.iter().flat_map(|set| ["--set", set]);
+    place.succeed(&["tapo", "-c", "recipe.toml"].into_iter().chain(sets).collect::<Vec<_>>());
+
     let tapo = ["tapo", "-c", "recipe.toml", "--set", "output=tapo", "--set", "model.path=sft/checkpoint"];
     place.succeed(&[&tapo[..], &["--set", "run.peak_tflops=2"]].concat());
     let left =

@@ -6,8 +6,8 @@ use fieldmark::recipe::{
     DataSection, EvalSection, Exif, ModelSection, Recipe, RunSection, SftData, TapoData, WeightType,
 };
 use fieldmark::train::{
-    AdamWSettings, Estimator, GroupFilter, LossAverage, LossNorm, LrSchedule, LrShape, NegativeImage, SftConfig,
-    TapoConfig, TapoLossConfig, UpdateImage,
+    AdamWSettings, Estimator, GroupFilter, HalfWeights, LossAverage, LossNorm, LrSchedule, LrShape, NegativeImage,
+    SftConfig, TapoConfig, TapoLossConfig, UpdateImage,
 };
 use serde_json::Value;
 
@@ -20,7 +20,9 @@ fn recipe(name: &str) -> Recipe {
 fn the_3b_recipe_is_the_paper() {
     let recipe = recipe("fine-r1-3b.toml");
     assert_eq!(recipe.sft, SftConfig::default());
-    assert_eq!(recipe.tapo, TapoConfig::default());
+    let default = TapoConfig::default();
+    let adamw = AdamWSettings { half: HalfWeights::Kahan, ..default.adamw };
+    assert_eq!(recipe.tapo, TapoConfig { adamw, ..default });
     assert_eq!(recipe.eval, EvalSection { files: vec!["eval".into()], ..EvalSection::default() });
     let sft = recipe.sft;
     assert_eq!((sft.epochs, sft.batch, sft.updates(404)), (10, 64, 70));
@@ -34,9 +36,12 @@ fn the_3b_recipe_is_the_paper() {
 fn what_is_not_the_default_is_what_the_recipes_say() {
     for (name, path) in [("fine-r1-3b.toml", "Qwen2.5-VL-3B-Instruct"), ("fine-r1-7b.toml", "Qwen2.5-VL-7B-Instruct")] {
         let recipe = recipe(name);
-        // Training refuses 16-bit weights.
-        let stored = WeightType::Bf16;
-        let model = ModelSection { path: Some(path.into()), dtype: WeightType::F32, stored };
+        let model = ModelSection {
+            path: Some(path.into()),
+            dtype: WeightType::Bf16,
+            stored: WeightType::Bf16,
+            ..ModelSection::default()
+        };
         assert_eq!(recipe.model, model);
         let data = DataSection::default();
         let expected = DataSection {
@@ -165,6 +170,7 @@ fn the_schema_has_the_keys_of_a_recipe_and_no_other() {
             Some("integer") => 1.into(),
             Some("number") => 0.5.into(),
             Some("boolean") => true.into(),
+            None if node["oneOf"][0]["const"].is_string() => node["oneOf"][0]["const"].as_str().unwrap_or("").into(),
             _ => panic!("a value without default of a type that this test does not know: {node}"),
         }
     }

@@ -13,7 +13,7 @@ use fieldmark::{
     model::Qwen25Vl,
     progress::Progress,
     recipe::{Recipe, WeightType},
-    train::{Interrupt, LogEnd, MetricsWriter, TrainError},
+    train::{HalfWeights, Interrupt, LogEnd, MetricsWriter, TrainError},
 };
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
@@ -54,18 +54,7 @@ impl Prepared {
     ) -> anyhow::Result<Self> {
         let recipe = Recipe::read(&args.config, &args.set)?;
         validate(&recipe).map_err(|error| in_section(section, error))?;
-        let half = match recipe.model.dtype {
-            WeightType::F32 => None,
-            WeightType::F16 => Some("f16"),
-            WeightType::Bf16 => Some("bf16"),
-        };
-        if let Some(half) = half {
-            // Nothing keeps an f32 copy of the weights, and a relative change below 2^-9 leaves a bf16 weight as it is.
-            bail!(
-                "`model.dtype` = {half}: training rounds its updates away in {half}; use \"f32\" (eval and ask may use \
-                 {half})"
-            );
-        }
+        check_formats(&recipe, section)?;
         if recipe.run.keep == 0 {
             bail!("`run.keep` = 0: must be at least 1");
         }
@@ -186,6 +175,32 @@ pub fn note_skipped(progress: &Progress, update: usize, norm: f64, loss: f64, sa
 
 /// 128 + SIGINT.
 const INTERRUPTED: i32 = 130;
+
+/// Refuses number formats in which training goes wrong.
+fn check_formats(recipe: &Recipe, section: &str) -> anyhow::Result<()> {
+    let adamw = if section == "sft" { recipe.sft.adamw } else { recipe.tapo.adamw };
+    let parts = recipe.model.parts;
+    let formats = [
+        ("model.dtype", Some(recipe.model.dtype)),
+        ("model.parts.vision", parts.vision),
+        ("model.parts.projector", parts.projector),
+        ("model.parts.decoder", parts.decoder),
+    ];
+    for (key, format) in formats {
+        match format {
+            Some(WeightType::F16) => bail!(
+                "`{key}` = f16: small gradients vanish in f16, and the loss is not scaled against that; train in \
+                 \"bf16\" or \"f32\" (eval and ask may use f16)"
+            ),
+            Some(WeightType::Bf16) if adamw.half == HalfWeights::None => bail!(
+                "`{key}` = bf16 and `{section}.adamw.half` = none: a bf16 weight rounds its updates away; keep the \
+                 rest of it with half = \"master\" or \"kahan\""
+            ),
+            _ => {}
+        }
+    }
+    Ok(())
+}
 
 /// The device of the command line, else that of the recipe, else the default.
 ///

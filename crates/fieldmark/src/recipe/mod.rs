@@ -125,7 +125,7 @@ impl Default for RunSection {
 }
 
 /// Number formats of the parts of a model; `dtype` where there is none.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PartsSection {
     /// Patch embedding and blocks of the vision encoder.
