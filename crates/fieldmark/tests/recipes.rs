@@ -6,8 +6,8 @@ use fieldmark::recipe::{
     DataSection, EvalSection, Exif, ModelSection, Recipe, RunSection, SftData, TapoData, WeightType,
 };
 use fieldmark::train::{
-    AdamWSettings, Estimator, GroupFilter, HalfWeights, LossAverage, LossNorm, LrSchedule, LrShape, NegativeImage,
-    SftConfig, TapoConfig, TapoLossConfig, UpdateImage,
+    AdamWSettings, Estimator, GroupFilter, HalfWeights, LossAverage, LossNorm, LrSchedule, LrShape, Moments,
+    NegativeImage, SftConfig, TapoConfig, TapoLossConfig, UpdateImage,
 };
 use serde_json::Value;
 
@@ -16,13 +16,17 @@ fn recipe(name: &str) -> Recipe {
     Recipe::read(&[path], &[]).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// The defaults, but for what keeps a bf16 weight's rest.
+fn paper_tapo() -> TapoConfig {
+    let default = TapoConfig::default();
+    TapoConfig { adamw: AdamWSettings { half: HalfWeights::Kahan, ..default.adamw }, ..default }
+}
+
 #[test]
 fn the_3b_recipe_is_the_paper() {
     let recipe = recipe("fine-r1-3b.toml");
     assert_eq!(recipe.sft, SftConfig::default());
-    let default = TapoConfig::default();
-    let adamw = AdamWSettings { half: HalfWeights::Kahan, ..default.adamw };
-    assert_eq!(recipe.tapo, TapoConfig { adamw, ..default });
+    assert_eq!(recipe.tapo, paper_tapo());
     assert_eq!(recipe.eval, EvalSection { files: vec!["eval".into()], ..EvalSection::default() });
     let sft = recipe.sft;
     assert_eq!((sft.epochs, sft.batch, sft.updates(404)), (10, 64, 70));
@@ -72,7 +76,7 @@ fn the_7b_recipe_differs_in_the_sizes_of_a_step() {
 #[test]
 fn ablations_are_the_paper_but_for_what_they_name() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
-    let paper = TapoConfig::default;
+    let paper = paper_tapo;
     let anchors = || TapoConfig { anchor_rollouts: 10, positive_rollouts: 0, ..paper() };
     let no_terms = TapoLossConfig { gamma: 0.0, eta1: 0.0, eta2: 0.0, ..paper().loss };
     let symmetric = TapoLossConfig { clip_high: 0.2, clip_dual: f64::INFINITY, ..no_terms };
@@ -84,7 +88,7 @@ fn ablations_are_the_paper_but_for_what_they_name() {
         loss_norm: LossNorm::Micro,
         loss: TapoLossConfig { negative_grad: false, ..paper().loss },
         schedule: LrSchedule { released: true, ..paper().schedule },
-        adamw: AdamWSettings { weight_decay: 0.0, ..paper().adamw },
+        adamw: AdamWSettings { weight_decay: 0.0, moments: Moments::Bf16, ..paper().adamw },
         ..paper()
     };
     let expected = [
