@@ -11,7 +11,8 @@ pub use search::{Fit, nearest_fit};
 
 use fieldmark_model::{GridThw, Qwen25VlConfig};
 use fieldmark_train::{
-    MemoryPlan, MicroShape, RolloutShape, SftConfig, TapoConfig, TrunkSettings, UpdateImage, Workload,
+    AdamWSettings, HalfWeights, MemoryPlan, MicroShape, Moments, RolloutShape, SftConfig, TapoConfig, TrunkSettings,
+    UpdateImage, Workload,
 };
 
 use crate::recipe::{ImageSizes, Recipe, WeightType};
@@ -61,6 +62,7 @@ impl Planned {
     }
 
     fn sft(&self, recipe: &Recipe, sft: &SftConfig) -> Workload {
+        let number = number(recipe);
         let tokens = self.tokens.unwrap_or(recipe.data.sft.max_tokens).min(self.context());
         let grid = self.grid(recipe.data.sft.sizes, tokens);
         let sequences = at_once(sft.micro_batch, sft.micro_tokens, tokens).min(sft.batch);
@@ -74,9 +76,9 @@ impl Planned {
         Workload {
             config: self.config.clone(),
             parts: sft.train,
-            number: bytes(recipe.model.dtype),
-            moments: 8.0,
-            beside: 0.0,
+            number,
+            moments: moments(&sft.adamw),
+            beside: beside(&sft.adamw, number),
             micro,
             trunk: TrunkSettings { recompute: sft.recompute, query_chunk: sft.query_chunk },
             packing: sft.packing,
@@ -88,6 +90,7 @@ impl Planned {
     }
 
     fn tapo(&self, recipe: &Recipe, tapo: &TapoConfig) -> Workload {
+        let number = number(recipe);
         let limit = recipe.data.tapo.max_tokens.saturating_add(tapo.max_new_tokens);
         let tokens = self.tokens.unwrap_or(limit).min(self.context());
         let response = tapo.max_new_tokens.min(tokens.saturating_sub(1));
@@ -120,9 +123,9 @@ impl Planned {
         Workload {
             config: self.config.clone(),
             parts: tapo.train,
-            number: bytes(recipe.model.dtype),
-            moments: 8.0,
-            beside: 0.0,
+            number,
+            moments: moments(&tapo.adamw),
+            beside: beside(&tapo.adamw, number),
             micro,
             trunk: TrunkSettings { recompute: tapo.recompute, query_chunk: tapo.query_chunk },
             packing: tapo.packing,
@@ -156,9 +159,26 @@ fn at_once(most: usize, limit: usize, tokens: usize) -> usize {
     if limit == 0 { most } else { most.min(limit / tokens.max(1)).max(1) }
 }
 
-fn bytes(dtype: WeightType) -> f64 {
-    match dtype {
+/// Bytes of a weight of the decoder, where nearly all are.
+fn number(recipe: &Recipe) -> f64 {
+    match recipe.model.parts.decoder.unwrap_or(recipe.model.dtype) {
         WeightType::F32 => 4.0,
         WeightType::F16 | WeightType::Bf16 => 2.0,
+    }
+}
+
+fn moments(adamw: &AdamWSettings) -> f64 {
+    match adamw.moments {
+        Moments::F32 => 8.0,
+        Moments::Bf16 => 4.0,
+    }
+}
+
+/// Bytes beside a weight of `number` bytes.
+fn beside(adamw: &AdamWSettings, number: f64) -> f64 {
+    match adamw.half {
+        HalfWeights::Master if number < 4.0 => 4.0,
+        HalfWeights::Kahan if number < 4.0 => 2.0,
+        _ => 0.0,
     }
 }
