@@ -86,7 +86,7 @@ fn train(model: Qwen25Vl, code: &'static str, epochs: usize, lr: f64, adamw: Ada
     let mut losses = Vec::new();
     let device = Device::flex().autodiff();
     let model =
-        train_sft(stable_param_ids(model), &Pictures { code }, &config, 0, &StreamKey::new(2), &device, |row| {
+        train_sft(stable_param_ids(model), &Pictures { code }, &config, 0, &StreamKey::new(2), &device, |row, _| {
             losses.push(row.loss);
             Ok(())
         });

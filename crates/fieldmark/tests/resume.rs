@@ -203,6 +203,28 @@ fn an_interrupt_saves_and_the_run_goes_on_to_the_same_end() {
 }
 
 #[test]
+fn runs_in_16_bits_go_on_with_all_that_is_beside_the_weights() {
+    let place = place();
+    let kahan = ["model.dtype=bf16", "sft.adamw.half=kahan", "tapo.adamw.half=kahan", "tapo.adamw.moments=bf16"];
+    let master = ["model.parts.decoder=bf16", "model.parts.vision=bf16"];
+    for (stage, name, sets) in [("sft", "kahan", &kahan[..]), ("tapo", "kahan", &kahan), ("sft", "master", &master)] {
+        let sets: Vec<String> = sets.iter().flat_map(|set| ["--set".into(), (*set).into()]).collect();
+        let (whole, ours) = (format!("{stage}-{name}"), format!("{stage}-{name}-again"));
+        for output in [&whole, &ours] {
+            succeed(&place, &[args(stage, output), sets.clone()].concat());
+        }
+        // As if it had been killed two checkpoints before its end.
+        fs::remove_dir_all(place.path(&ours).join("checkpoint")).unwrap();
+        let folder = format!("{ours}/checkpoints");
+        for mark in entries(&place, &folder).iter().rev().take(2) {
+            fs::remove_dir_all(place.path(&folder).join(mark)).unwrap();
+        }
+        succeed(&place, &[resume(stage, &ours), sets].concat());
+        same(&place, stage, &ours, &whole);
+    }
+}
+
+#[test]
 fn two_interrupts_stop_at_once() {
     let place = place();
     let slow = ["--set", "sft.epochs=10000"].map(str::to_owned).to_vec();

@@ -106,7 +106,14 @@ impl Checkpoint {
     /// # Errors
     /// If they cannot be written.
     pub fn fill_exactly(&self, model: &Qwen25Vl, folder: &Path) -> anyhow::Result<()> {
-        if self.stored == self.dtype { Ok(()) } else { save_weights(model, self.dtype, folder) }
+        let PartsSection { vision, projector, decoder } = self.parts;
+        let formats = [vision, projector, decoder].map(|part| part.unwrap_or(self.dtype));
+        // f32 holds every number of the others.
+        let exact = if formats == [formats[0]; 3] { formats[0] } else { WeightType::F32 };
+        if self.stored == exact || self.stored == WeightType::F32 {
+            return Ok(());
+        }
+        save_weights(model, exact, folder)
     }
 
     /// As it came; else what decoding needs.
