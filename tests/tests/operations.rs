@@ -1,0 +1,143 @@
+//! The operations that a run reports for its updates are those of what the updates score: which sequences, which images, how
+//! many states meet the head, and what is trained. The counts of single passes are tested where they are made.
+
+use burn::tensor::Device;
+use fieldmark::{
+    generate::StreamKey,
+    model::{Flops, Qwen25VlConfig, TrainableParts},
+    processor::{Sequence, SupervisedSequence},
+    train::{
+        GroupFilter, RewardRegistry, SftConfig, SftSource, TapoConfig, TapoEvent, TapoLossConfig, TapoTrainer,
+        TrainError, TripletPrompt, TripletSource, train_sft,
+    },
+};
+use fieldmark_tests::{
+    prompts::{MODELS, Part, load, sequence},
+    training::word_tokenizer,
+};
+
+/// Operations of sequences alone, each with images of its own, `targets` states at the head.
+fn alone(config: &Qwen25VlConfig, sequences: &[&Sequence], targets: usize) -> Flops {
+    let pass = |sequence: &Sequence| {
+        let images: Flops = sequence.images.iter().map(|image| config.image_flops(image.grid)).sum();
+        config.decoder_flops(0, sequence.ids.len()) + images
+    };
+    sequences.iter().map(|sequence| pass(sequence)).sum::<Flops>() + config.head_flops(targets)
+}
+
+fn about(config: &Qwen25VlConfig, side: usize, text: usize, seed: u64) -> Sequence {
+    sequence(&[Part::Image { h: 4, w: side, seed }, Part::Text((9..9 + text as u32).collect())], config)
+}
+
+struct Samples(Vec<SupervisedSequence>);
+
+impl SftSource for Samples {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn sample(&self, row: usize, _epoch: usize) -> Result<SupervisedSequence, TrainError> {
+        Ok(self.0[row].clone())
+    }
+}
+
+struct One(TripletPrompt);
+
+impl TripletSource for One {
+    fn len(&self) -> usize {
+        1
+    }
+
+    fn prompt(&self, _row: usize, _epoch: usize) -> Result<TripletPrompt, TrainError> {
+        Ok(self.0.clone())
+    }
+}
+
+#[test]
+fn sft_counts_what_it_scores_without_padding_or_what_is_run_again() {
+    let device = Device::flex().autodiff();
+    let model = load(MODELS[1], &device);
+    let config = model.config().clone();
+    let sample = |side, text, targets| {
+        let sequence = about(&config, side, text, side as u64);
+        let target_mask = (0..sequence.ids.len()).map(|token| token + targets >= sequence.ids.len()).collect();
+        SupervisedSequence { sequence, target_mask }
+    };
+    let samples = Samples(vec![sample(4, 9, 3), sample(6, 20, 7), sample(8, 5, 2)]);
+    let sequences: Vec<&Sequence> = samples.0.iter().map(|sample| &sample.sequence).collect();
+    let needed = alone(&config, &sequences, 12);
+    for (packing, recompute) in [(false, false), (true, true)] {
+        let sft = SftConfig { epochs: 1, micro_batch: 2, packing, recompute, ..SftConfig::default() };
+        let mut found = Vec::new();
+        train_sft(model.clone(), &samples, &sft, 0, &StreamKey::new(1), &device, |_, timing| {
+            found.push((timing.tokens, timing.flops));
+            Ok(())
+        })
+        .unwrap();
+        let tokens = sequences.iter().map(|sequence| sequence.ids.len()).sum();
+        assert_eq!(found, [(tokens, needed.training(sft.train))]);
+    }
+}
+
+#[test]
+fn tapo_counts_the_negatives_that_it_scores_with_a_gradient() {
+    let device = Device::flex().autodiff();
+    let model = load(MODELS[0], &device);
+    let config = model.config().clone();
+    let prompt = TripletPrompt {
+        anchor: about(&config, 4, 6, 0),
+        positive: about(&config, 6, 6, 1),
+        negative: Some(about(&config, 8, 6, 2)),
+        truth: "t9".into(),
+    };
+    let negative = prompt.negative.clone().unwrap();
+    let source = One(prompt.clone());
+    let tokenizer = word_tokenizer();
+    let train = TrainableParts { vision: true, projector: false, decoder: true };
+    for (negative_grad, gamma) in [(true, 0.01), (false, 0.01), (true, 0.0)] {
+        let loss = TapoLossConfig { negative_grad, gamma, eta2: gamma, ..TapoLossConfig::default() };
+        let tapo = TapoConfig {
+            prompts_per_step: 1,
+            chunk: 1,
+            max_tries: 1,
+            anchor_rollouts: 2,
+            positive_rollouts: 1,
+            max_new_tokens: 5,
+            filter: GroupFilter { low: -1.0, high: 2.0, ..GroupFilter::default() },
+            train,
+            loss,
+            ..TapoConfig::default()
+        };
+        let (rewards, streams) = (RewardRegistry::standard(&tapo), StreamKey::new(3));
+        let trainer = TapoTrainer::new(&model, &source, &tokenizer, vec![2], tapo, &rewards, streams, &device);
+        let (mut answers, mut found) = (Vec::new(), Vec::new());
+        trainer
+            .unwrap()
+            .with_steps(1)
+            .train(model.clone(), |event| {
+                match event {
+                    TapoEvent::Rollouts(groups) => {
+                        answers.extend(groups[0].rollouts.iter().map(|rollout| rollout.response.ids.clone()));
+                    }
+                    TapoEvent::Update(_, timing) => found.push(timing.flops),
+                    TapoEvent::Drawn(..) => {}
+                }
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(answers.len(), 3);
+        let scored = if negative_grad && gamma > 0.0 { vec![&prompt.anchor, &negative] } else { vec![&prompt.anchor] };
+        let mut needed = Flops::default();
+        for image in scored {
+            let whole: Vec<Sequence> = answers.iter().map(|ids| image.with_response(ids)).collect();
+            // The three show one image, which is encoded once.
+            let text: Vec<Sequence> =
+                whole.iter().map(|sequence| Sequence { images: Vec::new(), ..sequence.clone() }).collect();
+            needed += alone(&config, &text.iter().collect::<Vec<_>>(), answers.iter().map(Vec::len).sum());
+            needed += config.image_flops(image.images[0].grid);
+        }
+        let expected = needed.training(train);
+        assert_eq!(found.len(), 1);
+        assert!((found[0] / expected - 1.0).abs() < 1e-12, "{negative_grad} {gamma}: {} for {expected}", found[0]);
+    }
+}
