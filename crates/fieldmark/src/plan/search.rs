@@ -1,10 +1,10 @@
-//! The nearest settings that fit into a budget: changes that cost least first, each kept only if it lowers the peak, and
-//! dropped again in the end if the others are enough.
+//! The nearest settings that fit into a budget: changes that cost least first, those that round more last, each kept only if
+//! it lowers the peak, and dropped again in the end if the others are enough.
 
 use fieldmark_train::MemoryPlan;
 
 use super::{Planned, Stage};
-use crate::recipe::{Recipe, RecipeError};
+use crate::recipe::{Recipe, RecipeError, WeightType};
 
 /// Settings that fit.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,20 +22,22 @@ pub struct Fit {
 /// None in practice: a change that the recipe does not take.
 pub fn nearest_fit(planned: &Planned, recipe: &Recipe, budget: u64) -> Result<Result<Fit, Fit>, RecipeError> {
     let mut current = Fit { changes: Vec::new(), plan: planned.memory(recipe) };
-    // Where two phases are about as large, a change of one shows only once the other is smaller: so more than one round.
-    loop {
-        let before = current.plan.peak();
-        for change in changes(planned.stage, recipe) {
-            if current.plan.peak() <= budget {
+    for changes in [exact(planned.stage, recipe), rounding(planned.stage, recipe)] {
+        // Where two phases are about as large, a change of one shows only once the other is smaller: more than one round.
+        loop {
+            let before = current.plan.peak();
+            for change in &changes {
+                if current.plan.peak() <= budget {
+                    break;
+                }
+                let next = with(planned, recipe, replaced(&current.changes, change))?;
+                if next.plan.peak() < current.plan.peak() {
+                    current = next;
+                }
+            }
+            if current.plan.peak() == before || current.plan.peak() <= budget {
                 break;
             }
-            let next = with(planned, recipe, replaced(&current.changes, &change))?;
-            if next.plan.peak() < current.plan.peak() {
-                current = next;
-            }
-        }
-        if current.plan.peak() == before || current.plan.peak() <= budget {
-            break;
         }
     }
     if current.plan.peak() > budget {
@@ -58,22 +60,22 @@ fn with(planned: &Planned, recipe: &Recipe, changes: Vec<String>) -> Result<Fit,
     Ok(Fit { plan: planned.memory(&changed), changes })
 }
 
-/// `changes` with `change` in place of one of the same key.
-fn replaced(changes: &[String], change: &str) -> Vec<String> {
+/// `changes` with those of `change` in place of any of the same key.
+fn replaced(changes: &[String], change: &[String]) -> Vec<String> {
     let key = |change: &str| change.split('=').next().unwrap_or_default().to_owned();
-    let others = changes.iter().filter(|other| key(other) != key(change)).cloned();
-    others.chain([change.to_owned()]).collect()
+    let kept = changes.iter().filter(|old| !change.iter().any(|new| key(old) == key(new)));
+    kept.chain(change).cloned().collect()
 }
 
-/// Changes in the order in which they are tried. None changes what is learnt, but for rounding.
-fn changes(stage: Stage, recipe: &Recipe) -> Vec<String> {
+/// Changes that leave the result as it is, in the order in which they are tried.
+fn exact(stage: Stage, recipe: &Recipe) -> Vec<Vec<String>> {
     let section = stage.section();
     let (micro, workers) = match stage {
         Stage::Sft => (recipe.sft.micro_batch, recipe.sft.workers),
         Stage::Tapo => (recipe.tapo.micro_batch, recipe.tapo.workers),
     };
     let mut found = Vec::new();
-    let mut set = |key: &str, value: &dyn std::fmt::Display| found.push(format!("{section}.{key}={value}"));
+    let mut set = |key: &str, value: &dyn std::fmt::Display| found.push(vec![format!("{section}.{key}={value}")]);
     // Free, or nearly so.
     set("packing", &true);
     set("query_chunk", &512);
@@ -88,6 +90,21 @@ fn changes(stage: Stage, recipe: &Recipe) -> Vec<String> {
     // Small products.
     set("query_chunk", &128);
     set("logit_chunk", &256);
+    found
+}
+
+/// Changes that round more of it away, in the order in which they are tried.
+fn rounding(stage: Stage, recipe: &Recipe) -> Vec<Vec<String>> {
+    let section = stage.section();
+    let half = |kept: &str| format!("{section}.adamw.half={kept}");
+    let mut found = Vec::new();
+    if recipe.model.dtype == WeightType::F32 {
+        let bf16 = || "model.dtype=bf16".to_owned();
+        found.extend([vec![bf16(), half("master")], vec![format!("{section}.adamw.moments=bf16")]]);
+        found.push(vec![bf16(), half("kahan")]);
+    } else {
+        found.extend([vec![format!("{section}.adamw.moments=bf16")], vec![half("kahan")]]);
+    }
     found
 }
 
@@ -146,5 +163,17 @@ mod tests {
     fn a_phase_that_another_hid_gets_its_turn() {
         let fit = nearest_fit(&planned(Stage::Tapo), &Recipe::default(), 80_000_000_000).unwrap().unwrap();
         assert_eq!(fit.changes, ["tapo.generation_batch=32", "tapo.micro_batch=1"]);
+    }
+
+    #[test]
+    fn results_are_rounded_more_only_where_nothing_else_is_enough() {
+        let planned = planned(Stage::Sft);
+        let least =
+            peak(&planned, &["sft.micro_batch=1", "sft.query_chunk=128", "sft.logit_chunk=256"].map(str::to_owned));
+        let fit = |budget| nearest_fit(&planned, &Recipe::default(), budget).unwrap().unwrap().changes;
+        let rounds =
+            |changes: &[String]| changes.iter().any(|change| change.contains("adamw") || change.contains("dtype"));
+        assert!(!rounds(&fit(least)));
+        assert!(rounds(&fit(least - 1_000_000_000)));
     }
 }
