@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, sync::Mutex};
 
 use burn::{
+    module::Module,
     optim::GradientsParams,
     tensor::{DType, Device, FloatDType, Tensor},
 };
@@ -13,7 +14,7 @@ use fieldmark::{
     processor::SupervisedSequence,
     train::{
         AdamWSettings, HalfWeights, LossNorm, LrSchedule, LrShape, MicroBatch, Replicas, Scorer, SftConfig, SftMetrics,
-        SftSource, TrainError, TrunkSettings, initialise, sft_gradients, train_sft,
+        SftSource, SftTrainer, TrainError, TrunkSettings, initialise, sft_gradients, train_sft, validate_sft,
     },
 };
 use fieldmark_tests::{
@@ -227,6 +228,81 @@ fn train(model: &Qwen25Vl, source: &Source, config: &SftConfig, seed: u64) -> (Q
         Ok(())
     });
     (trained.unwrap(), metrics)
+}
+
+/// A question with two images, in two turns or one, and an answer.
+fn two_images(config: &Qwen25VlConfig, seed: u64, between: usize) -> SupervisedSequence {
+    let mut stream = StreamKey::new(seed).word("text").stream();
+    let mut text = |count: usize| Part::Text((0..count).map(|_| 8 + stream.below(312) as u32).collect());
+    let (first, second) = (Part::Image { h: 4, w: 6, seed }, Part::Image { h: 6, w: 2, seed: seed + 1 });
+    let sequence = sequence(&[text(2), first, text(between), second, text(3), text(5)], config);
+    let mut target_mask = vec![false; sequence.ids.len() - 5];
+    target_mask.resize(sequence.ids.len(), true);
+    SupervisedSequence { sequence, target_mask }
+}
+
+#[test]
+fn samples_of_several_images_train_beside_others() {
+    for name in MODELS {
+        let model = load(name, &device());
+        let config = model.config();
+        let samples = vec![two_images(config, 5, 4), sample(config, 1, SHAPES[0]), two_images(config, 9, 1)];
+        let expected = plainly(&model, &samples, &[3]);
+        for (what, scorer) in scorers() {
+            let micros = [&samples[..2], &samples[2..]].map(|samples| scorer.micro_batch(samples.to_vec()).unwrap());
+            let found = sft_gradients(&model, &scorer, &micros, LossNorm::Batch, &Replicas::new(1, &device())).unwrap();
+            same(&(found.loss, gradients(&model, &found.grads)), &expected, &format!("{name}, {what}"));
+        }
+    }
+}
+
+#[test]
+fn the_validation_loss_is_that_of_single_sequences_and_changes_nothing() {
+    let model = load(MODELS[0], &device());
+    let (source, held) = {
+        let samples = samples(model.config());
+        (Source::new(samples[..3].to_vec()), Source::new(samples[3..].to_vec()))
+    };
+    let tokens = SHAPES[3].2 + SHAPES[4].2;
+    let near = |found: f64, expected: f64, what: &str| {
+        assert!((found - expected).abs() < 1e-5 * expected, "{what}: {found} for {expected}");
+    };
+    let expected = plainly(&model, &held.samples, &[2]).0;
+    for (batch, micro_batch, micro_tokens, workers, packing) in
+        [(8, 2, 0, 1, true), (1, 2, 0, 1, false), (2, 1, 0, 2, true), (8, 2, 1, 1, true), (8, 2, 0, 1, false)]
+    {
+        let config = SftConfig { batch, micro_batch, micro_tokens, workers, packing, ..settings() };
+        let (scorer, replicas) = (config.scorer(PAD).unwrap(), Replicas::new(workers, &Device::flex()));
+        let found = validate_sft(&model.valid(), &scorer, &held, &config, &replicas).unwrap();
+        near(found.loss, expected, &format!("{config:?}"));
+        assert_eq!(found.tokens, tokens);
+    }
+
+    // Batches of 2 and 1 rows in each of two epochs: after updates 3 and 4, of the model as it is then.
+    let config = SftConfig { eval_every: Some(3), ..settings() };
+    let mut trainer = SftTrainer::new(&model, &source, config.clone(), PAD, StreamKey::new(0), &device())
+        .unwrap()
+        .with_validation(&held);
+    let (mut trained, mut rows) = (model.clone(), Vec::new());
+    while !trainer.is_finished() {
+        let mut row = None;
+        trained = trainer
+            .step(trained, |metrics, _| {
+                row = Some(metrics.clone());
+                Ok(())
+            })
+            .unwrap();
+        let row = row.unwrap();
+        assert_eq!(row.validation.is_some(), row.step >= 3);
+        if let Some(found) = row.validation {
+            near(found.loss, plainly(&trained, &held.samples, &[2]).0, &format!("after {}", row.step));
+            assert!(found.loss != expected && found.tokens == tokens);
+        }
+        rows.push(SftMetrics { validation: None, ..row });
+    }
+    let (alone, alone_rows) = train(&model, &source, &config, 0);
+    assert!(parameters(&alone) == parameters(&trained) && alone_rows == rows);
+    assert_eq!(held.order(0).len(), held.asked.lock().unwrap().len());
 }
 
 #[test]

@@ -44,6 +44,7 @@ mod tensorboard;
 mod timings;
 mod trunk;
 mod update;
+mod validation;
 mod workers;
 
 pub use adamw::AdamWSettings;
@@ -89,4 +90,5 @@ pub use tensorboard::TensorBoard;
 pub use timings::{RolloutTiming, UpdateTiming};
 pub use trunk::{TrunkSettings, TrunkTape};
 pub use update::{MOST_SKIPPED_IN_A_ROW, Updated, Updater, UpdaterState};
+pub use validation::{Validation, validate_sft};
 pub use workers::Replicas;

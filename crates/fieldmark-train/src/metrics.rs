@@ -11,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{FilterCounts, SamplerGap, TapoParts, TrainError};
+use crate::{FilterCounts, SamplerGap, TapoParts, TrainError, Validation};
 
 /// Measurements of one SFT update.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,6 +33,9 @@ pub struct SftMetrics {
     /// Samples to which this update's loss or gradient owes that it is not finite; empty where it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub non_finite: Vec<String>,
+    /// What the validation set says of the model after this update; absent where it was not asked.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Validation>,
 }
 
 /// Measurements of one TAPO update.
@@ -207,6 +210,7 @@ mod tests {
             tokens: 64,
             skipped: 0,
             non_finite: Vec::new(),
+            validation: None,
         }
     }
 
@@ -233,6 +237,17 @@ mod tests {
             std::fs::write(&path, [whole.as_bytes(), torn].concat()).unwrap();
             MetricsWriter::resume(&path, end(5)).unwrap();
             assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+        }
+    }
+
+    #[test]
+    fn a_validation_stands_in_the_row_of_its_update() {
+        let with = SftMetrics { validation: Some(Validation { loss: 0.5, tokens: 7 }), ..row(1) };
+        let text = serde_json::to_string(&with).unwrap();
+        assert!(text.ends_with(r#""skipped":0,"val_loss":0.5,"val_tokens":7}"#), "{text}");
+        for row in [with, row(1)] {
+            let text = serde_json::to_string(&row).unwrap();
+            assert_eq!(serde_json::from_str::<SftMetrics>(&text).unwrap(), row);
         }
     }
 

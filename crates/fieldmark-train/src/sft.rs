@@ -5,7 +5,7 @@
 
 use std::{path::Path, time::Instant};
 
-use burn::tensor::Device;
+use burn::{module::Module, tensor::Device};
 use fieldmark_generate::StreamKey;
 use fieldmark_model::{Flops, Qwen25Vl, TrainableParts};
 use fieldmark_processor::SupervisedSequence;
@@ -21,6 +21,7 @@ use crate::{
     scoring::{MicroBatch, Scorer},
     sft_loss::{sft_loss, sft_loss_grad},
     update::{Updated, Updater, UpdaterState},
+    validation::validate_sft,
     workers::{Replicas, sum_on_replicas},
 };
 
@@ -53,6 +54,9 @@ pub struct SftConfig {
     pub max_grad_norm: f64,
     /// What the loss is a mean over.
     pub loss_norm: LossNorm,
+    /// Updates between two scorings of the validation set, which is scored at the end too; 0: only there. Without it, once
+    /// an epoch.
+    pub eval_every: Option<usize>,
     /// Which parts learn.
     pub train: TrainableParts,
     /// States that meet the vocabulary at once.
@@ -74,6 +78,7 @@ impl Default for SftConfig {
             adamw: AdamWSettings { weight_decay: 0.1, ..AdamWSettings::default() },
             max_grad_norm: 1.0,
             loss_norm: LossNorm::Batch,
+            eval_every: None,
             train: TrainableParts { vision: false, projector: false, decoder: true },
             logit_chunk: 1024,
         }
@@ -194,6 +199,7 @@ impl SftState {
 pub struct SftTrainer<'a, S> {
     config: SftConfig,
     source: &'a S,
+    validation: Option<&'a S>,
     streams: StreamKey,
     replicas: Replicas,
     scorer: Scorer,
@@ -230,6 +236,7 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
             replicas: Replicas::new(config.workers, device),
             config,
             source,
+            validation: None,
             streams,
             total,
             interrupt: Interrupt::new(),
@@ -248,6 +255,12 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
     /// The same with every update spread over `others` as well, devices that track gradients.
     pub fn with_devices(mut self, others: &[Device]) -> Self {
         self.replicas = self.replicas.with_devices(others);
+        self
+    }
+
+    /// The same, but the loss on `rows` is measured every [`SftConfig::eval_every`] updates. A set without rows is none.
+    pub fn with_validation(mut self, rows: &'a S) -> Self {
+        self.validation = Some(rows).filter(|rows| !rows.is_empty());
         self
     }
 
@@ -351,6 +364,13 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
             self.before_streak = None;
             self.streak.clear();
         }
+        let needed: Flops = micros.iter().map(|micro| micro.flops(model.config())).sum();
+        let flops = needed.training(self.config.train);
+        let timing = UpdateTiming::new(self.updater.done(), None, lengths.iter().sum(), flops, start.elapsed());
+        let due = self.config.validates(self.updater.done(), self.source.len());
+        let validation = self.validation.filter(|_| due).map(|rows| {
+            validate_sft(&model.valid(), &self.scorer, rows, &self.config, &self.replicas.without_autodiff())
+        });
         let metrics = SftMetrics {
             step: self.updater.done(),
             epoch: epoch as f64 + seen as f64 / self.source.len() as f64,
@@ -360,10 +380,8 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
             tokens: size.tokens,
             skipped: self.updater.skipped(),
             non_finite,
+            validation: validation.transpose()?,
         };
-        let needed: Flops = micros.iter().map(|micro| micro.flops(model.config())).sum();
-        let flops = needed.training(self.config.train);
-        let timing = UpdateTiming::new(metrics.step, None, lengths.iter().sum(), flops, start.elapsed());
         on_update(&metrics, &timing)?;
         Ok(model)
     }

@@ -1,4 +1,4 @@
-//! Progress with the time left: a bar on a terminal, a line at every tenth otherwise.
+//! Progress with the time left: a bar on a terminal, otherwise a line at every tenth, or one a step where that is asked for.
 
 use std::{cell::Cell, io::IsTerminal, time::Instant};
 
@@ -12,6 +12,9 @@ pub struct Progress {
     start: Instant,
     /// Steps that were done before.
     before: usize,
+    /// Whether every step has a line.
+    lines: bool,
+    /// Steps that were done at the last line.
     printed: Cell<usize>,
 }
 
@@ -27,13 +30,19 @@ impl Progress {
             bar.set_prefix(name.clone());
             bar
         });
-        Self { name, total, bar, start: Instant::now(), before: 0, printed: Cell::new(0) }
+        Self { name, total, bar, start: Instant::now(), before: 0, lines: false, printed: Cell::new(0) }
+    }
+
+    /// The same with a line for every step where there is no terminal.
+    pub fn lines(mut self) -> Self {
+        self.lines = true;
+        self
     }
 
     /// The same where `done` steps are over before it begins.
     pub fn from(mut self, done: usize) -> Self {
         self.before = done;
-        self.printed.set(10 * done / self.total.max(1));
+        self.printed.set(done);
         if let Some(bar) = &self.bar {
             bar.set_position(done as u64);
             bar.reset_eta();
@@ -56,9 +65,9 @@ impl Progress {
             bar.set_message(message);
             return;
         }
-        let tenth = 10 * done / self.total.max(1);
-        if tenth > self.printed.get() {
-            self.printed.set(tenth);
+        let part = |done: usize| if self.lines { done } else { 10 * done / self.total.max(1) };
+        if part(done) > part(self.printed.get()) {
+            self.printed.set(done);
             let gone = self.start.elapsed().as_secs_f64();
             let left = gone * (self.total - done) as f64 / (done - self.before).max(1) as f64;
             eprintln!("{:>10} {done}/{}  {gone:.0} s gone, {left:.0} s left  {message}", self.name, self.total);

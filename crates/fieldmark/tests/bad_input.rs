@@ -245,6 +245,10 @@ fn prompts_that_do_not_fit() {
 fn recipes_and_settings() {
     let place = Place::new();
     place.conversations("sft.json", 2, |_, _| ());
+    place.conversations("broken.json", 1, |_, row| row["images"] = "absent.png".into());
+    // Found when every sample is tried.
+    place.conversations("damaged.json", 1, |_, row| row["images"] = "damaged.png".into());
+    place.write("damaged.png", "no picture");
     place.write("recipe.toml", place.recipe());
     place.write("unknown.toml", "[sft]\nlearning_rat = 1\n");
     place.write("typed.toml", "[sft]\nepochs = \"three\"\n");
@@ -260,6 +264,17 @@ fn recipes_and_settings() {
         (&["-c", "recipe.toml", "--set", "sft.schedule.lr=nan"], "`sft.schedule.lr` = NaN: must be"),
         (&["-c", "recipe.toml", "--set", "sft.adamw.beta1=2"], "`sft.adamw.beta1` = 2: must be"),
         (&["-c", "recipe.toml", "--set", "data.sft.sizes.max_pixels=0"], "data.sft.sizes: max_pixels is 0"),
+        (
+            &["-c", "recipe.toml", "--set", "data.sft.validation_rows=2"],
+            "`data.sft.validation_rows` = 2: must be less than the file's 2 rows",
+        ),
+        (
+            &["-c", "recipe.toml", "--set", "data.sft.validation_rows=1", "--set", "data.sft.validation=sft.json"],
+            "`data.sft.validation_rows` = 1: must be 0 beside `data.sft.validation`",
+        ),
+        (&["-c", "recipe.toml", "--set", "data.sft.validation=absent.json"], "absent.json: cannot be read"),
+        (&["-c", "recipe.toml", "--set", "data.sft.validation=broken.json"], "broken.json:1: "),
+        (&["-c", "recipe.toml", "--set", "data.sft.validation=damaged.json"], "damaged.json:1"),
         (&["-c", "recipe.toml", "--set", "model.path="], "no model; name a checkpoint folder"),
         (&["-c", "recipe.toml", "--set", "output="], "no output folder"),
         (&["-c", "recipe.toml", "--set", "output=model"], "model: is not empty"),

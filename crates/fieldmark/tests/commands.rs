@@ -8,7 +8,7 @@ use std::{
 };
 
 use safetensors::SafeTensors;
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{Place, question, triplet};
 
 fn lines(place: &Place, file: &str) -> Vec<Value> {
@@ -144,6 +144,126 @@ fn the_stages_follow_one_another() {
     assert!(answers.len() > 1, "{answers:?}");
     let two = [&question[..], &["--image", "b.png", "--system", "Be brief."]].concat();
     assert!(place.succeed(&two).ends_with('\n'));
+}
+
+/// What a stage says on standard error, with its name before it.
+fn said(place: &Place, stage: &str, sets: &[&str]) -> Vec<String> {
+    let sets = sets.iter().flat_map(|set| ["--set", set]);
+    let ended = place.run(&[stage, "-c", "recipe.toml"].into_iter().chain(sets).collect::<Vec<_>>());
+    let text = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{text}");
+    text.lines().map(str::trim).filter(|line| line.starts_with(&format!("{stage} "))).map(str::to_owned).collect()
+}
+
+#[test]
+fn without_a_terminal_every_update_and_every_rollout_step_has_a_line() {
+    let place = Place::new();
+    place.write("recipe.toml", place.recipe());
+    place.conversations("sft.json", 3, |_, _| ());
+    let rows = [triplet(["a.png", "b.png", "c.png"]), triplet(["b.png", "a.png", "c.png"])];
+    place.write("tapo.jsonl", format!("{}\n{}\n", rows[0], rows[1]));
+    // Eleven steps of two updates each: more than there are tenths.
+    let mut stages = Vec::new();
+    for (stage, updates, sets) in [
+        ("sft", 1, &["output=sft", "sft.epochs=11", "sft.batch=3"][..]),
+        ("tapo", 2, &["output=tapo", "tapo.epochs=11", "tapo.batch=4"]),
+    ] {
+        let found = said(&place, stage, sets);
+        assert_eq!(found.len(), 11, "{found:?}");
+        let metrics = lines(&place, &format!("{stage}/metrics.jsonl"));
+        let made: Vec<&Value> = metrics.iter().filter(|row| row.get("lr").is_some()).collect();
+        for (step, line) in (1..).zip(&found) {
+            let last = made[step * updates - 1];
+            let (loss, lr) = (last["loss"].as_f64().unwrap(), last["lr"].as_f64().unwrap());
+            let text = format!("loss {loss:.4}  lr {lr:.2e}");
+            let place = format!("{stage} {step}/11  ");
+            assert!(line.starts_with(&place) && line.contains(" s left  ") && line.ends_with(&text), "{line}: {text}");
+        }
+        stages.push((found, metrics));
+    }
+    let (found, metrics) = &stages[1];
+    let rewards = metrics.iter().filter_map(|row| row["reward"].as_f64());
+    for (line, reward) in found.iter().zip(rewards) {
+        assert!(line.contains(&format!("reward {reward:.3}  ")), "{line}: {reward}");
+    }
+}
+
+#[test]
+fn conversations_of_several_images_train() {
+    let place = Place::new();
+    place.write("recipe.toml", place.recipe());
+    let run = |output: &str, images: [&str; 2], turns: bool| {
+        place.conversations("sft.json", 2, |_, row| {
+            row["images"] = images.into();
+            row["messages"] = if turns {
+                json!([
+                    { "role": "user", "content": "<image>Which fruit?" },
+                    { "role": "assistant", "content": "Lime" },
+                    { "role": "user", "content": "And <image>?" },
+                    { "role": "assistant", "content": "Lime green" },
+                ])
+            } else {
+                json!([
+                    { "role": "user", "content": "<image> or <image>?" },
+                    { "role": "assistant", "content": "Lime" },
+                ])
+            };
+        });
+        place.succeed(&["sft", "-c", "recipe.toml", "--set", &format!("output={output}")]);
+        (lines(&place, &format!("{output}/metrics.jsonl")), lines(&place, &format!("{output}/timings.jsonl")))
+    };
+    let (one, timings) = run("one", ["a.png", "b.png"], false);
+    assert!(one.len() == 2 && one[1]["loss"].as_f64().unwrap() < one[0]["loss"].as_f64().unwrap(), "{one:?}");
+    // Which image stands where matters, and each has tokens of its own.
+    let (swapped, swapped_timings) = run("swapped", ["b.png", "a.png"], false);
+    assert_ne!(one[0]["loss"], swapped[0]["loss"]);
+    assert_eq!(timings[0]["tokens"], swapped_timings[0]["tokens"]);
+    let (twice, twice_timings) = run("twice", ["a.png", "a.png"], false);
+    assert_ne!(one[0]["loss"], twice[0]["loss"]);
+    assert_ne!(timings[0]["tokens"], twice_timings[0]["tokens"]);
+    let (turns, _) = run("turns", ["a.png", "b.png"], true);
+    assert!(turns[0]["tokens"].as_u64().unwrap() > one[0]["tokens"].as_u64().unwrap());
+}
+
+#[test]
+fn rows_held_out_are_validated_on_and_not_trained_on() {
+    let place = Place::new();
+    place.write("recipe.toml", place.recipe().replace("lr = 1e-3", "lr = 1e-9"));
+    // Row r has r + 1 times the answer, so that numbers of tokens tell rows apart.
+    let answer = |row: usize| "<answer>Lime</answer>".repeat(row + 1);
+    place.conversations("sft.json", 5, |row, value| value["messages"][1]["content"] = answer(row).into());
+    place.conversations("one.json", 1, |_, value| value["messages"][1]["content"] = answer(0).into());
+    let mut runs = 0;
+    let mut run = |sets: &[&str]| {
+        runs += 1;
+        let output = format!("output=run{runs}");
+        let sets = [&[output.as_str(), "sft.epochs=1"][..], sets].concat();
+        place.succeed(
+            &[&["sft", "-c", "recipe.toml"][..], &sets.iter().flat_map(|set| ["--set", set]).collect::<Vec<_>>()]
+                .concat(),
+        );
+        let rows = lines(&place, &format!("run{runs}/metrics.jsonl"));
+        let picture = fs::read_to_string(place.path(&format!("run{runs}/loss.svg"))).unwrap();
+        let last = rows.last().unwrap();
+        assert_eq!(picture.contains("validation loss"), last.get("val_loss").is_some());
+        let trained: u64 = rows.iter().map(|row| row["tokens"].as_u64().unwrap()).sum();
+        (rows.len(), trained, last["val_tokens"].as_u64(), last["val_loss"].as_f64())
+    };
+    let (updates, all, none, _) = run(&[]);
+    assert_eq!((updates, none), (3, None));
+    let mut drawn = BTreeSet::new();
+    for seed in ["seed=1", "seed=2", "seed=3", "seed=4"] {
+        let found = run(&["data.sft.validation_rows=2", seed]);
+        assert_eq!((found.0, found.1 + found.2.unwrap()), (2, all));
+        assert_eq!(run(&["data.sft.validation_rows=2", seed, "sft.workers=2"]), found);
+        drawn.insert(found.2);
+    }
+    assert!(drawn.len() > 1, "{drawn:?}");
+    // A file of its own: next to nothing is learned at this rate, so its loss is what training on it would begin with.
+    let (_, trained, tokens, loss) = run(&["data.sft.validation=one.json"]);
+    let first = run(&["data.sft.file=one.json", "data.sft.validation=one.json"]);
+    assert_eq!((trained, tokens, first.1), (all, first.2, tokens.unwrap()));
+    assert!((loss.unwrap() - first.3.unwrap()).abs() < 1e-4 && loss.unwrap() > 1.0, "{loss:?} {first:?}");
 }
 
 #[test]

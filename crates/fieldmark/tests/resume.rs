@@ -15,7 +15,7 @@ use std::{
 use fieldmark::generate::RandomStream;
 use support::{Place, triplet};
 
-/// Eight updates of SFT, or five rollout steps of TAPO with a surplus, two updates each and a reference model.
+/// Eight updates of SFT with two rows held out, or five rollout steps of TAPO with a surplus, two updates each and a reference model.
 fn place() -> Place {
     let place = Place::new();
     let recipe = place
@@ -25,10 +25,16 @@ fn place() -> Place {
         .replace(
             "[tapo]\nepochs = 1\nprompts_per_step = 2\nchunk = 2\nmax_tries = 1\nbatch = 8\n",
             "[tapo]\nepochs = 3\nprompts_per_step = 2\nchunk = 3\nmax_tries = 2\nbatch = 4\nloss = { kl_ref = 0.1 }\n",
-        );
-    assert!(recipe.contains("kl_ref") && recipe.contains("epochs = 4") && recipe.contains("bf16"));
+        )
+        .replace("[data.sft]\n", "[data.sft]\nvalidation_rows = 2\n");
+    assert!(
+        recipe.contains("kl_ref")
+            && recipe.contains("epochs = 4")
+            && recipe.contains("bf16")
+            && recipe.contains("validation")
+    );
     place.write("recipe.toml", recipe);
-    place.conversations("sft.json", 3, |_, _| ());
+    place.conversations("sft.json", 5, |_, _| ());
     let images = [["a.png", "b.png", "c.png"], ["b.png", "a.png", "c.png"], ["c.png", "b.png", "a.png"]];
     let rows = images.map(|images| triplet(images).to_string()).join("\n");
     place.write("tapo.jsonl", format!("{rows}\n{}\n", triplet(images[0])));
@@ -288,7 +294,9 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_it_is_used() {
 #[test]
 fn the_newest_three_and_the_best_are_kept_and_are_whole_folders() {
     let place = place();
-    succeed(&place, &args("sft", "sft"));
+    let no_rows = ["--set", "data.sft.validation_rows=0"].map(str::to_owned).to_vec();
+    place.conversations("sft.json", 3, |_, _| ());
+    succeed(&place, &[args("sft", "sft"), no_rows].concat());
     let kept = |output: &str| entries(&place, &format!("{output}/checkpoints")).into_iter().collect::<Vec<_>>();
     assert_eq!(kept("sft"), ["step-000006", "step-000007", "step-000008"]);
     let files = entries(&place, "sft/checkpoints/step-000007");
@@ -331,6 +339,48 @@ fn the_newest_three_and_the_best_are_kept_and_are_whole_folders() {
     let none = ["--set", "run.save_every=0"].map(str::to_owned).to_vec();
     succeed(&place, &[args("sft", "none"), none].concat());
     assert!(!place.path("none/checkpoints").exists());
+}
+
+#[test]
+fn the_best_of_sft_is_the_lowest_on_the_validation_set() {
+    let place = place();
+    // Another answer than the one that is learned: what is learned of it at first is soon forgotten.
+    place.conversations("other.json", 2, |_, row| {
+        row["messages"][1]["content"] = "<think>green</think> <answer>Which fruit? You are a helpful</answer>".into();
+    });
+    let run = |output: &str, sets: &[&str]| {
+        let both = ["data.sft.validation_rows=0", "data.sft.validation=other.json", "sft.schedule.lr=0.01"];
+        let sets = both.iter().chain(sets).flat_map(|set| ["--set".to_owned(), (*set).to_owned()]);
+        let said = succeed(&place, &args("sft", output).into_iter().chain(sets).collect::<Vec<_>>());
+        let text = fs::read_to_string(place.path(output).join("metrics.jsonl")).unwrap();
+        let mut losses = Vec::new();
+        for row in text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()) {
+            losses.extend(row["val_loss"].as_f64().map(|loss| (row["step"].as_u64().unwrap(), loss)));
+        }
+        let best = *losses.iter().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+        let kept: Vec<String> = entries(&place, &format!("{output}/checkpoints")).into_iter().collect();
+        (losses, best, kept, String::from_utf8(said.stdout).unwrap())
+    };
+    let mark = |step: u64| format!("step-{step:06}");
+    // Twelve updates, each scored, each saved: the best is kept beside the newest.
+    let (losses, best, kept, said) = run("every", &["sft.eval_every=1", "run.keep=2"]);
+    assert!(losses.len() == 12 && best.0 < 11, "{losses:?}");
+    assert_eq!(kept, [mark(best.0), mark(11), mark(12)]);
+    assert!(
+        said.contains(&format!("lowest validation loss {:.4}: every/checkpoints/{}", best.1, mark(best.0))),
+        "{said}"
+    );
+    let state = fs::read_to_string(place.path("every/checkpoints/step-000012/trainer/state.toml")).unwrap();
+    assert!(state.contains(&format!("value = {}", best.1)) && state.contains("loss on the validation set"), "{state}");
+    // Where nothing else is due, what is the lowest yet is saved all the same.
+    let (again, _, kept, _) = run("rare", &["sft.eval_every=1", "run.keep=1", "run.save_every=100"]);
+    assert_eq!((again, kept), (losses.clone(), vec![mark(best.0)]));
+    // Once an epoch, by default.
+    let (epochs, best, kept, _) = run("epochs", &["run.keep=1", "run.save_every=5"]);
+    assert_eq!(epochs, losses.iter().copied().filter(|(step, _)| step % 3 == 0).collect::<Vec<_>>());
+    assert_eq!(kept, [mark(best.0), mark(10)]);
+    let (last, _, kept, _) = run("last", &["sft.eval_every=0", "run.save_every=0"]);
+    assert_eq!((last, kept), (losses[11..].to_vec(), Vec::new()));
 }
 
 #[test]

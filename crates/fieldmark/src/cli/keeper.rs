@@ -39,8 +39,14 @@ pub trait Stage {
     /// Optimiser and schedule.
     fn updater(&self) -> &Updater;
 
-    /// How good an earlier checkpoint proved to be, higher being better, where the last step has shown it.
+    /// Whether a score is that of the model after the step, and not of the checkpoint before it.
+    const SCORES_ITSELF: bool;
+
+    /// How good a checkpoint proved to be, where the last step has shown it.
     fn score(&self) -> Option<Best>;
+
+    /// Whether a score is better than another.
+    fn is_better(score: f64, than: f64) -> bool;
 
     /// Waits until the logs are on the disk.
     ///
@@ -127,6 +133,11 @@ impl<'a> Keeper<'a> {
         Ok(trainer)
     }
 
+    /// The best checkpoint so far, and its folder.
+    pub fn best(&self) -> Option<(&Best, PathBuf)> {
+        self.best.as_ref().map(|best| (best, self.checkpoints.path(best.mark)))
+    }
+
     /// The folder with the weights of a checkpoint as they were computed in.
     pub fn weights(folder: &Path) -> PathBuf {
         let exact = folder.join(EXACT);
@@ -145,16 +156,15 @@ impl<'a> Keeper<'a> {
     ) -> anyhow::Result<End> {
         while !stage.is_finished() {
             model = stage.step(model).map_err(|error| super::training::in_section(self.stage, error))?;
-            if let Some(score) = stage.score() {
-                self.judge(score);
-            }
+            let due = self.settings.save_every > 0 && stage.done().is_multiple_of(self.settings.save_every);
+            let stop = interrupt.asked() && !stage.is_finished();
+            let may_save = S::SCORES_ITSELF && (self.settings.save_every > 0 || stop);
+            let is_best = stage.score().is_some_and(|score| self.judge::<S>(score, may_save));
             if let Some(fault) = stage.fault() {
                 let folder = self.save(&model, stage)?;
                 bail!("{fault}; {} is from before them", folder.display());
             }
-            let due = self.settings.save_every > 0 && stage.done().is_multiple_of(self.settings.save_every);
-            let stop = interrupt.asked() && !stage.is_finished();
-            if due || stop {
+            if due || stop || (is_best && may_save) {
                 let folder = self.save(&model, stage)?;
                 if stop {
                     return Ok(End::Interrupted(folder));
@@ -164,12 +174,14 @@ impl<'a> Keeper<'a> {
         Ok(End::Finished(Box::new(model)))
     }
 
-    /// Only what has been saved can be the best.
-    fn judge(&mut self, score: Best) {
-        let better = self.best.as_ref().is_none_or(|best| score.value > best.value);
-        if better && self.newest == Some(score.mark) {
+    /// Only what has been saved, or will be now, can be the best. Returns whether it is.
+    fn judge<S: Stage>(&mut self, score: Best, may_save: bool) -> bool {
+        let better = self.best.as_ref().is_none_or(|best| S::is_better(score.value, best.value));
+        let is_best = better && (may_save || self.newest == Some(score.mark));
+        if is_best {
             self.best = Some(score);
         }
+        is_best
     }
 
     fn save<S: Stage>(&mut self, model: &Qwen25Vl, stage: &S) -> anyhow::Result<PathBuf> {

@@ -1,16 +1,18 @@
 //! `fieldmark sft`: supervised fine-tuning of a checkpoint on conversations with reasoning, the first stage of Fine-R1
 //! (arXiv 2602.07605, section 4): the loss is the mean over the tokens of the assistant's turns.
 
-use std::time::Instant;
+use std::{iter, path::Path, time::Instant};
 
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use fieldmark::{
+    data::DataError,
     generate::StreamKey,
     model::Qwen25Vl,
     progress::Progress,
+    recipe::SftData,
     train::{
         Best, Checkpoints, LogEnd, Mark, MetricsWriter, SftSource, SftState, SftTrainer, TrainError, Updater,
-        stable_param_ids,
+        Validation, stable_param_ids,
     },
 };
 
@@ -24,6 +26,9 @@ use super::{
     say, training,
     training::Prepared,
 };
+
+/// What the best checkpoint is best in.
+const BEST: &str = "loss on the validation set";
 
 /// Trains and saves.
 ///
@@ -41,16 +46,24 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     let file = file.ok_or_else(|| anyhow!("no conversations; name a file with --set data.sft.file=FILE"))?;
     let checkpoint = checkpoint::Checkpoint::open(&recipe.model)?;
     let processor = checkpoint::sized(&checkpoint.processor, recipe.data.sft.sizes, "data.sft.sizes")?;
-    let source = Conversations::open(file, &recipe.data, processor, checkpoint.context)?;
+    let streams = StreamKey::new(recipe.seed);
+    let open = |file: &Path| Conversations::open(file, &recipe.data, processor.clone(), checkpoint.context);
+    let mut source = open(file)?;
+    let validation = validation(&recipe.data.sft, &mut source, &streams, open)?;
     if recipe.data.check && prepared.begin == Begin::Start {
-        training::try_samples(source.len(), |row| source.sample(row, 0).map(drop))?;
+        let sets: Vec<_> = iter::once(&source).chain(&validation).collect();
+        let rows: Vec<_> = sets.into_iter().flat_map(|set| (0..set.len()).map(move |row| (set, row))).collect();
+        training::try_samples(rows.len(), |row| rows[row].0.sample(rows[row].1, 0).map(drop))?;
     }
     let (device, others) = prepared.split_devices();
     let model = stable_param_ids(prepared.load(&checkpoint, &device)?);
-    let (pad, streams) = (checkpoint.processor.tokenizer.pad(), StreamKey::new(recipe.seed));
+    let pad = checkpoint.processor.tokenizer.pad();
     let mut trainer = SftTrainer::new(&model, &source, recipe.sft.clone(), pad, streams, &device)
         .map_err(in_section)?
         .with_devices(&others);
+    if let Some(rows) = &validation {
+        trainer = trainer.with_validation(rows);
+    }
     let start = Start { folder: checkpoint.folder.clone(), weights: None };
     let mut keeper = Keeper::new(&checkpoint, resume::checkpoints(output), recipe.run, "sft", start);
     let mut end: Option<LogEnd> = None;
@@ -66,7 +79,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     let mut stage = Run {
         metrics: prepared.log("metrics.jsonl", end)?,
         instruments: Instruments::open(&prepared, "sft", end)?,
-        progress: Progress::new("sft", updates).from(trainer.updater().done()),
+        progress: Progress::new("sft", updates).lines().from(trainer.updater().done()),
+        validation: None,
         trainer,
     };
     let model = match keeper.train(model, &mut stage, &interrupt)? {
@@ -77,11 +91,34 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
         }
     };
     stage.progress.finish();
-    let loss = series(stage.metrics.path(), "step", &[("loss", &["loss"])])?;
+    let lines: [(&str, &[&str]); 2] = [("loss", &["loss"]), ("validation loss", &["val_loss"])];
+    let loss = series(stage.metrics.path(), "step", &lines[..1 + usize::from(validation.is_some())])?;
     output.write("loss.svg", svg("SFT", "update", "loss (nats a token)", &loss)?.as_bytes())?;
     let saved = checkpoint.save(&model, output)?;
     say(&format!("{updates} updates on {} rows in {}: {}", source.len(), training::elapsed(clock), saved.display()))?;
+    if let Some((best, folder)) = keeper.best() {
+        say(&format!("lowest validation loss {:.4}: {}", best.value, folder.display()))?;
+    }
     Ok(Outcome::Done)
+}
+
+/// The rows to validate on: a file of their own, or rows taken from `source`.
+fn validation(
+    data: &SftData,
+    source: &mut Conversations,
+    streams: &StreamKey,
+    open: impl Fn(&Path) -> Result<Conversations, DataError>,
+) -> anyhow::Result<Option<Conversations>> {
+    let rows = data.validation_rows;
+    match data.validation.as_deref().filter(|file| !file.as_os_str().is_empty()) {
+        Some(_) if rows > 0 => bail!("`data.sft.validation_rows` = {rows}: must be 0 beside `data.sft.validation`"),
+        Some(file) => Ok(Some(open(file)?)),
+        None if rows == 0 => Ok(None),
+        None if rows >= source.len() => {
+            bail!("`data.sft.validation_rows` = {rows}: must be less than the file's {} rows", source.len())
+        }
+        None => Ok(Some(source.hold_out(rows, &mut streams.word("sft").word("validation").stream()))),
+    }
 }
 
 /// The trainer and what is written down of it.
@@ -90,16 +127,23 @@ struct Run<'a> {
     metrics: MetricsWriter,
     instruments: Instruments,
     progress: Progress,
+    /// Of the last update.
+    validation: Option<Validation>,
 }
 
 impl Stage for Run<'_> {
     type State = SftState;
 
+    const SCORES_ITSELF: bool = true;
+
     fn step(&mut self, model: Qwen25Vl) -> Result<Qwen25Vl, TrainError> {
-        let Self { trainer, metrics, instruments, progress } = self;
+        let Self { trainer, metrics, instruments, progress, validation } = self;
         trainer.step(model, |row, timing| {
             training::note_skipped(progress, row.step, row.grad_norm, row.loss, &row.non_finite);
-            progress.step(row.step, format!("loss {:.4}  lr {:.2e}", row.loss, row.lr));
+            *validation = row.validation;
+            let held = row.validation.map(|found| format!("  validation {:.4}", found.loss));
+            let held = held.unwrap_or_default();
+            progress.step(row.step, format!("loss {:.4}  lr {:.2e}{held}", row.loss, row.lr));
             metrics.write(row)?;
             instruments.update(row, timing)
         })
@@ -126,9 +170,16 @@ impl Stage for Run<'_> {
         self.trainer.updater()
     }
 
-    /// The training loss of a batch says nothing of one checkpoint against another.
+    /// The loss of a batch says nothing of one model against another; that of the validation set does. A skipped update has
+    /// left the model as it was.
     fn score(&self) -> Option<Best> {
-        None
+        let loss = self.validation.map(|found| found.loss).filter(|loss| loss.is_finite())?;
+        let (mark, _) = self.state();
+        (mark.step == self.done()).then(|| Best { metric: BEST.into(), value: loss, mark })
+    }
+
+    fn is_better(score: f64, than: f64) -> bool {
+        score < than
     }
 
     fn sync(&self) -> Result<(), TrainError> {

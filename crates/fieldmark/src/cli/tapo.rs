@@ -86,10 +86,11 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
             metrics: prepared.log("metrics.jsonl", end)?,
             instruments: Instruments::open(&prepared, "tapo", end)?,
             rollouts: prepared.log("rollouts.jsonl", end)?,
-            progress: Progress::new("tapo", steps).from(trainer.done()),
+            progress: Progress::new("tapo", steps).lines().from(trainer.done()),
             step: trainer.done() + 1,
             over_step: recipe.tapo.estimator.is_over_step(),
-            last: String::new(),
+            drawn: String::new(),
+            update: String::new(),
             reward: f64::NAN,
         },
         trainer,
@@ -102,7 +103,6 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
         }
     };
     let log = &stage.log;
-    log.progress.step(steps, log.last.clone());
     log.progress.finish();
     let curves = curves(log.metrics.path(), &recipe.tapo.rewards)?;
     output.write("reward.svg", svg("TAPO", "rollout step", "mean", &curves)?.as_bytes())?;
@@ -132,12 +132,16 @@ struct Run<'a> {
 impl Stage for Run<'_> {
     type State = TapoState;
 
+    const SCORES_ITSELF: bool = false;
+
     fn step(&mut self, model: Qwen25Vl) -> Result<Qwen25Vl, TrainError> {
         let Self { trainer, log } = self;
         log.step = trainer.done() + 1;
         // A step that a checkpoint left open drew its rollouts before.
         log.reward = f64::NAN;
-        trainer.step(model, |event| log.event(event))
+        let model = trainer.step(model, |event| log.event(event))?;
+        log.progress.step(trainer.done(), log.message());
+        Ok(model)
     }
 
     fn done(&self) -> usize {
@@ -167,6 +171,10 @@ impl Stage for Run<'_> {
         self.log.reward.is_finite().then(|| Best { metric: BEST.into(), value: self.log.reward, mark })
     }
 
+    fn is_better(score: f64, than: f64) -> bool {
+        score > than
+    }
+
     fn sync(&self) -> Result<(), TrainError> {
         self.log.metrics.sync()?;
         self.log.instruments.sync()?;
@@ -185,7 +193,9 @@ struct Log<'a> {
     step: usize,
     /// Whether advantages are not known yet when rollouts are written.
     over_step: bool,
-    last: String,
+    /// How the step's rollouts went, and how its last update.
+    drawn: String,
+    update: String,
     /// Mean reward of the rollouts that it drew; NaN if it drew none.
     reward: f64,
 }
@@ -201,8 +211,8 @@ impl Log<'_> {
             }
             TapoEvent::Update(row, timing) => {
                 training::note_skipped(&self.progress, row.step, row.grad_norm, row.parts.loss, &row.non_finite);
-                let message = format!("{}  loss {:.4}", self.last, row.parts.loss);
-                self.progress.step(row.rollout_step - 1, message);
+                self.update = format!("  loss {:.4}  lr {:.2e}", row.parts.loss, row.lr);
+                self.progress.step(row.rollout_step - 1, self.message());
                 self.metrics.write(row)?;
                 self.instruments.update(row, timing)
             }
@@ -214,13 +224,18 @@ impl Log<'_> {
         // Means over nothing are not numbers: of a role without rollouts, or of all in a step that surplus groups fill.
         let right: Vec<f64> =
             [row.accuracy_anchor, row.accuracy_positive].into_iter().filter(|share| share.is_finite()).collect();
-        self.last = if right.is_empty() {
+        self.update.clear();
+        self.drawn = if right.is_empty() {
             format!("{} groups from the step before", row.groups.carried_in)
         } else {
             let share = right.iter().sum::<f64>() / right.len() as f64;
             format!("reward {:.3}  right {share:.2}  kept {}/{}", row.reward, row.groups.kept, row.groups.offered)
         };
-        self.progress.step(row.rollout_step - 1, self.last.clone());
+        self.progress.step(row.rollout_step - 1, self.message());
+    }
+
+    fn message(&self) -> String {
+        format!("{}{}", self.drawn, self.update)
     }
 
     /// One line a response: what was shown, what was said, what it was worth.

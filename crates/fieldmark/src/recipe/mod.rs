@@ -106,7 +106,8 @@ pub struct ModelSection {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunSection {
-    /// Save after every so many updates (SFT) or rollout steps (TAPO). 0 saves the finished model only.
+    /// Save after every so many updates (SFT) or rollout steps (TAPO), and where SFT's validation loss is the lowest yet. 0
+    /// saves the finished model only.
     pub save_every: usize,
     /// Newest checkpoints to keep; the best one is kept beside them.
     pub keep: usize,
@@ -269,6 +270,10 @@ impl ImageSizes {
 pub struct SftData {
     /// Conversations, ShareGPT-style JSON as LLaMA-Factory reads it.
     pub file: Option<PathBuf>,
+    /// Conversations whose loss is measured and from which nothing is learned, in a file of the same form.
+    pub validation: Option<PathBuf>,
+    /// The same with so many rows of `data.sft.file`, drawn by `seed`, that training then does not see.
+    pub validation_rows: usize,
     /// Longest conversation in tokens, images included. A longer one is refused, never cut.
     pub max_tokens: usize,
     /// Whether the newline after an answer's end token is in the loss, as released.
@@ -281,7 +286,7 @@ impl Default for SftData {
     fn default() -> Self {
         let PixelLimits { min_pixels, max_pixels } = PixelLimits::SFT;
         let sizes = ImageSizes { min_pixels, max_pixels, resize: ResizeRule::AreaThenSides };
-        Self { file: None, max_tokens: 4096, newline_in_loss: false, sizes }
+        Self { file: None, validation: None, validation_rows: 0, max_tokens: 4096, newline_in_loss: false, sizes }
     }
 }
 
