@@ -116,7 +116,7 @@ pub fn rollouts(model: &Qwen25Vl, device: &Device) {
 }
 
 /// `batch` training sequences of `length` tokens whose last [`RESPONSE`] are in the loss.
-fn samples(batch: usize, length: usize, picture: &str) -> Vec<SupervisedSequence> {
+pub fn samples(batch: usize, length: usize, picture: &str) -> Vec<SupervisedSequence> {
     (0..batch)
         .map(|i| {
             let sequence = sequence_of(&format!("sample {i}"), &image(&format!("{picture} {i}")), length);
@@ -151,6 +151,14 @@ impl Trainer {
             model: Some(model),
             device,
         }
+    }
+
+    /// The same with another learning rate.
+    pub fn with_rate(mut self, lr: f64) -> Self {
+        let schedule = LrSchedule { lr, shape: LrShape::Constant, warmup: 0, released: false };
+        let model = self.model.as_ref().expect("a model");
+        self.updater = Updater::new(model, AdamWSettings::default(), schedule, 1.0, 1000).expect("valid settings");
+        self
     }
 
     /// The same with another trade of memory for time.

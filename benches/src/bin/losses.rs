@@ -1,0 +1,38 @@
+//! Losses of 20 SFT updates from random weights, `step<TAB>loss` a line, for comparison with the reference.
+//!
+//! `cargo run --release -p fieldmark-benches --bin losses DIR` leaves in DIR the weights that it starts from, as a checkpoint,
+//! and the batch (`ids.txt`, `pixels.f32`); `peers/losses.py DIR` makes the same updates with transformers and torch.
+
+use std::{io::Write, path::PathBuf};
+
+use burn::tensor::Device;
+use fieldmark::memory::{Allocator, keep_freed_pages};
+use fieldmark_benches::{RESPONSE, TOKENS, Trainer, samples, small_config};
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
+
+/// Updates made.
+const STEPS: usize = 20;
+/// Sequences of an update.
+const BATCH: usize = 2;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    keep_freed_pages();
+    let folder: PathBuf = std::env::args_os().nth(1).ok_or("name a folder")?.into();
+    let mut trainer = Trainer::of(small_config(), &Device::flex()).with_rate(1e-4);
+    trainer.valid().save_pretrained(&folder, Default::default())?;
+    let mut ids = std::fs::File::create(folder.join("ids.txt"))?;
+    let mut pixels = std::fs::File::create(folder.join("pixels.f32"))?;
+    for sample in samples(BATCH, TOKENS, "image") {
+        let words: Vec<String> = sample.sequence.ids.iter().map(u32::to_string).collect();
+        writeln!(ids, "{}", words.join(" "))?;
+        let bytes: Vec<u8> = sample.sequence.images[0].pixel_values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        pixels.write_all(&bytes)?;
+    }
+    assert!(RESPONSE == 212, "the reference's script counts on it");
+    for step in 1..=STEPS {
+        println!("{step}\t{:.7}", trainer.sft(BATCH));
+    }
+    Ok(())
+}
