@@ -57,10 +57,28 @@ impl AttentionMask {
     }
 }
 
+/// Queries of a causal batch that the fused form takes at a time: a mask of all of them, laid out for the heads that share
+/// keys, would be the largest tensor of a long sequence, and the first chunks need not look at the last keys.
+const CAUSAL_CHUNK: usize = 512;
+
 /// Attention of `q`, `[batch, heads, queries, head_dim]`, over `k` and `v`, `[batch, kv_heads, keys, head_dim]`.
 ///
 /// A query that may see no key at all gets some finite value, never NaN. Returns `[batch, heads, queries, head_dim]`.
 pub fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &AttentionMask) -> Tensor<4> {
+    let (queries, keys) = (q.dims()[2], k.dims()[2]);
+    if q.is_autodiff() || mask.past.is_none() || queries <= CAUSAL_CHUNK {
+        return attend_whole(q, k, v, mask);
+    }
+    let chunks = (0..queries).step_by(CAUSAL_CHUNK).map(|start| {
+        let count = CAUSAL_CHUNK.min(queries - start);
+        let (mask, seen) = mask.of_queries(start..start + count, keys);
+        let seen_of = |x: &Tensor<4>| x.clone().narrow(2, 0, seen);
+        attend_whole(q.clone().narrow(2, start, count), seen_of(&k), seen_of(&v), &mask)
+    });
+    Tensor::cat(chunks.collect(), 2)
+}
+
+fn attend_whole(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &AttentionMask) -> Tensor<4> {
     let [batch, heads, queries, dim] = q.dims();
     let [_, kv_heads, keys, _] = k.dims();
     let group = heads / kv_heads;
