@@ -59,7 +59,7 @@ impl AttentionMask {
 
 /// Queries of a causal batch that the fused form takes at a time: a mask of all of them, laid out for the heads that share
 /// keys, would be the largest tensor of a long sequence, and the first chunks need not look at the last keys.
-const CAUSAL_CHUNK: usize = 512;
+pub const CAUSAL_CHUNK: usize = 512;
 
 /// Attention of `q`, `[batch, heads, queries, head_dim]`, over `k` and `v`, `[batch, kv_heads, keys, head_dim]`.
 ///

@@ -3,7 +3,7 @@
 //! Counted on `text/block.rs`, `vision/block.rs`, `mlp.rs` and `trunk.rs` with what Burn 0.22's autodiff keeps: both
 //! factors of a product, the input of a linear map, of a root and of a sigmoid; nothing of sums, views and joins.
 
-use fieldmark_model::{TextConfig, VisionConfig};
+use fieldmark_model::{TextConfig, VisionConfig, attention::CAUSAL_CHUNK};
 
 const F32: f64 = 4.0;
 
@@ -122,8 +122,11 @@ impl BlockSizes {
         tokens.count * (2.0 * self.width + 3.0 * self.inner) * self.number
     }
 
-    /// The mask as the fused attention takes it, for every head.
+    /// The mask as the fused attention takes it, for every head and a chunk of the queries.
     pub(super) fn masks(&self, tokens: &Tokens) -> f64 {
-        tokens.mask() * (self.group + tokens.items * self.heads)
+        if !tokens.causal {
+            return 0.0;
+        }
+        tokens.longest.min(CAUSAL_CHUNK as f64) * tokens.longest * (self.group + tokens.items * self.heads)
     }
 }
