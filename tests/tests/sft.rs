@@ -230,7 +230,7 @@ fn train(model: &Qwen25Vl, source: &Source, config: &SftConfig, seed: u64) -> (Q
     (trained.unwrap(), metrics)
 }
 
-/// A question with two images, in two turns or one, and an answer.
+/// A question with two images, `between` tokens apart, and an answer.
 fn two_images(config: &Qwen25VlConfig, seed: u64, between: usize) -> SupervisedSequence {
     let mut stream = StreamKey::new(seed).word("text").stream();
     let mut text = |count: usize| Part::Text((0..count).map(|_| 8 + stream.below(312) as u32).collect());
@@ -246,7 +246,7 @@ fn samples_of_several_images_train_beside_others() {
     for name in MODELS {
         let model = load(name, &device());
         let config = model.config();
-        let samples = vec![two_images(config, 5, 4), sample(config, 1, SHAPES[0]), two_images(config, 9, 1)];
+        let samples = vec![two_images(config, 5, 4), two_images(config, 9, 1), sample(config, 1, SHAPES[0])];
         let expected = plainly(&model, &samples, &[3]);
         for (what, scorer) in scorers() {
             let micros = [&samples[..2], &samples[2..]].map(|samples| scorer.micro_batch(samples.to_vec()).unwrap());
