@@ -1,7 +1,7 @@
 //! What a run leaves behind: a folder that is not written over by accident, in which every file appears whole.
 
 use std::{
-    fs,
+    fs::{self, File, TryLockError},
     path::{Path, PathBuf},
 };
 
@@ -63,6 +63,22 @@ impl OutputFolder {
     /// If it cannot be made.
     pub fn create(&self) -> anyhow::Result<()> {
         fs::create_dir_all(&self.path).map_err(|error| anyhow!("{}: cannot be made: {error}", self.path.display()))
+    }
+
+    /// Makes the folder its owner's alone until what is returned is dropped, or the process ends. `None` where the system
+    /// has no locks on folders.
+    ///
+    /// # Errors
+    /// If another run has it.
+    pub fn lock(&self) -> anyhow::Result<Option<File>> {
+        let Ok(folder) = File::open(&self.path) else { return Ok(None) };
+        match folder.try_lock() {
+            Ok(()) => Ok(Some(folder)),
+            Err(TryLockError::WouldBlock) => {
+                bail!("{}: another run writes into it; name another with --set output=DIR", self.path.display())
+            }
+            Err(TryLockError::Error(_)) => Ok(None),
+        }
     }
 
     /// A file in it.
@@ -143,6 +159,19 @@ mod tests {
         assert!(OutputFolder::check(Some(&path), true).is_ok());
         assert!(OutputFolder::check(Some(&path.join("x")), true).unwrap_err().to_string().contains("is no folder"));
         assert!(OutputFolder::check(None, true).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn two_runs_do_not_share_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = OutputFolder::check(Some(folder.path()), false).unwrap();
+        let first = output.lock().unwrap();
+        assert!(first.is_some());
+        assert!(output.lock().unwrap_err().to_string().contains("another run writes into it"));
+        drop(first);
+        assert!(output.lock().unwrap().is_some());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

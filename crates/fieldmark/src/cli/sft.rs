@@ -73,7 +73,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
         end = Some(state.log_end());
     }
 
-    prepared.start()?;
+    let _lock = prepared.start()?;
     let interrupt = training::interrupt("update")?;
     let updates = trainer.total();
     let mut stage = Run {

@@ -77,7 +77,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
         end = Some(state.log_end());
     }
 
-    prepared.start()?;
+    let _lock = prepared.start()?;
     let interrupt = training::interrupt("rollout step")?;
     let steps = trainer.steps();
     let mut stage = Run {

@@ -1,6 +1,7 @@
 //! What `fieldmark sft` and `fieldmark tapo` have in common: recipe, device, and trying every sample before the first update.
 
 use std::{
+    fs::File,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -73,17 +74,20 @@ impl Prepared {
     }
 
     /// Makes the output folder and leaves the whole recipe in it, defaults and overrides included. What an earlier run left
-    /// in it goes, unless this one continues it.
+    /// in it goes, unless this one continues it. No other run may write into it while the result is held.
     ///
     /// # Errors
-    /// If it cannot be written.
-    pub fn start(&self) -> anyhow::Result<()> {
+    /// If it cannot be written, or another run writes into it.
+    pub fn start(&self) -> anyhow::Result<Option<File>> {
         self.output.create()?;
+        let lock = self.output.lock()?;
         if self.begin != Begin::Start {
-            return self.output.remove(&[]);
+            self.output.remove(&[])?;
+            return Ok(lock);
         }
         self.output.remove(&resume::LEFT_BEHIND)?;
-        self.output.write("recipe.toml", self.recipe.to_toml()?.as_bytes())
+        self.output.write("recipe.toml", self.recipe.to_toml()?.as_bytes())?;
+        Ok(lock)
     }
 
     /// The devices as training uses them: with gradients, the first and the others.
