@@ -37,9 +37,6 @@ mod scoring;
 mod sft;
 mod sft_loss;
 mod tapo;
-mod tapo_config;
-mod tapo_loss;
-mod tapo_state;
 mod tensorboard;
 mod timings;
 mod trunk;
@@ -82,10 +79,10 @@ pub use schedule::{LrSchedule, LrShape};
 pub use scoring::{MicroBatch, Scored, Scorer};
 pub use sft::{SftConfig, SftGradients, SftSource, SftState, SftTrainer, sft_gradients, train_sft};
 pub use sft_loss::{cross_entropy_sum, sft_loss, sft_loss_grad};
-pub use tapo::{TapoEvent, TapoTrainer, TripletSource};
-pub use tapo_config::{TapoConfig, UpdateImage};
-pub use tapo_loss::{LossAverage, TapoInputs, TapoLoss, TapoLossConfig, TapoParts, tapo_loss};
-pub use tapo_state::{OpenStep, SavedGroup, TapoState};
+pub use tapo::{
+    LossAverage, OpenStep, SavedGroup, TapoConfig, TapoEvent, TapoInputs, TapoLoss, TapoLossConfig, TapoParts,
+    TapoState, TapoTrainer, TripletSource, UpdateImage, tapo_loss,
+};
 pub use tensorboard::TensorBoard;
 pub use timings::{RolloutTiming, UpdateTiming};
 pub use trunk::{TrunkSettings, TrunkTape};

@@ -64,7 +64,7 @@ pub struct Rollout {
     /// ([`Estimator::is_over_step`]).
     pub advantage: f64,
     /// log π_old of its tokens on the update's image, from the policy that sampled it; empty until it is scored.
-    #[serde(with = "crate::tapo_state::widened")]
+    #[serde(with = "crate::tapo::widened")]
     pub old_logp: Vec<f32>,
 }
 

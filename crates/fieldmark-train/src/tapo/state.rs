@@ -6,10 +6,10 @@ use std::borrow::{Borrow, BorrowMut};
 
 use serde::{Deserialize, Serialize};
 
+use super::TripletSource;
 use crate::{
     LogEnd, RolloutGroup, TrainError, UpdaterState,
     rollout::{Group, Rollout},
-    tapo::TripletSource,
 };
 
 /// A group with the place in the data that its prompt is made from.

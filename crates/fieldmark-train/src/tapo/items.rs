@@ -1,0 +1,153 @@
+//! A step's responses with everything about them that is the same in all of its updates: the prompts they are scored
+//! after, advantages, and log-probabilities that carry no gradient.
+
+use burn::{module::Module, tensor::Device};
+use fieldmark_model::{Flops, Qwen25Vl, Qwen25VlConfig};
+use fieldmark_processor::{Sequence, SupervisedSequence};
+
+use super::{OpenStep, SavedGroup, TapoLossConfig, TapoTrainer, TripletSource, UpdateImage, state::DrawnGroup};
+use crate::{
+    BatchSize, TrainError, pass_flops,
+    rollout::{Group, Role},
+};
+
+/// One response with everything the loss needs.
+#[derive(Debug, Clone)]
+pub(super) struct Item {
+    pub(super) update: SupervisedSequence,
+    pub(super) negative: Option<SupervisedSequence>,
+    pub(super) advantage: f64,
+    pub(super) old_logp: Vec<f32>,
+    /// log π on the negative image, where it carries no gradient.
+    pub(super) neg_logp: Option<Vec<f32>>,
+    /// log π of the reference model on the update's image, where there is one.
+    pub(super) ref_logp: Option<Vec<f32>>,
+}
+
+impl Item {
+    /// What the update runs for this response.
+    fn scored(&self, loss: &TapoLossConfig) -> impl Iterator<Item = &Sequence> {
+        let negative = self.negative.as_ref().filter(|_| loss.negative_grad && loss.needs_negative());
+        [Some(&self.update), negative].into_iter().flatten().map(|sample| &sample.sequence)
+    }
+
+    /// Tokens of it.
+    pub(super) fn tokens(&self, loss: &TapoLossConfig) -> usize {
+        self.scored(loss).map(|sequence| sequence.ids.len()).sum()
+    }
+}
+
+/// A step whose groups are drawn.
+pub(super) struct Step {
+    pub(super) groups: Vec<DrawnGroup>,
+    pub(super) items: Vec<Item>,
+    /// Updates made.
+    pub(super) updates: usize,
+}
+
+impl Step {
+    pub(super) fn saved(&self) -> OpenStep {
+        OpenStep {
+            groups: self.groups.iter().map(SavedGroup::of).collect(),
+            updates: self.updates,
+            negatives: self.items.iter().filter_map(|item| item.neg_logp.clone()).collect(),
+        }
+    }
+}
+
+impl<S: TripletSource> TapoTrainer<'_, S> {
+    /// Everything that the updates of a step need and that is the same in all of them. `open` is what was saved of it.
+    pub(super) fn prepare(
+        &self,
+        model: &Qwen25Vl,
+        groups: Vec<DrawnGroup>,
+        open: Option<OpenStep>,
+    ) -> Result<Step, TrainError> {
+        let mut items: Vec<Item> = groups.iter().flat_map(|drawn| self.items(&drawn.group)).collect();
+        let device = self.replicas.main().clone().without_autodiff();
+        let loss = self.loss();
+        let without = groups.iter().map(|drawn| &drawn.group.prompt).find(|prompt| prompt.negative.is_none());
+        if let Some(prompt) = without.filter(|_| loss.needs_negative()) {
+            let reason =
+                "has no negative image, which tapo.loss.gamma and eta2 need; set both to 0 to do without".into();
+            return Err(TrainError::Sample { row: prompt.anchor.name.clone(), reason });
+        }
+        let updates = open.as_ref().map_or(0, |open| open.updates);
+        if loss.needs_negative() && !loss.negative_grad {
+            // As released: one pass for all updates of the step, before the first of them.
+            let negatives = items.iter().filter_map(|item| item.negative.as_ref());
+            let found = match open {
+                Some(open) => open.negatives,
+                None => self.score(&model.valid(), negatives, &device)?,
+            };
+            items.iter_mut().zip(found).for_each(|(item, found)| item.neg_logp = Some(found));
+        }
+        if let Some(reference) = &self.reference {
+            let found = self.score(reference, items.iter().map(|item| &item.update), &device)?;
+            items.iter_mut().zip(found).for_each(|(item, found)| item.ref_logp = Some(found));
+        }
+        Ok(Step { groups, items, updates })
+    }
+
+    /// The group's responses after the prompts that the update scores them on.
+    pub(super) fn items(&self, group: &Group) -> Vec<Item> {
+        let attach = |prompt: &Sequence, ids: &[u32]| {
+            let mut target_mask = vec![false; prompt.ids.len()];
+            target_mask.resize(prompt.ids.len() + ids.len(), true);
+            SupervisedSequence { sequence: prompt.with_response(ids), target_mask }
+        };
+        let prompt = &group.prompt;
+        group
+            .rollouts
+            .iter()
+            .map(|rollout| {
+                let image = match (self.config.update_image, rollout.role) {
+                    (UpdateImage::Own, Role::Positive) => &prompt.positive,
+                    _ => &prompt.anchor,
+                };
+                Item {
+                    update: attach(image, &rollout.response.ids),
+                    negative: prompt.negative.as_ref().map(|negative| attach(negative, &rollout.response.ids)),
+                    advantage: rollout.advantage,
+                    old_logp: rollout.old_logp.clone(),
+                    neg_logp: None,
+                    ref_logp: None,
+                }
+            })
+            .collect()
+    }
+
+    /// log π of the responses' tokens, a row each, without gradient.
+    pub(super) fn score<'b>(
+        &self,
+        model: &Qwen25Vl,
+        samples: impl Iterator<Item = &'b SupervisedSequence>,
+        device: &Device,
+    ) -> Result<Vec<Vec<f32>>, TrainError> {
+        let samples: Vec<SupervisedSequence> = samples.cloned().collect();
+        let mut rows = Vec::with_capacity(samples.len());
+        for samples in samples.chunks(self.config.micro_batch) {
+            let micro = self.scorer.micro_batch(samples.to_vec())?;
+            let scored = self.scorer.forward(model, &micro, device)?;
+            let values: Vec<f32> = scored.logp_n.into_data().iter::<f32>().collect();
+            let mut rest = values.as_slice();
+            for &count in micro.packing().counts() {
+                let (row, later) = rest.split_at(count);
+                rest = later;
+                rows.push(row.to_vec());
+            }
+        }
+        Ok(rows)
+    }
+}
+
+/// Operations of a forward pass over what the update runs for `items`.
+pub(super) fn flops(items: &[Item], loss: &TapoLossConfig, config: &Qwen25VlConfig) -> Flops {
+    let targets = items.iter().map(|item| item.scored(loss).count() * item.old_logp.len()).sum();
+    pass_flops(config, items.iter().flat_map(|item| item.scored(loss)), targets)
+}
+
+/// Response tokens and sequences.
+pub(super) fn size(items: &[Item]) -> BatchSize {
+    BatchSize { tokens: items.iter().map(|item| item.old_logp.len()).sum(), sequences: items.len() }
+}
