@@ -35,13 +35,11 @@ mod sampler_gap;
 mod schedule;
 mod scoring;
 mod sft;
-mod sft_loss;
 mod tapo;
 mod tensorboard;
 mod timings;
 mod trunk;
 mod update;
-mod validation;
 mod workers;
 
 pub use adamw::AdamWSettings;
@@ -77,8 +75,10 @@ pub use rollout::{Group, Role, Rollout, RolloutCounts, TripletPrompt, rollout_gr
 pub use sampler_gap::SamplerGap;
 pub use schedule::{LrSchedule, LrShape};
 pub use scoring::{MicroBatch, Scored, Scorer};
-pub use sft::{SftConfig, SftGradients, SftSource, SftState, SftTrainer, sft_gradients, train_sft};
-pub use sft_loss::{cross_entropy_sum, sft_loss, sft_loss_grad};
+pub use sft::{
+    SftConfig, SftGradients, SftSource, SftState, SftTrainer, Validation, cross_entropy_sum, sft_gradients, sft_loss,
+    sft_loss_grad, train_sft, validate_sft,
+};
 pub use tapo::{
     LossAverage, OpenStep, SavedGroup, TapoConfig, TapoEvent, TapoInputs, TapoLoss, TapoLossConfig, TapoParts,
     TapoState, TapoTrainer, TripletSource, UpdateImage, tapo_loss,
@@ -87,5 +87,4 @@ pub use tensorboard::TensorBoard;
 pub use timings::{RolloutTiming, UpdateTiming};
 pub use trunk::{TrunkSettings, TrunkTape};
 pub use update::{MOST_SKIPPED_IN_A_ROW, Updated, Updater, UpdaterState};
-pub use validation::{Validation, validate_sft};
 pub use workers::Replicas;

@@ -5,8 +5,9 @@
 use fieldmark_model::Qwen25Vl;
 use serde::{Deserialize, Serialize};
 
+use super::{SftConfig, SftSource};
 use crate::{
-    MicroBatch, Scorer, SftConfig, SftSource, TrainError, micro_batches,
+    MicroBatch, Scorer, TrainError, micro_batches,
     workers::{Replicas, on_replicas},
 };
 
@@ -55,7 +56,7 @@ pub fn validate_sft(
 
 impl SftConfig {
     /// Whether update `done` of a run over `rows` rows is one after which the validation set is scored.
-    pub(crate) fn validates(&self, done: usize, rows: usize) -> bool {
+    pub(super) fn validates(&self, done: usize, rows: usize) -> bool {
         let every = self.eval_every.unwrap_or(rows.div_ceil(self.batch));
         done == self.updates(rows) || (every > 0 && done.is_multiple_of(every))
     }

@@ -1,124 +1,38 @@
 //! Supervised fine-tuning: mean of −log π(token) over the assistant's tokens of the whole accumulated batch.
 //!
 //! Reference: LLaMA-Factory's SFT as the paper used it, with two differences that `released` settings undo: one token mean
-//! over all micro-batches ([`LossNorm::Batch`]), and a warm-up that starts above 0 ([`LrSchedule`]).
+//! over all micro-batches ([`crate::LossNorm::Batch`]), and a warm-up that starts above 0 ([`crate::LrSchedule`]).
+
+mod config;
+mod gradients;
+mod loss;
+mod validation;
 
 use std::{path::Path, time::Instant};
 
 use burn::{module::Module, tensor::Device};
 use fieldmark_generate::StreamKey;
-use fieldmark_model::{Flops, Qwen25Vl, TrainableParts};
+use fieldmark_model::{Flops, Qwen25Vl};
 use fieldmark_processor::SupervisedSequence;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AdamWSettings, BatchSize, Interrupt, LogEnd, LossNorm, LrSchedule, TrainError, TrunkSettings, UpdateTiming,
+    Interrupt, LogEnd, TrainError, UpdateTiming,
     clip::grad_norm,
     metrics::SftMetrics,
     micro_batches,
     non_finite::{Streak, culprits},
     scoring::{MicroBatch, Scorer},
-    sft_loss::{sft_loss, sft_loss_grad},
     update::{Updated, Updater, UpdaterState},
-    validation::validate_sft,
-    workers::{Replicas, sum_on_replicas},
+    workers::Replicas,
 };
 
-/// Everything that decides how SFT runs. The defaults are the paper's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct SftConfig {
-    /// Passes over the data.
-    pub epochs: usize,
-    /// Sequences an update.
-    pub batch: usize,
-    /// Sequences in memory at once, at most.
-    pub micro_batch: usize,
-    /// Tokens in memory at once, at most; a longer sequence is alone. 0 sets no limit.
-    pub micro_tokens: usize,
-    /// Whether the sequences of a micro-batch lie one after another, each attending to itself alone, instead of being
-    /// padded to the longest. The result is the same.
-    pub packing: bool,
-    /// Whether blocks are run again in the backward pass instead of keeping what they computed.
-    pub recompute: bool,
-    /// Queries whose attention scores exist at once in the backward pass; 0 is all.
-    pub query_chunk: usize,
-    /// Micro-batches computed side by side on each device: up to the number of cores on a CPU, 1 on a GPU.
-    pub workers: usize,
-    /// Learning rate over the run.
-    pub schedule: LrSchedule,
-    /// The optimiser's constants.
-    pub adamw: AdamWSettings,
-    /// The gradients' global norm is cut to this.
-    pub max_grad_norm: f64,
-    /// What the loss is a mean over.
-    pub loss_norm: LossNorm,
-    /// Updates between two scorings of the validation set, which is scored at the end too; 0: only there. Without it, once
-    /// an epoch.
-    pub eval_every: Option<usize>,
-    /// Which parts learn.
-    pub train: TrainableParts,
-    /// States that meet the vocabulary at once.
-    pub logit_chunk: usize,
-}
-
-impl Default for SftConfig {
-    fn default() -> Self {
-        Self {
-            epochs: 10,
-            batch: 64,
-            micro_batch: 4,
-            micro_tokens: 0,
-            packing: true,
-            recompute: true,
-            query_chunk: 512,
-            workers: 1,
-            schedule: LrSchedule::default(),
-            adamw: AdamWSettings { weight_decay: 0.1, ..AdamWSettings::default() },
-            max_grad_norm: 1.0,
-            loss_norm: LossNorm::Batch,
-            eval_every: None,
-            train: TrainableParts { vision: false, projector: false, decoder: true },
-            logit_chunk: 1024,
-        }
-    }
-}
-
-impl SftConfig {
-    /// Updates of a run over `rows` rows: the last batch of an epoch may be smaller.
-    pub fn updates(&self, rows: usize) -> usize {
-        self.epochs * rows.div_ceil(self.batch.max(1))
-    }
-
-    /// How micro-batches are scored.
-    ///
-    /// # Errors
-    /// A chunk of 0.
-    pub fn scorer(&self, pad_id: u32) -> Result<Scorer, TrainError> {
-        let trunk = TrunkSettings { recompute: self.recompute, query_chunk: self.query_chunk };
-        Ok(Scorer::new(self.logit_chunk, 1.0, pad_id)?.with_trunk(trunk).with_packing(self.packing))
-    }
-
-    /// Checks every setting.
-    ///
-    /// # Errors
-    /// The first that is out of range.
-    pub fn validate(&self) -> Result<(), TrainError> {
-        let counts = [
-            ("epochs", self.epochs),
-            ("batch", self.batch),
-            ("micro_batch", self.micro_batch),
-            ("logit_chunk", self.logit_chunk),
-        ];
-        for (key, value) in counts {
-            if value == 0 {
-                return Err(TrainError::Setting { key, value: "0".into(), expected: "at least 1" });
-            }
-        }
-        self.schedule.validate()
-    }
-}
+pub use self::{
+    config::SftConfig,
+    gradients::{SftGradients, sft_gradients},
+    loss::{cross_entropy_sum, sft_loss, sft_loss_grad},
+    validation::{Validation, validate_sft},
+};
 
 /// Makes the sample of a row in an epoch: where a training set crops or flips its images, it does so here.
 pub trait SftSource {
@@ -135,42 +49,6 @@ pub trait SftSource {
     /// # Errors
     /// If the row cannot be read; the row is named.
     fn sample(&self, row: usize, epoch: usize) -> Result<SupervisedSequence, TrainError>;
-}
-
-/// Loss of one update and its gradients, before the optimiser sees them.
-pub struct SftGradients {
-    /// The update's loss.
-    pub loss: f64,
-    /// What it is a mean over.
-    pub size: BatchSize,
-    /// Gradients of every trainable parameter.
-    pub grads: burn::optim::GradientsParams,
-}
-
-/// Loss and gradients of one accumulated batch, a micro-batch for each of `replicas` at a time.
-///
-/// # Errors
-/// If a sample does not fit the model, or has no token in the loss.
-pub fn sft_gradients(
-    model: &Qwen25Vl,
-    scorer: &Scorer,
-    micros: &[MicroBatch],
-    norm: LossNorm,
-    replicas: &Replicas,
-) -> Result<SftGradients, TrainError> {
-    let size = micros.iter().fold(BatchSize { tokens: 0, sequences: 0 }, |sum, micro| BatchSize {
-        tokens: sum.tokens + micro.size().tokens,
-        sequences: sum.sequences + micro.size().sequences,
-    });
-    let (losses, grads) = sum_on_replicas(model, micros, replicas, |model, micro, device, sum| {
-        let normaliser = norm.normaliser(size, micro.size(), micros.len());
-        let scored = scorer.forward(model, micro, device)?;
-        let loss = sft_loss(scored.logp_n.clone(), &normaliser).into_scalar::<f64>();
-        let grad = sft_loss_grad(&scored.logp_n, &normaliser);
-        scorer.backward(model, scored, grad, sum);
-        Ok(loss)
-    })?;
-    Ok(SftGradients { loss: losses.iter().sum(), size, grads })
 }
 
 /// A run of SFT between two updates, beside weights and moments. The place in the data is that of the update; random
