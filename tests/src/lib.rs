@@ -1,4 +1,6 @@
 //! What the tests share: the fixture models, random sequences for them, and what training does to them.
 
+pub mod plain_tapo;
 pub mod prompts;
+pub mod tapo_runs;
 pub mod training;

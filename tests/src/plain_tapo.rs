@@ -1,0 +1,134 @@
+//! A TAPO update written down plainly, every sequence alone and all in one graph, to compare the trainer's with.
+
+use burn::{
+    optim::GradientsParams,
+    tensor::{Tensor, TensorData},
+};
+use fieldmark::{
+    model::Qwen25Vl,
+    processor::Sequence,
+    train::{
+        BatchSize, Group, LossNorm, Role, Rollout, TapoConfig, TapoInputs, TapoMetrics, TapoParts, UpdateImage,
+        tapo_loss,
+    },
+};
+
+use crate::{
+    tapo_runs::{FULL_RATE, device},
+    training::{Named, difference, gradients, parameters, plain_logps, relative},
+};
+
+/// The image that a rollout is scored on.
+pub fn scored_on<'a>(group: &'a Group, rollout: &Rollout, image: UpdateImage) -> &'a Sequence {
+    match (image, rollout.role) {
+        (UpdateImage::Own, Role::Positive) => &group.prompt.positive,
+        _ => &group.prompt.anchor,
+    }
+}
+
+/// Loss and gradients of one update over `groups`, every sequence alone, in one graph.
+pub fn plainly(model: &Qwen25Vl, groups: &[&Group], config: &TapoConfig, reference: &Qwen25Vl) -> (TapoParts, Named) {
+    let device = device();
+    let all: Vec<(&Group, &Rollout)> =
+        groups.iter().flat_map(|group| group.rollouts.iter().map(|rollout| (*group, rollout))).collect();
+    let size = |part: &[(&Group, &Rollout)]| BatchSize {
+        tokens: part.iter().map(|(_, rollout)| rollout.response.ids.len()).sum(),
+        sequences: part.len(),
+    };
+    let width = all.iter().map(|(_, rollout)| rollout.response.ids.len()).max().unwrap();
+    let row = |values: Tensor<1>| {
+        let missing = width - values.dims()[0];
+        if missing == 0 { values } else { Tensor::cat(vec![values, Tensor::zeros([missing], &device)], 0) }
+    };
+    let constant = |values: Vec<f32>| {
+        let count = values.len();
+        row(Tensor::from_data(TensorData::new(values, [count]), &device))
+    };
+    let cut = match config.loss_norm {
+        LossNorm::Batch => all.len(),
+        LossNorm::Micro => config.micro_batch,
+    };
+    let micros = all.chunks(cut).len();
+    let mut parts = TapoParts::default();
+    let mut losses = Vec::new();
+    for part in all.chunks(cut) {
+        let rows = |value: &dyn Fn(&Group, &Rollout) -> Tensor<1>| {
+            Tensor::stack::<2>(part.iter().map(|(group, rollout)| value(group, rollout)).collect(), 0)
+        };
+        let logps = |model: &Qwen25Vl, prompt: &Sequence, rollout: &Rollout| {
+            row(plain_logps(model, prompt, &rollout.response.ids, config.temperature, &device))
+        };
+        let on_image = |group: &Group, rollout: &Rollout| scored_on(group, rollout, config.update_image).clone();
+        let inputs = TapoInputs {
+            logp_bt: rows(&|group, rollout| logps(model, &on_image(group, rollout), rollout)),
+            old_logp_bt: rows(&|_, rollout| constant(rollout.old_logp.clone())),
+            neg_logp_bt: all
+                .iter()
+                .all(|(group, _)| group.prompt.negative.is_some())
+                .then(|| rows(&|group, rollout| logps(model, group.prompt.negative.as_ref().unwrap(), rollout))),
+            ref_logp_bt: (config.loss.kl_ref != 0.0)
+                .then(|| rows(&|group, rollout| logps(reference, &on_image(group, rollout), rollout))),
+            advantages_bt: rows(&|_, rollout| constant(vec![rollout.advantage as f32; width])),
+            mask_bt: rows(&|_, rollout| constant(vec![1.0; rollout.response.ids.len()])),
+        };
+        let normaliser = config.loss_norm.normaliser(size(&all), size(part), micros);
+        let normaliser = normaliser.with_token_budget(config.max_new_tokens);
+        let found = tapo_loss(inputs, &config.loss, &normaliser);
+        parts += found.parts;
+        losses.push(found.total);
+    }
+    let loss = Tensor::cat(losses, 0).sum();
+    (parts, gradients(model, &GradientsParams::from_grads(loss.backward(), model)))
+}
+
+/// What training took off each parameter.
+pub fn step_of(before: &Qwen25Vl, after: &Qwen25Vl) -> Named {
+    difference(&parameters(before), &parameters(after))
+}
+
+/// The update that led from `before` to `after` is the plain one over `groups`.
+pub fn check(before: &Qwen25Vl, after: &Qwen25Vl, groups: &[&Group], update: &TapoMetrics, config: &TapoConfig) {
+    check_against(before, after, groups, update, config, before);
+}
+
+/// The same with `reference` as the reference model.
+pub fn check_against(
+    before: &Qwen25Vl,
+    after: &Qwen25Vl,
+    groups: &[&Group],
+    update: &TapoMetrics,
+    config: &TapoConfig,
+    reference: &Qwen25Vl,
+) {
+    let (parts, expected) = plainly(before, groups, config, reference);
+    let tokens: usize = groups.iter().flat_map(|group| &group.rollouts).map(|rollout| rollout.response.ids.len()).sum();
+    assert_eq!(update.tokens, tokens);
+    let found = update.parts;
+    for (name, found, expected) in [
+        ("loss", found.loss, parts.loss),
+        ("pg_loss", found.pg_loss, parts.pg_loss),
+        ("entropy", found.entropy, parts.entropy),
+        ("kl_ref", found.kl_ref, parts.kl_ref),
+        ("ratio", found.ratio, parts.ratio),
+        ("clipped_high", found.clipped_high, parts.clipped_high),
+        ("clipped_low", found.clipped_low, parts.clipped_low),
+    ] {
+        assert!((found - expected).abs() < 1e-4 * expected.abs().max(1.0), "{name} {found}, plainly {expected}");
+    }
+    for (found, expected) in [(found.kl_neg, parts.kl_neg), (found.neg_entropy, parts.neg_entropy)] {
+        let close = (found - expected).abs() < 1e-4 * expected.abs().max(1.0);
+        assert!(if config.loss.needs_negative() { close } else { found.is_nan() }, "{found}, plainly {expected}");
+    }
+    let mut step = step_of(before, after);
+    let rate = config.schedule.lr / FULL_RATE;
+    step.iter_mut().flat_map(|(_, values)| values).for_each(|x| *x /= rate as f32);
+    let error = relative(&step, &expected);
+    assert!(error < 1e-4, "gradient differs by {error} of its largest entry");
+    let norm = expected.iter().flat_map(|(_, values)| values).map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    assert!((update.grad_norm - norm).abs() < 1e-4 * norm);
+}
+
+/// All of `groups`.
+pub fn all(groups: &[Group]) -> Vec<&Group> {
+    groups.iter().collect()
+}

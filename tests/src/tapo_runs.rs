@@ -1,0 +1,197 @@
+//! TAPO on the fixture models: prompts on random images, rewards of words, and steps small enough to compute again. A
+//! parameter's step is its gradient here (`descent`), so that the weights before and after show it.
+
+use std::{collections::BTreeSet, sync::Mutex};
+
+use burn::tensor::Device;
+use fieldmark::{
+    generate::StreamKey,
+    model::{Qwen25Vl, Qwen25VlConfig},
+    train::{
+        AdamWSettings, Group, GroupFilter, LrSchedule, LrShape, Reward, RewardInput, RewardRegistry, RolloutMetrics,
+        TapoConfig, TapoEvent, TapoMetrics, TapoTrainer, TrainError, TripletPrompt, TripletSource,
+    },
+};
+
+use crate::{
+    prompts::{Part, sequence},
+    training::{VOCABULARY, word_tokenizer},
+};
+
+/// Where these runs train.
+pub fn device() -> Device {
+    Device::flex().autodiff()
+}
+
+/// 1 where the response has one of the truth's words.
+pub struct Words;
+
+impl Reward for Words {
+    fn score(&self, input: &RewardInput<'_>) -> f64 {
+        let RewardInput { response, truth, .. } = input;
+        let wanted: BTreeSet<&str> = truth.split(' ').collect();
+        f64::from(u8::from(response.split(' ').any(|word| wanted.contains(word))))
+    }
+}
+
+/// The share of the response's words that are `t` with an even number: differs between responses.
+pub struct Even;
+
+impl Reward for Even {
+    fn score(&self, input: &RewardInput<'_>) -> f64 {
+        let words: Vec<&str> = input.response.split(' ').collect();
+        words.iter().filter(|word| word.ends_with(['0', '2', '4', '6', '8'])).count() as f64 / words.len() as f64
+    }
+}
+
+/// The number of the response's first word.
+pub struct First;
+
+impl Reward for First {
+    fn score(&self, input: &RewardInput<'_>) -> f64 {
+        let word = input.response.split(' ').next().and_then(|word| word.strip_prefix('t'));
+        word.and_then(|number| number.parse::<f64>().ok()).unwrap_or(0.0) / f64::from(VOCABULARY)
+    }
+}
+
+/// The released weights over other rewards.
+pub fn registry() -> RewardRegistry {
+    RewardRegistry::default().with("accuracy", Words).with("format", Even)
+}
+
+/// The words of every `nth` token.
+pub fn every(nth: usize) -> String {
+    (8..VOCABULARY).step_by(nth).map(|id| format!("t{id}")).collect::<Vec<_>>().join(" ")
+}
+
+/// Prompts on random images, and which were asked for.
+pub struct Source {
+    /// A prompt a row.
+    pub prompts: Vec<TripletPrompt>,
+    /// Row and epoch of each call.
+    pub asked: Mutex<Vec<(usize, usize)>>,
+}
+
+impl Source {
+    /// None asked for yet.
+    pub fn new(prompts: Vec<TripletPrompt>) -> Self {
+        Self { prompts, asked: Mutex::default() }
+    }
+}
+
+impl TripletSource for Source {
+    fn len(&self) -> usize {
+        self.prompts.len()
+    }
+
+    fn prompt(&self, row: usize, epoch: usize) -> Result<TripletPrompt, TrainError> {
+        self.asked.lock().unwrap().push((row, epoch));
+        Ok(self.prompts[row].clone())
+    }
+}
+
+/// A question of its own length about three images, whose sizes in patches differ between roles and rows.
+pub fn prompt(config: &Qwen25VlConfig, row: u64, truth: &str) -> TripletPrompt {
+    let text: Vec<u32> = (0..3 + row as u32).map(|i| 20 + 7 * i + 50 * row as u32).collect();
+    let about = |h: usize, w: usize, image: u64| {
+        let image = Part::Image { h, w, seed: 10 * row + image };
+        sequence(&[Part::Text(text.clone()), image, Part::Text(vec![9, 11])], config)
+    };
+    let longer = 4 + 2 * (row as usize % 3);
+    TripletPrompt {
+        anchor: about(4, longer, 0),
+        positive: about(6, 4, 1),
+        negative: Some(about(2, 8, 2)),
+        truth: truth.into(),
+    }
+}
+
+/// A prompt for each of `truths`.
+pub fn prompts(config: &Qwen25VlConfig, truths: &[&str]) -> Vec<TripletPrompt> {
+    (0..).zip(truths).map(|(row, truth)| prompt(config, row, truth)).collect()
+}
+
+/// Every group is trained on.
+pub fn no_filter() -> GroupFilter {
+    GroupFilter { enabled: false, ..GroupFilter::default() }
+}
+
+/// The rate at which `descent` takes a whole gradient off a parameter.
+pub const FULL_RATE: f64 = 1e6;
+
+/// With an ε far above any gradient, an AdamW step without memory is plain descent: p − p′ = gradient.
+pub fn descent() -> TapoConfig {
+    TapoConfig {
+        epochs: 1,
+        prompts_per_step: 2,
+        chunk: 2,
+        max_tries: 3,
+        anchor_rollouts: 2,
+        positive_rollouts: 2,
+        temperature: 0.9,
+        top_p: 0.95,
+        max_new_tokens: 5,
+        generation_batch: 8,
+        filter: no_filter(),
+        batch: 64,
+        micro_batch: 3,
+        schedule: LrSchedule { lr: FULL_RATE, shape: LrShape::Constant, warmup: 0, released: false },
+        adamw: AdamWSettings { beta1: 0.0, beta2: 0.0, eps: 1e6, weight_decay: 0.0, ..AdamWSettings::default() },
+        max_grad_norm: f64::INFINITY,
+        ..TapoConfig::default()
+    }
+}
+
+/// Steps so small that the model stays a model, and so large that ratios leave the clips.
+pub fn slow_descent() -> TapoConfig {
+    TapoConfig { schedule: LrSchedule { lr: 0.05 * FULL_RATE, ..descent().schedule }, ..descent() }
+}
+
+/// What a run showed, and the model after it.
+pub struct Run {
+    /// Groups of each step in the order drawn.
+    pub steps: Vec<Vec<Group>>,
+    /// What is said of each step's rollouts.
+    pub drawn: Vec<RolloutMetrics>,
+    /// What is said of each update.
+    pub updates: Vec<TapoMetrics>,
+    /// The model at the end.
+    pub after: Qwen25Vl,
+}
+
+/// Every sixth token ends a response, so that lengths differ.
+pub fn ends() -> Vec<u32> {
+    (2..VOCABULARY).step_by(6).filter(|&id| id == 2 || id > 8).collect()
+}
+
+/// `steps` steps from `model`, with the rewards of `registry`.
+pub fn run_with(
+    model: &Qwen25Vl,
+    source: &Source,
+    config: &TapoConfig,
+    registry: &RewardRegistry,
+    steps: usize,
+) -> Run {
+    let (tokenizer, streams) = (word_tokenizer(), StreamKey::new(5));
+    let trainer =
+        TapoTrainer::new(model, source, &tokenizer, ends(), config.clone(), registry, streams, &device()).unwrap();
+    let (mut rollouts, mut drawn, mut updates) = (vec![Vec::new()], Vec::new(), Vec::new());
+    let after = trainer.with_steps(steps).train(model.clone(), |event| {
+        match event {
+            TapoEvent::Rollouts(groups) => rollouts.last_mut().unwrap().extend(groups.to_vec()),
+            TapoEvent::Drawn(metrics, _) => {
+                drawn.push(metrics.clone());
+                rollouts.push(Vec::new());
+            }
+            TapoEvent::Update(metrics, _) => updates.push(metrics.clone()),
+        }
+        Ok(())
+    });
+    rollouts.pop();
+    Run { steps: rollouts, drawn, updates, after: after.unwrap() }
+}
+
+/// `steps` steps from `model`.
+pub fn run(model: &Qwen25Vl, source: &Source, config: &TapoConfig, steps: usize) -> Run {
+    run_with(model, source, config, &registry(), steps)
+}
