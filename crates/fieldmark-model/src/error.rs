@@ -107,6 +107,12 @@ pub enum ModelError {
         /// Flat index of the first such value.
         index: usize,
     },
+    /// Adapters that cannot be made.
+    #[error("lora: {reason}")]
+    Lora {
+        /// What is wrong.
+        reason: String,
+    },
     /// Image placeholders in the text and the images given do not agree.
     #[error("{sample}: {reason}")]
     Placeholders {

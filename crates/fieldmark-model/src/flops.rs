@@ -6,7 +6,7 @@
 
 use std::ops::{Add, AddAssign};
 
-use crate::{config::Qwen25VlConfig, grid::GridThw, model::TrainableParts, vision::WindowPlan};
+use crate::{config::Qwen25VlConfig, grid::GridThw, parts::TrainableParts, vision::WindowPlan};
 
 /// Operations of one part of a network, forward.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

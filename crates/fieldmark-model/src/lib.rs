@@ -19,9 +19,12 @@ pub mod files;
 mod flops;
 mod grid;
 mod inputs;
+mod lora;
 mod mlp;
 mod model;
+mod parts;
 mod positions;
+mod projection;
 pub mod rotary;
 pub mod text;
 pub mod vision;
@@ -37,9 +40,12 @@ pub use error::ModelError;
 pub use flops::{Flops, PartFlops};
 pub use grid::GridThw;
 pub use inputs::{ImageInputs, ModelInputs, Padding, Row};
+pub use lora::{LoraSettings, Quantize};
 pub use mlp::GatedMlp;
-pub use model::{Qwen25Vl, Trace, TrainableParts};
+pub use model::{Qwen25Vl, Trace};
+pub use parts::{Part, TrainableParts};
 pub use positions::{RopePosition, SequencePositions, TokenIndex, rope_positions};
+pub use projection::Projection;
 pub use weights::{
     LoadOptions, NamedParameter, PartTypes, SaveOptions, StoredType, checkpoint_files, new_layout, published_layout,
 };

@@ -2,22 +2,27 @@
 
 use burn::{
     module::Module,
-    nn::{Linear, LinearConfig},
     tensor::{Device, Tensor, activation::silu},
 };
+
+use crate::projection::Projection;
 
 /// The three projections, with biases in the vision encoder and without in the decoder.
 #[derive(Module, Debug)]
 pub struct GatedMlp {
-    pub(crate) gate_proj: Linear,
-    pub(crate) up_proj: Linear,
-    pub(crate) down_proj: Linear,
+    pub(crate) gate_proj: Projection,
+    pub(crate) up_proj: Projection,
+    pub(crate) down_proj: Projection,
 }
 
 impl GatedMlp {
     pub(crate) fn new(width: usize, inner: usize, bias: bool, device: &Device) -> Self {
-        let linear = |from, to| LinearConfig::new(from, to).with_bias(bias).init(device);
+        let linear = |from, to| Projection::new(from, to, bias, device);
         Self { gate_proj: linear(width, inner), up_proj: linear(width, inner), down_proj: linear(inner, width) }
+    }
+
+    pub(crate) fn projections_mut(&mut self) -> [(&'static str, &mut Projection); 3] {
+        [("gate_proj", &mut self.gate_proj), ("up_proj", &mut self.up_proj), ("down_proj", &mut self.down_proj)]
     }
 
     /// `[.., width]` to `[.., width]`.

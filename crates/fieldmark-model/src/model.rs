@@ -10,9 +10,6 @@ use burn::{
     tensor::{Device, Int, Tensor, TensorData},
 };
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use crate::{
     cache::KvCache,
     config::Qwen25VlConfig,
@@ -31,24 +28,6 @@ pub struct Qwen25Vl {
     pub(crate) lm_head: Option<Linear>,
     #[module(skip)]
     config: Qwen25VlConfig,
-}
-
-/// Which parts of a model training changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct TrainableParts {
-    /// Patch embedding and blocks of the vision encoder.
-    pub vision: bool,
-    /// The merger between encoder and decoder.
-    pub projector: bool,
-    /// Embedding, blocks, norm and head.
-    pub decoder: bool,
-}
-
-impl Default for TrainableParts {
-    fn default() -> Self {
-        Self { vision: true, projector: true, decoder: true }
-    }
 }
 
 /// What a forward pass goes through, for comparison with the reference.
@@ -93,16 +72,6 @@ impl Qwen25Vl {
     /// The decoder.
     pub fn decoder(&self) -> &TextDecoder {
         &self.model
-    }
-
-    /// Makes the parts named trainable and freezes the others.
-    pub fn with_trainable(mut self, parts: TrainableParts) -> Self {
-        let merger = self.visual.merger.clone();
-        self.visual = self.visual.set_require_grad(parts.vision);
-        self.visual.merger = merger.set_require_grad(parts.projector);
-        self.model = self.model.set_require_grad(parts.decoder);
-        self.lm_head = self.lm_head.map(|head| head.set_require_grad(parts.decoder));
-        self
     }
 
     /// Embeddings of images, `[tokens, width]`, image after image.

@@ -5,6 +5,7 @@
 
 mod adamw;
 mod adamw_half;
+mod adapters;
 mod advantage;
 mod anneal;
 mod checkpoints;
@@ -44,6 +45,7 @@ mod workers;
 
 pub use adamw::AdamWSettings;
 pub use adamw_half::{HalfWeights, Moments};
+pub use adapters::{Trainable, initialise_adapters, trainable};
 pub use advantage::group_advantages;
 pub use anneal::TermSchedule;
 pub use checkpoints::{Best, Checkpoints, Mark};

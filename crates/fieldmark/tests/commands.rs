@@ -62,6 +62,19 @@ fn the_stages_follow_one_another() {
     assert!(timings.len() == 4 && timings.iter().all(|row| row["tokens_per_second"].as_f64().unwrap() > 0.0));
     assert!(timings.iter().all(|row| row["flops"].as_f64().unwrap() > 0.0 && row.get("mfu").is_none()));
 
+    // Adapters alone, beside the checkpoint with them merged.
+    let ended = place.run(&["sft", "-c", "recipe.toml", "--set", "output=lora", "--set", "lora.rank=2"]);
+    let table = String::from_utf8(ended.stderr).unwrap();
+    assert!(table.lines().any(|line| line.starts_with("decoder, adapters") && line.ends_with(" 100.00 %")), "{table}");
+    assert!(table.lines().any(|line| line.starts_with("decoder ") && line.ends_with(" 0.00 %")), "{table}");
+    let merged = weights(&place, "lora/checkpoint");
+    assert!(merged.keys().eq(before.keys()));
+    for (name, bytes) in &before {
+        let adapted = name.contains("layers.") && name.ends_with("_proj.weight");
+        assert_eq!(bytes != &merged[name], adapted, "{name}");
+    }
+    assert!(names(&place, "lora/checkpoint/adapter").contains("adapter_model.safetensors"));
+
     // In bf16 with masters, and then with compensation.
     place.succeed(&["sft", "-c", "recipe.toml", "--set", "output=half", "--set", "model.dtype=bf16"]);
     let exact = |row: &Value| row["loss"].as_f64().unwrap();

@@ -209,11 +209,19 @@ fn an_interrupt_saves_and_the_run_goes_on_to_the_same_end() {
 }
 
 #[test]
-fn runs_in_16_bits_go_on_with_all_that_is_beside_the_weights() {
+fn runs_in_16_bits_or_with_adapters_go_on_with_all_that_is_beside_the_weights() {
     let place = place();
     let kahan = ["model.dtype=bf16", "sft.adamw.half=kahan", "tapo.adamw.half=kahan", "tapo.adamw.moments=bf16"];
     let master = ["model.parts.decoder=bf16", "model.parts.vision=bf16"];
-    for (stage, name, sets) in [("sft", "kahan", &kahan[..]), ("tapo", "kahan", &kahan), ("sft", "master", &master)] {
+    let lora = ["lora.rank=2", "lora.targets=[\"q_proj\", \"down_proj\"]"];
+    let qlora = ["lora.rank=2", "lora.quantize=q4", "model.dtype=bf16"];
+    for (stage, name, sets) in [
+        ("sft", "kahan", &kahan[..]),
+        ("tapo", "kahan", &kahan),
+        ("sft", "master", &master),
+        ("sft", "lora", &lora),
+        ("tapo", "qlora", &qlora),
+    ] {
         let sets: Vec<String> = sets.iter().flat_map(|set| ["--set".into(), (*set).into()]).collect();
         let (whole, ours) = (format!("{stage}-{name}"), format!("{stage}-{name}-again"));
         for output in [&whole, &ours] {

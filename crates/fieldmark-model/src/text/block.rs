@@ -4,34 +4,34 @@
 
 use burn::{
     module::Module,
-    nn::{Linear, LinearConfig, RmsNorm, RmsNormConfig},
+    nn::{RmsNorm, RmsNormConfig},
     tensor::{Device, Tensor},
 };
 
 use crate::{
     attention_layout::AttentionLayout, block::AttentionBlock, cache::LayerCache, config::TextConfig, mlp::GatedMlp,
-    rotary::Rotary,
+    projection::Projection, rotary::Rotary,
 };
 
 /// The four projections of grouped-query attention.
 #[derive(Module, Debug)]
 pub struct TextAttention {
-    pub(crate) q_proj: Linear,
-    pub(crate) k_proj: Linear,
-    pub(crate) v_proj: Linear,
-    pub(crate) o_proj: Linear,
+    pub(crate) q_proj: Projection,
+    pub(crate) k_proj: Projection,
+    pub(crate) v_proj: Projection,
+    pub(crate) o_proj: Projection,
     head_dim: usize,
 }
 
 impl TextAttention {
     fn new(config: &TextConfig, device: &Device) -> Self {
         let (width, dim) = (config.hidden_size, config.head_dim());
-        let linear = |heads| LinearConfig::new(width, heads * dim).init(device);
+        let linear = |heads| Projection::new(width, heads * dim, true, device);
         Self {
             q_proj: linear(config.num_attention_heads),
             k_proj: linear(config.num_key_value_heads),
             v_proj: linear(config.num_key_value_heads),
-            o_proj: LinearConfig::new(width, width).with_bias(false).init(device),
+            o_proj: Projection::new(width, width, false, device),
             head_dim: dim,
         }
     }
@@ -69,6 +69,15 @@ impl TextBlock {
             post_attention_layernorm: norm(),
             mlp: GatedMlp::new(config.hidden_size, config.intermediate_size, false, device),
         }
+    }
+
+    /// The linear layers with their names in the block.
+    pub(crate) fn projections_mut(&mut self) -> Vec<(String, &mut Projection)> {
+        let TextAttention { q_proj, k_proj, v_proj, o_proj, .. } = &mut self.self_attn;
+        let attention = [("q_proj", q_proj), ("k_proj", k_proj), ("v_proj", v_proj), ("o_proj", o_proj)];
+        let attention = attention.map(|(name, layer)| (format!("self_attn.{name}"), layer));
+        let mlp = self.mlp.projections_mut().map(|(name, layer)| (format!("mlp.{name}"), layer));
+        attention.into_iter().chain(mlp).collect()
     }
 
     /// `[batch, seq, width]` to `[batch, seq, width]`; the new tokens' keys and values go to the end of `cache`.

@@ -4,17 +4,17 @@
 
 use burn::{
     module::Module,
-    nn::{Linear, LinearConfig, RmsNorm, RmsNormConfig},
+    nn::{RmsNorm, RmsNormConfig},
     tensor::{Device, Tensor},
 };
 
-use crate::{block::AttentionBlock, config::VisionConfig, mlp::GatedMlp, rotary::Rotary};
+use crate::{block::AttentionBlock, config::VisionConfig, mlp::GatedMlp, projection::Projection, rotary::Rotary};
 
 /// Fused query, key and value projection, and the output projection.
 #[derive(Module, Debug)]
 pub struct VisionAttention {
-    pub(crate) qkv: Linear,
-    pub(crate) proj: Linear,
+    pub(crate) qkv: Projection,
+    pub(crate) proj: Projection,
     heads: usize,
 }
 
@@ -22,8 +22,8 @@ impl VisionAttention {
     fn new(config: &VisionConfig, device: &Device) -> Self {
         let width = config.hidden_size;
         Self {
-            qkv: LinearConfig::new(width, 3 * width).init(device),
-            proj: LinearConfig::new(width, width).init(device),
+            qkv: Projection::new(width, 3 * width, true, device),
+            proj: Projection::new(width, width, true, device),
             heads: config.num_heads,
         }
     }
@@ -57,6 +57,14 @@ impl VisionBlock {
             attn: VisionAttention::new(config, device),
             mlp: GatedMlp::new(config.hidden_size, config.intermediate_size, true, device),
         }
+    }
+
+    /// The linear layers with their names in the block.
+    pub(crate) fn projections_mut(&mut self) -> Vec<(String, &mut Projection)> {
+        let VisionAttention { qkv, proj, .. } = &mut self.attn;
+        let attention = [("qkv", qkv), ("proj", proj)].map(|(name, layer)| (format!("attn.{name}"), layer));
+        let mlp = self.mlp.projections_mut().map(|(name, layer)| (format!("mlp.{name}"), layer));
+        attention.into_iter().chain(mlp).collect()
     }
 }
 

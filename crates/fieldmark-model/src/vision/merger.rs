@@ -4,18 +4,18 @@
 
 use burn::{
     module::Module,
-    nn::{Linear, LinearConfig, RmsNorm, RmsNormConfig},
+    nn::{RmsNorm, RmsNormConfig},
     tensor::{Device, Tensor, activation},
 };
 
-use crate::config::VisionConfig;
+use crate::{config::VisionConfig, projection::Projection};
 
 /// `ln_q`, `mlp.0` and `mlp.2` of the reference.
 #[derive(Module, Debug)]
 pub struct PatchMerger {
     pub(crate) ln_q: RmsNorm,
-    pub(crate) fc1: Linear,
-    pub(crate) fc2: Linear,
+    pub(crate) fc1: Projection,
+    pub(crate) fc2: Projection,
 }
 
 impl PatchMerger {
@@ -23,17 +23,17 @@ impl PatchMerger {
         let joined = config.hidden_size * config.merge_unit();
         Self {
             ln_q: RmsNormConfig::new(config.hidden_size).with_epsilon(1e-6).init(device),
-            fc1: LinearConfig::new(joined, joined).init(device),
-            fc2: LinearConfig::new(joined, config.out_hidden_size).init(device),
+            fc1: Projection::new(joined, joined, true, device),
+            fc2: Projection::new(joined, config.out_hidden_size, true, device),
         }
     }
 
     /// `[patches, width]` to `[tokens, out_width]`, in the type of its own weights.
     pub(crate) fn forward(&self, x_ND: Tensor<2>) -> Tensor<2> {
         let [patches, width] = x_ND.dims();
-        let [joined, _] = self.fc1.weight.shape().dims();
+        let [joined, _] = self.fc1.widths();
         let tokens = patches * width / joined;
-        let x_ND = x_ND.cast(self.fc1.weight.dtype());
+        let x_ND = x_ND.cast(self.fc1.dtype());
         let x = self.ln_q.forward(x_ND).reshape([tokens, joined]);
         self.fc2.forward(gelu(self.fc1.forward(x)))
     }

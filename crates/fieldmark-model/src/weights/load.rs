@@ -19,7 +19,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::Deserialize;
 
 use super::names::{ParamPath, published_layout, stored_shape};
-use crate::{config::Qwen25VlConfig, error::ModelError, model::Qwen25Vl};
+use crate::{config::Qwen25VlConfig, error::ModelError, model::Qwen25Vl, parts::Part};
 
 /// How weights are brought onto a device.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,12 +43,10 @@ pub struct PartTypes {
 
 impl PartTypes {
     fn of(&self, published: &str) -> Option<FloatDType> {
-        if published.starts_with("visual.merger.") {
-            self.projector
-        } else if published.starts_with("visual.") {
-            self.vision
-        } else {
-            self.decoder
+        match Part::of(published) {
+            Part::Vision => self.vision,
+            Part::Projector => self.projector,
+            Part::Decoder => self.decoder,
         }
     }
 }
@@ -92,7 +90,7 @@ impl Qwen25Vl {
         config.init(device).load_weights(folder, options)
     }
 
-    /// Replaces every parameter by that of a checkpoint: a folder, or one safetensors file.
+    /// Replaces every parameter but those of adapters by that of a checkpoint: a folder, or one safetensors file.
     ///
     /// # Errors
     /// If a tensor is missing, unknown, there twice, wrongly shaped or not finite; the model is then gone, so that a half-loaded one
@@ -185,18 +183,7 @@ impl Loader<'_> {
             let found = view.shape().to_vec();
             return Err(ModelError::TensorShape { path: path.into(), name, found, expected });
         }
-        let bytes = view.data();
-        let values: Vec<f32> = match view.dtype() {
-            Dtype::F32 => bytes.as_chunks().0.iter().map(|&b: &[u8; 4]| f32::from_le_bytes(b)).collect(),
-            Dtype::F16 => bytes.as_chunks().0.iter().map(|&b: &[u8; 2]| f16::from_le_bytes(b).to_f32()).collect(),
-            Dtype::BF16 => bytes.as_chunks().0.iter().map(|&b: &[u8; 2]| bf16::from_le_bytes(b).to_f32()).collect(),
-            other => {
-                return Err(ModelError::TensorType { path: path.into(), name, dtype: format!("{other:?}") });
-            }
-        };
-        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-            return Err(ModelError::NotFinite { path: path.into(), name, index });
-        }
+        let values = floats(&view, path, &name)?;
         let values = if linear { transpose(&values, shape[1], shape[0]) } else { values };
         Ok(Some(TensorData::new(values, shape.to_vec())))
     }
@@ -212,7 +199,7 @@ impl ModuleMapper for Loader<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if self.error.is_some() {
+        if self.error.is_some() || self.path.is_lora() {
             return param;
         }
         let published = self.path.published();
@@ -235,6 +222,24 @@ impl ModuleMapper for Loader<'_> {
                 param
             }
         }
+    }
+}
+
+/// The finite numbers of a tensor called `name` in `path`.
+pub(super) fn floats(view: &TensorView<'_>, path: &Path, name: &str) -> Result<Vec<f32>, ModelError> {
+    let bytes = view.data();
+    let values: Vec<f32> = match view.dtype() {
+        Dtype::F32 => bytes.as_chunks().0.iter().map(|&b: &[u8; 4]| f32::from_le_bytes(b)).collect(),
+        Dtype::F16 => bytes.as_chunks().0.iter().map(|&b: &[u8; 2]| f16::from_le_bytes(b).to_f32()).collect(),
+        Dtype::BF16 => bytes.as_chunks().0.iter().map(|&b: &[u8; 2]| bf16::from_le_bytes(b).to_f32()).collect(),
+        other => {
+            let (path, name) = (path.into(), name.into());
+            return Err(ModelError::TensorType { path, name, dtype: format!("{other:?}") });
+        }
+    };
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(index) => Err(ModelError::NotFinite { path: path.into(), name: name.into(), index }),
+        None => Ok(values),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Fields are named as in the reference, so a path differs from the published name (`visual.*`, `model.*`,
 //! `lm_head.weight`) only where Burn's layers or ours differ: `gamma` is `weight`, `fc1` and `fc2` of the projector are
-//! `mlp.0` and `mlp.2`. The newer layout is `model.visual.*`, `model.language_model.*`.
+//! `mlp.0` and `mlp.2`; `lora.a` is `lora_A.weight`. The newer layout is `model.visual.*`, `model.language_model.*`.
 
 /// Collects the path of the parameter that a visitor or mapper stands at.
 #[derive(Debug, Default)]
@@ -25,21 +25,32 @@ impl ParamPath {
     /// The name in published checkpoints.
     pub(crate) fn published(&self) -> String {
         let mut names = self.names.clone();
+        let mut lora = false;
         for name in &mut names {
             match name.as_str() {
                 "gamma" => *name = "weight".into(),
+                "lora" => lora = true,
+                "a" if lora => *name = "lora_A.weight".into(),
+                "b" if lora => *name = "lora_B.weight".into(),
                 "fc1" => *name = "mlp.0".into(),
                 "fc2" => *name = "mlp.2".into(),
                 _ => {}
             }
         }
+        names.retain(|name| name != "lora");
         names.join(".")
     }
 
     /// Whether the parameter is the matrix of a linear layer: `[in, out]` here, `[out, in]` in checkpoints.
     pub(crate) fn is_linear(&self) -> bool {
-        self.containers.last().is_some_and(|container| container == "Struct:Linear")
-            && self.names.last().is_some_and(|name| name == "weight")
+        let container = self.containers.last().map_or("", String::as_str);
+        let layer = matches!(container, "Struct:Linear" | "Struct:Projection");
+        self.is_lora() || (layer && self.names.last().is_some_and(|name| name == "weight"))
+    }
+
+    /// Whether the parameter is a factor of an adapter.
+    pub(crate) fn is_lora(&self) -> bool {
+        self.containers.last().is_some_and(|container| container == "Struct:LoraPair")
     }
 }
 

@@ -24,6 +24,8 @@ pub struct NamedParameter {
     pub stored_shape: Vec<usize>,
     /// Whether training changes it.
     pub trainable: bool,
+    /// Whether it is a factor of an adapter.
+    pub adapter: bool,
     transposed: bool,
 }
 
@@ -69,6 +71,7 @@ impl ModuleVisitor for Collector {
             id: param.id,
             shape: shape.to_vec(),
             trainable: param.is_require_grad(),
+            adapter: self.path.is_lora(),
             transposed,
         });
     }

@@ -10,7 +10,7 @@ use std::{
 
 use burn::{
     module::{Module, ModuleVisitor, Param},
-    tensor::Tensor,
+    tensor::{DType, Tensor},
 };
 use half::{bf16, f16};
 use safetensors::{Dtype, View};
@@ -73,10 +73,21 @@ impl Default for SaveOptions {
     }
 }
 
-struct Stored {
+pub(super) struct Stored {
     dtype: Dtype,
     shape: Vec<usize>,
     bytes: Vec<u8>,
+}
+
+impl Stored {
+    pub(super) fn new(stored: StoredType, shape: Vec<usize>, values: &[f32]) -> Self {
+        let dtype = match stored {
+            StoredType::F32 => Dtype::F32,
+            StoredType::F16 => Dtype::F16,
+            StoredType::Bf16 => Dtype::BF16,
+        };
+        Self { dtype, shape, bytes: stored.bytes(values) }
+    }
 }
 
 impl View for &Stored {
@@ -99,11 +110,14 @@ impl View for &Stored {
 
 impl Qwen25Vl {
     /// Writes `config.json` and the weights into `folder`, which is made if need be. Shards of an earlier, larger
-    /// checkpoint are removed once the new files are whole.
+    /// checkpoint are removed once the new files are whole. Adapters are merged into the weights.
     ///
     /// # Errors
     /// If a file cannot be written.
     pub fn save_pretrained(&self, folder: &Path, options: SaveOptions) -> Result<(), ModelError> {
+        if self.has_lora() {
+            return self.merged_in(Some(DType::F32)).save_pretrained(folder, options);
+        }
         std::fs::create_dir_all(folder).map_err(ModelError::io(folder))?;
         let vision = &self.config().vision;
         let mut collector = Collector {
@@ -123,12 +137,7 @@ impl Qwen25Vl {
                 _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
             };
             let path = folder.join(&file);
-            let temporary = NamedTempFile::new_in(folder).map_err(ModelError::io(&path))?;
-            let views = names.iter().map(|name| (*name, &collector.tensors[*name]));
-            let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-            safetensors::serialize_to_file(views, Some(metadata), temporary.path())
-                .map_err(|error| ModelError::Weights { path: path.clone(), reason: error.to_string() })?;
-            persist(temporary, &path).map_err(ModelError::io(&path))?;
+            write_tensors(&path, &collector.tensors, names.iter().copied())?;
             weight_map.extend(names.iter().map(|name| (name.to_string(), file.clone())));
             files.push(file);
         }
@@ -142,6 +151,21 @@ impl Qwen25Vl {
         remove_stale_shards(folder, &files)?;
         write_json(&folder.join("config.json"), &self.config().to_json(options.stored.name()))
     }
+}
+
+/// One safetensors file with the tensors named.
+pub(super) fn write_tensors<'a>(
+    path: &Path,
+    tensors: &'a BTreeMap<String, Stored>,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<(), ModelError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let temporary = NamedTempFile::new_in(folder).map_err(ModelError::io(path))?;
+    let views = names.filter_map(|name| tensors.get(name).map(|tensor| (name, tensor)));
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    safetensors::serialize_to_file(views, Some(metadata), temporary.path())
+        .map_err(|error| ModelError::Weights { path: path.into(), reason: error.to_string() })?;
+    persist(temporary, path).map_err(ModelError::io(path))
 }
 
 fn shards(tensors: &BTreeMap<String, Stored>, limit: usize) -> Vec<Vec<&str>> {
@@ -172,7 +196,7 @@ fn remove_stale_shards(folder: &Path, files: &[String]) -> Result<(), ModelError
     Ok(())
 }
 
-fn write_json(path: &Path, value: &Value) -> Result<(), ModelError> {
+pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), ModelError> {
     write_whole(path, format!("{value:#}\n").as_bytes()).map_err(ModelError::io(path))
 }
 
@@ -198,12 +222,7 @@ impl ModuleVisitor for Collector {
         let values: Vec<f32> = tensor.into_data().iter::<f32>().collect();
         let (name, linear) = (self.path.published(), self.path.is_linear());
         let values = if linear { transpose(&values, shape[0], shape[1]) } else { values };
-        let dtype = match self.stored {
-            StoredType::F32 => Dtype::F32,
-            StoredType::F16 => Dtype::F16,
-            StoredType::Bf16 => Dtype::BF16,
-        };
         let shape = stored_shape(&name, linear, &shape, self.patch);
-        self.tensors.insert(name, Stored { dtype, shape, bytes: self.stored.bytes(&values) });
+        self.tensors.insert(name, Stored::new(self.stored, shape, &values));
     }
 }

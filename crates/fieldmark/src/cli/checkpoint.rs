@@ -6,7 +6,7 @@ use anyhow::{anyhow, bail};
 use burn::tensor::Device;
 use fieldmark::{
     generate::CheckpointGeneration,
-    model::{LoadOptions, PartTypes, Qwen25Vl, Qwen25VlConfig, SaveOptions, StoredType},
+    model::{LoadOptions, LoraSettings, PartTypes, Qwen25Vl, Qwen25VlConfig, SaveOptions, StoredType},
     processor::{PixelLimits, Processor},
     recipe::{ImageSizes, ModelSection, PartsSection, WeightType},
 };
@@ -28,6 +28,7 @@ pub struct Checkpoint {
     dtype: WeightType,
     parts: PartsSection,
     stored: WeightType,
+    lora: LoraSettings,
 }
 
 impl Checkpoint {
@@ -47,7 +48,14 @@ impl Checkpoint {
             eos.push(processor.tokenizer.eos());
         }
         let context = Qwen25VlConfig::from_json_file(&folder.join("config.json"))?.text.max_position_embeddings;
-        Ok(Self { folder, processor, eos, context, dtype: section.dtype, parts: section.parts, stored: section.stored })
+        let &ModelSection { dtype, parts, stored, .. } = section;
+        Ok(Self { folder, processor, eos, context, dtype, parts, stored, lora: LoraSettings::default() })
+    }
+
+    /// The same for a run that trains adapters.
+    pub fn with_lora(mut self, lora: &LoraSettings) -> Self {
+        self.lora = lora.clone();
+        self
     }
 
     /// Reads the weights onto `device`.
@@ -91,14 +99,23 @@ impl Checkpoint {
         output.write_folder("checkpoint", |folder| self.fill(model, folder))
     }
 
-    /// Writes a model and everything that belongs to it into a folder, which transformers then loads.
+    /// Writes a model and everything that belongs to it into a folder, which transformers then loads: adapters merged, and
+    /// beside that alone in `adapter`, which PEFT loads.
     ///
     /// # Errors
     /// If something cannot be written.
     pub fn fill(&self, model: &Qwen25Vl, folder: &Path) -> anyhow::Result<()> {
         save_weights(model, self.stored, folder)?;
+        if model.has_lora() {
+            model.save_adapter(&Self::adapter(folder), &self.lora, &self.folder.to_string_lossy())?;
+        }
         self.processor.save(folder)?;
         write_whole(&folder.join("generation_config.json"), &self.generation_config()?)
+    }
+
+    /// The folder of the adapters in that of a checkpoint.
+    pub fn adapter(folder: &Path) -> PathBuf {
+        folder.join("adapter")
     }
 
     /// Writes the weights as they are computed in, if those of [`Self::fill`] are rounded.
@@ -106,6 +123,10 @@ impl Checkpoint {
     /// # Errors
     /// If they cannot be written.
     pub fn fill_exactly(&self, model: &Qwen25Vl, folder: &Path) -> anyhow::Result<()> {
+        // Adapters are always stored exactly, and what they are added to does not change.
+        if model.has_lora() {
+            return Ok(());
+        }
         let PartsSection { vision, projector, decoder } = self.parts;
         let formats = [vision, projector, decoder].map(|part| part.unwrap_or(self.dtype));
         // f32 holds every number of the others.

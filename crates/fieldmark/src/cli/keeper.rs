@@ -83,7 +83,7 @@ struct Saved<T> {
 pub struct Start {
     /// Its folder.
     pub folder: PathBuf,
-    /// SHA-256 of its weights, where the run needs them to the end: it measures the distance from them.
+    /// SHA-256 of its weights, where the run needs them to the end: it trains adapters, or measures the distance from them.
     pub weights: Option<String>,
 }
 
@@ -122,7 +122,7 @@ impl<'a> Keeper<'a> {
         }
         if start.weights != self.start.weights {
             bail!(
-                "{}: its weights are not those that the run started from; put them back, for `kl_ref` needs them",
+                "{}: its weights are not those that the run started from; put them back, for the run needs them",
                 self.start.folder.display()
             );
         }

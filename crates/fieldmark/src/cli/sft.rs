@@ -12,7 +12,7 @@ use fieldmark::{
     recipe::SftData,
     train::{
         Best, Checkpoints, LogEnd, Mark, MetricsWriter, SftSource, SftState, SftTrainer, TrainError, Updater,
-        Validation, stable_param_ids,
+        Validation, stable_param_ids, weights_fingerprint,
     },
 };
 
@@ -44,7 +44,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     }
     let file = recipe.data.sft.file.as_ref();
     let file = file.ok_or_else(|| anyhow!("no conversations; name a file with --set data.sft.file=FILE"))?;
-    let checkpoint = checkpoint::Checkpoint::open(&recipe.model)?;
+    let checkpoint = checkpoint::Checkpoint::open(&recipe.model)?.with_lora(&recipe.lora);
     let processor = checkpoint::sized(&checkpoint.processor, recipe.data.sft.sizes, "data.sft.sizes")?;
     let streams = StreamKey::new(recipe.seed);
     let open = |file: &Path| Conversations::open(file, &recipe.data, processor.clone(), checkpoint.context);
@@ -64,7 +64,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     if let Some(rows) = &validation {
         trainer = trainer.with_validation(rows);
     }
-    let start = Start { folder: checkpoint.folder.clone(), weights: None };
+    let weights = recipe.lora.is_on().then(|| weights_fingerprint(&checkpoint.folder)).transpose()?;
+    let start = Start { folder: checkpoint.folder.clone(), weights };
     let mut keeper = Keeper::new(&checkpoint, resume::checkpoints(output), recipe.run, "sft", start);
     let mut end: Option<LogEnd> = None;
     if let Begin::GoOn { folder, mark } = &prepared.begin {
@@ -74,6 +75,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     }
 
     let _lock = prepared.start()?;
+    prepared.note_trainable(&model);
     let interrupt = training::interrupt("update")?;
     let updates = trainer.total();
     let mut stage = Run {

@@ -43,7 +43,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     if prepared.begin == Begin::Finished {
         return prepared.finished();
     }
-    let checkpoint = Checkpoint::open(&recipe.model)?;
+    let checkpoint = Checkpoint::open(&recipe.model)?.with_lora(&recipe.lora);
     let processor = checkpoint::sized(&checkpoint.processor, recipe.data.tapo.sizes, "data.tapo.sizes")?;
     let source = Triplets::open(recipe, processor, checkpoint.context)?;
     if recipe.data.check && prepared.begin == Begin::Start {
@@ -64,7 +64,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     .map_err(in_section)?
     .with_devices(&others);
     let needs_start = recipe.tapo.loss.kl_ref != 0.0;
-    let weights = needs_start.then(|| weights_fingerprint(&checkpoint.folder)).transpose()?;
+    let weights = (needs_start || recipe.lora.is_on()).then(|| weights_fingerprint(&checkpoint.folder)).transpose()?;
     let start = Start { folder: checkpoint.folder.clone(), weights };
     let mut keeper = Keeper::new(&checkpoint, resume::checkpoints(output), recipe.run, "tapo", start);
     let mut end: Option<LogEnd> = None;
@@ -72,12 +72,13 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
         let state: TapoState = keeper.go_on(folder, *mark)?;
         trainer = trainer.restore(&state, &Checkpoints::moments(folder))?;
         if needs_start {
-            trainer = trainer.with_reference(&checkpoint.load(&device)?);
+            trainer = trainer.with_reference(&prepared.load_start(&checkpoint, &device)?);
         }
         end = Some(state.log_end());
     }
 
     let _lock = prepared.start()?;
+    prepared.note_trainable(&model);
     let interrupt = training::interrupt("rollout step")?;
     let steps = trainer.steps();
     let mut stage = Run {

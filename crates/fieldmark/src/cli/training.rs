@@ -11,10 +11,11 @@ use anyhow::{anyhow, bail};
 use burn::tensor::Device;
 use fieldmark::{
     device::{self, OpenDevice},
-    model::Qwen25Vl,
+    generate::StreamKey,
+    model::{Qwen25Vl, TrainableParts},
     progress::Progress,
     recipe::{Recipe, WeightType},
-    train::{HalfWeights, Interrupt, LogEnd, MetricsWriter, TrainError},
+    train::{HalfWeights, Interrupt, LogEnd, MetricsWriter, TrainError, Trainable, initialise_adapters, trainable},
 };
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
@@ -38,6 +39,8 @@ pub struct Prepared {
     pub output: OutputFolder,
     /// Where the run begins.
     pub begin: Begin,
+    /// The parts of the model that learn.
+    pub train: TrainableParts,
     /// The devices: the first holds the model and the optimiser's state, the others share the work.
     pub devices: Vec<OpenDevice>,
 }
@@ -70,7 +73,8 @@ impl Prepared {
             (OutputFolder::check(recipe.output.as_deref(), args.overwrite)?, Begin::Start)
         };
         let devices = device::open_all(device_name(args.device.name(), &recipe))?;
-        Ok(Self { recipe, output, begin, devices })
+        let train = if section == "sft" { recipe.sft.train } else { recipe.tapo.train };
+        Ok(Self { recipe, output, begin, train, devices })
     }
 
     /// Makes the output folder and leaves the whole recipe in it, defaults and overrides included. What an earlier run left
@@ -100,12 +104,40 @@ impl Prepared {
     /// The weights that the run begins with.
     ///
     /// # Errors
-    /// Those of [`Checkpoint::load`].
+    /// Those of [`Checkpoint::load`], and settings of adapters that do not fit the model.
     pub fn load(&self, checkpoint: &Checkpoint, device: &Device) -> anyhow::Result<Qwen25Vl> {
         match &self.begin {
+            Begin::GoOn { folder, .. } if self.recipe.lora.is_on() => {
+                Ok(self.load_start(checkpoint, device)?.with_adapter(&Checkpoint::adapter(folder))?)
+            }
             Begin::GoOn { folder, .. } => checkpoint.load_from(&Keeper::weights(folder), device),
-            Begin::Start | Begin::Finished => checkpoint.load(device),
+            Begin::Start | Begin::Finished => self.load_start(checkpoint, device),
         }
+    }
+
+    /// The weights that the run began with at its first step, and adapters that change nothing yet.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_start(&self, checkpoint: &Checkpoint, device: &Device) -> anyhow::Result<Qwen25Vl> {
+        let model = checkpoint.load(device)?.with_lora(&self.recipe.lora, self.train)?;
+        Ok(initialise_adapters(model, &StreamKey::new(self.recipe.seed)))
+    }
+
+    /// Says on standard error what of the model learns.
+    pub fn note_trainable(&self, model: &Qwen25Vl) {
+        let kinds = trainable(&model.clone().with_trainable(self.train));
+        let row = |name: &str, parameters: usize, learning: usize| {
+            let share = 100.0 * learning as f64 / parameters.max(1) as f64;
+            eprintln!("{name:<22} {parameters:>14} {learning:>14} {share:>8.2} %");
+        };
+        eprintln!("{:<22} {:>14} {:>14} {:>10}", "part", "parameters", "learning", "share");
+        for kind in &kinds {
+            let adapters = if kind.adapters { ", adapters" } else { "" };
+            row(&format!("{}{adapters}", kind.part.name()), kind.parameters, kind.learning);
+        }
+        let sum = |count: fn(&Trainable) -> usize| kinds.iter().map(count).sum();
+        row("all", sum(|kind| kind.parameters), sum(|kind| kind.learning));
     }
 
     /// Says that there is nothing left to do.

@@ -14,6 +14,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use burn::tensor::FloatDType;
 use fieldmark_data::{ImageRoots, PromptTemplate};
 use fieldmark_eval::World;
+use fieldmark_model::LoraSettings;
 use fieldmark_processor::{Alpha, DecodeOptions, ExifOrientation, PixelLimits, PreResize};
 use fieldmark_train::{SftConfig, TapoConfig};
 use schemars::JsonSchema;
@@ -35,6 +36,8 @@ pub struct Recipe {
     pub device: Option<String>,
     /// The checkpoint.
     pub model: ModelSection,
+    /// Adapters to train instead of the weights.
+    pub lora: LoraSettings,
     /// The data of all stages.
     pub data: DataSection,
     /// What SFT and TAPO leave behind while they run.
@@ -54,6 +57,7 @@ impl Default for Recipe {
             output: None,
             device: None,
             model: ModelSection::default(),
+            lora: LoraSettings::default(),
             data: DataSection::default(),
             run: RunSection::default(),
             sft: SftConfig::default(),

@@ -1,0 +1,69 @@
+//! The three parts of a model that training freezes or changes, and that have a number format, together.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A part of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Patch embedding and blocks of the vision encoder.
+    Vision,
+    /// The merger between encoder and decoder.
+    Projector,
+    /// Embedding, blocks, norm and head.
+    Decoder,
+}
+
+impl Part {
+    /// All of them, in the order of the forward pass.
+    pub const ALL: [Self; 3] = [Self::Vision, Self::Projector, Self::Decoder];
+
+    /// The part that a parameter of this published name belongs to.
+    pub fn of(published: &str) -> Self {
+        if published.starts_with("visual.merger.") {
+            Self::Projector
+        } else if published.starts_with("visual.") {
+            Self::Vision
+        } else {
+            Self::Decoder
+        }
+    }
+
+    /// Its key in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vision => "vision",
+            Self::Projector => "projector",
+            Self::Decoder => "decoder",
+        }
+    }
+}
+
+/// Which parts of a model training changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainableParts {
+    /// Patch embedding and blocks of the vision encoder.
+    pub vision: bool,
+    /// The merger between encoder and decoder.
+    pub projector: bool,
+    /// Embedding, blocks, norm and head.
+    pub decoder: bool,
+}
+
+impl Default for TrainableParts {
+    fn default() -> Self {
+        Self { vision: true, projector: true, decoder: true }
+    }
+}
+
+impl TrainableParts {
+    /// Whether `part` is one of them.
+    pub fn has(&self, part: Part) -> bool {
+        match part {
+            Part::Vision => self.vision,
+            Part::Projector => self.projector,
+            Part::Decoder => self.decoder,
+        }
+    }
+}
