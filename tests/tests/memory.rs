@@ -4,13 +4,13 @@
 use burn::tensor::Device;
 use fieldmark::{
     generate::StreamKey,
-    model::{GridThw, Qwen25VlConfig, TextConfig, TrainableParts, VisionConfig, VisionTokens},
+    model::{GridThw, LoraSettings, Quantize, Qwen25VlConfig, TextConfig, TrainableParts, VisionConfig, VisionTokens},
     plan::{Planned, Stage},
     processor::{Sequence, SupervisedSequence},
     recipe::Recipe,
     train::{
         GroupFilter, RewardRegistry, SftConfig, SftSource, TapoConfig, TapoTrainer, TrainError, TripletPrompt,
-        TripletSource, initialise, train_sft,
+        TripletSource, initialise, initialise_adapters, train_sft,
     },
 };
 use fieldmark_tests::{
@@ -82,6 +82,8 @@ fn sft(recipe: &Recipe) -> f64 {
     let samples = Samples((0..recipe.sft.batch as u64).map(sample).collect());
     peak_of(|device| {
         let model = initialise(config().init(device), 0.02, &StreamKey::new(0));
+        let model = model.with_lora(&recipe.lora, recipe.sft.train).unwrap();
+        let model = initialise_adapters(model, &StreamKey::new(0));
         train_sft(model, &samples, &recipe.sft, 0, &StreamKey::new(0), device, |_, _| Ok(())).unwrap();
     })
 }
@@ -148,7 +150,17 @@ fn plans_are_what_runs_take() {
     let mut long = keeping(true, true);
     (long.data.sft.max_tokens, long.sft.query_chunk) = (512, 0);
     long.sft.train = TrainableParts { vision: true, projector: true, decoder: true };
+    let lora = |quantize| {
+        let mut recipe = keeping(true, true);
+        recipe.lora = LoraSettings { rank: 8, quantize, ..LoraSettings::default() };
+        recipe
+    };
+    let mut kept = lora(Quantize::None);
+    kept.sft.recompute = false;
     let cases = [
+        ("SFT of adapters", lora(Quantize::None), Stage::Sft),
+        ("SFT of adapters, every tape kept", kept, Stage::Sft),
+        ("SFT of adapters on quantised weights", lora(Quantize::Q8), Stage::Sft),
         ("SFT of the decoder, every tape kept, padded", keeping(false, false), Stage::Sft),
         ("SFT of all parts, blocks run again, all scores at once", long, Stage::Sft),
         ("TAPO, every tape kept, packed", keeping(false, true), Stage::Tapo),
@@ -162,6 +174,7 @@ fn plans_are_what_runs_take() {
         let ratio = plan.peak() as f64 / measured;
         println!("{name}: planned {:.2} MB, measured {:.2} MB, {ratio:.3}", plan.peak() as f64 / 1e6, measured / 1e6);
         // A plan may be 15 percent off; here it is closer, and a tensor that is forgotten shows.
-        assert!((ratio - 1.0).abs() < 0.08, "{name}: {ratio} of {measured} bytes; {plan:?}");
+        let allowed = if recipe.lora.is_on() { 0.12 } else { 0.08 };
+        assert!((ratio - 1.0).abs() < allowed, "{name}: {ratio} of {measured} bytes; {plan:?}");
     }
 }

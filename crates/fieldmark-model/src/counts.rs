@@ -1,6 +1,10 @@
 //! Numbers of parameters, from a configuration alone.
 
-use crate::config::Qwen25VlConfig;
+use crate::{
+    config::Qwen25VlConfig,
+    lora::LoraSettings,
+    parts::{Part, TrainableParts},
+};
 
 /// Numbers of parameters of the parts that training freezes or changes together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +53,50 @@ impl Qwen25VlConfig {
     }
 }
 
+/// Numbers of parameters where adapters learn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AdapterCounts {
+    /// Factors of adapters.
+    pub adapters: u64,
+    /// Weights that they stand beside, which may be quantised.
+    pub adapted: u64,
+}
+
+impl Qwen25VlConfig {
+    /// The adapters that `lora` makes in the parts that learn.
+    pub fn adapter_counts(&self, lora: &LoraSettings, parts: TrainableParts) -> AdapterCounts {
+        let (text, vision) = (&self.text, &self.vision);
+        let mlp = |width, inner| [("gate_proj", width, inner), ("up_proj", width, inner), ("down_proj", inner, width)];
+        let (width, patch) = (text.hidden_size, vision.hidden_size);
+        let heads = |count| count * text.head_dim();
+        let joined = patch * vision.merge_unit();
+        let decoder = [
+            ("q_proj", width, heads(text.num_attention_heads)),
+            ("k_proj", width, heads(text.num_key_value_heads)),
+            ("v_proj", width, heads(text.num_key_value_heads)),
+            ("o_proj", width, width),
+        ];
+        let stacks = [
+            (Part::Vision, vision.depth, "attn", &[("qkv", patch, 3 * patch), ("proj", patch, patch)][..]),
+            (Part::Vision, vision.depth, "mlp", &mlp(patch, vision.intermediate_size)),
+            (Part::Projector, 1, "mlp", &[("0", joined, joined), ("2", joined, vision.out_hidden_size)]),
+            (Part::Decoder, text.num_hidden_layers, "self_attn", &decoder),
+            (Part::Decoder, text.num_hidden_layers, "mlp", &mlp(width, text.intermediate_size)),
+        ];
+        let mut counts = AdapterCounts::default();
+        for (part, blocks, module, layers) in stacks {
+            for (name, from, to) in layers.iter().filter(|_| parts.has(part)) {
+                // Names as adapters are chosen by; the blocks' own numbers do not matter.
+                if lora.is_on() && lora.names(&format!("{module}.{name}")) {
+                    counts.adapters += (blocks * lora.rank * (from + to)) as u64;
+                    counts.adapted += (blocks * from * to) as u64;
+                }
+            }
+        }
+        counts
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +125,30 @@ mod tests {
             assert_eq!(counts.projector, model.visual.merger.num_params() as u64);
             assert_eq!(counts.embedding, model.model.embed_tokens.num_params() as u64);
         }
+    }
+
+    #[test]
+    fn adapters_are_those_of_the_network_made() {
+        let config = Qwen25VlConfig::new(
+            TextConfig::new(50, 24, 20, 3, 3, 1, [2, 1, 1]),
+            VisionConfig::new(2, 8, 12, 2, 24, 56, vec![1]),
+            VisionTokens { image: 1, video: 2, start: 3, end: 4 },
+            true,
+        );
+        let learns = |vision, projector, decoder| TrainableParts { vision, projector, decoder };
+        for targets in [&[][..], &["down_proj"], &["mlp.0", "self_attn.q_proj", "qkv"]] {
+            let targets: Vec<String> = targets.iter().map(|target| (*target).into()).collect();
+            let lora = LoraSettings { rank: 5, targets, ..LoraSettings::default() };
+            for parts in [learns(true, true, true), learns(true, true, false), learns(false, false, true)] {
+                let base = config.init(&Device::default());
+                let Ok(model) = base.clone().with_lora(&lora, parts) else { continue };
+                let counts = config.adapter_counts(&lora, parts);
+                assert_eq!(counts.adapters, (model.num_params() - base.num_params()) as u64, "{lora:?} {parts:?}");
+                assert!(counts.adapted > 0);
+            }
+        }
+        let off = config.adapter_counts(&LoraSettings::default(), learns(true, true, true));
+        assert_eq!(off, AdapterCounts::default());
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub use attention_layout::AttentionLayout;
 pub use block::AttentionBlock;
 pub use cache::{KvCache, LayerCache};
 pub use config::{Qwen25VlConfig, TextConfig, VisionConfig, VisionTokens};
-pub use counts::ParameterCounts;
+pub use counts::{AdapterCounts, ParameterCounts};
 pub use error::ModelError;
 pub use flops::{Flops, PartFlops};
 pub use grid::GridThw;

@@ -59,7 +59,7 @@ pub enum Quantize {
 
 impl Quantize {
     /// The scheme for a matrix of `columns` columns: blocks along a row. `None` for no quantisation.
-    fn scheme(self, columns: usize) -> Option<QuantScheme> {
+    pub(crate) fn scheme(self, columns: usize) -> Option<QuantScheme> {
         let value = match self {
             Self::None => return None,
             Self::Q8 => QuantValue::Q8S,
@@ -75,6 +75,21 @@ impl LoraSettings {
     pub fn scale(&self) -> f64 {
         let rank = self.rank as f64;
         self.alpha / if self.rslora { rank.sqrt() } else { rank }
+    }
+
+    /// Whether the layer called `layer`, or by the end of its name, is one that gets an adapter.
+    pub(crate) fn names(&self, layer: &str) -> bool {
+        self.targets.is_empty() || self.targets.iter().any(|target| is_called(layer, target))
+    }
+
+    /// Bytes of a weight under an adapter that is computed with in `number` bytes.
+    pub fn weight_bytes(&self, number: f64) -> f64 {
+        let scales = 4.0 / 64.0;
+        match self.quantize {
+            Quantize::None => number,
+            Quantize::Q8 => 1.0 + scales,
+            Quantize::Q4 => 0.5 + scales,
+        }
     }
 
     /// Whether there are adapters at all.
@@ -103,7 +118,7 @@ impl Qwen25Vl {
             return Err(ModelError::Lora { reason: "no part learns: there is no layer to adapt".into() });
         }
         for target in &settings.targets {
-            if !layers.iter().any(|layer| layer.is_called(target)) {
+            if !layers.iter().any(|layer| is_called(&layer.name, target)) {
                 let mut names: Vec<&str> = layers.iter().map(|layer| layer.short_name()).collect();
                 names.sort_unstable();
                 names.dedup();
@@ -112,22 +127,15 @@ impl Qwen25Vl {
             }
         }
         for layer in layers {
-            if !settings.targets.is_empty() && !settings.targets.iter().any(|target| layer.is_called(target)) {
+            if !settings.names(&layer.name) {
                 continue;
             }
             let Layer { name, projection, .. } = layer;
-            let columns = projection.widths()[1];
-            let scheme = settings.quantize.scheme(columns);
-            if scheme.is_none() && settings.quantize != Quantize::None {
-                return Err(ModelError::Lora {
-                    reason: format!("`{name}` has {columns} columns, no multiple of 4: it cannot be quantised"),
-                });
-            }
-            let adapted = projection.clone().with_lora(settings.rank, settings.scale());
-            *projection = match scheme {
-                Some(scheme) => adapted.quantized(&scheme),
-                None => adapted,
-            };
+            *projection = projection.clone().adapted(settings).ok_or_else(|| {
+                let reason =
+                    format!("`{name}` is {:?} wide, no multiple of 4: it cannot be quantised", projection.widths());
+                ModelError::Lora { reason }
+            })?;
         }
         Ok(self)
     }
@@ -193,11 +201,6 @@ pub(crate) struct Layer<'a> {
 }
 
 impl Layer<'_> {
-    /// Whether the name ends in `target`, as PEFT matches `target_modules`.
-    fn is_called(&self, target: &str) -> bool {
-        self.name.strip_suffix(target).is_some_and(|before| before.is_empty() || before.ends_with('.'))
-    }
-
     /// What a target would call it.
     pub(crate) fn short_name(&self) -> &str {
         match self.part {
@@ -205,6 +208,11 @@ impl Layer<'_> {
             _ => self.name.rsplit('.').next().unwrap_or(&self.name),
         }
     }
+}
+
+/// Whether a layer's name ends in `target`, as PEFT matches `target_modules`.
+fn is_called(layer: &str, target: &str) -> bool {
+    layer.strip_suffix(target).is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
 #[derive(Default)]

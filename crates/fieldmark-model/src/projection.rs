@@ -10,6 +10,8 @@ use burn::{
     tensor::{DType, Device, Tensor, module::linear, quantization::QuantScheme},
 };
 
+use crate::lora::{LoraSettings, Quantize};
+
 /// W is `[in, out]`, as in Burn's `Linear`.
 #[derive(Module, Debug)]
 pub struct Projection {
@@ -44,8 +46,9 @@ impl Projection {
         };
         let bias = self.bias.as_ref().map(Param::val);
         let Some(LoraPair { a, b, scale }) = &self.lora else { return linear(x, weight, bias) };
-        let low = linear(x.clone(), a.val(), None);
-        linear(x, weight, bias) + linear(low, b.val(), None) * *scale
+        // Scaled where it is small.
+        let low = linear(x.clone(), a.val(), None) * *scale;
+        linear(x, weight, bias) + linear(low, b.val(), None)
     }
 
     /// Width of what goes in and of what comes out.
@@ -71,6 +74,17 @@ impl Projection {
             scale,
         });
         self
+    }
+
+    /// The same with an adapter of zeros and W kept as `settings` say. `None` if W cannot be quantised: it has no multiple of 4
+    /// columns.
+    pub fn adapted(self, settings: &LoraSettings) -> Option<Self> {
+        let columns = self.widths()[1];
+        let adapted = self.with_lora(settings.rank, settings.scale());
+        match settings.quantize {
+            Quantize::None => Some(adapted),
+            quantize => quantize.scheme(columns).map(|scheme| adapted.quantized(&scheme)),
+        }
     }
 
     /// The same with W rounded as `scheme` says; it no longer learns.

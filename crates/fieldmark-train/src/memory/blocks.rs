@@ -122,6 +122,11 @@ impl BlockSizes {
         tokens.count * (2.0 * self.width + 3.0 * self.inner) * self.number
     }
 
+    /// What adapters add to the MLP's backward pass: the gradient that comes through them beside that through the layer.
+    pub(super) fn adapters(&self, tokens: &Tokens) -> f64 {
+        tokens.count * 2.0 * self.inner * self.number
+    }
+
     /// The mask as the fused attention takes it, for every head and a chunk of the queries.
     pub(super) fn masks(&self, tokens: &Tokens) -> f64 {
         if !tokens.causal {

@@ -10,6 +10,7 @@ mod workload;
 pub use workload::{MicroShape, RolloutShape, Workload};
 
 use blocks::{BlockSizes, Tokens};
+use fieldmark_model::{AdapterCounts, Quantize, TrainableParts};
 
 /// Bytes under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,25 +64,48 @@ const F32: f64 = 4.0;
 impl Workload {
     /// What it needs.
     pub fn plan(&self) -> MemoryPlan {
-        let counts = self.config.parameter_counts();
         let learning = self.learning() as f64;
-        let mut standing = vec![
-            part("weights", counts.total() as f64 * self.number),
-            part("moments of the optimiser", learning * self.moments),
-        ];
+        let mut standing =
+            vec![part("weights", self.weights()), part("moments of the optimiser", learning * self.moments)];
         if self.beside > 0.0 {
             standing.push(part("exact weights beside those of 16 bits", learning * self.beside));
         }
         if self.reference {
-            standing.push(part("reference model", counts.total() as f64 * self.number));
+            standing.push(part("reference model", self.weights()));
         }
         let mut phases = vec![self.forward(), self.head(), self.backward(), self.ends(), self.step()];
         phases.extend(self.rollouts.as_ref().map(|rollouts| self.sampling(rollouts)));
         MemoryPlan { standing, phases }
     }
 
+    /// Weights and adapters.
+    fn weights(&self) -> f64 {
+        let AdapterCounts { adapters, adapted } = self.config.adapter_counts(&self.lora, self.parts);
+        let whole = (self.config.parameter_counts().total() - adapted + adapters) as f64 * self.number;
+        whole + adapted as f64 * self.lora.weight_bytes(self.number)
+    }
+
+    /// What the tapes keep of quantised weights: their dense form, of all blocks or of the one that is run again.
+    fn dense(&self) -> f64 {
+        if self.lora.quantize == Quantize::None {
+            return 0.0;
+        }
+        let bytes = |parts| self.config.adapter_counts(&self.lora, parts).adapted as f64 * self.number;
+        if !self.trunk.recompute {
+            return bytes(self.parts);
+        }
+        let none = TrainableParts { vision: false, projector: false, decoder: false };
+        let vision = bytes(TrainableParts { vision: self.parts.vision, ..none });
+        let decoder = bytes(TrainableParts { decoder: self.parts.decoder, ..none });
+        let each = |sum: f64, blocks: usize| sum / blocks.max(1) as f64;
+        each(vision, self.config.vision.depth).max(each(decoder, self.config.text.num_hidden_layers))
+    }
+
     /// Parameters that learn.
     fn learning(&self) -> u64 {
+        if self.lora.is_on() {
+            return self.config.adapter_counts(&self.lora, self.parts).adapters;
+        }
         let counts = self.config.parameter_counts();
         let of = |learns, count| if learns { count } else { 0 };
         of(self.parts.vision, counts.vision)
@@ -97,7 +121,11 @@ impl Workload {
 
     /// Bytes of a matrix as large as the embedding, in f32.
     fn matrix(&self) -> f64 {
-        if self.parts.decoder { self.config.parameter_counts().embedding as f64 * F32 } else { 0.0 }
+        if self.parts.decoder && !self.lora.is_on() {
+            self.config.parameter_counts().embedding as f64 * F32
+        } else {
+            0.0
+        }
     }
 
     fn each_worker(&self, name: &'static str, bytes: f64) -> Part {
@@ -180,6 +208,7 @@ impl Workload {
             self.gradients(),
             self.each_worker("activations kept for the backward pass", kept),
             self.each_worker("one block's backward pass", block),
+            self.each_worker("quantised weights made dense", self.dense()),
             self.each_worker("gradients of head and embedding", ends),
         ];
         Phase { name: "backward through the blocks", parts }
@@ -187,9 +216,10 @@ impl Workload {
 
     /// The last block's backward pass, beside what is kept of all.
     fn block(&self, sizes: &BlockSizes, tokens: &Tokens) -> f64 {
+        let adapters = if self.lora.is_on() { sizes.adapters(tokens) } else { 0.0 };
         let (tape, finish) = (sizes.tape(tokens) - sizes.input(tokens), sizes.finish(tokens));
         let (mlp, attention) =
-            (sizes.feed_forward_backward(tokens), sizes.attention_backward(tokens, self.trunk.query_chunk));
+            (sizes.feed_forward_backward(tokens) + adapters, sizes.attention_backward(tokens, self.trunk.query_chunk));
         if self.trunk.recompute {
             let forward = tape - finish + sizes.masks(tokens);
             forward.max(tape + mlp).max(tape - finish + attention)

@@ -1,6 +1,6 @@
 //! A training stage as its memory sees it: sizes, settings, and the longest sequences that are to be expected.
 
-use fieldmark_model::{GridThw, Qwen25VlConfig, TrainableParts};
+use fieldmark_model::{GridThw, LoraSettings, Qwen25VlConfig, TrainableParts};
 
 use super::blocks::Tokens;
 use crate::TrunkSettings;
@@ -12,6 +12,8 @@ pub struct Workload {
     pub config: Qwen25VlConfig,
     /// What learns.
     pub parts: TrainableParts,
+    /// Adapters that learn in place of the parts' weights.
+    pub lora: LoraSettings,
     /// Bytes of a weight and of an activation.
     pub number: f64,
     /// Bytes that the optimiser's moments take for each parameter that learns.

@@ -76,6 +76,7 @@ impl Planned {
         Workload {
             config: self.config.clone(),
             parts: sft.train,
+            lora: recipe.lora.clone(),
             number,
             moments: moments(&sft.adamw),
             beside: beside(&sft.adamw, number),
@@ -123,6 +124,7 @@ impl Planned {
         Workload {
             config: self.config.clone(),
             parts: tapo.train,
+            lora: recipe.lora.clone(),
             number,
             moments: moments(&tapo.adamw),
             beside: beside(&tapo.adamw, number),
