@@ -1,4 +1,5 @@
-//! What the tests of the training loops share: parameters and gradients as numbers, and a tokenizer of one word an id.
+//! What the tests of the training loops share: sources of given rows, parameters and gradients as numbers, and a tokenizer of
+//! one word an id.
 
 use burn::{
     module::{Module, ModuleVisitor, Param},
@@ -7,7 +8,8 @@ use burn::{
 };
 use fieldmark::{
     model::{Padding, Qwen25Vl},
-    processor::{Sequence, Tokenizer, collate, special},
+    processor::{Sequence, SupervisedSequence, Tokenizer, collate, special},
+    train::{SftSource, TrainError, TripletPrompt, TripletSource},
 };
 use serde_json::{Map, Value, json};
 
@@ -18,6 +20,29 @@ pub const VOCABULARY: u32 = 320;
 
 /// Names and numbers of all parameters, or of what belongs to each.
 pub type Named = Vec<(String, Vec<f32>)>;
+
+/// A source of rows that are the same in every epoch.
+pub struct Rows<T>(pub Vec<T>);
+
+impl SftSource for Rows<SupervisedSequence> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn sample(&self, row: usize, _epoch: usize) -> Result<SupervisedSequence, TrainError> {
+        Ok(self.0[row].clone())
+    }
+}
+
+impl TripletSource for Rows<TripletPrompt> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn prompt(&self, row: usize, _epoch: usize) -> Result<TripletPrompt, TrainError> {
+        Ok(self.0[row].clone())
+    }
+}
 
 /// All parameters in a fixed order.
 pub fn parameters(model: &Qwen25Vl) -> Named {

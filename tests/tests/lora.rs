@@ -10,13 +10,13 @@ use fieldmark::{
     model::{LoadOptions, LoraSettings, Padding, Part, Projection, Quantize, Qwen25Vl, SaveOptions, TrainableParts},
     processor::{SupervisedSequence, collate},
     train::{
-        LossNorm, LrSchedule, LrShape, MicroBatch, Replicas, Scorer, SftConfig, SftSource, TrainError,
-        initialise_adapters, sft_gradients, train_sft, trainable,
+        LossNorm, LrSchedule, LrShape, MicroBatch, Replicas, Scorer, SftConfig, initialise_adapters, sft_gradients,
+        train_sft, trainable,
     },
 };
 use fieldmark_tests::{
     prompts::{MODELS, Part as Piece, distance, load, sequence, values},
-    training::{Named, formats, gradients, parameters, relative},
+    training::{Named, Rows, formats, gradients, parameters, relative},
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -60,18 +60,6 @@ fn grads(model: &Qwen25Vl) -> Named {
     let found =
         sft_gradients(model, &Scorer::new(7, 1.0, PAD).unwrap(), &micro, LossNorm::Batch, &Replicas::new(1, &device()));
     gradients(model, &found.unwrap().grads)
-}
-
-struct Rows(Vec<SupervisedSequence>);
-
-impl SftSource for Rows {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn sample(&self, row: usize, _epoch: usize) -> Result<SupervisedSequence, TrainError> {
-        Ok(self.0[row].clone())
-    }
 }
 
 /// A few updates with a rate that moves B well away from zero.

@@ -9,13 +9,13 @@ use fieldmark::{
     processor::{Sequence, SupervisedSequence},
     recipe::Recipe,
     train::{
-        GroupFilter, RewardRegistry, SftConfig, SftSource, TapoConfig, TapoTrainer, TrainError, TripletPrompt,
-        TripletSource, initialise, initialise_adapters, train_sft,
+        GroupFilter, RewardRegistry, SftConfig, TapoConfig, TapoTrainer, TripletPrompt, initialise,
+        initialise_adapters, train_sft,
     },
 };
 use fieldmark_tests::{
     prompts::{Part, sequence},
-    training::word_tokenizer,
+    training::{Rows, word_tokenizer},
 };
 use peak_alloc::PeakAlloc;
 
@@ -39,30 +39,6 @@ fn about_an_image(tokens: usize, seed: u64) -> Sequence {
     sequence(&[Part::Image { h: SIDE, w: SIDE, seed }, text], &config())
 }
 
-struct Samples(Vec<SupervisedSequence>);
-
-impl SftSource for Samples {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn sample(&self, row: usize, _epoch: usize) -> Result<SupervisedSequence, TrainError> {
-        Ok(self.0[row].clone())
-    }
-}
-
-struct Triplets(Vec<TripletPrompt>);
-
-impl TripletSource for Triplets {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn prompt(&self, row: usize, _epoch: usize) -> Result<TripletPrompt, TrainError> {
-        Ok(self.0[row].clone())
-    }
-}
-
 /// The most bytes that `work` has alive beside those there before.
 fn peak_of(work: impl FnOnce(&Device)) -> f64 {
     let device = Device::flex().autodiff();
@@ -79,7 +55,7 @@ fn sft(recipe: &Recipe) -> f64 {
         sequence: about_an_image(tokens, seed),
         target_mask: (0..tokens).map(|token| token >= image + 2).collect(),
     };
-    let samples = Samples((0..recipe.sft.batch as u64).map(sample).collect());
+    let samples = Rows((0..recipe.sft.batch as u64).map(sample).collect());
     peak_of(|device| {
         let model = initialise(config().init(device), 0.02, &StreamKey::new(0));
         let model = model.with_lora(&recipe.lora, recipe.sft.train).unwrap();
@@ -93,7 +69,7 @@ fn tapo(recipe: &Recipe) -> f64 {
         let image = |i| about_an_image(PROMPT, 3 * row + i);
         TripletPrompt { anchor: image(0), positive: image(1), negative: Some(image(2)), truth: "t9".into() }
     });
-    let triplets = Triplets(rows.collect());
+    let triplets = Rows(rows.collect());
     let tokenizer = word_tokenizer();
     let rewards = RewardRegistry::standard(&recipe.tapo);
     peak_of(|device| {

@@ -7,13 +7,13 @@ use fieldmark::{
     model::{Flops, Qwen25VlConfig, TrainableParts},
     processor::{Sequence, SupervisedSequence},
     train::{
-        GroupFilter, RewardRegistry, SftConfig, SftSource, TapoConfig, TapoEvent, TapoLossConfig, TapoTrainer,
-        TrainError, TripletPrompt, TripletSource, train_sft,
+        GroupFilter, RewardRegistry, SftConfig, TapoConfig, TapoEvent, TapoLossConfig, TapoTrainer, TripletPrompt,
+        train_sft,
     },
 };
 use fieldmark_tests::{
     prompts::{MODELS, Part, load, sequence},
-    training::word_tokenizer,
+    training::{Rows, word_tokenizer},
 };
 
 /// Operations of sequences alone, each with images of its own, `targets` states at the head.
@@ -29,30 +29,6 @@ fn about(config: &Qwen25VlConfig, side: usize, text: usize, seed: u64) -> Sequen
     sequence(&[Part::Image { h: 4, w: side, seed }, Part::Text((9..9 + text as u32).collect())], config)
 }
 
-struct Samples(Vec<SupervisedSequence>);
-
-impl SftSource for Samples {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn sample(&self, row: usize, _epoch: usize) -> Result<SupervisedSequence, TrainError> {
-        Ok(self.0[row].clone())
-    }
-}
-
-struct One(TripletPrompt);
-
-impl TripletSource for One {
-    fn len(&self) -> usize {
-        1
-    }
-
-    fn prompt(&self, _row: usize, _epoch: usize) -> Result<TripletPrompt, TrainError> {
-        Ok(self.0.clone())
-    }
-}
-
 #[test]
 fn sft_counts_what_it_scores_without_padding_or_what_is_run_again() {
     let device = Device::flex().autodiff();
@@ -63,7 +39,7 @@ fn sft_counts_what_it_scores_without_padding_or_what_is_run_again() {
         let target_mask = (0..sequence.ids.len()).map(|token| token + targets >= sequence.ids.len()).collect();
         SupervisedSequence { sequence, target_mask }
     };
-    let samples = Samples(vec![sample(4, 9, 3), sample(6, 20, 7), sample(8, 5, 2)]);
+    let samples = Rows(vec![sample(4, 9, 3), sample(6, 20, 7), sample(8, 5, 2)]);
     let sequences: Vec<&Sequence> = samples.0.iter().map(|sample| &sample.sequence).collect();
     let needed = alone(&config, &sequences, 12);
     for (packing, recompute) in [(false, false), (true, true)] {
@@ -91,7 +67,7 @@ fn tapo_counts_the_negatives_that_it_scores_with_a_gradient() {
         truth: "t9".into(),
     };
     let negative = prompt.negative.clone().unwrap();
-    let source = One(prompt.clone());
+    let source = Rows(vec![prompt.clone()]);
     let tokenizer = word_tokenizer();
     let train = TrainableParts { vision: true, projector: false, decoder: true };
     for (negative_grad, gamma) in [(true, 0.01), (false, 0.01), (true, 0.0)] {
