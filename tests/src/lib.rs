@@ -2,5 +2,6 @@
 
 pub mod plain_tapo;
 pub mod prompts;
+pub mod supervised;
 pub mod tapo_runs;
 pub mod training;

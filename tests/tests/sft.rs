@@ -1,180 +1,25 @@
-//! Supervised fine-tuning: an update is the same however it is computed, and is the gradient of the loss written down
-//! plainly; frozen parts stay, seeds decide, and what is not a number is left out.
+//! Supervised fine-tuning: frozen parts stay, seeds decide, what is not a number is left out, and the loss goes down.
 
 use std::{collections::BTreeSet, sync::Mutex};
 
 use burn::{
     module::Module,
-    optim::GradientsParams,
-    tensor::{DType, Device, FloatDType, Tensor},
+    tensor::{DType, Device, FloatDType},
 };
 use fieldmark::{
     generate::StreamKey,
     model::{LoadOptions, PartTypes, Qwen25Vl, Qwen25VlConfig, TrainableParts},
     processor::SupervisedSequence,
     train::{
-        AdamWSettings, HalfWeights, LossNorm, LrSchedule, LrShape, MicroBatch, Replicas, Scorer, SftConfig, SftMetrics,
-        SftSource, SftTrainer, TrainError, TrunkSettings, initialise, sft_gradients, train_sft, validate_sft,
+        AdamWSettings, HalfWeights, LossNorm, LrSchedule, LrShape, Replicas, Scorer, SftConfig, SftMetrics, SftSource,
+        SftTrainer, TrainError, initialise, sft_gradients, train_sft, validate_sft,
     },
 };
 use fieldmark_tests::{
-    prompts::{MODELS, Part, fixture, load, sequence, values},
-    training::{Named, formats, gradients, parameters, plain_logps, relative},
+    prompts::{MODELS, fixture, load},
+    supervised::{PAD, SHAPES, device, micros, plainly, samples},
+    training::{formats, gradients, parameters},
 };
-
-const PAD: u32 = 0;
-
-/// Sizes of the images in patches, and tokens in the loss after them.
-const SHAPES: [(usize, usize, usize); 5] = [(4, 4, 3), (4, 6, 9), (2, 2, 1), (6, 4, 6), (4, 8, 4)];
-
-fn device() -> Device {
-    Device::flex().autodiff()
-}
-
-/// A question with an image and an answer of `answer` tokens, all in the loss.
-fn sample(config: &Qwen25VlConfig, seed: u64, (h, w, answer): (usize, usize, usize)) -> SupervisedSequence {
-    let mut stream = StreamKey::new(seed).word("text").stream();
-    let mut text = |count: usize| Part::Text((0..count).map(|_| 8 + stream.below(312) as u32).collect());
-    let parts = [text(3), Part::Image { h, w, seed }, text(2), text(answer)];
-    let sequence = sequence(&parts, config);
-    let mut target_mask = vec![false; sequence.ids.len() - answer];
-    target_mask.resize(sequence.ids.len(), true);
-    SupervisedSequence { sequence, target_mask }
-}
-
-fn samples(config: &Qwen25VlConfig) -> Vec<SupervisedSequence> {
-    (0..).zip(SHAPES).map(|(seed, shape)| sample(config, seed, shape)).collect()
-}
-
-fn micros(samples: &[SupervisedSequence], split: &[usize]) -> Vec<MicroBatch> {
-    let mut rest = samples;
-    let cut = |&count: &usize| {
-        let (first, later) = rest.split_at(count);
-        rest = later;
-        MicroBatch::new(first.to_vec(), PAD).unwrap()
-    };
-    split.iter().map(cut).collect()
-}
-
-fn update(model: &Qwen25Vl, micros: &[MicroBatch], norm: LossNorm, workers: usize, chunk: usize) -> (f64, Named) {
-    let scorer = Scorer::new(chunk, 1.0, PAD).unwrap();
-    let found = sft_gradients(model, &scorer, micros, norm, &Replicas::new(workers, &device())).unwrap();
-    (found.loss, gradients(model, &found.grads))
-}
-
-/// Mean over `split`'s parts of the mean of −log π over the part's tokens, every sample alone, in one graph.
-fn plainly(model: &Qwen25Vl, samples: &[SupervisedSequence], split: &[usize]) -> (f64, Named) {
-    let mut samples = samples.iter();
-    let part = |&count: &usize| {
-        let logps = samples.by_ref().take(count).map(|sample| {
-            let mut prompt = sample.sequence.clone();
-            let answer = prompt.ids.split_off(sample.target_mask.iter().position(|&target| target).unwrap());
-            plain_logps(model, &prompt, &answer, 1.0, &device())
-        });
-        Tensor::cat(logps.collect(), 0).mean().neg()
-    };
-    let loss = Tensor::cat(split.iter().map(part).collect::<Vec<Tensor<1>>>(), 0).mean();
-    let value = f64::from(values(loss.clone())[0]);
-    (value, gradients(model, &GradientsParams::from_grads(loss.backward(), model)))
-}
-
-fn same(found: &(f64, Named), expected: &(f64, Named), what: &str) {
-    assert!((found.0 - expected.0).abs() < 1e-5 * expected.0, "{what}: loss {} for {}", found.0, expected.0);
-    let error = relative(&found.1, &expected.1);
-    assert!(error < 1e-5, "{what}: gradients differ by {error}");
-}
-
-#[test]
-fn an_update_is_one_token_mean_however_the_batch_is_cut() {
-    for name in MODELS {
-        let model = load(name, &device());
-        let samples = samples(model.config());
-        let expected = plainly(&model, &samples, &[5]);
-        for split in [&[5][..], &[1, 4], &[3, 2], &[1, 1, 1, 1, 1]] {
-            let found = update(&model, &micros(&samples, split), LossNorm::Batch, 1, 1024);
-            same(&found, &expected, &format!("{name} {split:?}"));
-        }
-    }
-}
-
-#[test]
-fn the_released_norm_is_the_mean_of_the_micro_batches_means() {
-    let model = load(MODELS[0], &device());
-    let samples = samples(model.config());
-    let batch = plainly(&model, &samples, &[5]);
-    for split in [&[1, 4][..], &[2, 1, 2]] {
-        let found = update(&model, &micros(&samples, split), LossNorm::Micro, 1, 1024);
-        same(&found, &plainly(&model, &samples, split), &format!("{split:?}"));
-        assert!(relative(&found.1, &batch.1) > 1e-2);
-    }
-}
-
-#[test]
-fn workers_and_chunks_change_nothing() {
-    for name in MODELS {
-        let model = load(name, &device());
-        let micros = micros(&samples(model.config()), &[2, 1, 2]);
-        let one = update(&model, &micros, LossNorm::Batch, 1, 4096);
-        for workers in [2, 3, 9] {
-            assert!(update(&model, &micros, LossNorm::Batch, workers, 4096) == one, "{name}, {workers} workers");
-        }
-        // A device beside the first, here the same one again: what moves between them is all there.
-        let scorer = Scorer::new(4096, 1.0, PAD).unwrap();
-        for (workers, others) in [(1, vec![device()]), (1, vec![device(), device()]), (2, vec![device()])] {
-            let replicas = Replicas::new(workers, &device()).with_devices(&others);
-            assert_eq!(replicas.len(), workers * (1 + others.len()));
-            let found = sft_gradients(&model, &scorer, &micros, LossNorm::Batch, &replicas).unwrap();
-            assert!((found.loss, gradients(&model, &found.grads)) == one, "{name}, {others:?}");
-        }
-        for chunk in [1, 7] {
-            same(&update(&model, &micros, LossNorm::Batch, 1, chunk), &one, &format!("{name}, chunks of {chunk}"));
-        }
-    }
-}
-
-/// Every way to trade memory for time, by name.
-fn scorers() -> Vec<(String, Scorer)> {
-    let mut found = Vec::new();
-    for packing in [false, true] {
-        for recompute in [false, true] {
-            for query_chunk in [0, 3] {
-                let trunk = TrunkSettings { recompute, query_chunk };
-                let scorer = Scorer::new(1024, 1.0, PAD).unwrap().with_trunk(trunk).with_packing(packing);
-                found.push((format!("packing {packing}, {trunk:?}"), scorer));
-            }
-        }
-    }
-    found
-}
-
-#[test]
-fn packed_recomputed_and_chunked_are_the_gradient_of_single_sequences_on_one_tape() {
-    for name in MODELS {
-        let model = load(name, &device());
-        let samples = samples(model.config());
-        let expected = plainly(&model, &samples, &[5]);
-        for (what, scorer) in scorers() {
-            let micros = [&samples[..2], &samples[2..]].map(|samples| scorer.micro_batch(samples.to_vec()).unwrap());
-            let found = sft_gradients(&model, &scorer, &micros, LossNorm::Batch, &Replicas::new(1, &device())).unwrap();
-            same(&(found.loss, gradients(&model, &found.grads)), &expected, &format!("{name}, {what}"));
-        }
-    }
-}
-
-#[test]
-fn any_parts_may_be_frozen_under_every_setting() {
-    let samples = samples(load(MODELS[0], &device()).config());
-    for parts in 1..8 {
-        let parts = TrainableParts { vision: parts & 1 > 0, projector: parts & 2 > 0, decoder: parts & 4 > 0 };
-        let model = load(MODELS[0], &device()).with_trainable(parts);
-        let expected = plainly(&model, &samples, &[5]);
-        for (what, scorer) in scorers() {
-            let micro = [scorer.micro_batch(samples.clone()).unwrap()];
-            let found = sft_gradients(&model, &scorer, &micro, LossNorm::Batch, &Replicas::new(1, &device())).unwrap();
-            same(&(found.loss, gradients(&model, &found.grads)), &expected, &format!("{parts:?}, {what}"));
-        }
-    }
-}
 
 /// Samples of the fixture models, and which were asked for.
 struct Source {
@@ -228,32 +73,6 @@ fn train(model: &Qwen25Vl, source: &Source, config: &SftConfig, seed: u64) -> (Q
         Ok(())
     });
     (trained.unwrap(), metrics)
-}
-
-/// A question with two images, `between` tokens apart, and an answer.
-fn two_images(config: &Qwen25VlConfig, seed: u64, between: usize) -> SupervisedSequence {
-    let mut stream = StreamKey::new(seed).word("text").stream();
-    let mut text = |count: usize| Part::Text((0..count).map(|_| 8 + stream.below(312) as u32).collect());
-    let (first, second) = (Part::Image { h: 4, w: 6, seed }, Part::Image { h: 6, w: 2, seed: seed + 1 });
-    let sequence = sequence(&[text(2), first, text(between), second, text(3), text(5)], config);
-    let mut target_mask = vec![false; sequence.ids.len() - 5];
-    target_mask.resize(sequence.ids.len(), true);
-    SupervisedSequence { sequence, target_mask }
-}
-
-#[test]
-fn samples_of_several_images_train_beside_others() {
-    for name in MODELS {
-        let model = load(name, &device());
-        let config = model.config();
-        let samples = vec![two_images(config, 5, 4), two_images(config, 9, 1), sample(config, 1, SHAPES[0])];
-        let expected = plainly(&model, &samples, &[3]);
-        for (what, scorer) in scorers() {
-            let micros = [&samples[..2], &samples[2..]].map(|samples| scorer.micro_batch(samples.to_vec()).unwrap());
-            let found = sft_gradients(&model, &scorer, &micros, LossNorm::Batch, &Replicas::new(1, &device())).unwrap();
-            same(&(found.loss, gradients(&model, &found.grads)), &expected, &format!("{name}, {what}"));
-        }
-    }
 }
 
 #[test]
@@ -338,22 +157,6 @@ fn the_loss_of_four_samples_goes_down() {
     assert_eq!(losses.len(), 20);
     assert!(losses.windows(4).all(|losses| losses[3] < losses[0]), "{losses:?}");
     assert!(losses[19] < 0.5 * losses[0], "{losses:?}");
-}
-
-#[test]
-fn gradients_in_bf16_point_where_those_in_f32_do() {
-    let run = |dtype| {
-        let options = LoadOptions { dtype: Some(dtype), ..LoadOptions::default() };
-        let model = Qwen25Vl::from_pretrained(&fixture(MODELS[1]), options, &device()).unwrap();
-        update(&model, &micros(&samples(model.config()), &[2, 3]), LossNorm::Batch, 1, 7)
-    };
-    let (exact, rounded) = (run(FloatDType::F32), run(FloatDType::BF16));
-    assert!((rounded.0 / exact.0 - 1.0).abs() < 5e-3, "{} {}", rounded.0, exact.0);
-    for ((path, x), (_, y)) in exact.1.iter().zip(&rounded.1) {
-        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
-        let cosine = dot(x, y) / (dot(x, x) * dot(y, y)).sqrt();
-        assert!(cosine > 0.99, "{path}: {cosine}");
-    }
 }
 
 #[test]
@@ -471,9 +274,10 @@ fn a_new_model_knows_nothing_and_a_deeper_one_starts_the_same() {
     let starts: BTreeSet<u32> = drawn().map(|(_, values)| values[0].to_bits()).collect();
     assert!(starts.len() > 10 && starts.len() == drawn().count());
     let micros = micros(&samples(&config), &[5]);
-    let (loss, grads) = update(&model, &micros, LossNorm::Batch, 1, 64);
-    assert!((loss - f64::from(config.text.vocab_size as u32).ln()).abs() < 0.1, "{loss}");
-    for (path, grad) in grads {
+    let scorer = Scorer::new(64, 1.0, PAD).unwrap();
+    let update = sft_gradients(&model, &scorer, &micros, LossNorm::Batch, &Replicas::new(1, &device())).unwrap();
+    assert!((update.loss - f64::from(config.text.vocab_size as u32).ln()).abs() < 0.1, "{}", update.loss);
+    for (path, grad) in gradients(&model, &update.grads) {
         assert!(grad.iter().any(|&x| x != 0.0), "{path} has no gradient");
     }
 

@@ -30,6 +30,7 @@ mod param_ids;
 mod pass_flops;
 mod peak_memory;
 mod policy_loss;
+mod reduction;
 mod reward;
 mod rollout;
 mod sampler_gap;
@@ -69,6 +70,7 @@ pub use param_ids::stable_param_ids;
 pub use pass_flops::pass_flops;
 pub use peak_memory::peak_memory;
 pub use policy_loss::{ClipConfig, PolicyLoss, policy_loss};
+pub use reduction::Reduction;
 pub use reward::{
     Accuracy, EmbeddingSimilarity, Exact, Format, LengthPenalty, Reward, RewardInput, RewardRegistry, RewardScore,
     TextEmbedder, TextSimilarity, WeightedRewards,

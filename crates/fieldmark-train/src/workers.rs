@@ -1,48 +1,50 @@
 //! Micro-batches and rollouts side by side: several devices, and several workers on each. On a CPU most of a training step
 //! outside matrix products runs on one thread, so two micro-batches on two threads use two cores.
 //!
-//! Each worker has its own leaves of the same parameters (`Module::fork`); gradients move to the first device and are added
-//! in the order of the items, whatever finishes first: any number of workers or equal devices gives the same bits.
+//! Each worker has its own leaves of the same parameters (`Module::fork`). The gradients of a device are added in the order
+//! of its items, whatever finishes first, and then those of the devices ([`Reduction`]): any number of workers gives the
+//! same bits.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use burn::{module::Module, optim::GradientsParams, tensor::Device};
 use fieldmark_model::Qwen25Vl;
 
-use crate::{GradientSum, TrainError};
+use crate::{GradientSum, Reduction, TrainError, reduction::reduce};
 
-/// The devices that a training step is spread over, each as often as it has workers. The first holds the model and the
+/// The devices that a training step is spread over, and the workers on each. The first holds the model and the
 /// optimiser's state.
 ///
 /// Burn's `DistributedContext` would reduce each parameter inside every backward pass; here a micro-batch has a pass for
-/// each block and an update many micro-batches, so their sum is reduced, once a micro-batch and parameter.
+/// each block and an update many micro-batches, so the sums are reduced, once an update, by the operation beneath it.
 #[derive(Debug, Clone)]
 pub struct Replicas {
     devices: Vec<Device>,
+    workers: usize,
+    reduction: Reduction,
 }
 
 impl Replicas {
     /// `workers` (at least 1) on `device`.
     pub fn new(workers: usize, device: &Device) -> Self {
-        Self { devices: vec![device.clone(); workers.max(1)] }
+        Self { devices: vec![device.clone()], workers: workers.max(1), reduction: Reduction::Gather }
     }
 
-    /// The same with as many workers on each of `others` too. Devices take turns.
+    /// The same with as many workers on each of `others` too. Devices take turns; `reduction` adds up their gradients.
     #[must_use]
-    pub fn with_devices(self, others: &[Device]) -> Self {
-        let main = &self.devices[0];
-        let each = std::iter::once(main).chain(others);
-        Self { devices: self.devices.iter().flat_map(|_| each.clone().cloned()).collect() }
+    pub fn with_devices(mut self, others: &[Device], reduction: Reduction) -> Self {
+        self.devices.extend_from_slice(others);
+        Self { reduction, ..self }
     }
 
     /// The same without gradients.
     pub(crate) fn without_autodiff(&self) -> Self {
-        Self { devices: self.devices.iter().map(|device| device.clone().without_autodiff()).collect() }
+        Self { devices: self.devices.iter().map(|device| device.clone().without_autodiff()).collect(), ..self.clone() }
     }
 
     /// Workers on all devices together.
     pub fn len(&self) -> usize {
-        self.devices.len()
+        self.devices.len() * self.workers
     }
 
     /// Never: there is at least one worker.
@@ -54,43 +56,66 @@ impl Replicas {
     pub fn main(&self) -> &Device {
         &self.devices[0]
     }
+
+    /// Workers that `items` keep busy, at least one.
+    fn active(&self, items: usize) -> usize {
+        self.len().clamp(1, items.max(1))
+    }
+
+    /// Which device has item `item` of `items`: worker w of n takes items w, w + n, w + 2n, and devices take turns in workers.
+    fn device_of(&self, item: usize, items: usize) -> usize {
+        item % self.active(items) % self.devices.len()
+    }
 }
 
 /// [`on_replicas`] for work that adds gradients; returns the results and the sum. With one worker gradients go straight
-/// into the sum; each further worker holds those of one item until its turn comes.
+/// into the sum; on a device with several, each holds those of one item until its turn comes.
 pub(crate) fn sum_on_replicas<T: Sync, R: Send>(
     model: &Qwen25Vl,
     items: &[T],
     replicas: &Replicas,
     work: impl Fn(&Qwen25Vl, &T, &Device, &mut GradientSum) -> Result<R, TrainError> + Sync,
 ) -> Result<(Vec<R>, GradientsParams), TrainError> {
-    let mut sum = GradientSum::new();
-    let main = replicas.main();
-    if replicas.len().min(items.len()) <= 1 {
+    if replicas.active(items.len()) == 1 {
+        let mut sum = GradientSum::new();
+        let main = replicas.main();
         let found = items.iter().map(|item| work(model, item, main, &mut sum)).collect::<Result<_, _>>()?;
         return Ok((found, sum.into_grads()));
     }
-    let numbered: Vec<(usize, &T)> = items.iter().enumerate().collect();
-    let turns = Turns { state: Mutex::new((0, sum)), changed: Condvar::new() };
-    let found = on_replicas(model, &numbered, replicas, |replica, (i, item), device| {
-        let turn = Turn { turns: &turns, item: *i };
+    let mut sums: Vec<Turns> = replicas.devices.iter().map(|_| Turns::default()).collect();
+    let mut placed = Vec::new();
+    for (i, item) in items.iter().enumerate() {
+        let device = replicas.device_of(i, items.len());
+        placed.push((device, sums[device].items, item));
+        sums[device].items += 1;
+    }
+    let found = on_replicas(model, &placed, replicas, |replica, &(place, item, given), device| {
+        let turn = Turn { turns: &sums[place], item };
         let mut own = GradientSum::new();
-        let found = work(replica, item, device, &mut own);
-        let mut grads = own.into_grads();
-        if device != main {
-            grads = grads.to_device(&main.clone().without_autodiff(), replica);
-        }
-        turn.take(|sum| sum.add(replica, grads));
+        let found = work(replica, given, device, &mut own);
+        turn.take(|sum| sum.add(replica, own.into_grads()));
         found
     })?;
-    let (_, sum) = turns.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok((found, sum.into_grads()))
+    let used = sums.into_iter().filter(|turns| turns.items > 0);
+    let sums: Vec<GradientsParams> = used.map(Turns::into_grads).collect();
+    let devices = &replicas.devices[..sums.len()];
+    Ok((found, reduce(model, sums, devices, replicas.reduction)))
 }
 
-/// Lets items act on a sum in their order.
+/// Lets the items of a device act on its sum in their order.
+#[derive(Default)]
 struct Turns {
+    items: usize,
+    /// The item whose turn it is.
     state: Mutex<(usize, GradientSum)>,
     changed: Condvar,
+}
+
+impl Turns {
+    fn into_grads(self) -> GradientsParams {
+        let (_, sum) = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        sum.into_grads()
+    }
 }
 
 /// The turn of one item. It passes when this is dropped, after a panic too, or the others would wait for ever.
@@ -125,16 +150,15 @@ pub(crate) fn on_replicas<T: Sync, R: Send>(
     replicas: &Replicas,
     work: impl Fn(&Qwen25Vl, &T, &Device) -> Result<R, TrainError> + Sync,
 ) -> Result<Vec<R>, TrainError> {
-    let workers = replicas.len().clamp(1, items.len().max(1));
+    let workers = replicas.active(items.len());
     if workers == 1 {
         return items.iter().map(|item| work(model, item, replicas.main())).collect();
     }
     let work = &work;
     let mut shares: Vec<Vec<Result<R, TrainError>>> = std::thread::scope(|scope| {
-        let handles: Vec<_> = replicas.devices[..workers]
-            .iter()
-            .enumerate()
-            .map(|(worker, device)| {
+        let handles: Vec<_> = (0..workers)
+            .map(|worker| {
+                let device = &replicas.devices[worker % replicas.devices.len()];
                 let replica = model.clone().fork(device);
                 scope.spawn(move || {
                     items.iter().skip(worker).step_by(workers).map(|item| work(&replica, item, device)).collect()

@@ -10,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{
+    Device, Tensor,
+    distributed::{ReduceOperation, all_reduce},
+};
+use fieldmark_train::Reduction;
 
 /// How long a device may take to add three numbers. A first use compiles kernels.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -121,6 +125,16 @@ pub enum DeviceError {
         /// What is wrong.
         reason: String,
     },
+    /// The devices do not add up together.
+    #[error(
+        "devices `{names}` have no all-reduce: {reason}; check that NCCL is installed, or set `run.reduction` to \"gather\""
+    )]
+    AllReduce {
+        /// What was asked for.
+        names: String,
+        /// What happened.
+        reason: String,
+    },
     /// The device is in this build but does not work on this machine.
     #[error("device `{name}` does not start: {reason}; check its driver, or use {others}")]
     Start {
@@ -196,6 +210,43 @@ pub fn open_all(names: &str) -> Result<Vec<OpenDevice>, DeviceError> {
         opened.push(open(name)?);
     }
     Ok(opened)
+}
+
+/// `asked`, where these devices can: an all-reduce is for several CUDA cards, and is tried before it is promised.
+///
+/// # Errors
+/// If the cards cannot add up three numbers.
+pub fn reduction(devices: &[OpenDevice], asked: Reduction) -> Result<Reduction, DeviceError> {
+    let cards = devices.len() > 1 && devices.iter().all(|open| open.kind == DeviceKind::Cuda);
+    if !cards || asked == Reduction::Gather {
+        return Ok(Reduction::Gather);
+    }
+    let handles: Vec<Device> = devices.iter().map(|open| open.device.clone()).collect();
+    let want = (1 + handles.len()) as f32 * handles.len() as f32 / 2.0;
+    let reason = match attempt(move || sum_over(&handles)) {
+        Ok(sums) if sums.iter().all(|sum| *sum == want) => return Ok(Reduction::AllReduce),
+        Ok(sums) => format!("their sum of {want} came out as {sums:?}"),
+        Err(reason) => reason,
+    };
+    let names: Vec<&str> = devices.iter().map(|open| open.name.as_str()).collect();
+    Err(DeviceError::AllReduce { names: names.join(","), reason })
+}
+
+/// Every device's all-reduced sum of 1 on the first, 2 on the second and so on.
+fn sum_over(devices: &[Device]) -> Vec<f32> {
+    thread::scope(|scope| {
+        let start = |(i, device): (usize, &Device)| {
+            let own = Tensor::<1>::full([1], i as f32 + 1.0, device);
+            let all = devices.to_vec();
+            scope.spawn(move || all_reduce(own, ReduceOperation::Sum, all).resolve().into_scalar::<f32>())
+        };
+        let handles: Vec<_> = devices.iter().enumerate().map(start).collect();
+        let join = |handle: thread::ScopedJoinHandle<'_, f32>| match handle.join() {
+            Ok(sum) => sum,
+            Err(cause) => panic::resume_unwind(cause),
+        };
+        handles.into_iter().map(join).collect()
+    })
 }
 
 fn parse(name: &str) -> Result<(DeviceKind, Option<usize>), DeviceError> {
@@ -309,6 +360,15 @@ mod tests {
         assert_eq!(open_all("flex").unwrap().len(), 1);
         assert!(open_all("flex, flex").unwrap_err().to_string().contains("device `flex`: is named twice"));
         assert!(open_all("flex,cude").unwrap_err().to_string().contains("did you mean `cuda`?"));
+    }
+
+    #[cfg(feature = "flex")]
+    #[test]
+    fn only_several_cards_reduce_together() {
+        let cpu = open("flex").unwrap();
+        for devices in [vec![cpu.clone()], vec![cpu.clone(), cpu]] {
+            assert_eq!(reduction(&devices, Reduction::AllReduce).unwrap(), Reduction::Gather);
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use fieldmark_processor::SupervisedSequence;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Interrupt, LogEnd, TrainError, UpdateTiming,
+    Interrupt, LogEnd, Reduction, TrainError, UpdateTiming,
     clip::grad_norm,
     metrics::SftMetrics,
     micro_batches,
@@ -130,9 +130,10 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
         self
     }
 
-    /// The same with every update spread over `others` as well, devices that track gradients.
-    pub fn with_devices(mut self, others: &[Device]) -> Self {
-        self.replicas = self.replicas.with_devices(others);
+    /// The same with every update spread over `others` as well, devices that track gradients. `reduction` adds up what
+    /// they find.
+    pub fn with_devices(mut self, others: &[Device], reduction: Reduction) -> Self {
+        self.replicas = self.replicas.with_devices(others, reduction);
         self
     }
 

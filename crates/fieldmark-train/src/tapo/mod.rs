@@ -18,8 +18,8 @@ use fieldmark_model::Qwen25Vl;
 use fieldmark_processor::Tokenizer;
 
 use crate::{
-    GroupBuffer, Interrupt, RewardRegistry, RolloutMetrics, RolloutTiming, TapoMetrics, TrainError, UpdateTiming,
-    WeightedRewards,
+    GroupBuffer, Interrupt, Reduction, RewardRegistry, RolloutMetrics, RolloutTiming, TapoMetrics, TrainError,
+    UpdateTiming, WeightedRewards,
     non_finite::Streak,
     rollout::{Group, TripletPrompt},
     scoring::Scorer,
@@ -147,9 +147,10 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         self
     }
 
-    /// The same with rollouts and updates spread over `others` as well, devices that track gradients.
-    pub fn with_devices(mut self, others: &[Device]) -> Self {
-        self.replicas = self.replicas.with_devices(others);
+    /// The same with rollouts and updates spread over `others` as well, devices that track gradients. `reduction` adds up what
+    /// they find.
+    pub fn with_devices(mut self, others: &[Device], reduction: Reduction) -> Self {
+        self.replicas = self.replicas.with_devices(others, reduction);
         self
     }
 

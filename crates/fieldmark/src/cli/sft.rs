@@ -60,7 +60,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     let pad = checkpoint.processor.tokenizer.pad();
     let mut trainer = SftTrainer::new(&model, &source, recipe.sft.clone(), pad, streams, &device)
         .map_err(in_section)?
-        .with_devices(&others);
+        .with_devices(&others, prepared.reduction);
     if let Some(rows) = &validation {
         trainer = trainer.with_validation(rows);
     }

@@ -62,7 +62,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
         &device,
     )
     .map_err(in_section)?
-    .with_devices(&others);
+    .with_devices(&others, prepared.reduction);
     let needs_start = recipe.tapo.loss.kl_ref != 0.0;
     let weights = (needs_start || recipe.lora.is_on()).then(|| weights_fingerprint(&checkpoint.folder)).transpose()?;
     let start = Start { folder: checkpoint.folder.clone(), weights };

@@ -15,7 +15,9 @@ use fieldmark::{
     model::{Qwen25Vl, TrainableParts},
     progress::Progress,
     recipe::{Recipe, WeightType},
-    train::{HalfWeights, Interrupt, LogEnd, MetricsWriter, TrainError, Trainable, initialise_adapters, trainable},
+    train::{
+        HalfWeights, Interrupt, LogEnd, MetricsWriter, Reduction, TrainError, Trainable, initialise_adapters, trainable,
+    },
 };
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
@@ -43,6 +45,8 @@ pub struct Prepared {
     pub train: TrainableParts,
     /// The devices: the first holds the model and the optimiser's state, the others share the work.
     pub devices: Vec<OpenDevice>,
+    /// How their gradients are added up.
+    pub reduction: Reduction,
 }
 
 impl Prepared {
@@ -73,8 +77,9 @@ impl Prepared {
             (OutputFolder::check(recipe.output.as_deref(), args.overwrite)?, Begin::Start)
         };
         let devices = device::open_all(device_name(args.device.name(), &recipe))?;
+        let reduction = device::reduction(&devices, recipe.run.reduction)?;
         let train = if section == "sft" { recipe.sft.train } else { recipe.tapo.train };
-        Ok(Self { recipe, output, begin, train, devices })
+        Ok(Self { recipe, output, begin, train, devices, reduction })
     }
 
     /// Makes the output folder and leaves the whole recipe in it, defaults and overrides included. What an earlier run left

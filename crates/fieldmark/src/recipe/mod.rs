@@ -16,7 +16,7 @@ use fieldmark_data::{ImageRoots, PromptTemplate};
 use fieldmark_eval::World;
 use fieldmark_model::LoraSettings;
 use fieldmark_processor::{Alpha, DecodeOptions, ExifOrientation, PixelLimits, PreResize};
-use fieldmark_train::{SftConfig, TapoConfig};
+use fieldmark_train::{Reduction, SftConfig, TapoConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +32,7 @@ pub struct Recipe {
     /// Folder for what the run leaves behind.
     pub output: Option<PathBuf>,
     /// Device to run on, as `--device` has it; the command line wins. sft and tapo take several, `cuda:0,cuda:1`: every
-    /// update and all rollouts are spread over them, the first holds the optimiser's state.
+    /// update and all rollouts are spread over them (`run.reduction`), the first holds the optimiser's state.
     pub device: Option<String>,
     /// The checkpoint.
     pub model: ModelSection,
@@ -121,11 +121,14 @@ pub struct RunSection {
     /// share of it that a run makes use of (MFU) is measured. Of NVIDIA's data sheets, dense: A100 312 in bf16 and 156 in
     /// TF32, H100 and H200 (SXM) 989 and 495.
     pub peak_tflops: Option<f64>,
+    /// How the gradients of several devices are added up. "all_reduce" is for CUDA cards, with NCCL installed; other devices
+    /// gather in any case.
+    pub reduction: Reduction,
 }
 
 impl Default for RunSection {
     fn default() -> Self {
-        Self { save_every: 5, keep: 3, tensorboard: true, peak_tflops: None }
+        Self { save_every: 5, keep: 3, tensorboard: true, peak_tflops: None, reduction: Reduction::AllReduce }
     }
 }
 

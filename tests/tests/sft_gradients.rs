@@ -1,0 +1,146 @@
+//! Loss and gradients of one SFT update are those of the loss written down plainly, however they are computed.
+
+use burn::tensor::FloatDType;
+use fieldmark::{
+    generate::StreamKey,
+    model::{LoadOptions, Qwen25Vl, Qwen25VlConfig, TrainableParts},
+    processor::SupervisedSequence,
+    train::{LossNorm, MicroBatch, Replicas, Scorer, TrunkSettings, sft_gradients},
+};
+use fieldmark_tests::{
+    prompts::{MODELS, Part, fixture, load, sequence},
+    supervised::{PAD, SHAPES, device, micros, plainly, same, sample, samples},
+    training::{Named, gradients, relative},
+};
+
+fn update(model: &Qwen25Vl, micros: &[MicroBatch], norm: LossNorm, workers: usize, chunk: usize) -> (f64, Named) {
+    let scorer = Scorer::new(chunk, 1.0, PAD).unwrap();
+    let found = sft_gradients(model, &scorer, micros, norm, &Replicas::new(workers, &device())).unwrap();
+    (found.loss, gradients(model, &found.grads))
+}
+
+/// Every way to trade memory for time, by name.
+fn scorers() -> Vec<(String, Scorer)> {
+    let mut found = Vec::new();
+    for packing in [false, true] {
+        for recompute in [false, true] {
+            for query_chunk in [0, 3] {
+                let trunk = TrunkSettings { recompute, query_chunk };
+                let scorer = Scorer::new(1024, 1.0, PAD).unwrap().with_trunk(trunk).with_packing(packing);
+                found.push((format!("packing {packing}, {trunk:?}"), scorer));
+            }
+        }
+    }
+    found
+}
+
+/// A question with two images, `between` tokens apart, and an answer.
+fn two_images(config: &Qwen25VlConfig, seed: u64, between: usize) -> SupervisedSequence {
+    let mut stream = StreamKey::new(seed).word("text").stream();
+    let mut text = |count: usize| Part::Text((0..count).map(|_| 8 + stream.below(312) as u32).collect());
+    let (first, second) = (Part::Image { h: 4, w: 6, seed }, Part::Image { h: 6, w: 2, seed: seed + 1 });
+    let sequence = sequence(&[text(2), first, text(between), second, text(3), text(5)], config);
+    let mut target_mask = vec![false; sequence.ids.len() - 5];
+    target_mask.resize(sequence.ids.len(), true);
+    SupervisedSequence { sequence, target_mask }
+}
+
+#[test]
+fn an_update_is_one_token_mean_however_the_batch_is_cut() {
+    for name in MODELS {
+        let model = load(name, &device());
+        let samples = samples(model.config());
+        let expected = plainly(&model, &samples, &[5]);
+        for split in [&[5][..], &[1, 4], &[3, 2], &[1, 1, 1, 1, 1]] {
+            let found = update(&model, &micros(&samples, split), LossNorm::Batch, 1, 1024);
+            same(&found, &expected, &format!("{name} {split:?}"));
+        }
+    }
+}
+
+#[test]
+fn the_released_norm_is_the_mean_of_the_micro_batches_means() {
+    let model = load(MODELS[0], &device());
+    let samples = samples(model.config());
+    let batch = plainly(&model, &samples, &[5]);
+    for split in [&[1, 4][..], &[2, 1, 2]] {
+        let found = update(&model, &micros(&samples, split), LossNorm::Micro, 1, 1024);
+        same(&found, &plainly(&model, &samples, split), &format!("{split:?}"));
+        assert!(relative(&found.1, &batch.1) > 1e-2);
+    }
+}
+
+#[test]
+fn workers_and_chunks_change_nothing() {
+    for name in MODELS {
+        let model = load(name, &device());
+        let micros = micros(&samples(model.config()), &[2, 1, 2]);
+        let one = update(&model, &micros, LossNorm::Batch, 1, 4096);
+        for workers in [2, 3, 9] {
+            assert!(update(&model, &micros, LossNorm::Batch, workers, 4096) == one, "{name}, {workers} workers");
+        }
+        for chunk in [1, 7] {
+            same(&update(&model, &micros, LossNorm::Batch, 1, chunk), &one, &format!("{name}, chunks of {chunk}"));
+        }
+    }
+}
+
+#[test]
+fn packed_recomputed_and_chunked_are_the_gradient_of_single_sequences_on_one_tape() {
+    for name in MODELS {
+        let model = load(name, &device());
+        let samples = samples(model.config());
+        let expected = plainly(&model, &samples, &[5]);
+        for (what, scorer) in scorers() {
+            let micros = [&samples[..2], &samples[2..]].map(|samples| scorer.micro_batch(samples.to_vec()).unwrap());
+            let found = sft_gradients(&model, &scorer, &micros, LossNorm::Batch, &Replicas::new(1, &device())).unwrap();
+            same(&(found.loss, gradients(&model, &found.grads)), &expected, &format!("{name}, {what}"));
+        }
+    }
+}
+
+#[test]
+fn any_parts_may_be_frozen_under_every_setting() {
+    let samples = samples(load(MODELS[0], &device()).config());
+    for parts in 1..8 {
+        let parts = TrainableParts { vision: parts & 1 > 0, projector: parts & 2 > 0, decoder: parts & 4 > 0 };
+        let model = load(MODELS[0], &device()).with_trainable(parts);
+        let expected = plainly(&model, &samples, &[5]);
+        for (what, scorer) in scorers() {
+            let micro = [scorer.micro_batch(samples.clone()).unwrap()];
+            let found = sft_gradients(&model, &scorer, &micro, LossNorm::Batch, &Replicas::new(1, &device())).unwrap();
+            same(&(found.loss, gradients(&model, &found.grads)), &expected, &format!("{parts:?}, {what}"));
+        }
+    }
+}
+
+#[test]
+fn samples_of_several_images_train_beside_others() {
+    for name in MODELS {
+        let model = load(name, &device());
+        let config = model.config();
+        let samples = vec![two_images(config, 5, 4), two_images(config, 9, 1), sample(config, 1, SHAPES[0])];
+        let expected = plainly(&model, &samples, &[3]);
+        for (what, scorer) in scorers() {
+            let micros = [&samples[..2], &samples[2..]].map(|samples| scorer.micro_batch(samples.to_vec()).unwrap());
+            let found = sft_gradients(&model, &scorer, &micros, LossNorm::Batch, &Replicas::new(1, &device())).unwrap();
+            same(&(found.loss, gradients(&model, &found.grads)), &expected, &format!("{name}, {what}"));
+        }
+    }
+}
+
+#[test]
+fn gradients_in_bf16_point_where_those_in_f32_do() {
+    let run = |dtype| {
+        let options = LoadOptions { dtype: Some(dtype), ..LoadOptions::default() };
+        let model = Qwen25Vl::from_pretrained(&fixture(MODELS[1]), options, &device()).unwrap();
+        update(&model, &micros(&samples(model.config()), &[2, 3]), LossNorm::Batch, 1, 7)
+    };
+    let (exact, rounded) = (run(FloatDType::F32), run(FloatDType::BF16));
+    assert!((rounded.0 / exact.0 - 1.0).abs() < 5e-3, "{} {}", rounded.0, exact.0);
+    for ((path, x), (_, y)) in exact.1.iter().zip(&rounded.1) {
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+        let cosine = dot(x, y) / (dot(x, x) * dot(y, y)).sqrt();
+        assert!(cosine > 0.99, "{path}: {cosine}");
+    }
+}
