@@ -4,7 +4,7 @@
 use burn::tensor::Device;
 use fieldmark::{
     generate::StreamKey,
-    model::{Flops, Qwen25VlConfig, TrainableParts},
+    model::{Flops, LoraSettings, Qwen25VlConfig, TrainableParts},
     processor::{Sequence, SupervisedSequence},
     train::{
         GroupFilter, RewardRegistry, SftConfig, TapoConfig, TapoEvent, TapoLossConfig, TapoTrainer, TripletPrompt,
@@ -53,6 +53,24 @@ fn sft_counts_what_it_scores_without_padding_or_what_is_run_again() {
         let tokens = sequences.iter().map(|sequence| sequence.ids.len()).sum();
         assert_eq!(found, [(tokens, needed.training(sft.train))]);
     }
+
+    // Of two adapters in each block of the decoder, which alone learns.
+    let lora = LoraSettings { rank: 2, targets: vec!["up_proj".into(), "down_proj".into()], ..LoraSettings::default() };
+    let sft = SftConfig { epochs: 1, ..SftConfig::default() };
+    let adapted = model.with_lora(&lora, sft.train).unwrap();
+    let text = &config.text;
+    let tokens: usize = sequences.iter().map(|sequence| sequence.ids.len()).sum();
+    let factors = text.num_hidden_layers * 2 * 2 * (text.hidden_size + text.intermediate_size);
+    let forward = 2.0 * (tokens * factors) as f64;
+    let decoder = TrainableParts { vision: false, projector: false, decoder: true };
+    let weights = needed.decoder.linear;
+    let mut found = Vec::new();
+    train_sft(adapted, &samples, &sft, 0, &StreamKey::new(1), &device, |_, timing| {
+        found.push(timing.flops);
+        Ok(())
+    })
+    .unwrap();
+    assert!((found[0] / (needed.training(decoder) - weights + 3.0 * forward) - 1.0).abs() < 1e-12);
 }
 
 #[test]

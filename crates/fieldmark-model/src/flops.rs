@@ -6,7 +6,13 @@
 
 use std::ops::{Add, AddAssign};
 
-use crate::{config::Qwen25VlConfig, grid::GridThw, parts::TrainableParts, vision::WindowPlan};
+use crate::{
+    config::Qwen25VlConfig,
+    grid::GridThw,
+    model::Qwen25Vl,
+    parts::{Part, TrainableParts},
+    vision::WindowPlan,
+};
 
 /// Operations of one part of a network, forward.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -15,6 +21,8 @@ pub struct PartFlops {
     pub linear: f64,
     /// Products of activations with activations: queries with keys, weights with values.
     pub attention: f64,
+    /// Products of activations with the factors of adapters.
+    pub adapters: f64,
 }
 
 /// Operations of a forward pass. Sums of passes are passes.
@@ -31,23 +39,71 @@ pub struct Flops {
 impl Flops {
     /// Operations of the forward pass.
     pub fn forward(&self) -> f64 {
-        [self.vision, self.projector, self.decoder].iter().map(|part| part.linear + part.attention).sum()
+        [self.vision, self.projector, self.decoder]
+            .iter()
+            .map(|part| part.linear + part.attention + part.adapters)
+            .sum()
     }
 
-    /// Operations of a forward and a backward pass that trains `parts`.
+    /// Operations of a forward and a backward pass that trains `parts`, or their adapters where there are any.
     ///
     /// Backward, a product costs as much again for the gradient of each factor that has one: weights where the part is
     /// trained, activations where the part or one before it is. The gradient of the pixels, which nothing needs, is
     /// counted as if it were computed: 2× forward for a trained part, as everybody counts.
     pub fn training(&self, parts: TrainableParts) -> f64 {
-        let mut before = false;
         let stages = [(self.vision, parts.vision), (self.projector, parts.projector), (self.decoder, parts.decoder)];
+        let adapted = stages.iter().any(|(part, _)| part.adapters > 0.0);
+        let mut before = false;
         let backward = stages.into_iter().map(|(part, trained)| {
-            before |= trained;
-            let [weights, activations] = [trained, before].map(|has| f64::from(u8::from(has)));
-            part.linear * (weights + activations) + part.attention * 2.0 * activations
+            before |= if adapted { part.adapters > 0.0 } else { trained };
+            let [weights, activations] = [trained && !adapted, before].map(|has| f64::from(u8::from(has)));
+            part.linear * (weights + activations) + 2.0 * part.attention * activations + 2.0 * part.adapters
         });
         self.forward() + backward.sum::<f64>()
+    }
+}
+
+/// Numbers of parameters of a model's adapters: each is multiplied with once at every place of its part.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AdapterSizes {
+    /// In the vision encoder, for each patch.
+    pub vision: usize,
+    /// In the projector, for each token of an image.
+    pub projector: usize,
+    /// In the decoder, for each token.
+    pub decoder: usize,
+}
+
+impl AdapterSizes {
+    /// The adapters of encoder and projector on one image that becomes `tokens` tokens.
+    pub fn image_flops(&self, grid: GridThw, tokens: usize) -> Flops {
+        let [vision, projector] = [self.vision * grid.patches(), self.projector * tokens].map(adapter_products);
+        Flops { vision, projector, ..Flops::default() }
+    }
+
+    /// The decoder's adapters on `tokens` tokens.
+    pub fn decoder_flops(&self, tokens: usize) -> Flops {
+        Flops { decoder: adapter_products(self.decoder * tokens), ..Flops::default() }
+    }
+}
+
+fn adapter_products(products: usize) -> PartFlops {
+    PartFlops { adapters: 2.0 * products as f64, ..PartFlops::default() }
+}
+
+impl Qwen25Vl {
+    /// Sizes of its adapters.
+    pub fn adapter_sizes(&self) -> AdapterSizes {
+        let mut sizes = AdapterSizes::default();
+        for parameter in self.named_parameters().iter().filter(|parameter| parameter.adapter) {
+            let size = match Part::of(&parameter.name) {
+                Part::Vision => &mut sizes.vision,
+                Part::Projector => &mut sizes.projector,
+                Part::Decoder => &mut sizes.decoder,
+            };
+            *size += parameter.shape.iter().product::<usize>();
+        }
+        sizes
     }
 }
 
@@ -71,10 +127,11 @@ impl Qwen25VlConfig {
             vision: PartFlops {
                 linear: 2.0 * patches * config.patch_len() as f64 * width + all * linear,
                 attention: full * within(grid.t as f64 * frame * frame) + (all - full) * within(windows as f64),
+                ..PartFlops::default()
             },
             projector: PartFlops {
                 linear: 2.0 * tokens * joined * (joined + config.out_hidden_size as f64),
-                attention: 0.0,
+                ..PartFlops::default()
             },
             decoder: PartFlops::default(),
         }
@@ -91,6 +148,7 @@ impl Qwen25VlConfig {
             decoder: PartFlops {
                 linear: layers * 2.0 * new * width * (2.0 * width + 2.0 * shared + 3.0 * inner),
                 attention: layers * 4.0 * width * seen,
+                ..PartFlops::default()
             },
             ..Flops::default()
         }
@@ -99,7 +157,7 @@ impl Qwen25VlConfig {
     /// The head on `states` hidden states.
     pub fn head_flops(&self, states: usize) -> Flops {
         let linear = 2.0 * states as f64 * self.text.hidden_size as f64 * self.text.vocab_size as f64;
-        Flops { decoder: PartFlops { linear, attention: 0.0 }, ..Flops::default() }
+        Flops { decoder: PartFlops { linear, ..PartFlops::default() }, ..Flops::default() }
     }
 }
 
@@ -107,7 +165,11 @@ impl Add for PartFlops {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self { linear: self.linear + other.linear, attention: self.attention + other.attention }
+        Self {
+            linear: self.linear + other.linear,
+            attention: self.attention + other.attention,
+            adapters: self.adapters + other.adapters,
+        }
     }
 }
 
@@ -138,7 +200,11 @@ impl std::iter::Sum for Flops {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{TextConfig, VisionConfig, VisionTokens};
+    use crate::{
+        config::{TextConfig, VisionConfig, VisionTokens},
+        lora::LoraSettings,
+    };
+    use burn::tensor::Device;
 
     fn config() -> Qwen25VlConfig {
         Qwen25VlConfig {
@@ -210,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_backward_pass_costs_a_product_for_every_gradient() {
-        let part = |linear, attention| PartFlops { linear, attention };
+        let part = |linear, attention| PartFlops { linear, attention, adapters: 0.0 };
         let flops = Flops { vision: part(1.0, 10.0), projector: part(100.0, 0.0), decoder: part(1e3, 1e4) };
         assert_eq!(flops.forward(), 11_111.0);
         for (parts, backward) in [
@@ -226,6 +292,33 @@ mod tests {
             let found = flops.training(TrainableParts { vision, projector, decoder });
             assert_eq!(found, 11_111.0 + backward, "{parts:?}");
         }
+    }
+
+    #[test]
+    fn weights_under_adapters_hand_gradients_on_and_have_none() {
+        let part = |linear, attention, adapters| PartFlops { linear, attention, adapters };
+        let all = TrainableParts::default();
+        let decoder = Flops { vision: part(1.0, 10.0, 0.0), decoder: part(1e3, 1e4, 7.0), ..Flops::default() };
+        let forward = 11_018.0;
+        assert_eq!(decoder.training(all), forward + 1e3 + 2e4 + 14.0);
+        let vision = Flops { vision: part(1.0, 10.0, 3.0), decoder: part(1e3, 1e4, 0.0), ..Flops::default() };
+        assert_eq!(vision.training(all), 11_014.0 + 1.0 + 20.0 + 6.0 + 1e3 + 2e4);
+    }
+
+    #[test]
+    fn adapters_cost_a_product_for_each_factor_and_place() {
+        let parts = TrainableParts::default();
+        let targets = ["qkv", "mlp.0", "q_proj", "self_attn.k_proj"].map(String::from).to_vec();
+        let lora = LoraSettings { rank: 5, targets, ..LoraSettings::default() };
+        let model = config().init(&Device::default()).with_lora(&lora, parts).unwrap();
+        let sizes = model.adapter_sizes();
+        let image = sizes.image_flops(GridThw { t: 2, h: 6, w: 10 }, 30);
+        let vision = [(120, 8, 5), (120, 5, 24)].repeat(3);
+        assert_eq!(image.vision, PartFlops { adapters: products(&vision), ..PartFlops::default() });
+        assert_eq!(image.projector.adapters, products(&[(30, 32, 5), (30, 5, 32)]));
+        let decoder = [(4, 16, 5), (4, 5, 16), (4, 16, 5), (4, 5, 8)].repeat(3);
+        assert_eq!(sizes.decoder_flops(4).forward(), products(&decoder));
+        assert_eq!(config().init(&Device::default()).adapter_sizes(), AdapterSizes::default());
     }
 
     #[test]

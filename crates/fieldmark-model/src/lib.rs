@@ -37,7 +37,7 @@ pub use cache::{KvCache, LayerCache};
 pub use config::{Qwen25VlConfig, TextConfig, VisionConfig, VisionTokens};
 pub use counts::{AdapterCounts, ParameterCounts};
 pub use error::ModelError;
-pub use flops::{Flops, PartFlops};
+pub use flops::{AdapterSizes, Flops, PartFlops};
 pub use grid::GridThw;
 pub use inputs::{ImageInputs, ModelInputs, Padding, Row};
 pub use lora::{LoraSettings, Quantize};

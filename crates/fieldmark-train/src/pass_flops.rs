@@ -2,24 +2,26 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use fieldmark_model::{Flops, Qwen25VlConfig};
+use fieldmark_model::{AdapterSizes, Flops, Qwen25VlConfig};
 use fieldmark_processor::Sequence;
 
-/// Operations of `sequences`, each causal by itself, no padding; an image that several of them show is encoded once. The head
+/// Operations of `sequences` in a network with `adapters`, each causal by itself, no padding; an image that several of them show is encoded once. The head
 /// meets `targets` states.
 pub fn pass_flops<'a>(
     config: &Qwen25VlConfig,
+    adapters: AdapterSizes,
     sequences: impl IntoIterator<Item = &'a Sequence>,
     targets: usize,
 ) -> Flops {
     let mut seen = HashSet::new();
     let mut total = config.head_flops(targets);
     for sequence in sequences {
-        total += config.decoder_flops(0, sequence.ids.len());
+        total += config.decoder_flops(0, sequence.ids.len()) + adapters.decoder_flops(sequence.ids.len());
         for image in &sequence.images {
             // As when they are collated: the same patches in memory are the same image.
             if seen.insert((Arc::as_ptr(&image.pixel_values), image.grid)) {
-                total += config.image_flops(image.grid);
+                let tokens = image.grid.tokens(config.vision.spatial_merge_size);
+                total += config.image_flops(image.grid) + adapters.image_flops(image.grid, tokens);
             }
         }
     }
@@ -49,15 +51,20 @@ mod tests {
         };
         let (one, other) = (image(GridThw::image(4, 4)), image(GridThw::image(4, 8)));
         let sequences = [sequence(5, &[&one]), sequence(7, &[&other, &one])];
+        let adapters = AdapterSizes { vision: 3, projector: 20, decoder: 100 };
         let expected = config.decoder_flops(0, 5)
             + config.decoder_flops(0, 7)
             + config.image_flops(one.grid)
             + config.image_flops(other.grid)
             + config.head_flops(3);
-        assert_eq!(pass_flops(&config, &sequences, 3).forward(), expected.forward());
+        let none = AdapterSizes::default();
+        assert_eq!(pass_flops(&config, none, &sequences, 3), expected);
+        // 16 and 32 patches of 4 and 8 tokens; 12 tokens of text.
+        let beside = |found: Flops| [found.vision, found.projector, found.decoder].map(|part| part.adapters);
+        assert_eq!(beside(pass_flops(&config, adapters, &sequences, 3)), [288.0, 480.0, 2400.0]);
         // Equal pixels in another place are another image.
         let apart = [sequence(5, &[&one]), sequence(7, &[&image(one.grid)])];
         let twice = config.image_flops(one.grid) + config.image_flops(one.grid);
-        assert_eq!(pass_flops(&config, &apart, 0).vision, twice.vision);
+        assert_eq!(pass_flops(&config, none, &apart, 0).vision, twice.vision);
     }
 }

@@ -5,7 +5,7 @@
 //! in the gradient that they put on the log-probabilities.
 
 use burn::tensor::{Device, Int, Tensor};
-use fieldmark_model::{Flops, ModelInputs, Padding, Qwen25Vl, Qwen25VlConfig};
+use fieldmark_model::{AdapterSizes, Flops, ModelInputs, Padding, Qwen25Vl, Qwen25VlConfig};
 use fieldmark_processor::{Sequence, SupervisedSequence, collate};
 
 use crate::{
@@ -61,9 +61,9 @@ impl MicroBatch {
         &self.packing
     }
 
-    /// Operations of a forward pass over it.
-    pub fn flops(&self, config: &Qwen25VlConfig) -> Flops {
-        pass_flops(config, &self.sequences, self.size().tokens)
+    /// Operations of a forward pass over it, in a network with `adapters`.
+    pub fn flops(&self, config: &Qwen25VlConfig, adapters: AdapterSizes) -> Flops {
+        pass_flops(config, adapters, &self.sequences, self.size().tokens)
     }
 
     /// Names of the samples, for messages.

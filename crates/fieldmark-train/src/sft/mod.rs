@@ -243,7 +243,8 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
             self.before_streak = None;
             self.streak.clear();
         }
-        let needed: Flops = micros.iter().map(|micro| micro.flops(model.config())).sum();
+        let adapters = model.adapter_sizes();
+        let needed: Flops = micros.iter().map(|micro| micro.flops(model.config(), adapters)).sum();
         let flops = needed.training(self.config.train);
         let timing = UpdateTiming::new(self.updater.done(), None, lengths.iter().sum(), flops, start.elapsed());
         let due = self.config.validates(self.updater.done(), self.source.len());

@@ -2,7 +2,7 @@
 //! after, advantages, and log-probabilities that carry no gradient.
 
 use burn::{module::Module, tensor::Device};
-use fieldmark_model::{Flops, Qwen25Vl, Qwen25VlConfig};
+use fieldmark_model::{AdapterSizes, Flops, Qwen25Vl, Qwen25VlConfig};
 use fieldmark_processor::{Sequence, SupervisedSequence};
 
 use super::{OpenStep, SavedGroup, TapoLossConfig, TapoTrainer, TripletSource, UpdateImage, state::DrawnGroup};
@@ -142,9 +142,9 @@ impl<S: TripletSource> TapoTrainer<'_, S> {
 }
 
 /// Operations of a forward pass over what the update runs for `items`.
-pub(super) fn flops(items: &[Item], loss: &TapoLossConfig, config: &Qwen25VlConfig) -> Flops {
+pub(super) fn flops(items: &[Item], loss: &TapoLossConfig, config: &Qwen25VlConfig, adapters: AdapterSizes) -> Flops {
     let targets = items.iter().map(|item| item.scored(loss).count() * item.old_logp.len()).sum();
-    pass_flops(config, items.iter().flat_map(|item| item.scored(loss)), targets)
+    pass_flops(config, adapters, items.iter().flat_map(|item| item.scored(loss)), targets)
 }
 
 /// Response tokens and sequences.

@@ -74,7 +74,8 @@ impl<S: TripletSource> TapoTrainer<'_, S> {
                 non_finite,
             };
             let tokens = lengths.iter().sum();
-            let needed: Flops = micros.iter().map(|micro| flops(micro, &loss, model.config())).sum();
+            let (config, adapters) = (model.config(), model.adapter_sizes());
+            let needed: Flops = micros.iter().map(|micro| flops(micro, &loss, config, adapters)).sum();
             let flops = needed.training(self.config.train);
             let timing = UpdateTiming::new(metrics.step, Some(metrics.rollout_step), tokens, flops, clock.elapsed());
             on_event(TapoEvent::Update(&metrics, &timing))?;
