@@ -2,6 +2,7 @@
 
 use anyhow::anyhow;
 use fieldmark::{
+    data::{DataError, read_sharegpt},
     model::Qwen25VlConfig,
     plan::{Fit, Planned, nearest_fit, published},
     recipe::Recipe,
@@ -16,7 +17,8 @@ use super::{Outcome, PlanArgs, say};
 /// Whatever is wrong with recipe or configuration.
 pub fn run(args: &PlanArgs) -> anyhow::Result<Outcome> {
     let recipe = Recipe::read(&args.config, &args.set)?;
-    let planned = Planned { config: model_config(args, &recipe)?, stage: args.stage.into(), tokens: args.tokens };
+    let (config, images) = (model_config(args, &recipe)?, images(&recipe)?);
+    let planned = Planned { config, stage: args.stage.into(), tokens: args.tokens, images };
     let plan = planned.memory(&recipe);
     say(&describe(&planned, &recipe))?;
     say(&table(&plan))?;
@@ -51,6 +53,12 @@ fn model_config(args: &PlanArgs, recipe: &Recipe) -> anyhow::Result<Qwen25VlConf
         Some(config) if !folder.exists() => Ok(config),
         _ => Ok(Qwen25VlConfig::from_json_file(&folder.join("config.json"))?),
     }
+}
+
+/// The most images of a conversation of the recipe's file; 1 where it is not there yet.
+fn images(recipe: &Recipe) -> Result<usize, DataError> {
+    let Some(file) = recipe.data.sft.file.as_ref().filter(|file| file.is_file()) else { return Ok(1) };
+    Ok(read_sharegpt(file, None)?.iter().map(|example| example.images.len()).max().unwrap_or(1))
 }
 
 fn describe(planned: &Planned, recipe: &Recipe) -> String {

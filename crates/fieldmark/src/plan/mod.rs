@@ -45,6 +45,8 @@ pub struct Planned {
     pub stage: Stage,
     /// Tokens of the longest sequence, prompt and response together; `None`: as long as the recipe allows.
     pub tokens: Option<usize>,
+    /// Images of a conversation, at most. Triplets have one to a prompt.
+    pub images: usize,
 }
 
 impl Planned {
@@ -64,13 +66,13 @@ impl Planned {
     fn sft(&self, recipe: &Recipe, sft: &SftConfig) -> Workload {
         let number = number(recipe);
         let tokens = self.tokens.unwrap_or(recipe.data.sft.max_tokens).min(self.context());
-        let grid = self.grid(recipe.data.sft.sizes, tokens);
+        let grid = self.grid(recipe.data.sft.sizes, tokens / self.images.max(1));
         let sequences = at_once(sft.micro_batch, sft.micro_tokens, tokens).min(sft.batch);
         let micro = MicroShape {
             sequences,
             tokens,
-            targets: sequences * (tokens - self.image_tokens(grid)),
-            images: sequences,
+            targets: sequences * (tokens - (self.images * self.image_tokens(grid)).min(tokens)),
+            images: sequences * self.images,
             grid,
         };
         Workload {

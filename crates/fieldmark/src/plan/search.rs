@@ -118,7 +118,7 @@ mod tests {
     use crate::plan::published;
 
     fn planned(stage: Stage) -> Planned {
-        Planned { config: published("Qwen2.5-VL-3B-Instruct".as_ref()).unwrap(), stage, tokens: None }
+        Planned { config: published("Qwen2.5-VL-3B-Instruct".as_ref()).unwrap(), stage, tokens: None, images: 1 }
     }
 
     fn peak(planned: &Planned, changes: &[String]) -> u64 {
