@@ -21,7 +21,7 @@ use crate::{
 /// The image that a rollout is scored on.
 pub fn scored_on<'a>(group: &'a Group, rollout: &Rollout, image: UpdateImage) -> &'a Sequence {
     match (image, rollout.role) {
-        (UpdateImage::Own, Role::Positive) => &group.prompt.positive,
+        (UpdateImage::Own, Role::Positive) => group.prompt.positive.as_ref().unwrap(),
         _ => &group.prompt.anchor,
     }
 }

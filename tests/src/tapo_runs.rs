@@ -100,7 +100,7 @@ pub fn prompt(config: &Qwen25VlConfig, row: u64, truth: &str) -> TripletPrompt {
     let longer = 4 + 2 * (row as usize % 3);
     TripletPrompt {
         anchor: about(4, longer, 0),
-        positive: about(6, 4, 1),
+        positive: Some(about(6, 4, 1)),
         negative: Some(about(2, 8, 2)),
         truth: truth.into(),
     }

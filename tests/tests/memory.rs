@@ -87,7 +87,7 @@ fn sft(recipe: &Recipe, images: usize) -> f64 {
 fn tapo(recipe: &Recipe) -> f64 {
     let rows = (0..recipe.tapo.prompts_per_step as u64).map(|row| {
         let image = |i| about_images(1, PROMPT, 3 * row + i);
-        TripletPrompt { anchor: image(0), positive: image(1), negative: Some(image(2)), truth: "t9".into() }
+        TripletPrompt { anchor: image(0), positive: Some(image(1)), negative: Some(image(2)), truth: "t9".into() }
     });
     let triplets = Rows(rows.collect());
     let tokenizer = word_tokenizer();

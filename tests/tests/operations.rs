@@ -80,7 +80,7 @@ fn tapo_counts_the_negatives_that_it_scores_with_a_gradient() {
     let config = model.config().clone();
     let prompt = TripletPrompt {
         anchor: about(&config, 4, 6, 0),
-        positive: about(&config, 6, 6, 1),
+        positive: Some(about(&config, 6, 6, 1)),
         negative: Some(about(&config, 8, 6, 2)),
         truth: "t9".into(),
     };

@@ -13,7 +13,7 @@ use fieldmark::{
     processor::Sequence,
     train::{
         Estimator, Group, GroupFilter, GroupVerdict, Reward, RewardInput, RewardRegistry, Role, Rollout, RolloutGroup,
-        TapoConfig, UpdateImage, group_advantages,
+        TapoConfig, TapoTrainer, TrainError, TripletPrompt, UpdateImage, group_advantages,
     },
 };
 use fieldmark_tests::{
@@ -23,7 +23,7 @@ use fieldmark_tests::{
         Even, First, Run, Source, Words, descent, device, ends, every, prompt, prompts, registry, run, run_with,
         slow_descent,
     },
-    training::{VOCABULARY, parameters, plain_logps},
+    training::{VOCABULARY, parameters, plain_logps, word_tokenizer},
 };
 
 #[test]
@@ -111,6 +111,28 @@ fn all_from_the_anchor_or_all_from_the_positive() {
 }
 
 #[test]
+fn without_rollouts_from_it_no_positive_is_needed_and_with_them_its_lack_is_named() {
+    let model = load(MODELS[0], &device());
+    let full = Source::new(prompts(model.config(), &[&every(9), &every(8)]));
+    let lone = |prompt: &TripletPrompt| TripletPrompt { positive: None, ..prompt.clone() };
+    let source = Source::new(full.prompts.iter().map(lone).collect());
+    let config = TapoConfig { anchor_rollouts: 4, positive_rollouts: 0, ..descent() };
+    let [found, expected] = [&source, &full].map(|source| run(&model, source, &config, 1));
+    let responses = |run: &Run| -> Vec<Vec<u32>> {
+        run.steps[0].iter().flat_map(|group| &group.rollouts).map(|rollout| rollout.response.ids.clone()).collect()
+    };
+    assert_eq!(responses(&found), responses(&expected));
+    assert!(parameters(&found.after) == parameters(&expected.after));
+
+    let (tokenizer, registry) = (word_tokenizer(), registry());
+    let config = TapoConfig { positive_rollouts: 1, ..config };
+    let mut trainer =
+        TapoTrainer::new(&model, &source, &tokenizer, ends(), config, &registry, StreamKey::new(5), &device()).unwrap();
+    let error = trainer.train(model.clone(), |_| Ok(())).map(|_| ()).unwrap_err();
+    assert!(matches!(&error, TrainError::Sample { reason, .. } if reason.contains("no positive")), "{error}");
+}
+
+#[test]
 fn remax_takes_the_greedy_answer_about_the_rollouts_own_image_as_its_baseline() {
     let model = load(MODELS[0], &device());
     let source = Source::new(prompts(model.config(), &["", ""]));
@@ -123,7 +145,8 @@ fn remax_takes_the_greedy_answer_about_the_rollouts_own_image_as_its_baseline() 
     let greedy = Generator::new(&plain, generation, 0, &Device::flex()).unwrap();
     let mut differ = 0;
     for group in &found.steps[0] {
-        let baselines = [&group.prompt.anchor, &group.prompt.positive].map(|prompt| {
+        let baselines = [Role::Anchor, Role::Positive].map(|role| {
+            let prompt = group.prompt.about(role).unwrap();
             let request = Request { prompt: prompt.clone(), streams: vec![StreamKey::new(0).stream()] };
             let response = greedy.generate(&[request]).unwrap()[0][0].clone();
             f64::from(response.text_ids().first().copied().unwrap_or(0)) / f64::from(VOCABULARY)
@@ -331,7 +354,7 @@ fn surplus_groups_are_trained_on_next_with_the_log_probabilities_of_their_own_po
 fn images_of_the_three_roles_differ_in_size_in_these_tests() {
     let config = load(MODELS[0], &Device::flex()).config().clone();
     let prompt = prompt(&config, 1, "");
-    let negative = prompt.negative.unwrap();
-    let grids = [&prompt.anchor, &prompt.positive, &negative].map(|sequence| sequence.grids());
+    let (positive, negative) = (prompt.positive.unwrap(), prompt.negative.unwrap());
+    let grids = [&prompt.anchor, &positive, &negative].map(|sequence| sequence.grids());
     assert_eq!(grids, [[GridThw::image(4, 6)], [GridThw::image(6, 4)], [GridThw::image(2, 8)]]);
 }

@@ -174,6 +174,7 @@ struct Tally {
     truth_first: usize,
     truth_inside_distractor: usize,
     with_options: usize,
+    without_positive: usize,
     without_negative: usize,
 }
 
@@ -191,6 +192,7 @@ impl Tally {
             truth_first: 0,
             truth_inside_distractor: 0,
             with_options: 0,
+            without_positive: 0,
             without_negative: 0,
         }
     }
@@ -233,8 +235,9 @@ impl Tally {
                     self.good(row, [eval.image_path], &eval.ground_truth);
                 }),
                 DataKind::TapoRows | DataKind::Labels => TapoRow::parse(row, value).map(|tapo| {
+                    self.without_positive += usize::from(tapo.positive.is_none());
                     self.without_negative += usize::from(tapo.negative.is_none());
-                    let images = [tapo.anchor, tapo.positive].into_iter().chain(tapo.negative);
+                    let images = [Some(tapo.anchor), tapo.positive, tapo.negative].into_iter().flatten();
                     self.good(row, images, &tapo.answer);
                 }),
             };
@@ -298,6 +301,10 @@ impl Tally {
 
     fn finish(mut self, roots: &ImageRoots) -> DataReport {
         self.option_notes();
+        if self.without_positive > 0 {
+            let rows = self.without_positive;
+            self.notes.push(format!("{rows} rows have no positive; train with tapo.positive_rollouts = 0"));
+        }
         if self.without_negative > 0 {
             self.notes.push(format!(
                 "{} rows have no negative; train with tapo.negative = \"patches\", or with tapo.loss.gamma = eta2 = 0",

@@ -97,6 +97,9 @@ pub enum RowProblem {
         "no negative; name one in \"negative\", set tapo.negative = \"patches\", or set tapo.loss.gamma = eta2 = 0"
     )]
     NoNegative,
+    /// No image of the same class, in a run that samples from it.
+    #[error("no positive; name one in \"positive\", or set tapo.positive_rollouts = 0")]
+    NoPositive,
     /// Image bytes inside the row.
     #[error("image bytes inside {0:?} are not read; write the image to a file and give its path")]
     EmbeddedImage(String),

@@ -20,8 +20,8 @@ pub struct TapoRow {
     pub answer: String,
     /// The image asked about (`anchor` or `images`).
     pub anchor: PathBuf,
-    /// Another image of the same class (`positive` or `image_noisy`).
-    pub positive: PathBuf,
+    /// Another image of the same class (`positive` or `image_noisy`), where the row names one.
+    pub positive: Option<PathBuf>,
     /// An image of the most similar other class (`negative` or `image_aug`), where the row names one.
     pub negative: Option<PathBuf>,
 }
@@ -30,8 +30,9 @@ impl TapoRow {
     /// Reads one row under the paper's or the released names, also mixed.
     ///
     /// # Errors
-    /// The first thing that is wrong with the row. A row may lack a negative: training on blackened anchors needs none (the
-    /// released loader then takes those unasked), and neither does a loss without terms for it.
+    /// The first thing that is wrong with the row. A row may lack a positive, which needs rollouts of its own, and a negative:
+    /// training on blackened anchors needs none (the released loader then takes those unasked), and neither does a loss
+    /// without terms for it.
     pub fn parse(row: usize, value: &Value) -> Result<Self, RowProblem> {
         let columns = object(value)?;
         let problem = filled(columns, "problem")?.trim().to_owned();
@@ -53,11 +54,8 @@ impl TapoRow {
             problem,
             answer,
             anchor: one(anchor_column, anchors)?,
-            positive: role(columns, ["positive", "image_noisy"]).and_then(|(column, images)| one(column, images))?,
-            negative: match role(columns, ["negative", "image_aug"])? {
-                (_, images) if images.is_empty() => None,
-                (column, images) => Some(one(column, images)?),
-            },
+            positive: one_or_none(columns, ["positive", "image_noisy"])?,
+            negative: one_or_none(columns, ["negative", "image_aug"])?,
         })
     }
 }
@@ -72,6 +70,13 @@ fn one(column: &str, mut images: Vec<PathBuf>) -> Result<PathBuf, RowProblem> {
     match images.pop() {
         Some(image) if images.is_empty() => Ok(image),
         last => Err(RowProblem::OneImage { column: column.into(), images: images.len() + usize::from(last.is_some()) }),
+    }
+}
+
+fn one_or_none(columns: &Map<String, Value>, names: [&str; 2]) -> Result<Option<PathBuf>, RowProblem> {
+    match role(columns, names)? {
+        (_, images) if images.is_empty() => Ok(None),
+        (column, images) => one(column, images).map(Some),
     }
 }
 
@@ -117,7 +122,7 @@ mod tests {
             json!({"problem": "<image>Which?", "answer": "Lime", "anchor": "a", "positive": "p", "negative": "n"});
         assert_eq!(TapoRow::parse(1, &ours).unwrap(), released);
         assert_eq!(released.anchor, Path::new("a"));
-        assert_eq!(released.positive, Path::new("p"));
+        assert_eq!(released.positive.as_deref(), Some(Path::new("p")));
         assert_eq!(released.negative.as_deref(), Some(Path::new("n")));
     }
 
@@ -132,7 +137,6 @@ mod tests {
             (with("images", json!([])), mismatch(1, 0)),
             (with("image_noisy", json!(["p", "q"])), count("image_noisy", 2)),
             (with("image_aug", json!(["n", "m"])), count("image_aug", 2)),
-            (with("image_noisy", Value::Null), count("image_noisy", 0)),
             (with("answer", json!("")), RowProblem::Empty("answer".into())),
             (
                 with("answer", json!(3)),
@@ -149,10 +153,11 @@ mod tests {
     }
 
     #[test]
-    fn a_row_may_lack_a_negative() {
-        let none = json!({"problem": "<image>", "answer": "x", "anchor": "a", "positive": "p"});
-        assert_eq!(TapoRow::parse(1, &none).unwrap().negative, None);
+    fn a_row_may_lack_a_positive_and_a_negative() {
+        let none = TapoRow::parse(1, &json!({"problem": "<image>", "answer": "x", "anchor": "a"})).unwrap();
+        assert_eq!((none.positive, none.negative), (None, None));
         for empty in [Value::Null, json!([])] {
+            assert_eq!(with("image_noisy", empty.clone()).unwrap().positive, None);
             assert_eq!(with("image_aug", empty).unwrap().negative, None);
         }
         let released = TapoRow::parse(1, &row()).unwrap();

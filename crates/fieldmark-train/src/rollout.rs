@@ -20,13 +20,29 @@ use crate::{Estimator, RewardInput, RewardScore, RolloutGroup, TrainError, Weigh
 pub struct TripletPrompt {
     /// The question about the anchor.
     pub anchor: Sequence,
-    /// The same question about the positive.
-    pub positive: Sequence,
+    /// The same question about the positive; where no response is sampled from it, none is needed.
+    pub positive: Option<Sequence>,
     /// The same question about the negative; a loss that does not look at it needs none
     /// ([`crate::TapoLossConfig::needs_negative`]).
     pub negative: Option<Sequence>,
     /// The answer about anchor and positive.
     pub truth: String,
+}
+
+impl TripletPrompt {
+    /// The question about the image of `role`.
+    ///
+    /// # Errors
+    /// If that is a positive that the sample lacks.
+    pub fn about(&self, role: Role) -> Result<&Sequence, TrainError> {
+        match role {
+            Role::Anchor => Ok(&self.anchor),
+            Role::Positive => self.positive.as_ref().ok_or_else(|| TrainError::Sample {
+                row: self.anchor.name.clone(),
+                reason: "has no positive image; set tapo.positive_rollouts = 0 to do without".into(),
+            }),
+        }
+    }
 }
 
 /// Which image a response was sampled from.
@@ -110,18 +126,14 @@ pub fn rollout_groups(
     key: &StreamKey,
     device: &Device,
 ) -> Result<Vec<Group>, TrainError> {
-    let of_roles = |prompt: &'_ TripletPrompt| {
-        [
-            (Role::Anchor, counts.anchor, prompt.anchor.clone()),
-            (Role::Positive, counts.positive, prompt.positive.clone()),
-        ]
-    };
+    let roles = [(Role::Anchor, counts.anchor), (Role::Positive, counts.positive)];
+    let roles = || roles.into_iter().filter(|(_, count)| *count > 0);
     let mut requests = Vec::with_capacity(2 * prompts.len());
     for (i, prompt) in prompts.iter().enumerate() {
-        for (role, count, prompt) in of_roles(prompt) {
+        for (role, count) in roles() {
             let key = key.number((first + i) as u64).word(role.word());
             let streams = (0..count).map(|index| key.number(index as u64).stream()).collect();
-            requests.push(Request { prompt, streams });
+            requests.push(Request { prompt: prompt.about(role)?.clone(), streams });
         }
     }
     let generator = Generator::new(model, generation.clone(), tokenizer.pad(), device)?;
@@ -146,7 +158,7 @@ pub fn rollout_groups(
     for prompt in prompts {
         let mut rollouts = Vec::with_capacity(counts.anchor + counts.positive);
         let mut baselines = Vec::new();
-        for role in [Role::Anchor, Role::Positive] {
+        for (role, _) in roles() {
             let drawn = responses.next().unwrap_or_default();
             for baseline in greedy.next().unwrap_or_default() {
                 let (_, reward) = scored(&baseline, prompt)?;
@@ -208,7 +220,7 @@ pub(crate) mod tests {
 
     pub(crate) fn group(rollouts: Vec<Rollout>) -> Group {
         let empty = Sequence { name: String::new(), ids: Vec::new(), images: Vec::new() };
-        let prompt = TripletPrompt { anchor: empty.clone(), positive: empty, negative: None, truth: String::new() };
+        let prompt = TripletPrompt { anchor: empty, positive: None, negative: None, truth: String::new() };
         Group { prompt, rollouts }
     }
 

@@ -192,6 +192,8 @@ fn triplets_and_questions_leave_no_output() {
     let good = triplet(["a.png", "b.png", "c.png"]);
     let mut none = good.clone();
     none.as_object_mut().unwrap().remove("negative");
+    let mut alone = good.clone();
+    alone["positive"] = json!([]);
     let mut two = good.clone();
     two["problem"] = json!("<image><image>Which?");
     let mut long = good.clone();
@@ -199,6 +201,7 @@ fn triplets_and_questions_leave_no_output() {
     place.write("text.png", "no image");
     for (row, says) in [
         (none, "no negative; name one in \"negative\""),
+        (alone, "no positive; name one in \"positive\", or set tapo.positive_rollouts = 0"),
         (two, "2 <image> in the text but 1 in \"anchor\""),
         (triplet(["a.png", "gone.png", "c.png"]), "image gone.png not found"),
         (triplet(["a.png", "b.png", "text.png"]), "text.png"),

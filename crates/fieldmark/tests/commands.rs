@@ -313,6 +313,13 @@ fn triplets_without_negatives_serve_where_none_is_needed() {
         let sum = 0.9 * part("accuracy") + 0.25 * part("format") + 0.0 * part("exact");
         assert!((rollout["reward"].as_f64().unwrap() - sum).abs() < 1e-12 && rollout["negative"].is_null());
     }
+
+    // Questions about single photographs, for DAPO or GRPO.
+    let row = |image: &str| json!({ "problem": "<image>Which?", "answer": "Lime", "images": [image] });
+    place.write("tapo.jsonl", format!("{}\n{}\n", row("a.png"), row("b.png")));
+    run("alone", &["tapo.loss.gamma=0", "tapo.loss.eta2=0", "tapo.positive_rollouts=0"]);
+    let rollouts = lines(&place, "alone/rollouts.jsonl");
+    assert!(!rollouts.is_empty() && rollouts.iter().all(|rollout| rollout["role"] == "anchor"));
 }
 
 #[test]

@@ -101,8 +101,8 @@ impl<S: TripletSource> TapoTrainer<'_, S> {
             .rollouts
             .iter()
             .map(|rollout| {
-                let image = match (self.config.update_image, rollout.role) {
-                    (UpdateImage::Own, Role::Positive) => &prompt.positive,
+                let image = match (self.config.update_image, rollout.role, &prompt.positive) {
+                    (UpdateImage::Own, Role::Positive, Some(positive)) => positive,
                     _ => &prompt.anchor,
                 };
                 Item {

@@ -245,7 +245,7 @@ impl Log<'_> {
         for rollout in &group.rollouts {
             let (role, image) = match rollout.role {
                 Role::Anchor => ("anchor", row.map(|row| &row.anchor)),
-                Role::Positive => ("positive", row.map(|row| &row.positive)),
+                Role::Positive => ("positive", row.and_then(|row| row.positive.as_ref())),
             };
             let line: Value = json!({
                 "rollout_step": self.step,

@@ -64,8 +64,8 @@ pub struct TripletRow {
     truth: String,
     /// File of the anchor.
     pub anchor: PathBuf,
-    /// File of the positive.
-    pub positive: PathBuf,
+    /// File of the positive, where responses are sampled from it.
+    pub positive: Option<PathBuf>,
     /// File of the negative, where it is a photograph of its own.
     pub negative: Option<PathBuf>,
 }
@@ -117,16 +117,18 @@ impl TripletSource for Triplets {
     fn prompt(&self, number: usize, epoch: usize) -> Result<TripletPrompt, TrainError> {
         let row = &self.rows[number];
         let anchor = self.open_photo(row, &row.anchor)?;
+        let open = |file: &PathBuf| self.open_photo(row, file);
+        let positive = row.positive.as_ref().map(open).transpose()?;
         let negative = match &self.negatives {
             Negatives::None => None,
-            Negatives::Photographs => row.negative.as_ref().map(|file| self.open_photo(row, file)).transpose()?,
+            Negatives::Photographs => row.negative.as_ref().map(open).transpose()?,
             Negatives::Patches(patches, run) => {
                 Some(patches.negative(&anchor, run, epoch, number).map_err(|error| in_row(row, &error))?)
             }
         };
         Ok(TripletPrompt {
             anchor: self.sequence(row, &anchor)?,
-            positive: self.sequence(row, &self.open_photo(row, &row.positive)?)?,
+            positive: positive.map(|photo| self.sequence(row, &photo)).transpose()?,
             negative: negative.map(|photo| self.sequence(row, &photo)).transpose()?,
             truth: row.truth.clone(),
         })
@@ -142,11 +144,15 @@ fn row(
     template: PromptTemplate,
     question: &str,
     truth: &str,
-    [anchor, positive]: [PathBuf; 2],
-    negative: Option<PathBuf>,
+    anchor: PathBuf,
+    [positive, negative]: [Option<PathBuf>; 2],
 ) -> TripletRow {
     let prompt = template.render(question, &[]);
     TripletRow { name, prompt: prompt.user, system: prompt.system, truth: truth.into(), anchor, positive, negative }
+}
+
+fn needs_positives(recipe: &Recipe) -> bool {
+    recipe.tapo.positive_rollouts > 0
 }
 
 fn from_file(file: &Path, recipe: &Recipe, with_negatives: bool) -> Result<Vec<TripletRow>, DataError> {
@@ -156,14 +162,15 @@ fn from_file(file: &Path, recipe: &Recipe, with_negatives: bool) -> Result<Vec<T
         let find = |image: &PathBuf| {
             roots.find(image).ok_or_else(|| in_row(RowProblem::ImageNotFound(image.display().to_string())))
         };
-        let images = [find(&tapo.anchor)?, find(&tapo.positive)?];
-        let negative = match &tapo.negative {
-            _ if !with_negatives => None,
-            Some(image) => Some(find(image)?),
-            None => return Err(in_row(RowProblem::NoNegative)),
+        let other = |image: &Option<PathBuf>, needed: bool, problem: RowProblem| match image {
+            _ if !needed => Ok(None),
+            Some(image) => find(image).map(Some),
+            None => Err(in_row(problem)),
         };
+        let positive = other(&tapo.positive, needs_positives(recipe), RowProblem::NoPositive)?;
+        let negative = other(&tapo.negative, with_negatives, RowProblem::NoNegative)?;
         let name = format!("{}:{}", file.display(), tapo.row);
-        Ok(row(name, recipe.data.tapo.prompt, &tapo.problem, &tapo.answer, images, negative))
+        Ok(row(name, recipe.data.tapo.prompt, &tapo.problem, &tapo.answer, find(&tapo.anchor)?, [positive, negative]))
     };
     read_tapo_rows(file)?.into_iter().map(made).collect()
 }
@@ -173,14 +180,16 @@ fn from_labels(folder: &Path, recipe: &Recipe, with_negatives: bool) -> anyhow::
     let labels = Labels::open(folder, data, recipe.seed)?;
     let photos = labels.training();
     let similar = labels.similar(&photos, data.decode())?;
-    let single = if data.tapo.reuse_anchor { SinglePhotoPolicy::ReuseAnchor } else { SinglePhotoPolicy::Refuse };
+    let reuse = data.tapo.reuse_anchor || !needs_positives(recipe);
+    let single = if reuse { SinglePhotoPolicy::ReuseAnchor } else { SinglePhotoPolicy::Refuse };
     let mut stream = RandomStream::new(recipe.seed, &["triplets"]);
     let triplets = build_triplets(&photos, &similar, single, &mut stream)?;
     let rows = triplets.iter().map(|triplet| {
-        let images = [triplet.anchor, triplet.positive].map(|photo| labels.folder.file(photo));
-        let negative = with_negatives.then(|| labels.folder.file(triplet.negative));
+        let file = |photo| labels.folder.file(photo);
+        let positive = needs_positives(recipe).then(|| file(triplet.positive));
+        let negative = with_negatives.then(|| file(triplet.negative));
         let name = format!("{}:{}", labels.table.display(), triplet.anchor.row);
-        row(name, data.tapo.prompt, &data.question, &triplet.anchor.class, images, negative)
+        row(name, data.tapo.prompt, &data.question, &triplet.anchor.class, file(triplet.anchor), [positive, negative])
     });
     Ok(rows.collect())
 }

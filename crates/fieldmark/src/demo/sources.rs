@@ -105,7 +105,7 @@ impl DemoTriplets<'_> {
         };
         Ok(TripletPrompt {
             anchor: sequence(anchor)?,
-            positive: sequence(find(triplet.positive.row)?)?,
+            positive: Some(sequence(find(triplet.positive.row)?)?),
             negative: Some(sequence(find(triplet.negative.row)?)?),
             truth: anchor.label.class.clone(),
         })
