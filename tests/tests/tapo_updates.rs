@@ -82,6 +82,23 @@ fn micro_batches_chunks_and_workers_change_nothing() {
 }
 
 #[test]
+fn the_released_schedule_counts_rollout_steps() {
+    let model = load(MODELS[0], &device());
+    let source = Source::new(prompts(model.config(), &[&every(9), &every(8)]));
+    let released = LrSchedule { released: true, ..slow_descent().schedule };
+    let lr = released.lr;
+    // Two updates a step.
+    for (schedule, expected) in [
+        (released, [0.0, 0.0, lr, lr]),
+        (LrSchedule { warmup: 2, ..released }, [0.0, 0.0, lr / 2.0, lr / 2.0]),
+        (LrSchedule { warmup: 2, released: false, ..released }, [lr / 2.0, lr, lr, lr]),
+    ] {
+        let run = run(&model, &source, &TapoConfig { batch: 4, schedule, ..slow_descent() }, 2);
+        assert_eq!(run.updates.iter().map(|update| update.lr).collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
 fn the_negative_images_gradient_counts_only_where_it_is_asked_for() {
     let model = load(MODELS[0], &device());
     let source = Source::new(prompts(model.config(), &[&every(9), &every(8)]));

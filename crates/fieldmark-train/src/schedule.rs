@@ -1,7 +1,7 @@
 //! Learning-rate schedules: linear warm-up, then constant or a cosine to 0. Ours starts at `lr / warmup` and, with no
 //! warm-up, at full rate; `released` starts at 0, as `get_cosine_schedule_with_warmup` (SFT) and the constant schedule of
-//! the TAPO code do, the latter even with a warm-up of 0, so that its first update moves nothing (there: no update of its
-//! first step does).
+//! the TAPO code do, the latter even with a warm-up of 0 and counting rollout steps, so that no update of its first step
+//! moves anything.
 
 use std::f64::consts::PI;
 
@@ -31,7 +31,7 @@ pub struct LrSchedule {
     pub shape: LrShape,
     /// Updates of linear warm-up.
     pub warmup: usize,
-    /// Start at 0 like the released code.
+    /// Start at 0 like the released code; in TAPO `warmup` then counts rollout steps, whose updates all have one rate.
     pub released: bool,
 }
 

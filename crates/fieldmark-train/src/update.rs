@@ -96,9 +96,18 @@ impl Updater {
         self.state
     }
 
+    /// The learning rate of the next update.
+    pub fn lr(&self) -> f64 {
+        self.schedule.at(self.state.done, self.total)
+    }
+
     /// One update of `model` by `grads`, the gradients of `loss`. If either is not finite, `model` is left as it is.
     pub fn step<M: Module>(&mut self, model: M, loss: f64, grads: GradientsParams) -> (M, Updated) {
-        let lr = self.schedule.at(self.state.done, self.total);
+        self.step_at(self.lr(), model, loss, grads)
+    }
+
+    /// The same at another rate than the schedule's.
+    pub fn step_at<M: Module>(&mut self, lr: f64, model: M, loss: f64, grads: GradientsParams) -> (M, Updated) {
         self.state.done += 1;
         match self.clipper.clip(grads, &model) {
             Clipped::Ready { grads, norm } if loss.is_finite() => {

@@ -46,7 +46,7 @@ impl<S: TripletSource> TapoTrainer<'_, S> {
             let mut parts = TapoParts::default();
             shares.into_iter().for_each(|share| parts += share);
             let before = self.updater.state();
-            let (next, updated) = self.updater.step(model, parts.loss, grads);
+            let (next, updated) = self.updater.step_at(self.lr(), model, parts.loss, grads);
             model = next;
             let non_finite = if updated.skipped { self.culprits(&model, &micros, &loss)? } else { Vec::new() };
             if !updated.skipped {
@@ -85,6 +85,12 @@ impl<S: TripletSource> TapoTrainer<'_, S> {
         }
         self.step += 1;
         Ok(model)
+    }
+
+    /// The rate of the next update. The released code's schedule counts rollout steps: all updates of one have the same rate.
+    fn lr(&self) -> f64 {
+        let schedule = self.config.schedule;
+        if schedule.released { schedule.at(self.step, self.steps) } else { self.updater.lr() }
     }
 
     /// One micro-batch's share of the loss; its gradients are added to `sum`.
