@@ -60,7 +60,7 @@ pub use interrupt::Interrupt;
 pub use kl::k3;
 pub use logprob::{ChunkedLogProbs, HeadGradients, TokenScores, backward_states, token_logprobs};
 pub use loss_norm::{BatchSize, LossNorm, Normaliser};
-pub use manifest::weights_fingerprint;
+pub use manifest::{Fingerprint, weights_fingerprint};
 pub use memory::{MemoryPlan, MicroShape, Part, Phase, RolloutShape, Workload};
 pub use metrics::{LogEnd, MetricsWriter, RolloutMetrics, SftMetrics, TapoMetrics};
 pub use micro_batches::micro_batches;

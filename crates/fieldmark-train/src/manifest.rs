@@ -24,11 +24,22 @@ pub(crate) struct Manifest {
     files: BTreeMap<String, Fingerprint>,
 }
 
+/// Length and SHA-256 of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Fingerprint {
+pub struct Fingerprint {
     size: u64,
     sha256: String,
+}
+
+impl Fingerprint {
+    /// That of the file at `path`.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn of(path: &Path) -> Result<Self, TrainError> {
+        fingerprint(path).map_err(at(path))
+    }
 }
 
 impl Manifest {
@@ -49,7 +60,7 @@ impl Manifest {
             if path.is_dir() {
                 self.add(&path, &format!("{name}/"))?;
             } else if name != NAME {
-                self.files.insert(name, fingerprint(&path).map_err(at(&path))?);
+                self.files.insert(name, Fingerprint::of(&path)?);
             }
         }
         Ok(())
@@ -98,7 +109,7 @@ pub fn weights_fingerprint(folder: &Path) -> Result<String, TrainError> {
     files.sort();
     let mut hash = Sha256::new();
     for path in files {
-        hash.update(fingerprint(&path).map_err(at(&path))?.sha256);
+        hash.update(Fingerprint::of(&path)?.sha256);
     }
     Ok(hex(&hash.finalize()))
 }

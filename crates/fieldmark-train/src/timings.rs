@@ -32,6 +32,9 @@ pub struct UpdateTiming {
     /// Most memory that the device has used so far, bytes, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory: Option<u64>,
+    /// Wall time of the validation after it, seconds, where there was one. No other figure counts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_seconds: Option<f64>,
 }
 
 impl UpdateTiming {
@@ -39,7 +42,22 @@ impl UpdateTiming {
     pub fn new(step: usize, rollout_step: Option<usize>, tokens: usize, flops: f64, time: Duration) -> Self {
         let seconds = time.as_secs_f64();
         let tokens_per_second = tokens as f64 / seconds;
-        Self { step, rollout_step, tokens, seconds, tokens_per_second, flops, mfu: None, peak_memory: None }
+        Self {
+            step,
+            rollout_step,
+            tokens,
+            seconds,
+            tokens_per_second,
+            flops,
+            mfu: None,
+            peak_memory: None,
+            validation_seconds: None,
+        }
+    }
+
+    /// The same with a validation after it.
+    pub fn with_validation(self, time: Duration) -> Self {
+        Self { validation_seconds: Some(time.as_secs_f64()), ..self }
     }
 
     /// The same with what the device adds: its memory, and its use if it has a peak of `peak_tflops` 10¹² operations a

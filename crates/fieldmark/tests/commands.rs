@@ -37,7 +37,8 @@ fn the_stages_follow_one_another() {
     place.write("fruit_seen.jsonl", format!("{}\n{}\n", question("a.png", "Lime"), question("b.png", "Plum")));
 
     place.succeed(&["sft", "-c", "recipe.toml", "--set", "output=sft"]);
-    let left = ["checkpoint", "loss.svg", "metrics.jsonl", "recipe.toml", "tensorboard", "timings.jsonl"];
+    let left =
+        ["checkpoint", "inputs.json", "loss.svg", "metrics.jsonl", "recipe.toml", "tensorboard", "timings.jsonl"];
     let left = left.map(str::to_owned);
     assert_eq!(names(&place, "sft"), BTreeSet::from(left));
     let metrics = lines(&place, "sft/metrics.jsonl");
@@ -86,8 +87,16 @@ fn the_stages_follow_one_another() {
 
     let tapo = ["tapo", "-c", "recipe.toml", "--set", "output=tapo", "--set", "model.path=sft/checkpoint"];
     place.succeed(&[&tapo[..], &["--set", "run.peak_tflops=2"]].concat());
-    let left =
-        ["checkpoint", "metrics.jsonl", "recipe.toml", "reward.svg", "rollouts.jsonl", "tensorboard", "timings.jsonl"];
+    let left = [
+        "checkpoint",
+        "inputs.json",
+        "metrics.jsonl",
+        "recipe.toml",
+        "reward.svg",
+        "rollouts.jsonl",
+        "tensorboard",
+        "timings.jsonl",
+    ];
     let left = left.map(str::to_owned);
     assert_eq!(names(&place, "tapo"), BTreeSet::from(left));
     let updates: Vec<Value> =
@@ -259,6 +268,8 @@ fn rows_held_out_are_validated_on_and_not_trained_on() {
         let picture = fs::read_to_string(place.path(&format!("run{runs}/loss.svg"))).unwrap();
         let last = rows.last().unwrap();
         assert_eq!(picture.contains("validation loss"), last.get("val_loss").is_some());
+        let timing = lines(&place, &format!("run{runs}/timings.jsonl")).pop().unwrap();
+        assert_eq!(timing.get("validation_seconds").is_some(), last.get("val_loss").is_some());
         let trained: u64 = rows.iter().map(|row| row["tokens"].as_u64().unwrap()).sum();
         (rows.len(), trained, last["val_tokens"].as_u64(), last["val_loss"].as_f64())
     };

@@ -435,6 +435,26 @@ fn another_recipe_another_stage_or_another_folder_is_not_resumed() {
 }
 
 #[test]
+fn a_run_does_not_go_on_with_other_data() {
+    for (stage, file) in [("sft", "sft.json"), ("tapo", "tapo.jsonl")] {
+        let place = place();
+        succeed(&place, &args(stage, "out"));
+        fs::remove_dir_all(place.path("out/checkpoint")).unwrap();
+        let before = fs::read(place.path(file)).unwrap();
+        place.write(file, String::from_utf8(before.clone()).unwrap().replace("Lime", "Plum"));
+        let ended = run(&place, &resume(stage, "out"));
+        let said = stderr(&ended);
+        assert_eq!(ended.status.code(), Some(2), "{said}");
+        assert!(
+            said.contains(&format!("{file}: has other content than when the run began (out/inputs.json)")),
+            "{said}"
+        );
+        fs::write(place.path(file), before).unwrap();
+        succeed(&place, &resume(stage, "out"));
+    }
+}
+
+#[test]
 fn a_run_that_diverges_stops_with_a_checkpoint_from_before() {
     let place = place();
     let rates = ["--set", "sft.schedule.lr=1e38", "--set", "run.save_every=0"].map(str::to_owned).to_vec();

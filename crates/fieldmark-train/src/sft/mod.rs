@@ -246,11 +246,16 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
         let adapters = model.adapter_sizes();
         let needed: Flops = micros.iter().map(|micro| micro.flops(model.config(), adapters)).sum();
         let flops = needed.training(self.config.train);
-        let timing = UpdateTiming::new(self.updater.done(), None, lengths.iter().sum(), flops, start.elapsed());
+        let mut timing = UpdateTiming::new(self.updater.done(), None, lengths.iter().sum(), flops, start.elapsed());
+        let clock = Instant::now();
         let due = self.config.validates(self.updater.done(), self.source.len());
         let validation = self.validation.filter(|_| due).map(|rows| {
             validate_sft(&model.valid(), &self.scorer, rows, &self.config, &self.replicas.without_autodiff())
         });
+        let validation = validation.transpose()?;
+        if validation.is_some() {
+            timing = timing.with_validation(clock.elapsed());
+        }
         let metrics = SftMetrics {
             step: self.updater.done(),
             epoch: epoch as f64 + seen as f64 / self.source.len() as f64,
@@ -260,7 +265,7 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
             tokens: size.tokens,
             skipped: self.updater.skipped(),
             non_finite,
-            validation: validation.transpose()?,
+            validation,
         };
         on_update(&metrics, &timing)?;
         Ok(model)

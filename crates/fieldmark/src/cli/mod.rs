@@ -8,6 +8,7 @@ mod data;
 mod demo;
 mod devices;
 mod eval;
+mod inputs;
 mod instruments;
 mod keeper;
 mod labels;

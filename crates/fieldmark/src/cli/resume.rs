@@ -9,7 +9,11 @@ use fieldmark::{
     train::{Checkpoints, Mark},
 };
 
-use super::{instruments::TENSORBOARD, output::OutputFolder};
+use super::{
+    inputs::{self, INPUTS},
+    instruments::TENSORBOARD,
+    output::OutputFolder,
+};
 
 /// Where a run begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,9 +32,10 @@ pub enum Begin {
 }
 
 /// What a run of any stage leaves in its output folder.
-pub const LEFT_BEHIND: [&str; 9] = [
+pub const LEFT_BEHIND: [&str; 10] = [
     "checkpoint",
     "checkpoints",
+    INPUTS,
     "loss.svg",
     "metrics.jsonl",
     "recipe.toml",
@@ -87,7 +92,10 @@ pub fn begin(output: &OutputFolder, recipe: &Recipe, stage: &str) -> anyhow::Res
     }
     let checkpoints = checkpoints(output);
     match checkpoints.newest_whole(|damage| note(format!("{damage}; an earlier checkpoint is used")))? {
-        Some(mark) => Ok(Begin::GoOn { folder: checkpoints.path(mark), mark }),
+        Some(mark) => {
+            inputs::check(&output.file(INPUTS), recipe, stage)?;
+            Ok(Begin::GoOn { folder: checkpoints.path(mark), mark })
+        }
         None => {
             note(format!("{place}: no whole checkpoint, so the run starts over"));
             Ok(Begin::Start)

@@ -27,6 +27,7 @@ use signal_hook::{
 use super::{
     Outcome, RunArgs,
     checkpoint::Checkpoint,
+    inputs::{self, INPUTS},
     keeper::Keeper,
     output::OutputFolder,
     resume::{self, Begin},
@@ -35,6 +36,8 @@ use super::{
 
 /// A run that is ready to read its data.
 pub struct Prepared {
+    /// The stage, which is its section of the recipe.
+    pub stage: &'static str,
     /// The recipe with its overrides.
     pub recipe: Recipe,
     /// The output folder, not yet made.
@@ -79,7 +82,7 @@ impl Prepared {
         let devices = device::open_all(device_name(args.device.name(), &recipe))?;
         let reduction = device::reduction(&devices, recipe.run.reduction)?;
         let train = if section == "sft" { recipe.sft.train } else { recipe.tapo.train };
-        Ok(Self { recipe, output, begin, train, devices, reduction })
+        Ok(Self { stage: section, recipe, output, begin, train, devices, reduction })
     }
 
     /// Makes the output folder and leaves the whole recipe in it, defaults and overrides included. What an earlier run left
@@ -96,6 +99,7 @@ impl Prepared {
         }
         self.output.remove(&resume::LEFT_BEHIND)?;
         self.output.write("recipe.toml", self.recipe.to_toml()?.as_bytes())?;
+        self.output.write(INPUTS, &inputs::describe(&self.recipe, self.stage)?)?;
         Ok(lock)
     }
 
