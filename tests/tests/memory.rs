@@ -196,7 +196,7 @@ fn plans_are_what_runs_take() {
             Stage::Sft => sft(&recipe, images),
             Stage::Tapo => tapo(&recipe),
         };
-        let plan = Planned { config: config(), stage, tokens: None, images }.memory(&recipe);
+        let plan = Planned { config: config(), stage, tokens: None, images, text_encoder: None }.memory(&recipe);
         let ratio = plan.peak() as f64 / measured;
         println!("{name}: planned {:.2} MB, measured {:.2} MB, {ratio:.3}", plan.peak() as f64 / 1e6, measured / 1e6);
         // A plan may be 15 percent off; here it is closer, and a tensor that is forgotten shows.

@@ -1,4 +1,5 @@
-//! Qwen2.5-VL, native in Burn: vision encoder, projector ("merger"), decoder, M-RoPE, KV cache, weights in and out.
+//! Qwen2.5-VL, native in Burn: vision encoder, projector ("merger"), decoder, M-RoPE, KV cache, weights in and out; and
+//! the text tower of SigLIP, whose cosines compare answers.
 //!
 //! Reference: `Qwen2_5_VLForConditionalGeneration` of transformers. The crate enables no backend: every constructor
 //! takes a [`burn::tensor::Device`], and tensors stay on the device and in the type of what they are computed from.
@@ -26,6 +27,7 @@ mod parts;
 mod positions;
 mod projection;
 pub mod rotary;
+pub mod siglip;
 pub mod text;
 pub mod vision;
 mod weights;
@@ -46,6 +48,7 @@ pub use model::{Qwen25Vl, Trace};
 pub use parts::{Part, TrainableParts};
 pub use positions::{RopePosition, SequencePositions, TokenIndex, rope_positions};
 pub use projection::Projection;
+pub use siglip::{SiglipTextConfig, SiglipTextModel};
 pub use weights::{
     LoadOptions, NamedParameter, PartTypes, SaveOptions, StoredType, checkpoint_files, new_layout, published_layout,
 };

@@ -1,4 +1,4 @@
-//! Pixels and text to the inputs of a Qwen2.5-VL model.
+//! Pixels and text to the inputs of a Qwen2.5-VL model; texts to vectors that compare answers ([`SiglipEmbedder`]).
 //!
 //! A [`Photo`] is decoded, resized within pixel limits and cut into patches ([`ImageProcessor`]); a conversation is
 //! rendered, its image placeholders expanded, and encoded ([`Processor`]); [`collate`] pads sequences into a batch.
@@ -14,8 +14,11 @@
 //! # Ok::<(), fieldmark_processor::ProcessorError>(())
 //! ```
 
+#![allow(non_snake_case)]
+
 mod batch;
 pub mod chat;
+mod embedding;
 mod error;
 mod expand;
 mod image_config;
@@ -33,6 +36,7 @@ mod tokenizer_train;
 
 pub use batch::collate;
 pub use chat::{ChatOptions, ChatTemplate, Content, Message, Part, QWEN2_5_VL_TEMPLATE, Role};
+pub use embedding::{SiglipEmbedder, SiglipTokenizer, TextEmbedder, cosine, relative_similarity};
 pub use error::ProcessorError;
 pub use expand::expand_images;
 pub use fieldmark_model::Padding;

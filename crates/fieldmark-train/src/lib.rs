@@ -73,7 +73,7 @@ pub use policy_loss::{ClipConfig, PolicyLoss, policy_loss};
 pub use reduction::Reduction;
 pub use reward::{
     Accuracy, EmbeddingSimilarity, Exact, Format, LengthPenalty, Reward, RewardInput, RewardRegistry, RewardScore,
-    TextEmbedder, TextSimilarity, WeightedRewards,
+    SEMANTIC, TextSimilarity, WeightedRewards,
 };
 pub use rollout::{Group, Role, Rollout, RolloutCounts, TripletPrompt, rollout_groups};
 pub use sampler_gap::SamplerGap;

@@ -304,6 +304,8 @@ fn training_refuses_settings_before_it_looks_at_data() {
         ("tapo", "tapo.rewards.exakt=1", "`tapo.rewards.exakt`: no such reward; there are accuracy, exact, format"),
         ("tapo", "tapo.rewards.format=-1", "`tapo.rewards.format` = -1: must be a number of at least 0"),
         ("tapo", "tapo.filter.key=exact", "`tapo.filter.key` = exact: not among the rewards (accuracy, format)"),
+        ("tapo", "tapo.rewards.semantic=0.5", "`tapo.rewards.semantic` needs a text encoder: set `model.text_encoder`"),
+        ("tapo", "tapo.rewards.semantic=-1", "`tapo.rewards.semantic` = -1: must be a number of at least 0"),
         ("tapo", "tapo.patches.probability=2", "`tapo.patches.probability` = 2: must be"),
         ("tapo", "tapo.estimator=gae", "`tapo.estimator`: unknown variant `gae`"),
         ("tapo", "tapo.loss.clip_dual=1", "`tapo.loss.clip_dual` = 1: must be above 1"),
@@ -317,6 +319,13 @@ fn training_refuses_settings_before_it_looks_at_data() {
     let two = ["tapo", "-c", "recipe.toml", "--set", "model.dtype=bf16", "--set", "tapo.adamw.half=none"];
     let error = place.refuse(&two);
     assert!(error.contains("`model.dtype` = bf16 and `tapo.adamw.half` = none"), "{error}");
+    // An encoder that is not there comes before the data and the model, whose weights are damaged.
+    fs::write(place.path("model/model.safetensors"), "damaged").unwrap();
+    let semantic = ["tapo", "-c", "recipe.toml", "--set", "tapo.rewards.semantic=0.5"];
+    let error = place.refuse(&[&semantic[..], &["--set", "model.text_encoder=absent"]].concat());
+    assert!(error.contains("`model.text_encoder`") && error.contains("absent/config.json"), "{error}");
+    let error = place.refuse(&[&semantic[..], &["--set", "model.text_encoder=model"]].concat());
+    assert!(error.contains("`model_type` is qwen2_5_vl"), "{error}");
 }
 
 #[test]

@@ -5,8 +5,14 @@ mod support;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    path::Path,
 };
 
+use burn::tensor::Device;
+use fieldmark::{
+    processor::SiglipEmbedder,
+    train::{EmbeddingSimilarity, Reward, RewardInput},
+};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use support::{Place, question, triplet};
@@ -405,6 +411,42 @@ fn a_recipe_is_shown_whole_and_what_is_shown_is_a_recipe() {
 }
 
 #[test]
+fn semantic_rewards_are_those_of_the_encoder_that_the_recipe_names() {
+    let place = Place::new();
+    place.write("recipe.toml", place.recipe());
+    let prompt = "<image>Which?\n\nFirst think the question through and write your reasoning between <think> and </think>. \
+                  Then write only the name between <answer> and </answer>.";
+    place.conversations("sft.json", 4, |_, value| {
+        value["messages"][0]["content"] = json!(prompt);
+        value["messages"][1]["content"] = json!("<answer>Lim</answer>");
+    });
+    let sets = ["output=sft", "sft.epochs=30", "sft.schedule.lr=5e-3", "run.save_every=0", "run.tensorboard=false"];
+    let sets = sets.iter().flat_map(|set| ["--set", set]);
+    place.succeed(&["sft", "-c", "recipe.toml"].into_iter().chain(sets).collect::<Vec<_>>());
+
+    let mut rows = [["a.png", "b.png", "c.png"], ["b.png", "a.png", "c.png"]].map(triplet);
+    rows[1]["answer"] = json!("A photo of a Saint-Bernard, (great) dane!");
+    place.write("tapo.jsonl", format!("{}\n{}\n", rows[0], rows[1]));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/siglip_tiny");
+    let encoder = format!("model.text_encoder={}", folder.display());
+    let sets = ["model.path=sft/checkpoint", &encoder, "tapo.rewards.semantic=0.5", "tapo.max_new_tokens=48"];
+    let sets = sets.iter().flat_map(|set| ["--set", set]);
+    place.succeed(&["tapo", "-c", "recipe.toml", "--set", "output=tapo"].into_iter().chain(sets).collect::<Vec<_>>());
+    let reward = EmbeddingSimilarity::new(SiglipEmbedder::from_pretrained(&folder, &Device::flex()).unwrap());
+    let mut between = 0;
+    for rollout in lines(&place, "tapo/rollouts.jsonl") {
+        let part = |name: &str| rollout["rewards"][name].as_f64().unwrap();
+        let [response, truth] = ["response", "truth"].map(|key| rollout[key].as_str().unwrap());
+        let expected = reward.score(&RewardInput::new(response, truth));
+        assert!((part("semantic") - expected).abs() < 1e-6, "{rollout}");
+        let sum = 0.9 * part("accuracy") + 0.1 * part("format") + 0.5 * part("semantic");
+        assert!((rollout["reward"].as_f64().unwrap() - sum).abs() < 1e-12);
+        between += usize::from(expected > 0.0 && expected < 0.99);
+    }
+    assert!(between > 0, "no answer was half right");
+}
+
+#[test]
 fn a_plan_reads_no_weights_and_says_what_to_change() {
     let place = Place::new();
     place.write("recipe.toml", place.recipe());
@@ -434,4 +476,13 @@ fn a_plan_reads_no_weights_and_says_what_to_change() {
     place.succeed(&again.collect::<Vec<_>>());
     let error = place.refuse(&["plan", "-c", "recipe.toml", "--set", "model.path=absent"]);
     assert!(error.contains("absent/config.json"), "{error}");
+    // A text encoder is counted where a reward needs it: 110 million numbers of f32.
+    let semantic = ["plan", "-c", "recipe.toml", "--stage", "tapo", "--set", "tapo.rewards.semantic=1"];
+    let with = |encoder: &'static str| [&semantic[..], &["--set", encoder]].concat();
+    let named = place.succeed(&with("model.text_encoder=google/siglip-base-patch16-256"));
+    assert!(named.lines().any(|line| line.starts_with("  text encoder ") && line.ends_with("441 MB")), "{named}");
+    assert!(!place.succeed(&["plan", "-c", "recipe.toml", "--stage", "tapo"]).contains("text encoder"));
+    let error = place.refuse(&with("model.text_encoder=other"));
+    assert!(error.contains("`model.text_encoder`") && error.contains("other/config.json"), "{error}");
+    assert!(place.refuse(&semantic).contains("set `model.text_encoder`"));
 }

@@ -96,39 +96,17 @@ impl Qwen25Vl {
     /// If a tensor is missing, unknown, there twice, wrongly shaped or not finite; the model is then gone, so that a half-loaded one
     /// cannot be used.
     pub fn load_weights(self, path: &Path, options: LoadOptions) -> Result<Self, ModelError> {
-        let mut maps = Vec::new();
-        for file in checkpoint_files(path)? {
-            let opened = File::open(&file).map_err(ModelError::io(&file))?;
-            maps.push((map_file(&opened).map_err(ModelError::io(&file))?, file));
-        }
-        let mut tensors = by_published_name(&maps)?;
+        let files = CheckpointMap::open(path)?;
+        let mut tensors = files.tensors(published_layout)?;
         // Older tools stored a buffer that is computed here, and some keep a copy of a tied head.
         tensors.retain(|name, _| !name.ends_with("rotary_emb.inv_freq"));
         if self.lm_head.is_none() {
             tensors.remove("lm_head.weight");
         }
         let vision = &self.config().vision;
-        let mut loader = Loader {
-            patch: [vision.in_channels, vision.temporal_patch_size, vision.patch_size, vision.patch_size],
-            tensors,
-            options,
-            path: ParamPath::default(),
-            missing: Vec::new(),
-            error: None,
-        };
-        let model = self.map(&mut loader);
-        if let Some(error) = loader.error {
-            return Err(error);
-        }
-        if let Some(first) = loader.missing.first() {
-            let (first, count) = (first.clone(), loader.missing.len());
-            return Err(ModelError::MissingTensors { path: path.into(), first, count });
-        }
-        if let Some((first, ..)) = loader.tensors.values().next() {
-            let (first, count) = (first.clone(), loader.tensors.len());
-            return Err(ModelError::UnknownTensors { path: path.into(), first, count });
-        }
-        Ok(model)
+        let patch = [vision.in_channels, vision.temporal_patch_size, vision.patch_size, vision.patch_size];
+        let dtype = move |name: &str| options.parts.of(name).or(options.dtype);
+        Filler::new(tensors, ParamPath::published, dtype).with_patch(patch).fill(self, path)
     }
 }
 
@@ -139,44 +117,94 @@ fn map_file(file: &File) -> std::io::Result<Mmap> {
     unsafe { Mmap::map(file) }
 }
 
-/// Tensors by their published name: name in the file, file, values.
-type Tensors<'a> = BTreeMap<String, (String, &'a Path, TensorView<'a>)>;
+/// The weight files of a checkpoint, in memory as far as they are read.
+pub(crate) struct CheckpointMap(Vec<(Mmap, PathBuf)>);
 
-fn by_published_name<M: AsRef<[u8]>>(files: &[(M, PathBuf)]) -> Result<Tensors<'_>, ModelError> {
+impl CheckpointMap {
+    /// Of a folder, or of one safetensors file.
+    pub(crate) fn open(path: &Path) -> Result<Self, ModelError> {
+        let mut maps = Vec::new();
+        for file in checkpoint_files(path)? {
+            let opened = File::open(&file).map_err(ModelError::io(&file))?;
+            maps.push((map_file(&opened).map_err(ModelError::io(&file))?, file));
+        }
+        Ok(Self(maps))
+    }
+
+    /// All tensors, by what `rename` makes of their names.
+    pub(crate) fn tensors(&self, rename: fn(&str) -> String) -> Result<Tensors<'_>, ModelError> {
+        by_name(&self.0, rename)
+    }
+}
+
+/// Tensors by the name that a module has for them: name in the file, file, values.
+pub(crate) type Tensors<'a> = BTreeMap<String, (String, &'a Path, TensorView<'a>)>;
+
+fn by_name<M: AsRef<[u8]>>(files: &[(M, PathBuf)], rename: fn(&str) -> String) -> Result<Tensors<'_>, ModelError> {
     let mut tensors = Tensors::new();
     for (bytes, file) in files {
         let damaged =
             |error: safetensors::SafeTensorError| ModelError::Weights { path: file.clone(), reason: error.to_string() };
         let parsed = SafeTensors::deserialize(bytes.as_ref()).map_err(damaged)?;
         for (name, view) in parsed.tensors() {
-            let published = published_layout(&name);
-            if let Some((other, other_path, _)) = tensors.get(&published) {
+            let key = rename(&name);
+            if let Some((other, other_path, _)) = tensors.get(&key) {
                 let other = format!("`{other}` in {}", other_path.display());
                 return Err(ModelError::DuplicateTensor { path: file.clone(), name, other });
             }
-            tensors.insert(published, (name, file.as_path(), view));
+            tensors.insert(key, (name, file.as_path(), view));
         }
     }
     Ok(tensors)
 }
 
-struct Loader<'a> {
+/// Puts tensors in the place of a module's parameters.
+pub(crate) struct Filler<'a, T> {
     tensors: Tensors<'a>,
+    /// The tensor that belongs to a parameter.
+    name: fn(&ParamPath) -> String,
+    /// The type of a parameter; the device's own default where there is none.
+    dtype: T,
     patch: [usize; 4],
-    options: LoadOptions,
     path: ParamPath,
     missing: Vec<String>,
     error: Option<ModelError>,
 }
 
-impl Loader<'_> {
+impl<'a, T: Fn(&str) -> Option<FloatDType>> Filler<'a, T> {
+    pub(crate) fn new(tensors: Tensors<'a>, name: fn(&ParamPath) -> String, dtype: T) -> Self {
+        Self { tensors, name, dtype, patch: [0; 4], path: ParamPath::default(), missing: Vec::new(), error: None }
+    }
+
+    /// The same for a model whose patch projection is a convolution of this shape in checkpoints.
+    fn with_patch(self, patch: [usize; 4]) -> Self {
+        Self { patch, ..self }
+    }
+
+    /// `module` with the tensors for its parameters, each used once and none left. `path` stands for them in errors.
+    pub(crate) fn fill<M: Module>(mut self, module: M, path: &Path) -> Result<M, ModelError> {
+        let module = module.map(&mut self);
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        if let Some(first) = self.missing.first() {
+            let (first, count) = (first.clone(), self.missing.len());
+            return Err(ModelError::MissingTensors { path: path.into(), first, count });
+        }
+        if let Some((first, ..)) = self.tensors.values().next() {
+            let (first, count) = (first.clone(), self.tensors.len());
+            return Err(ModelError::UnknownTensors { path: path.into(), first, count });
+        }
+        Ok(module)
+    }
+
     /// Takes the tensor out of the checkpoint, checked and laid out as Burn wants it.
-    fn take(&mut self, published: &str, shape: &[usize]) -> Result<Option<TensorData>, ModelError> {
-        let Some((name, path, view)) = self.tensors.remove(published) else {
+    fn take(&mut self, key: &str, shape: &[usize]) -> Result<Option<TensorData>, ModelError> {
+        let Some((name, path, view)) = self.tensors.remove(key) else {
             return Ok(None);
         };
         let linear = self.path.is_linear();
-        let expected = stored_shape(published, linear, shape, self.patch);
+        let expected = stored_shape(key, linear, shape, self.patch);
         // A patch projection already stored as a matrix is the same numbers.
         let flat_patch = expected.len() == 5 && view.shape() == [shape[1], shape[0]];
         if view.shape() != expected && !flat_patch {
@@ -189,7 +217,7 @@ impl Loader<'_> {
     }
 }
 
-impl ModuleMapper for Loader<'_> {
+impl<T: Fn(&str) -> Option<FloatDType>> ModuleMapper for Filler<'_, T> {
     fn enter_module(&mut self, name: &str, container_type: &str) {
         self.path.enter(name, container_type);
     }
@@ -202,19 +230,18 @@ impl ModuleMapper for Loader<'_> {
         if self.error.is_some() || self.path.is_lora() {
             return param;
         }
-        let published = self.path.published();
+        let name = (self.name)(&self.path);
         let shape: [usize; D] = param.lazy_shape().dims();
-        match self.take(&published, &shape) {
+        match self.take(&name, &shape) {
             Ok(Some(data)) => {
                 let device = param.lazy_device();
-                let wanted = self.options.parts.of(&published).or(self.options.dtype);
-                let dtype: DType = wanted.unwrap_or(device.settings().float_dtype).into();
+                let dtype: DType = (self.dtype)(&name).unwrap_or(device.settings().float_dtype).into();
                 let tensor = Tensor::from_data(data, (&device, dtype));
                 let id = param.id;
                 param.transform_for_load(tensor, id)
             }
             Ok(None) => {
-                self.missing.push(published);
+                self.missing.push(name);
                 param
             }
             Err(error) => {
@@ -275,13 +302,13 @@ mod tests {
     #[test]
     fn one_parameter_under_two_names_is_refused() {
         let once = [file("a", &["visual.x", OLD]), file("b", &["lm_head.weight"])];
-        assert_eq!(by_published_name(&once).unwrap().len(), 3);
+        assert_eq!(by_name(&once, published_layout).unwrap().len(), 3);
         for (files, wanted) in [
             (vec![file("a", &[OLD, NEW])], [OLD, NEW]),
             (vec![file("a", &[OLD]), file("b", &[NEW])], [OLD, NEW]),
             (vec![file("a", &[OLD]), file("b", &[OLD])], [OLD, OLD]),
         ] {
-            let error = by_published_name(&files).err().unwrap();
+            let error = by_name(&files, published_layout).err().unwrap();
             let ModelError::DuplicateTensor { path, name, other } = error else {
                 panic!("{error}");
             };

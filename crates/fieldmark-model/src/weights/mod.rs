@@ -6,6 +6,7 @@ mod names;
 mod parameters;
 mod save;
 
+pub(crate) use load::{CheckpointMap, Filler};
 pub(crate) use names::ParamPath;
 
 pub use load::{LoadOptions, PartTypes, checkpoint_files};

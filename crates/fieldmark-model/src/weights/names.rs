@@ -41,6 +41,16 @@ impl ParamPath {
         names.join(".")
     }
 
+    /// The name in checkpoints of a module whose fields are named as in the reference: only Burn's norms differ from torch's.
+    pub(crate) fn burn_as_torch(&self) -> String {
+        let torch = |name: &String| match name.as_str() {
+            "gamma" => "weight".to_owned(),
+            "beta" => "bias".to_owned(),
+            _ => name.clone(),
+        };
+        self.names.iter().map(torch).collect::<Vec<_>>().join(".")
+    }
+
     /// Whether the parameter is the matrix of a linear layer: `[in, out]` here, `[out, in]` in checkpoints.
     pub(crate) fn is_linear(&self) -> bool {
         let container = self.containers.last().map_or("", String::as_str);

@@ -11,7 +11,7 @@ pub use exact::Exact;
 pub use length::LengthPenalty;
 pub use registry::{RewardRegistry, RewardScore, WeightedRewards};
 pub use rules::{Accuracy, Format};
-pub use similarity::{EmbeddingSimilarity, TextEmbedder, TextSimilarity};
+pub use similarity::{EmbeddingSimilarity, SEMANTIC, TextSimilarity};
 
 /// What a reward may look at. More may come to it: make one with [`Self::new`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

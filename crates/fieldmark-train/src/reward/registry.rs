@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use fieldmark_processor::TextEmbedder;
 use serde::{Deserialize, Serialize};
 
-use super::{Accuracy, Exact, Format, LengthPenalty, Reward, RewardInput, TextSimilarity};
+use super::{
+    Accuracy, EmbeddingSimilarity, Exact, Format, LengthPenalty, Reward, RewardInput, SEMANTIC, TextSimilarity,
+};
 use crate::{TapoConfig, TrainError};
 
 /// A response's reward and what it is made of.
@@ -40,7 +43,8 @@ pub struct RewardRegistry {
 
 impl RewardRegistry {
     /// `accuracy` and `format` as released ([`Accuracy`], [`Format`]), `exact` ([`Exact`]), `text_similarity`
-    /// ([`TextSimilarity`]), and `length_penalty` ([`LengthPenalty`] over the last `length_cache` tokens).
+    /// ([`TextSimilarity`]), and `length_penalty` ([`LengthPenalty`] over the last `length_cache` tokens). `semantic`, which
+    /// needs a text encoder, is added with [`Self::with_semantic`].
     pub fn standard(config: &TapoConfig) -> Self {
         Self::default()
             .with("accuracy", Accuracy)
@@ -48,6 +52,12 @@ impl RewardRegistry {
             .with("exact", Exact)
             .with("text_similarity", TextSimilarity)
             .with("length_penalty", LengthPenalty { cache: config.length_cache })
+    }
+
+    /// The same with `semantic`, an [`EmbeddingSimilarity`] under `embedder`.
+    #[must_use]
+    pub fn with_semantic(self, embedder: impl TextEmbedder + 'static) -> Self {
+        self.with(SEMANTIC, EmbeddingSimilarity::new(embedder))
     }
 
     /// The same with one reward more; one of the same name is replaced.

@@ -1,6 +1,7 @@
 //! Partial credit for an answer that is close to the truth: in spelling, or in the space of a text encoder.
 
 use fieldmark_data::{normal_form, strict_answer};
+use fieldmark_processor::{TextEmbedder, cosine};
 
 use super::{Reward, RewardInput};
 
@@ -19,16 +20,13 @@ impl Reward for TextSimilarity {
     }
 }
 
-/// Makes a vector of a text: what an [`EmbeddingSimilarity`] needs. None comes with this crate; the paper's relative
-/// similarity (equation 5) has the text tower of SigLIP.
-pub trait TextEmbedder: Send + Sync {
-    /// The text's vector, of any length but 0; always as long, and finite.
-    fn embed(&self, text: &str) -> Vec<f32>;
-}
+/// The name that recipes have for an [`EmbeddingSimilarity`] under the encoder of `model.text_encoder`.
+pub const SEMANTIC: &str = "semantic";
 
 /// The cosine of answer and truth under a text encoder, and 0 where it is negative or there is no answer.
 ///
-/// Register it under a name of your own: [`super::RewardRegistry::with`].
+/// Under a `fieldmark_processor::SiglipEmbedder` it is the reward [`SEMANTIC`] of recipes. That encoder was never taught that
+/// unlike texts lie apart: names of two classes have cosines far above 0, and only differences within a group count.
 #[derive(Debug, Clone)]
 pub struct EmbeddingSimilarity<E> {
     embedder: E,
@@ -44,9 +42,7 @@ impl<E: TextEmbedder> EmbeddingSimilarity<E> {
 impl<E: TextEmbedder> Reward for EmbeddingSimilarity<E> {
     fn score(&self, input: &RewardInput<'_>) -> f64 {
         let Some(answer) = strict_answer(input.response) else { return 0.0 };
-        let (a, b) = (self.embedder.embed(answer), self.embedder.embed(input.truth));
-        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
-        let cosine = dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt();
+        let cosine = cosine(&self.embedder.embed(answer), &self.embedder.embed(input.truth));
         // A vector that is not finite must be heard of: `max` would hide it.
         if cosine < 0.0 { 0.0 } else { cosine }
     }
@@ -55,6 +51,7 @@ impl<E: TextEmbedder> Reward for EmbeddingSimilarity<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{RewardRegistry, TapoConfig};
 
     #[test]
     fn spelling_is_the_share_of_characters_that_stay() {
@@ -92,5 +89,10 @@ mod tests {
         assert!((score("<answer>ab</answer>", "aabb") - 1.0).abs() < 1e-12);
         assert_eq!((score("<answer>b</answer>", "a"), score("a", "a")), (0.0, 0.0));
         assert!(score("<answer>x</answer>", "a").is_nan(), "no direction is no number");
+        let mut config = TapoConfig::default();
+        config.rewards.insert("semantic".into(), 0.5);
+        let rewards = RewardRegistry::standard(&config).with_semantic(Letters).choose(&config).unwrap();
+        let score = rewards.parts(&RewardInput::new("<answer>aaabbbb</answer>", "a"));
+        assert!((score.parts["semantic"] - 0.6).abs() < 1e-12 && (score.overall - (0.9 + 0.3)).abs() < 1e-12);
     }
 }

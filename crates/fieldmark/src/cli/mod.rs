@@ -16,6 +16,7 @@ mod output;
 mod parity;
 mod plan;
 mod resume;
+mod rewards;
 mod sft;
 mod show;
 mod tapo;

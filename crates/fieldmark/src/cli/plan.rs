@@ -3,13 +3,13 @@
 use anyhow::anyhow;
 use fieldmark::{
     data::{DataError, read_sharegpt},
-    model::Qwen25VlConfig,
-    plan::{Fit, Planned, nearest_fit, published},
+    model::{Qwen25VlConfig, SiglipTextConfig},
+    plan::{Fit, Planned, Stage, nearest_fit, published, published_text_encoder},
     recipe::Recipe,
     train::{MemoryPlan, Part},
 };
 
-use super::{Outcome, PlanArgs, say};
+use super::{Outcome, PlanArgs, rewards, say};
 
 /// Prints the plan; [`Outcome::Failed`] where it does not fit.
 ///
@@ -17,8 +17,10 @@ use super::{Outcome, PlanArgs, say};
 /// Whatever is wrong with recipe or configuration.
 pub fn run(args: &PlanArgs) -> anyhow::Result<Outcome> {
     let recipe = Recipe::read(&args.config, &args.set)?;
+    let (stage, tokens) = (args.stage.into(), args.tokens);
+    let text_encoder = if stage == Stage::Tapo { text_encoder(&recipe)? } else { None };
     let (config, images) = (model_config(args, &recipe)?, images(&recipe)?);
-    let planned = Planned { config, stage: args.stage.into(), tokens: args.tokens, images };
+    let planned = Planned { config, stage, tokens, images, text_encoder };
     let plan = planned.memory(&recipe);
     say(&describe(&planned, &recipe))?;
     say(&table(&plan))?;
@@ -59,6 +61,18 @@ fn model_config(args: &PlanArgs, recipe: &Recipe) -> anyhow::Result<Qwen25VlConf
 fn images(recipe: &Recipe) -> Result<usize, DataError> {
     let Some(file) = recipe.data.sft.file.as_ref().filter(|file| file.is_file()) else { return Ok(1) };
     Ok(read_sharegpt(file, None)?.iter().map(|example| example.images.len()).max().unwrap_or(1))
+}
+
+/// Of the checkpoint folder, or of the published checkpoint that it is named after.
+fn text_encoder(recipe: &Recipe) -> anyhow::Result<Option<SiglipTextConfig>> {
+    let Some(folder) = rewards::encoder(recipe)? else { return Ok(None) };
+    match published_text_encoder(folder) {
+        Some(config) if !folder.exists() => Ok(Some(config)),
+        _ => {
+            let config = SiglipTextConfig::from_json_file(&folder.join("config.json"));
+            config.map(Some).map_err(|error| anyhow!("`model.text_encoder`: {error}"))
+        }
+    }
 }
 
 fn describe(planned: &Planned, recipe: &Recipe) -> String {

@@ -49,7 +49,9 @@ pub const LEFT_BEHIND: [&str; 10] = [
 /// decoded side by side, and rounding may depend on that.
 fn neutral(stage: &str) -> &'static [&'static str] {
     match stage {
-        "sft" => &["output", "device", "run", "data.check", "eval", "tapo", "data.tapo", "sft.workers"],
+        "sft" => {
+            &["output", "device", "run", "data.check", "eval", "tapo", "data.tapo", "model.text_encoder", "sft.workers"]
+        }
         _ => &["output", "device", "run", "data.check", "eval", "sft", "data.sft"],
     }
 }

@@ -7,8 +7,8 @@ use fieldmark::{
     model::Qwen25Vl,
     progress::Progress,
     train::{
-        Best, Checkpoints, Group, LogEnd, Mark, MetricsWriter, RewardRegistry, Role, RolloutMetrics, TapoEvent,
-        TapoState, TapoTrainer, TrainError, TripletSource, Updater, stable_param_ids, weights_fingerprint,
+        Best, Checkpoints, Group, LogEnd, Mark, MetricsWriter, Role, RolloutMetrics, TapoEvent, TapoState, TapoTrainer,
+        TrainError, TripletSource, Updater, stable_param_ids, weights_fingerprint,
     },
 };
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ use super::{
     instruments::Instruments,
     keeper::{End, Keeper, Stage, Start},
     resume::{self, Begin},
-    say, training,
+    rewards, say, training,
     training::Prepared,
     triplets::Triplets,
 };
@@ -36,20 +36,22 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     let clock = Instant::now();
     let prepared = Prepared::new(args, "tapo", |recipe| {
         recipe.tapo.validate()?;
-        RewardRegistry::standard(&recipe.tapo).choose(&recipe.tapo).map(drop)
+        rewards::names(recipe)
     })?;
     let (recipe, output) = (&prepared.recipe, &prepared.output);
+    rewards::encoder(recipe)?;
     let in_section = |error| training::in_section("tapo", error);
     if prepared.begin == Begin::Finished {
         return prepared.finished();
     }
     let checkpoint = Checkpoint::open(&recipe.model)?.with_lora(&recipe.lora);
     let processor = checkpoint::sized(&checkpoint.processor, recipe.data.tapo.sizes, "data.tapo.sizes")?;
+    let (device, others) = prepared.split_devices();
+    let registry = rewards::registry(recipe, &device)?;
     let source = Triplets::open(recipe, processor, checkpoint.context)?;
     if recipe.data.check && prepared.begin == Begin::Start {
         training::try_samples(source.len(), |row| source.prompt(row, 0).map(drop))?;
     }
-    let (device, others) = prepared.split_devices();
     let model = stable_param_ids(prepared.load(&checkpoint, &device)?);
     let mut trainer = TapoTrainer::new(
         &model,
@@ -57,7 +59,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
         &checkpoint.processor.tokenizer,
         checkpoint.eos.clone(),
         recipe.tapo.clone(),
-        &RewardRegistry::standard(&recipe.tapo),
+        &registry,
         StreamKey::new(recipe.seed),
         &device,
     )

@@ -6,13 +6,13 @@
 mod published;
 mod search;
 
-pub use published::published;
+pub use published::{published, published_text_encoder};
 pub use search::{Fit, nearest_fit};
 
-use fieldmark_model::{GridThw, Qwen25VlConfig};
+use fieldmark_model::{GridThw, Qwen25VlConfig, SiglipTextConfig};
 use fieldmark_train::{
-    AdamWSettings, HalfWeights, MemoryPlan, MicroShape, Moments, RolloutShape, SftConfig, TapoConfig, TrunkSettings,
-    UpdateImage, Workload,
+    AdamWSettings, HalfWeights, MemoryPlan, MicroShape, Moments, Part, RolloutShape, SftConfig, TapoConfig,
+    TrunkSettings, UpdateImage, Workload,
 };
 
 use crate::recipe::{ImageSizes, Recipe, WeightType};
@@ -47,12 +47,18 @@ pub struct Planned {
     pub tokens: Option<usize>,
     /// Images of a conversation, at most. Triplets have one to a prompt.
     pub images: usize,
+    /// The text encoder that the rewards of TAPO need; `None` where they need none.
+    pub text_encoder: Option<SiglipTextConfig>,
 }
 
 impl Planned {
     /// The memory that `recipe` needs.
     pub fn memory(&self, recipe: &Recipe) -> MemoryPlan {
-        self.workload(recipe).plan()
+        let mut plan = self.workload(recipe).plan();
+        // Its activations are those of one short text.
+        let encoder = self.text_encoder.as_ref().filter(|_| self.stage == Stage::Tapo);
+        plan.standing.extend(encoder.map(|config| Part { name: "text encoder", bytes: 4 * config.parameter_count() }));
+        plan
     }
 
     /// What the stage computes at its largest.

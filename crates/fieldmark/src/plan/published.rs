@@ -1,8 +1,8 @@
-//! Sizes of the published Qwen2.5-VL checkpoints, for plans made before one is downloaded: the facts of their `config.json`.
+//! Sizes of published Qwen2.5-VL and SigLIP checkpoints, for plans made before one is downloaded: the facts of their `config.json`.
 
 use std::path::Path;
 
-use fieldmark_model::{Qwen25VlConfig, TextConfig, VisionConfig, VisionTokens};
+use fieldmark_model::{Qwen25VlConfig, SiglipTextConfig, TextConfig, VisionConfig, VisionTokens};
 
 /// The configuration of the published checkpoint that a folder is named after, such as `Qwen2.5-VL-3B-Instruct`.
 pub fn published(folder: &Path) -> Option<Qwen25VlConfig> {
@@ -19,6 +19,13 @@ pub fn published(folder: &Path) -> Option<Qwen25VlConfig> {
     // Blocks, width, inside, heads; windows of 112 pixels but in four blocks.
     let vision = VisionConfig::new(32, 1280, 3420, 16, text.hidden_size, 112, vec![7, 15, 23, 31]);
     Some(Qwen25VlConfig::new(text, vision, VisionTokens::new(151_655, 151_656, 151_652, 151_653), tied))
+}
+
+/// The text tower of the published SigLIP checkpoint that a folder is named after, such as `siglip-base-patch16-256`.
+pub fn published_text_encoder(folder: &Path) -> Option<SiglipTextConfig> {
+    let name = folder.file_name()?.to_str()?.to_ascii_lowercase();
+    // Towers of other widths have vocabularies of their own, and so has the multilingual one.
+    (name.starts_with("siglip-base-patch16-") && !name.contains("multilingual")).then(SiglipTextConfig::new)
 }
 
 #[cfg(test)]

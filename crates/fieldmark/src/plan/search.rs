@@ -118,7 +118,13 @@ mod tests {
     use crate::plan::published;
 
     fn planned(stage: Stage) -> Planned {
-        Planned { config: published("Qwen2.5-VL-3B-Instruct".as_ref()).unwrap(), stage, tokens: None, images: 1 }
+        Planned {
+            config: published("Qwen2.5-VL-3B-Instruct".as_ref()).unwrap(),
+            stage,
+            tokens: None,
+            images: 1,
+            text_encoder: None,
+        }
     }
 
     fn peak(planned: &Planned, changes: &[String]) -> u64 {

@@ -97,6 +97,10 @@ impl WeightType {
 pub struct ModelSection {
     /// Checkpoint folder: `config.json`, weights, tokenizer, processor.
     pub path: Option<PathBuf>,
+    /// Checkpoint folder of SigLIP (the paper's: google/siglip-base-patch16-256), of which the text tower is read: `config.json`,
+    /// weights, `tokenizer.json`. Needed where `tapo.rewards` has `semantic`, the cosine of answer and truth. It is computed
+    /// in f32 on the model's first device.
+    pub text_encoder: Option<PathBuf>,
     /// Number format to compute in. The device must know it: `fieldmark devices` says. Training takes f32, and bf16 with
     /// `adamw.half` "master" or "kahan": an update of 1e-6 is lost in the rounding of a 16-bit weight alone.
     pub dtype: WeightType,

@@ -309,7 +309,11 @@ mod tests {
             ("[tapo]\nlr = 3", &[], "unknown key `tapo.lr`; did you mean `tapo.schedule.lr`?"),
             ("[stf]\nepochs = 3", &[], "unknown key `stf`; did you mean `sft`?"),
             ("[data]\nmax_pixels = 9", &[], "`data.tapo.sizes.max_pixels`?"),
-            ("[model]\nqqqqqq = 1", &[], "unknown key `model.qqqqqq`; there are path, dtype, parts, stored"),
+            (
+                "[model]\nqqqqqq = 1",
+                &[],
+                "unknown key `model.qqqqqq`; there are path, text_encoder, dtype, parts, stored",
+            ),
             ("[sft]\nepochs = \"many\"", &[], "recipe.toml: `sft.epochs`: invalid type: string \"many\""),
             ("[sft]\nepochs = -1", &[], "recipe.toml: `sft.epochs`: invalid value: integer `-1`"),
             ("[model]\ndtype = \"f8\"", &[], "`model.dtype`: unknown variant `f8`"),
