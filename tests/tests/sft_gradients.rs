@@ -100,6 +100,35 @@ fn packed_recomputed_and_chunked_are_the_gradient_of_single_sequences_on_one_tap
 }
 
 #[test]
+fn running_blocks_again_and_chunks_of_queries_or_logits_change_nothing_but_the_last_digits() {
+    for name in MODELS {
+        let model = load(name, &device());
+        let samples = samples(model.config());
+        let update = |trunk: TrunkSettings, logit_chunk: usize| {
+            let scorer = Scorer::new(logit_chunk, 1.0, PAD).unwrap().with_trunk(trunk).with_packing(true);
+            let micros = [&samples[..2], &samples[2..]].map(|samples| scorer.micro_batch(samples.to_vec()).unwrap());
+            let found = sft_gradients(&model, &scorer, &micros, LossNorm::Batch, &Replicas::new(1, &device())).unwrap();
+            (found.loss, gradients(&model, &found.grads))
+        };
+        let kept = TrunkSettings { recompute: false, query_chunk: 0 };
+        let expected = update(kept, 1024);
+        for (trunk, logit_chunk) in [
+            (TrunkSettings { recompute: true, ..kept }, 1024),
+            (TrunkSettings { query_chunk: 3, ..kept }, 1024),
+            (kept, 5),
+            (TrunkSettings { recompute: true, query_chunk: 3 }, 5),
+        ] {
+            let found = update(trunk, logit_chunk);
+            let apart = relative(&found.1, &expected.1);
+            assert!(
+                (found.0 / expected.0 - 1.0).abs() < 1e-6 && apart < 1e-6,
+                "{name} {trunk:?} {logit_chunk}: {apart}"
+            );
+        }
+    }
+}
+
+#[test]
 fn any_parts_may_be_frozen_under_every_setting() {
     let samples = samples(load(MODELS[0], &device()).config());
     for parts in 1..8 {
