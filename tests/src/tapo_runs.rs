@@ -184,6 +184,7 @@ pub fn run_with(
                 rollouts.push(Vec::new());
             }
             TapoEvent::Update(metrics, _) => updates.push(metrics.clone()),
+            TapoEvent::Validation(..) => {}
         }
         Ok(())
     });

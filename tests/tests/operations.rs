@@ -114,7 +114,7 @@ fn tapo_counts_the_negatives_that_it_scores_with_a_gradient() {
                         answers.extend(groups[0].rollouts.iter().map(|rollout| rollout.response.ids.clone()));
                     }
                     TapoEvent::Update(_, timing) => found.push(timing.flops),
-                    TapoEvent::Drawn(..) => {}
+                    TapoEvent::Drawn(..) | TapoEvent::Validation(..) => {}
                 }
                 Ok(())
             })

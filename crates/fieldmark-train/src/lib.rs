@@ -85,10 +85,10 @@ pub use sft::{
 };
 pub use tapo::{
     LossAverage, OpenStep, SavedGroup, TapoConfig, TapoEvent, TapoInputs, TapoLoss, TapoLossConfig, TapoParts,
-    TapoState, TapoTrainer, TripletSource, UpdateImage, tapo_loss,
+    TapoState, TapoTrainer, TapoValidation, TripletSource, UpdateImage, tapo_loss,
 };
 pub use tensorboard::TensorBoard;
-pub use timings::{RolloutTiming, UpdateTiming};
+pub use timings::{RolloutTiming, UpdateTiming, ValidationTiming};
 pub use trunk::{TrunkSettings, TrunkTape};
 pub use update::{MOST_SKIPPED_IN_A_ROW, Updated, Updater, UpdaterState};
 pub use workers::Replicas;

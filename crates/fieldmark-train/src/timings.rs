@@ -92,6 +92,30 @@ impl RolloutTiming {
     }
 }
 
+/// How long the answers to a validation set of TAPO took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "part", rename = "validation")]
+pub struct ValidationTiming {
+    /// Updates made before.
+    pub step: usize,
+    /// Rollout steps made before.
+    pub rollout_step: usize,
+    /// Tokens decoded.
+    pub tokens: usize,
+    /// Wall time, seconds.
+    pub seconds: f64,
+    /// `tokens / seconds`.
+    pub tokens_per_second: f64,
+}
+
+impl ValidationTiming {
+    /// The timing of `tokens` new tokens after `step` updates and `rollout_step` steps.
+    pub fn new(step: usize, rollout_step: usize, tokens: usize, time: Duration) -> Self {
+        let seconds = time.as_secs_f64();
+        Self { step, rollout_step, tokens, seconds, tokens_per_second: tokens as f64 / seconds }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

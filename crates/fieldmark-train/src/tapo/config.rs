@@ -92,6 +92,9 @@ pub struct TapoConfig {
     pub adamw: AdamWSettings,
     /// The gradients' global norm is cut to this.
     pub max_grad_norm: f64,
+    /// Rollout steps between two scorings of the validation set, which is scored before the first step and at the end too; 0:
+    /// only there. Without it, once an epoch.
+    pub eval_every: Option<usize>,
     /// Which parts learn.
     pub train: TrainableParts,
     /// States that meet the vocabulary at once.
@@ -131,6 +134,7 @@ impl Default for TapoConfig {
             schedule: LrSchedule { lr: 1e-6, shape: LrShape::Constant, warmup: 0, released: false },
             adamw: AdamWSettings::default(),
             max_grad_norm: 1.0,
+            eval_every: None,
             train: TrainableParts::default(),
             logit_chunk: 1024,
         }

@@ -13,6 +13,12 @@ use crate::{
     workers::on_replicas,
 };
 
+/// Prompts for each of `workers`, with the number of the first.
+pub(super) fn shares(prompts: &[TripletPrompt], workers: usize) -> Vec<(usize, &[TripletPrompt])> {
+    let share = prompts.len().div_ceil(workers).max(1);
+    prompts.chunks(share).enumerate().map(|(i, prompts)| (i * share, prompts)).collect()
+}
+
 impl<S: TripletSource> TapoTrainer<'_, S> {
     /// Draws chunks until the step's groups are full or the tries are used up.
     pub(super) fn draw(
@@ -36,26 +42,27 @@ impl<S: TripletSource> TapoTrainer<'_, S> {
             let places = self.next_places();
             let prompts: Vec<TripletPrompt> =
                 places.iter().map(|&(row, epoch)| self.source.prompt(row, epoch)).collect::<Result<_, _>>()?;
-            let shares: Vec<(usize, &[TripletPrompt])> = {
-                let share = prompts.len().div_ceil(replicas.len()).max(1);
-                prompts.chunks(share).enumerate().map(|(i, prompts)| (i * share, prompts)).collect()
-            };
-            let sampled = on_replicas(&sampler, &shares, &replicas, |sampler, (first, prompts), device| {
-                let mut groups = rollout_groups(
-                    sampler,
-                    prompts,
-                    *first,
-                    counts,
-                    self.config.estimator,
-                    &generation,
-                    &self.rewards,
-                    self.tokenizer,
-                    &key,
-                    device,
-                )?;
-                self.score_old(sampler, &mut groups, device)?;
-                Ok(groups)
-            })?;
+            let sampled = on_replicas(
+                &sampler,
+                &shares(&prompts, replicas.len()),
+                &replicas,
+                |sampler, (first, prompts), device| {
+                    let mut groups = rollout_groups(
+                        sampler,
+                        prompts,
+                        *first,
+                        counts,
+                        self.config.estimator,
+                        &generation,
+                        &self.rewards,
+                        self.tokenizer,
+                        &key,
+                        device,
+                    )?;
+                    self.score_old(sampler, &mut groups, device)?;
+                    Ok(groups)
+                },
+            )?;
             let groups: Vec<Group> = sampled.into_iter().flatten().collect();
             on_event(TapoEvent::Rollouts(&groups))?;
             all.extend(groups.iter().cloned());

@@ -9,6 +9,7 @@ mod items;
 mod loss;
 mod state;
 mod update;
+mod validation;
 
 use std::path::Path;
 
@@ -19,7 +20,7 @@ use fieldmark_processor::Tokenizer;
 
 use crate::{
     GroupBuffer, Interrupt, Reduction, RewardRegistry, RolloutMetrics, RolloutTiming, TapoMetrics, TrainError,
-    UpdateTiming, WeightedRewards,
+    UpdateTiming, ValidationTiming, WeightedRewards,
     non_finite::Streak,
     rollout::{Group, TripletPrompt},
     scoring::Scorer,
@@ -33,6 +34,7 @@ pub use self::{
     config::{TapoConfig, UpdateImage},
     loss::{LossAverage, TapoInputs, TapoLoss, TapoLossConfig, TapoParts, tapo_loss},
     state::{OpenStep, SavedGroup, TapoState},
+    validation::TapoValidation,
 };
 
 /// Makes the prompts of a sample in an epoch.
@@ -60,6 +62,8 @@ pub enum TapoEvent<'a> {
     Drawn(&'a RolloutMetrics, &'a RolloutTiming),
     /// An update is made.
     Update(&'a TapoMetrics, &'a UpdateTiming),
+    /// The validation set is scored, each answer a group of its own.
+    Validation(&'a [Group], &'a TapoValidation, &'a ValidationTiming),
 }
 
 /// A run of TAPO: optimiser, surplus groups and place in the data. Rollout step by rollout step it can be stopped, saved and
@@ -86,6 +90,9 @@ pub struct TapoTrainer<'a, S> {
     interrupt: Interrupt,
     streak: Streak,
     before_streak: Option<TapoState>,
+    validation: Option<&'a S>,
+    /// Whether the model that the run starts from has not been validated.
+    unscored: bool,
 }
 
 impl<'a, S: TripletSource> TapoTrainer<'a, S> {
@@ -131,6 +138,8 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             interrupt: Interrupt::new(),
             streak: Streak::default(),
             before_streak: None,
+            validation: None,
+            unscored: true,
         })
     }
 
@@ -151,6 +160,13 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
     /// they find.
     pub fn with_devices(mut self, others: &[Device], reduction: Reduction) -> Self {
         self.replicas = self.replicas.with_devices(others, reduction);
+        self
+    }
+
+    /// The same, but the answers to `rows` are scored before the first step, every [`TapoConfig::eval_every`] steps and at the
+    /// end. Of their prompts the anchors alone are looked at. A set without rows is none.
+    pub fn with_validation(mut self, rows: &'a S) -> Self {
+        self.validation = Some(rows).filter(|rows| !rows.is_empty());
         self
     }
 
@@ -178,6 +194,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         self.step = state.step;
         self.drawn = state.drawn;
         self.open = state.open.clone();
+        self.unscored = false;
         Ok(self)
     }
 
@@ -263,6 +280,9 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             }
             self.reference = Some(model.valid());
         }
+        if self.step == 0 {
+            self.validate_if_due(&model, &mut on_event)?;
+        }
         let start = self.current(self.open.clone());
         let step = match self.open.take() {
             Some(open) => {
@@ -275,7 +295,12 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
                 self.prepare(&model, groups, None)?
             }
         };
-        self.learn(model, step, start, &mut on_event)
+        let before = self.step;
+        let model = self.learn(model, step, start, &mut on_event)?;
+        if self.step > before {
+            self.validate_if_due(&model, &mut on_event)?;
+        }
+        Ok(model)
     }
 
     /// The loss of the step that is being made.

@@ -212,6 +212,7 @@ impl Log<'_> {
                 self.metrics.write(row)?;
                 self.instruments.rollouts(row, timing)
             }
+            TapoEvent::Validation(..) => Ok(()),
             TapoEvent::Update(row, timing) => {
                 training::note_skipped(&self.progress, row.step, row.grad_norm, row.parts.loss, &row.non_finite);
                 self.update = format!("  loss {:.4}  lr {:.2e}", row.parts.loss, row.lr);

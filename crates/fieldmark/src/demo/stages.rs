@@ -131,7 +131,7 @@ impl Stages<'_> {
         let progress = Progress::new("TAPO", trainer.steps());
         let mut reward = 0.0;
         let model = trainer.train(sft, |event| match event {
-            TapoEvent::Rollouts(_) => Ok(()),
+            TapoEvent::Rollouts(_) | TapoEvent::Validation(..) => Ok(()),
             TapoEvent::Drawn(drawn, timing) => {
                 reward = drawn.reward;
                 metrics.write(drawn)?;
