@@ -106,6 +106,27 @@ fn a_file_that_canonicalises_itself_gives_the_same_ids() {
 }
 
 #[test]
+fn the_second_versions_ids_are_the_references() {
+    let folder = fixture().join("siglip2");
+    let tokenizer = SiglipTokenizer::from_dir(&folder, LENGTH).unwrap();
+    assert_eq!((tokenizer.pad(), tokenizer.vocab_size()), (0, 480));
+    for Case { text, ids } in cases("siglip2/texts.json") {
+        assert_eq!(tokenizer.encode(&text).unwrap(), ids, "{text:?}");
+    }
+    // Its own file need not ask for lower case, nor name the side.
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::copy(folder.join("tokenizer.json"), copy.path().join("tokenizer.json")).unwrap();
+    change(copy.path(), "tokenizer.json", |json| json["normalizer"] = json["normalizer"]["normalizers"][1].clone());
+    let plain = SiglipTokenizer::from_dir(copy.path(), LENGTH).unwrap();
+    for Case { text, ids } in cases("siglip2/texts.json") {
+        assert_eq!(plain.encode(&text).unwrap(), ids, "{text:?}");
+    }
+    std::fs::write(copy.path().join("tokenizer_config.json"), r#"{"padding_side": "left"}"#).unwrap();
+    let left = SiglipTokenizer::from_dir(copy.path(), LENGTH).unwrap().encode("lime").unwrap();
+    assert_eq!((left[0], left[LENGTH - 1]), (0, 1));
+}
+
+#[test]
 fn states_and_pooled_vectors_are_the_references() {
     let device = Device::flex();
     let model = SiglipTextModel::from_pretrained(&fixture(), &device).unwrap();

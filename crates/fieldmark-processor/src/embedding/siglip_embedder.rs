@@ -19,6 +19,16 @@ const BATCH: usize = 64;
 const REMEMBERED: usize = 4096;
 
 /// The text tower of a SigLIP checkpoint, in f32 and without gradients.
+///
+/// ```no_run
+/// use burn::tensor::Device;
+/// use fieldmark_processor::{SiglipEmbedder, TextEmbedder, relative_similarity};
+///
+/// let embedder = SiglipEmbedder::from_pretrained("siglip-base-patch16-256".as_ref(), &Device::default())?;
+/// let [answer, truth, class] = ["Collie", "Border Collie", "dog"].map(|text| embedder.embed(text));
+/// println!("{}", relative_similarity(&answer, &truth, &class));
+/// # Ok::<(), fieldmark_processor::ProcessorError>(())
+/// ```
 #[derive(Debug)]
 pub struct SiglipEmbedder {
     tokenizer: SiglipTokenizer,
