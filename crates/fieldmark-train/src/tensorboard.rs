@@ -12,9 +12,8 @@ use std::{
 
 use prost::Message;
 use serde::Serialize;
-use serde_json::Value;
 
-use crate::TrainError;
+use crate::{TrainError, numbers};
 
 const PREFIX: &str = "events.out.tfevents.";
 
@@ -106,17 +105,13 @@ impl TensorBoard {
         self.write(step, What::Summary(Summary { value: vec![scalar(tag.into(), value)] }))
     }
 
-    /// Every number of a row of metrics but its `step`, under `prefix` and the names that lead to it. What is no finite
-    /// number is left out.
+    /// The [`numbers`] of a row, under `prefix`.
     ///
     /// # Errors
     /// If the row is not JSON or the file cannot be written.
     pub fn scalars(&mut self, prefix: &str, step: usize, row: &impl Serialize) -> Result<(), TrainError> {
-        let row = serde_json::to_value(row).map_err(TrainError::MetricsRow)?;
-        let mut value = Vec::new();
-        for (name, inner) in row.as_object().into_iter().flatten().filter(|(name, _)| *name != "step") {
-            flatten(format!("{prefix}/{name}"), inner, &mut value);
-        }
+        let numbers = numbers(row)?.into_iter();
+        let value: Vec<_> = numbers.map(|(name, value)| scalar(format!("{prefix}/{name}"), value)).collect();
         if value.is_empty() { Ok(()) } else { self.write(step, What::Summary(Summary { value })) }
     }
 
@@ -136,16 +131,6 @@ impl TensorBoard {
 
 fn scalar(tag: String, value: f64) -> Scalar {
     Scalar { tag, simple_value: Some(value as f32) }
-}
-
-fn flatten(tag: String, value: &Value, into: &mut Vec<Scalar>) {
-    match value {
-        Value::Number(number) => into.extend(number.as_f64().map(|number| scalar(tag, number))),
-        Value::Object(inner) => {
-            inner.iter().for_each(|(name, inner)| flatten(format!("{tag}/{name}"), inner, into));
-        }
-        _ => {}
-    }
 }
 
 /// A new file whose name comes after those of all event files that are there.

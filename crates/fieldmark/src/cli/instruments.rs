@@ -1,16 +1,23 @@
-//! What a run is watched by: `timings.jsonl` with what the device adds, and TensorBoard's curves of metrics and timings.
+//! What a run is watched by: what is shown of it, `timings.jsonl` with what the device adds, and TensorBoard's curves of
+//! metrics and timings.
 
 use burn::tensor::Device;
 use fieldmark::train::{LogEnd, MetricsWriter, RolloutTiming, TensorBoard, TrainError, UpdateTiming};
 use serde::Serialize;
 
-use super::training::Prepared;
+use super::{
+    display::{Course, Display},
+    interrupt::Listener,
+    training::Prepared,
+};
 
 /// Folder of the event files.
 pub const TENSORBOARD: &str = "tensorboard";
 
-/// Writes timings and curves.
+/// Shows a run and writes timings and curves.
 pub struct Instruments {
+    /// What is to be seen meanwhile.
+    pub display: Display,
     /// Name of the stage's curves.
     stage: &'static str,
     timings: MetricsWriter,
@@ -23,15 +30,23 @@ impl Instruments {
     /// Those of a new run, or of one that goes on at `end`.
     ///
     /// # Errors
-    /// If a file cannot be written or continued.
-    pub fn open(prepared: &Prepared, stage: &'static str, end: Option<LogEnd>) -> Result<Self, TrainError> {
+    /// If a file cannot be written or continued, or signals not be handled.
+    pub fn open(
+        prepared: &Prepared,
+        stage: &'static str,
+        end: Option<LogEnd>,
+        course: Course,
+        listener: &mut Listener,
+    ) -> anyhow::Result<Self> {
         let run = prepared.recipe.run;
         let folder = prepared.output.file(TENSORBOARD);
         let board = run.tensorboard.then(|| TensorBoard::create(folder, end.map_or(0, |end| end.step))).transpose()?;
         let timings = prepared.log("timings.jsonl", end)?;
         let device = prepared.split_devices().0.without_autodiff();
         let devices = prepared.devices.len() as f64;
-        Ok(Self { stage, timings, board, device, peak_tflops: run.peak_tflops.map(|peak| peak * devices) })
+        let peak_tflops = run.peak_tflops.map(|peak| peak * devices);
+        let display = Display::open(run.dashboard, stage, course, listener)?;
+        Ok(Self { display, stage, timings, board, device, peak_tflops })
     }
 
     /// An update is made.
@@ -41,6 +56,7 @@ impl Instruments {
     pub fn update(&mut self, row: &impl Serialize, timing: &UpdateTiming) -> Result<(), TrainError> {
         let timing = timing.clone().on(&self.device, self.peak_tflops);
         self.timings.write(&timing)?;
+        self.display.update(row, &timing)?;
         self.draw(self.stage, "update", timing.step, row, &timing)
     }
 
@@ -50,6 +66,7 @@ impl Instruments {
     /// If something cannot be written.
     pub fn rollouts(&mut self, row: &impl Serialize, timing: &RolloutTiming) -> Result<(), TrainError> {
         self.timings.write(timing)?;
+        self.display.rollouts(row, timing)?;
         self.draw("rollouts", "rollouts", timing.step + 1, row, timing)
     }
 

@@ -4,12 +4,19 @@ mod ask;
 mod checkpoint;
 mod conversations;
 mod curve;
+#[cfg_attr(not(all(unix, feature = "tui")), path = "no_dashboard.rs")]
+mod dashboard;
 mod data;
 mod demo;
 mod devices;
+// Of these two it is the dashboard that wants to know most.
+#[cfg_attr(not(all(unix, feature = "tui")), allow(dead_code))]
+mod display;
 mod eval;
 mod inputs;
 mod instruments;
+#[cfg_attr(not(all(unix, feature = "tui")), allow(dead_code))]
+mod interrupt;
 mod keeper;
 mod labels;
 mod output;
@@ -72,6 +79,10 @@ Every [run] save_every updates (sft) or rollout steps (tapo) the output folder g
 checkpoints/step-000012: a folder that transformers loads, with optimiser and state in trainer/.
 The newest [run] keep are kept, and the best beside them. Ctrl-C (or SIGTERM) finishes the update
 or rollout step, saves and stops with exit code 130; a second one stops at once.
+On a terminal Burn's dashboard shows the run, with a curve of every metric; its q asks how to stop:
+s as Ctrl-C does, k at once. It closes with the run, and what is said in between is printed then.
+--set run.dashboard=false shows one line instead, as TERM=dumb, a CI variable, or output into a
+file or pipe do.
 --resume goes on to the same end, bit for bit, as a run that was never stopped. It passes over
 damaged checkpoints, saying what is wrong with them, and refuses a recipe that makes another run;
 output, device, [run] and data.check may differ.";

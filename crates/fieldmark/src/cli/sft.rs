@@ -8,7 +8,6 @@ use fieldmark::{
     data::DataError,
     generate::StreamKey,
     model::Qwen25Vl,
-    progress::Progress,
     recipe::SftData,
     train::{
         Best, Checkpoints, LogEnd, Mark, MetricsWriter, SftSource, SftState, SftTrainer, TrainError, Updater,
@@ -20,7 +19,9 @@ use super::{
     Outcome, RunArgs, checkpoint,
     conversations::Conversations,
     curve::{series, svg},
+    display::Course,
     instruments::Instruments,
+    interrupt::Listener,
     keeper::{End, Keeper, Stage, Start},
     resume::{self, Begin},
     say, training,
@@ -76,23 +77,24 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
 
     let _lock = prepared.start()?;
     prepared.note_trainable(&model);
-    let interrupt = training::interrupt("update")?;
+    let mut listener = Listener::new("update")?;
     let updates = trainer.total();
+    let course = Course::sft(recipe.sft.epochs, updates, trainer.updater().done());
     let mut stage = Run {
         metrics: prepared.log("metrics.jsonl", end)?,
-        instruments: Instruments::open(&prepared, "sft", end)?,
-        progress: Progress::new("sft", updates).lines().from(trainer.updater().done()),
+        instruments: Instruments::open(&prepared, "sft", end, course, &mut listener)?,
         validation: None,
         trainer,
     };
-    let model = match keeper.train(model, &mut stage, &interrupt)? {
+    let model = match keeper.train(model, &mut stage, listener.interrupt())? {
         End::Finished(model) => model,
         End::Interrupted(folder) => {
+            stage.instruments.display.close();
             let done = format!("update {} of {updates}", stage.done());
             return prepared.interrupted("sft", &done, &folder);
         }
     };
-    stage.progress.finish();
+    stage.instruments.display.finish();
     let lines: [(&str, &[&str]); 2] = [("loss", &["loss"]), ("validation loss", &["val_loss"])];
     let loss = series(stage.metrics.path(), "step", &lines[..1 + usize::from(validation.is_some())])?;
     output.write("loss.svg", svg("SFT", "update", "loss (nats a token)", &loss)?.as_bytes())?;
@@ -128,7 +130,6 @@ struct Run<'a> {
     trainer: SftTrainer<'a, Conversations>,
     metrics: MetricsWriter,
     instruments: Instruments,
-    progress: Progress,
     /// Of the last update.
     validation: Option<Validation>,
 }
@@ -139,13 +140,14 @@ impl Stage for Run<'_> {
     const SCORES_ITSELF: bool = true;
 
     fn step(&mut self, model: Qwen25Vl) -> Result<Qwen25Vl, TrainError> {
-        let Self { trainer, metrics, instruments, progress, validation } = self;
+        let Self { trainer, metrics, instruments, validation } = self;
         trainer.step(model, |row, timing| {
-            training::note_skipped(progress, row.step, row.grad_norm, row.loss, &row.non_finite);
+            let display = &mut instruments.display;
+            training::note_skipped(display, row.step, row.grad_norm, row.loss, &row.non_finite);
             *validation = row.validation;
             let held = row.validation.map(|found| format!("  validation {:.4}", found.loss));
             let held = held.unwrap_or_default();
-            progress.step(row.step, format!("loss {:.4}  lr {:.2e}{held}", row.loss, row.lr));
+            display.step(row.step, 0, format!("loss {:.4}  lr {:.2e}{held}", row.loss, row.lr));
             metrics.write(row)?;
             instruments.update(row, timing)
         })

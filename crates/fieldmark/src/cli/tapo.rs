@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, path::Path, time::Instant};
 use fieldmark::{
     generate::{FinishReason, StreamKey},
     model::Qwen25Vl,
-    progress::Progress,
     train::{
         Best, Checkpoints, Group, LogEnd, Mark, MetricsWriter, Role, RolloutMetrics, TapoEvent, TapoState, TapoTrainer,
         TrainError, TripletSource, Updater, stable_param_ids, weights_fingerprint,
@@ -17,7 +16,9 @@ use super::{
     Outcome, RunArgs,
     checkpoint::{self, Checkpoint},
     curve::{Series, series, svg},
+    display::Course,
     instruments::Instruments,
+    interrupt::Listener,
     keeper::{End, Keeper, Stage, Start},
     resume::{self, Begin},
     rewards, say, training,
@@ -81,16 +82,17 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
 
     let _lock = prepared.start()?;
     prepared.note_trainable(&model);
-    let interrupt = training::interrupt("rollout step")?;
+    let mut listener = Listener::new("rollout step")?;
     let steps = trainer.steps();
+    let course = Course::tapo(steps, recipe.tapo.updates_per_step(), trainer.done());
     let mut stage = Run {
         log: Log {
             source: &source,
             metrics: prepared.log("metrics.jsonl", end)?,
-            instruments: Instruments::open(&prepared, "tapo", end)?,
+            instruments: Instruments::open(&prepared, "tapo", end, course, &mut listener)?,
             rollouts: prepared.log("rollouts.jsonl", end)?,
-            progress: Progress::new("tapo", steps).lines().from(trainer.done()),
             step: trainer.done() + 1,
+            updates: 0,
             over_step: recipe.tapo.estimator.is_over_step(),
             drawn: String::new(),
             update: String::new(),
@@ -98,15 +100,16 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
         },
         trainer,
     };
-    let model = match keeper.train(model, &mut stage, &interrupt)? {
+    let model = match keeper.train(model, &mut stage, listener.interrupt())? {
         End::Finished(model) => model,
         End::Interrupted(folder) => {
+            stage.log.instruments.display.close();
             let done = format!("rollout step {} of {steps}", stage.done());
             return prepared.interrupted("tapo", &done, &folder);
         }
     };
+    stage.log.instruments.display.finish();
     let log = &stage.log;
-    log.progress.finish();
     let curves = curves(log.metrics.path(), &recipe.tapo.rewards)?;
     output.write("reward.svg", svg("TAPO", "rollout step", "mean", &curves)?.as_bytes())?;
     let saved = checkpoint.save(&model, output)?;
@@ -140,10 +143,12 @@ impl Stage for Run<'_> {
     fn step(&mut self, model: Qwen25Vl) -> Result<Qwen25Vl, TrainError> {
         let Self { trainer, log } = self;
         log.step = trainer.done() + 1;
+        log.updates = 0;
         // A step that a checkpoint left open drew its rollouts before.
         log.reward = f64::NAN;
+        log.phase("rollouts");
         let model = trainer.step(model, |event| log.event(event))?;
-        log.progress.step(trainer.done(), log.message());
+        log.instruments.display.step(trainer.done(), 0, log.message());
         Ok(model)
     }
 
@@ -191,9 +196,10 @@ struct Log<'a> {
     metrics: MetricsWriter,
     instruments: Instruments,
     rollouts: MetricsWriter,
-    progress: Progress,
     /// The step that is being made, from 1.
     step: usize,
+    /// Updates made in it.
+    updates: usize,
     /// Whether advantages are not known yet when rollouts are written.
     over_step: bool,
     /// How the step's rollouts went, and how its last update.
@@ -206,17 +212,23 @@ struct Log<'a> {
 impl Log<'_> {
     fn event(&mut self, event: TapoEvent<'_>) -> Result<(), TrainError> {
         match event {
-            TapoEvent::Rollouts(groups) => groups.iter().try_for_each(|group| self.group(group)),
+            TapoEvent::Rollouts(groups) => {
+                self.instruments.display.count("Groups drawn", groups.len());
+                groups.iter().try_for_each(|group| self.group(group))
+            }
             TapoEvent::Drawn(row, timing) => {
                 self.drawn(row);
+                self.phase("updates");
                 self.metrics.write(row)?;
                 self.instruments.rollouts(row, timing)
             }
             TapoEvent::Validation(..) => Ok(()),
             TapoEvent::Update(row, timing) => {
-                training::note_skipped(&self.progress, row.step, row.grad_norm, row.parts.loss, &row.non_finite);
+                let display = &mut self.instruments.display;
+                training::note_skipped(display, row.step, row.grad_norm, row.parts.loss, &row.non_finite);
                 self.update = format!("  loss {:.4}  lr {:.2e}", row.parts.loss, row.lr);
-                self.progress.step(row.rollout_step - 1, self.message());
+                self.updates += 1;
+                self.instruments.display.step(row.rollout_step - 1, self.updates, self.message());
                 self.metrics.write(row)?;
                 self.instruments.update(row, timing)
             }
@@ -235,7 +247,11 @@ impl Log<'_> {
             let share = right.iter().sum::<f64>() / right.len() as f64;
             format!("reward {:.3}  right {share:.2}  kept {}/{}", row.reward, row.groups.kept, row.groups.offered)
         };
-        self.progress.step(row.rollout_step - 1, self.message());
+        self.instruments.display.step(row.rollout_step - 1, 0, self.message());
+    }
+
+    fn phase(&self, phase: &str) {
+        self.instruments.display.phase(&format!("step {}: {phase}", self.step));
     }
 
     fn message(&self) -> String {

@@ -1,11 +1,6 @@
 //! What `fieldmark sft` and `fieldmark tapo` have in common: recipe, device, and trying every sample before the first update.
 
-use std::{
-    fs::File,
-    path::Path,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs::File, path::Path, time::Instant};
 
 use anyhow::{anyhow, bail};
 use burn::tensor::Device;
@@ -15,18 +10,13 @@ use fieldmark::{
     model::{Qwen25Vl, TrainableParts},
     progress::Progress,
     recipe::{Recipe, WeightType},
-    train::{
-        HalfWeights, Interrupt, LogEnd, MetricsWriter, Reduction, TrainError, Trainable, initialise_adapters, trainable,
-    },
-};
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    flag,
+    train::{HalfWeights, LogEnd, MetricsWriter, Reduction, TrainError, Trainable, initialise_adapters, trainable},
 };
 
 use super::{
     Outcome, RunArgs,
     checkpoint::Checkpoint,
+    display::Display,
     inputs::{self, INPUTS},
     keeper::Keeper,
     output::OutputFolder,
@@ -185,41 +175,16 @@ impl Prepared {
     }
 }
 
-/// Ctrl-C or SIGTERM asks the run to stop; a second one stops the process.
-///
-/// # Errors
-/// If the system does not let signals be handled.
-pub fn interrupt(boundary: &'static str) -> anyhow::Result<Interrupt> {
-    let interrupt = Interrupt::new();
-    for signal in [SIGINT, SIGTERM] {
-        // In this order the first signal finds the flag down and the second finds it up.
-        flag::register_conditional_shutdown(signal, INTERRUPTED, interrupt.flag())?;
-        flag::register(signal, interrupt.flag())?;
-    }
-    // A step may take long, and who pressed the keys wants an answer: one that a handler may not write.
-    let asked = interrupt.clone();
-    thread::spawn(move || {
-        while !asked.asked() {
-            thread::sleep(Duration::from_millis(100));
-        }
-        eprintln!("stopping after this {boundary}, which is saved first; once more stops at once");
-    });
-    Ok(interrupt)
-}
-
 /// Names the samples of an update that could not be made.
-pub fn note_skipped(progress: &Progress, update: usize, norm: f64, loss: f64, samples: &[String]) {
+pub fn note_skipped(display: &mut Display, update: usize, norm: f64, loss: f64, samples: &[String]) {
     if loss.is_finite() && norm.is_finite() {
         return;
     }
     let named = if samples.is_empty() { "no micro-batch alone".into() } else { samples.join(", ") };
-    progress.note(&format!(
+    display.note(format!(
         "update {update} skipped: its loss or gradient is not finite (loss {loss}, gradient norm {norm}); from: {named}"
     ));
 }
-
-/// 128 + SIGINT.
-const INTERRUPTED: i32 = 130;
 
 /// Refuses number formats in which training goes wrong.
 fn check_formats(recipe: &Recipe, section: &str) -> anyhow::Result<()> {

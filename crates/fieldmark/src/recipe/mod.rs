@@ -121,6 +121,8 @@ pub struct RunSection {
     pub keep: usize,
     /// Write what is measured for TensorBoard too, into `tensorboard` of the output folder.
     pub tensorboard: bool,
+    /// Show the run on Burn's dashboard where there is a terminal for it; without it progress has one line.
+    pub dashboard: bool,
     /// The device's peak in 10¹² operations a second, of matrix products in the type that the model is computed in: then the
     /// share of it that a run makes use of (MFU) is measured. Of NVIDIA's data sheets, dense: A100 312 in bf16 and 156 in
     /// TF32, H100 and H200 (SXM) 989 and 495.
@@ -132,7 +134,14 @@ pub struct RunSection {
 
 impl Default for RunSection {
     fn default() -> Self {
-        Self { save_every: 5, keep: 3, tensorboard: true, peak_tflops: None, reduction: Reduction::AllReduce }
+        Self {
+            save_every: 5,
+            keep: 3,
+            tensorboard: true,
+            dashboard: true,
+            peak_tflops: None,
+            reduction: Reduction::AllReduce,
+        }
     }
 }
 

@@ -1,0 +1,190 @@
+//! Which of a run's numbers the dashboard draws, in which order and how they read: those of `metrics.jsonl` and
+//! `timings.jsonl` under the names that they have there.
+
+use fieldmark::train::{TrainError, numbers};
+use serde::Serialize;
+
+/// What a row is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// An update.
+    Update,
+    /// The rollouts of a step.
+    Rollouts,
+}
+
+/// A number to draw.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metric {
+    /// Of what.
+    pub name: String,
+    /// Whether it is of the validation set.
+    pub held_out: bool,
+    /// Where it is drawn.
+    pub value: f64,
+    /// How it reads.
+    pub text: String,
+}
+
+/// What stands first, before any of it is known: there is seldom room for all.
+pub fn first(stage: &str) -> &'static [&'static str] {
+    match stage {
+        "sft" => &["loss", "grad_norm", "lr", "tokens_per_second", PEAK_MEMORY],
+        _ => &[
+            "reward",
+            "loss",
+            "accuracy_anchor",
+            "accuracy_positive",
+            "all_right",
+            "all_wrong",
+            "kl_neg",
+            "entropy",
+            "neg_entropy",
+            "clipped_high",
+            "clipped_low",
+            "grad_norm",
+            "response_tokens",
+            "sampler_gap",
+            "tokens_per_second",
+            PEAK_MEMORY,
+            "lr",
+        ],
+    }
+}
+
+/// The numbers of a row and of its timing.
+///
+/// # Errors
+/// If one is not JSON.
+pub fn metrics(part: Part, row: &impl Serialize, timing: &impl Serialize) -> Result<Vec<Metric>, TrainError> {
+    let timed = numbers(timing)?.into_iter().map(|(name, value)| match part {
+        Part::Update => (name, value),
+        Part::Rollouts => (format!("rollouts/{name}"), value),
+    });
+    let all = numbers(row)?.into_iter().chain(timed);
+    Ok(all.filter(|(name, _)| !is_left_out(name)).map(|(name, value)| metric(name, value)).collect())
+}
+
+const PEAK_MEMORY: &str = "peak_memory";
+
+/// Counts that only grow, or are the same at every update.
+fn is_left_out(name: &str) -> bool {
+    let name = name.strip_prefix("rollouts/").unwrap_or(name);
+    ["epoch", "rollout_step", "tokens", "val_tokens", "flops"].contains(&name)
+}
+
+fn metric(name: String, value: f64) -> Metric {
+    match name.as_str() {
+        "val_loss" => Metric { name: "loss".into(), held_out: true, value, text: read(value) },
+        PEAK_MEMORY => {
+            let gigabytes = value / 1e9;
+            Metric { name, held_out: false, value: gigabytes, text: format!("{gigabytes:.2} GB") }
+        }
+        _ => Metric { name, held_out: false, value, text: read(value) },
+    }
+}
+
+/// Four digits after the point, or four that count.
+fn read(value: f64) -> String {
+    match value.abs() {
+        whole if whole.fract() == 0.0 && whole < 1e15 => format!("{value}"),
+        small if small < 1e-3 => format!("{value:.3e}"),
+        large if large >= 1e3 => format!("{value:.1}"),
+        _ => format!("{value:.4}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, time::Duration};
+
+    use fieldmark::train::{
+        FilterCounts, RolloutMetrics, RolloutTiming, SamplerGap, SftMetrics, TapoMetrics, TapoParts, UpdateTiming,
+        Validation,
+    };
+
+    use super::*;
+
+    fn shown(part: Part, row: &impl Serialize, timing: &impl Serialize) -> Vec<(String, f64, String)> {
+        let found = metrics(part, row, timing).unwrap();
+        assert!(found.iter().all(|metric| !metric.held_out || metric.name == "loss"));
+        found.into_iter().map(|metric| (metric.name, metric.value, metric.text)).collect()
+    }
+
+    #[test]
+    fn an_update_of_sft_is_drawn_with_its_validation_and_its_timing() {
+        let row = SftMetrics {
+            step: 3,
+            epoch: 0.5,
+            loss: 1.25,
+            lr: 5e-6,
+            grad_norm: 0.75,
+            tokens: 64,
+            skipped: 0,
+            non_finite: Vec::new(),
+            validation: Some(Validation { loss: 1.5, tokens: 9 }),
+        };
+        let timing = UpdateTiming {
+            peak_memory: Some(12_345_000_000),
+            ..UpdateTiming::new(3, None, 9000, 1e12, Duration::from_secs(4))
+        };
+        let expected = [
+            ("loss", 1.25, "1.2500"),
+            ("lr", 5e-6, "5.000e-6"),
+            ("grad_norm", 0.75, "0.7500"),
+            ("skipped", 0.0, "0"),
+            ("loss", 1.5, "1.5000"),
+            ("seconds", 4.0, "4"),
+            ("tokens_per_second", 2250.0, "2250"),
+            ("peak_memory", 12.345, "12.35 GB"),
+        ];
+        let expected = expected.map(|(name, value, text)| (name.to_owned(), value, text.to_owned()));
+        assert_eq!(shown(Part::Update, &row, &timing), expected);
+        let held_out: Vec<bool> =
+            metrics(Part::Update, &row, &timing).unwrap().iter().map(|metric| metric.held_out).collect();
+        assert_eq!(held_out, [false, false, false, false, true, false, false, false]);
+    }
+
+    #[test]
+    fn what_stands_first_is_what_the_rows_bring() {
+        let rollouts = RolloutMetrics {
+            step: 0,
+            rollout_step: 1,
+            reward: 0.5,
+            accuracy_anchor: 0.25,
+            accuracy_positive: 0.75,
+            rewards: BTreeMap::from([("format".into(), 1.0)]),
+            response_tokens: 20.5,
+            truncated: 0.0,
+            sampler: SamplerGap { sampler_gap: 1e-5, sampler_gap_max: 2e-5, sampler_ratio: 1.0 },
+            groups: FilterCounts::default(),
+        };
+        let drawn = shown(Part::Rollouts, &rollouts, &RolloutTiming::new(0, 1, 1000, Duration::from_secs(3)));
+        let update = TapoMetrics {
+            step: 1,
+            rollout_step: 1,
+            parts: TapoParts { neg_entropy: f64::NAN, ..TapoParts::default() },
+            lr: 1e-6,
+            grad_norm: 1.0,
+            tokens: 10,
+            skipped: 0,
+            non_finite: Vec::new(),
+        };
+        let timing =
+            UpdateTiming { peak_memory: Some(1), ..UpdateTiming::new(1, Some(1), 9, 1e12, Duration::from_secs(4)) };
+        let learned = shown(Part::Update, &update, &timing);
+        let names: Vec<&str> = drawn.iter().chain(&learned).map(|(name, ..)| name.as_str()).collect();
+        for name in first("tapo") {
+            // A mean over nothing is not drawn.
+            assert_eq!(
+                names.iter().filter(|found| *found == name).count(),
+                usize::from(*name != "neg_entropy"),
+                "{name}"
+            );
+        }
+        assert!(names.contains(&"rewards/format") && names.contains(&"rollouts/tokens_per_second"), "{names:?}");
+        assert!(!names.iter().any(|name| name.ends_with("/tokens") || name.ends_with("rollout_step")), "{names:?}");
+        let gap = drawn.iter().find(|(name, ..)| name == "sampler_gap").unwrap();
+        assert_eq!(gap.2, "1.000e-5");
+    }
+}
