@@ -340,6 +340,85 @@ fn triplets_without_negatives_serve_where_none_is_needed() {
 }
 
 #[test]
+fn triplets_held_out_are_answered_and_not_trained_on() {
+    let place = Place::new();
+    place.write("recipe.toml", place.recipe());
+    let images = [["a.png", "b.png", "c.png"], ["b.png", "a.png", "c.png"], ["c.png", "b.png", "a.png"]];
+    let rows = images.map(|images| triplet(images).to_string()).join("\n");
+    place.write("tapo.jsonl", format!("{rows}\n"));
+    // A validation row needs no positive and no negative.
+    let alone = json!({ "problem": "<image>Which?", "answer": "Lime", "images": ["a.png"] });
+    place.write("alone.jsonl", format!("{alone}\n"));
+    let command = |output: &str, sets: &[&str]| -> Vec<String> {
+        let output = format!("output={output}");
+        let sets = [&[output.as_str(), "tapo.epochs=2", "run.save_every=1"][..], sets].concat();
+        let sets = sets.iter().flat_map(|set| ["--set", set]);
+        ["tapo", "-c", "recipe.toml"].into_iter().chain(sets).map(str::to_owned).collect()
+    };
+    let rows_in = |file: &str| -> BTreeSet<String> {
+        lines(&place, file)
+            .iter()
+            .map(|line| line["row"].as_str().unwrap().rsplit('/').next().unwrap().into())
+            .collect()
+    };
+    for (output, sets, held) in [
+        ("drawn", ["data.tapo.validation_rows=1", "tapo.eval_every=1"], None),
+        ("file", ["data.tapo.validation=alone.jsonl", "tapo.eval_every=2"], Some("alone.jsonl:1")),
+    ] {
+        let command = command(output, &sets);
+        let printed = place.succeed(&command.iter().map(String::as_str).collect::<Vec<_>>());
+        let (trained, answered) =
+            (rows_in(&format!("{output}/rollouts.jsonl")), rows_in(&format!("{output}/validation.jsonl")));
+        assert!(answered.len() == 1 && answered.is_disjoint(&trained), "{answered:?} {trained:?}");
+        assert_eq!(trained.len(), if held.is_some() { 3 } else { 2 });
+        assert!(held.is_none_or(|held| answered.contains(held)), "{answered:?}");
+
+        let answers = lines(&place, &format!("{output}/validation.jsonl"));
+        let metrics = lines(&place, &format!("{output}/metrics.jsonl"));
+        let scored: Vec<&Value> = metrics.iter().filter(|row| row.get("val_reward").is_some()).collect();
+        let steps = metrics.last().unwrap()["rollout_step"].as_u64().unwrap();
+        assert!(scored.len() >= 2 && scored.len() == answers.len());
+        assert_eq!(
+            (&scored[0]["rollout_step"], scored.last().unwrap()["rollout_step"].as_u64()),
+            (&json!(0), Some(steps))
+        );
+        for (row, answer) in scored.iter().zip(&answers) {
+            // One answer: the means are its own.
+            assert_eq!((&row["val_reward"], &row["rollout_step"]), (&answer["reward"], &answer["rollout_step"]));
+            assert_eq!((&row["val_rewards"], &answer["role"]), (&answer["rewards"], &json!("anchor")));
+            assert!(answer["image"].as_str().unwrap().ends_with(".png") && answer.get("advantage").is_none());
+        }
+        // The first of the highest after the start is the best checkpoint.
+        let first_best = scored[1..].iter().fold(scored[1], |best, row| {
+            if row["val_reward"].as_f64() > best["val_reward"].as_f64() { row } else { best }
+        });
+        let best = format!("step-{:06}", first_best["rollout_step"].as_u64().unwrap());
+        let last = printed.lines().last().unwrap();
+        assert!(last.starts_with("highest validation reward ") && last.ends_with(&best), "{printed}");
+        assert!(names(&place, &format!("{output}/checkpoints")).contains(&best));
+        let picture = fs::read_to_string(place.path(&format!("{output}/reward.svg"))).unwrap();
+        assert!(picture.contains("validation reward") && picture.contains("validation accuracy"));
+        let timings = lines(&place, &format!("{output}/timings.jsonl"));
+        assert_eq!(timings.iter().filter(|row| row["part"] == "validation").count(), scored.len());
+        let board = names(&place, &format!("{output}/tensorboard")).into_iter().next().unwrap();
+        let events = fs::read(place.path(&format!("{output}/tensorboard/{board}"))).unwrap();
+        let tag = b"validation/val_reward";
+        assert!(events.windows(tag.len()).any(|bytes| bytes == tag));
+    }
+    for (sets, says) in [
+        (["data.tapo.validation_rows=3", "seed=1"], "must be less than the 3 triplets there are"),
+        (
+            ["data.tapo.validation_rows=1", "data.tapo.validation=alone.jsonl"],
+            "must be 0 beside `data.tapo.validation`",
+        ),
+    ] {
+        let command = command("refused", &sets);
+        let error = place.refuse(&command.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
 fn labelled_photographs_serve_tapo_and_evaluation() {
     let place = Place::new();
     place.write(

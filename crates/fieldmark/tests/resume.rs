@@ -15,7 +15,8 @@ use std::{
 use fieldmark::generate::RandomStream;
 use support::{Place, triplet};
 
-/// Eight updates of SFT with two rows held out, or five rollout steps of TAPO with a surplus, two updates each and a reference model.
+/// Eight updates of SFT with two rows held out, or rollout steps of TAPO with a surplus, a row held out, two updates each and a
+/// reference model.
 fn place() -> Place {
     let place = Place::new();
     let recipe = place
@@ -24,8 +25,9 @@ fn place() -> Place {
         .replace("[sft]\nepochs = 2\n", "[sft]\nepochs = 4\n")
         .replace(
             "[tapo]\nepochs = 1\nprompts_per_step = 2\nchunk = 2\nmax_tries = 1\nbatch = 8\n",
-            "[tapo]\nepochs = 3\nprompts_per_step = 2\nchunk = 3\nmax_tries = 2\nbatch = 4\nloss = { kl_ref = 0.1 }\n",
+            "[tapo]\nepochs = 3\nprompts_per_step = 2\nchunk = 3\nmax_tries = 2\nbatch = 4\neval_every = 2\nloss = { kl_ref = 0.1 }\n",
         )
+        .replace("[data.tapo]\n", "[data.tapo]\nvalidation_rows = 1\n")
         .replace("[data.sft]\n", "[data.sft]\nvalidation_rows = 2\n");
     assert!(
         recipe.contains("kl_ref")
@@ -37,7 +39,7 @@ fn place() -> Place {
     place.conversations("sft.json", 5, |_, _| ());
     let images = [["a.png", "b.png", "c.png"], ["b.png", "a.png", "c.png"], ["c.png", "b.png", "a.png"]];
     let rows = images.map(|images| triplet(images).to_string()).join("\n");
-    place.write("tapo.jsonl", format!("{rows}\n{}\n", triplet(images[0])));
+    place.write("tapo.jsonl", format!("{rows}\n{}\n{}\n", triplet(images[0]), triplet(images[1])));
     place
 }
 
@@ -92,7 +94,8 @@ fn is_saving(place: &Place, output: &str) -> bool {
 /// Everything that does not depend on the clock.
 fn same(place: &Place, stage: &str, found: &str, expected: &str) {
     let files = ["checkpoint/model.safetensors", "checkpoint/config.json", "metrics.jsonl"];
-    let own: &[&str] = if stage == "sft" { &["loss.svg"] } else { &["rollouts.jsonl", "reward.svg"] };
+    let own: &[&str] =
+        if stage == "sft" { &["loss.svg"] } else { &["rollouts.jsonl", "validation.jsonl", "reward.svg"] };
     for file in files.iter().chain(own) {
         let read = |output: &str| fs::read(place.path(output).join(file)).unwrap();
         assert!(read(found) == read(expected), "{found}/{file} is not {expected}/{file}");
@@ -325,7 +328,7 @@ fn the_newest_three_and_the_best_are_kept_and_are_whole_folders() {
         rows.filter(|row| row.get("tries").is_some()).map(|row| row["reward"].as_f64().unwrap_or(f64::NAN)).collect()
     };
     let sets = ["run.keep=1", "tapo.epochs=5", "tapo.max_new_tokens=24", "tapo.rewards.length_penalty=1.0"];
-    let sets = sets.iter().chain(&["tapo.length_cache=24", "tapo.schedule.lr=0.0"]);
+    let sets = sets.iter().chain(&["tapo.length_cache=24", "tapo.schedule.lr=0.0", "data.tapo.validation_rows=0"]);
     let more = sets.flat_map(|set| ["--set".to_owned(), (*set).to_owned()]).collect();
     succeed(&place, &[args("tapo", "tapo"), more].concat());
     let rewards = rewards("tapo");

@@ -2,7 +2,7 @@
 
 use fieldmark::{
     progress::Progress,
-    train::{RolloutTiming, TrainError, UpdateTiming},
+    train::{RolloutTiming, TrainError, UpdateTiming, ValidationTiming},
 };
 use serde::Serialize;
 
@@ -155,6 +155,17 @@ impl Display {
     pub fn rollouts(&self, row: &impl Serialize, timing: &RolloutTiming) -> Result<(), TrainError> {
         if let Some(dashboard) = &self.dashboard {
             dashboard.row(Part::Rollouts, row, timing)?;
+        }
+        Ok(())
+    }
+
+    /// The numbers of a validation set's answers.
+    ///
+    /// # Errors
+    /// If they are not JSON.
+    pub fn validation(&self, row: &impl Serialize, timing: &ValidationTiming) -> Result<(), TrainError> {
+        if let Some(dashboard) = &self.dashboard {
+            dashboard.row(Part::Validation, row, timing)?;
         }
         Ok(())
     }

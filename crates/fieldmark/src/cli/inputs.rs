@@ -17,7 +17,10 @@ fn files(recipe: &Recipe, stage: &str) -> Vec<PathBuf> {
     let data = &recipe.data;
     let own = match stage {
         "sft" => vec![data.sft.file.clone(), data.sft.validation.clone()],
-        _ => vec![data.tapo.file.clone().or_else(|| data.labels.as_ref().map(|folder| folder.join("labels.csv")))],
+        _ => {
+            let table = || data.labels.as_ref().map(|folder| folder.join("labels.csv"));
+            vec![data.tapo.file.clone().or_else(table), data.tapo.validation.clone()]
+        }
     };
     own.into_iter().flatten().filter(|file| file.is_file()).collect()
 }

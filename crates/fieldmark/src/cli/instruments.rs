@@ -2,7 +2,7 @@
 //! metrics and timings.
 
 use burn::tensor::Device;
-use fieldmark::train::{LogEnd, MetricsWriter, RolloutTiming, TensorBoard, TrainError, UpdateTiming};
+use fieldmark::train::{LogEnd, MetricsWriter, RolloutTiming, TensorBoard, TrainError, UpdateTiming, ValidationTiming};
 use serde::Serialize;
 
 use super::{
@@ -68,6 +68,16 @@ impl Instruments {
         self.timings.write(timing)?;
         self.display.rollouts(row, timing)?;
         self.draw("rollouts", "rollouts", timing.step + 1, row, timing)
+    }
+
+    /// The validation set is scored. It stands at the last update before.
+    ///
+    /// # Errors
+    /// If something cannot be written.
+    pub fn validation(&mut self, row: &impl Serialize, timing: &ValidationTiming) -> Result<(), TrainError> {
+        self.timings.write(timing)?;
+        self.display.validation(row, timing)?;
+        self.draw("validation", "validation", timing.step, row, timing)
     }
 
     fn draw(

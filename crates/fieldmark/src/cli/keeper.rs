@@ -40,7 +40,7 @@ pub trait Stage {
     fn updater(&self) -> &Updater;
 
     /// Whether a score is that of the model after the step, and not of the checkpoint before it.
-    const SCORES_ITSELF: bool;
+    fn scores_itself(&self) -> bool;
 
     /// How good a checkpoint proved to be, where the last step has shown it.
     fn score(&self) -> Option<Best>;
@@ -158,7 +158,7 @@ impl<'a> Keeper<'a> {
             model = stage.step(model).map_err(|error| super::training::in_section(self.stage, error))?;
             let due = self.settings.save_every > 0 && stage.done().is_multiple_of(self.settings.save_every);
             let stop = interrupt.asked() && !stage.is_finished();
-            let may_save = S::SCORES_ITSELF && (self.settings.save_every > 0 || stop);
+            let may_save = stage.scores_itself() && (self.settings.save_every > 0 || stop);
             let is_best = stage.score().is_some_and(|score| self.judge::<S>(score, may_save));
             if let Some(fault) = stage.fault() {
                 let folder = self.save(&model, stage)?;

@@ -27,6 +27,7 @@ mod rewards;
 mod sft;
 mod show;
 mod tapo;
+mod tapo_log;
 mod training;
 mod triplets;
 

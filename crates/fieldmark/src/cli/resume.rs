@@ -32,7 +32,7 @@ pub enum Begin {
 }
 
 /// What a run of any stage leaves in its output folder.
-pub const LEFT_BEHIND: [&str; 10] = [
+pub const LEFT_BEHIND: [&str; 11] = [
     "checkpoint",
     "checkpoints",
     INPUTS,
@@ -43,6 +43,7 @@ pub const LEFT_BEHIND: [&str; 10] = [
     "rollouts.jsonl",
     TENSORBOARD,
     "timings.jsonl",
+    "validation.jsonl",
 ];
 
 /// Keys that change nothing in what a run of the stage computes. `tapo.workers` is none of them: it decides which prompts are

@@ -137,7 +137,9 @@ struct Run<'a> {
 impl Stage for Run<'_> {
     type State = SftState;
 
-    const SCORES_ITSELF: bool = true;
+    fn scores_itself(&self) -> bool {
+        true
+    }
 
     fn step(&mut self, model: Qwen25Vl) -> Result<Qwen25Vl, TrainError> {
         let Self { trainer, metrics, instruments, validation } = self;

@@ -1,16 +1,15 @@
 //! `fieldmark tapo`: triplet-augmented policy optimisation of a checkpoint (arXiv 2602.07605, section 4.3).
 
-use std::{collections::BTreeMap, path::Path, time::Instant};
+use std::{collections::BTreeMap, iter, path::Path, time::Instant};
 
 use fieldmark::{
-    generate::{FinishReason, StreamKey},
+    generate::StreamKey,
     model::Qwen25Vl,
     train::{
-        Best, Checkpoints, Group, LogEnd, Mark, MetricsWriter, Role, RolloutMetrics, TapoEvent, TapoState, TapoTrainer,
-        TrainError, TripletSource, Updater, stable_param_ids, weights_fingerprint,
+        Best, Checkpoints, LogEnd, Mark, TapoState, TapoTrainer, TrainError, TripletSource, Updater, stable_param_ids,
+        weights_fingerprint,
     },
 };
-use serde_json::{Value, json};
 
 use super::{
     Outcome, RunArgs,
@@ -21,13 +20,16 @@ use super::{
     interrupt::Listener,
     keeper::{End, Keeper, Stage, Start},
     resume::{self, Begin},
-    rewards, say, training,
+    rewards, say,
+    tapo_log::Log,
+    training,
     training::Prepared,
     triplets::Triplets,
 };
 
 /// What the best checkpoint is best in.
 const BEST: &str = "mean reward of the rollouts drawn from it";
+const BEST_HELD_OUT: &str = "mean reward on the validation set";
 
 /// Trains and saves.
 ///
@@ -49,9 +51,12 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     let processor = checkpoint::sized(&checkpoint.processor, recipe.data.tapo.sizes, "data.tapo.sizes")?;
     let (device, others) = prepared.split_devices();
     let registry = rewards::registry(recipe, &device)?;
-    let source = Triplets::open(recipe, processor, checkpoint.context)?;
+    let mut source = Triplets::open(recipe, processor, checkpoint.context)?;
+    let held = source.validation(recipe)?;
     if recipe.data.check && prepared.begin == Begin::Start {
-        training::try_samples(source.len(), |row| source.prompt(row, 0).map(drop))?;
+        let sets: Vec<_> = iter::once(&source).chain(&held).collect();
+        let rows: Vec<_> = sets.into_iter().flat_map(|set| (0..set.len()).map(move |row| (set, row))).collect();
+        training::try_samples(rows.len(), |row| rows[row].0.prompt(rows[row].1, 0).map(drop))?;
     }
     let model = stable_param_ids(prepared.load(&checkpoint, &device)?);
     let mut trainer = TapoTrainer::new(
@@ -66,6 +71,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     )
     .map_err(in_section)?
     .with_devices(&others, prepared.reduction);
+    if let Some(rows) = &held {
+        trainer = trainer.with_validation(rows);
+    }
     let needs_start = recipe.tapo.loss.kl_ref != 0.0;
     let weights = (needs_start || recipe.lora.is_on()).then(|| weights_fingerprint(&checkpoint.folder)).transpose()?;
     let start = Start { folder: checkpoint.folder.clone(), weights };
@@ -85,21 +93,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     let mut listener = Listener::new("rollout step")?;
     let steps = trainer.steps();
     let course = Course::tapo(steps, recipe.tapo.updates_per_step(), trainer.done());
-    let mut stage = Run {
-        log: Log {
-            source: &source,
-            metrics: prepared.log("metrics.jsonl", end)?,
-            instruments: Instruments::open(&prepared, "tapo", end, course, &mut listener)?,
-            rollouts: prepared.log("rollouts.jsonl", end)?,
-            step: trainer.done() + 1,
-            updates: 0,
-            over_step: recipe.tapo.estimator.is_over_step(),
-            drawn: String::new(),
-            update: String::new(),
-            reward: f64::NAN,
-        },
-        trainer,
-    };
+    let instruments = Instruments::open(&prepared, "tapo", end, course, &mut listener)?;
+    let mut stage =
+        Run { log: Log::open(&prepared, &source, held.as_ref(), instruments, end)?, held_out: held.is_some(), trainer };
     let model = match keeper.train(model, &mut stage, listener.interrupt())? {
         End::Finished(model) => model,
         End::Interrupted(folder) => {
@@ -110,22 +106,29 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     };
     stage.log.instruments.display.finish();
     let log = &stage.log;
-    let curves = curves(log.metrics.path(), &recipe.tapo.rewards)?;
+    let curves = curves(log.metrics.path(), &recipe.tapo.rewards, held.is_some())?;
     output.write("reward.svg", svg("TAPO", "rollout step", "mean", &curves)?.as_bytes())?;
     let saved = checkpoint.save(&model, output)?;
     say(&format!("{steps} steps on {} triplets in {}: {}", source.len(), training::elapsed(clock), saved.display()))?;
+    if let Some((best, folder)) = keeper.best().filter(|_| held.is_some()) {
+        say(&format!("highest validation reward {:.4}: {}", best.value, folder.display()))?;
+    }
     Ok(Outcome::Done)
 }
 
-/// The mean reward, accuracy by image, and each reward.
-fn curves(metrics: &Path, rewards: &BTreeMap<String, f64>) -> anyhow::Result<Vec<Series>> {
+/// The mean reward, accuracy by image, each reward, and what the validation set says.
+fn curves(metrics: &Path, rewards: &BTreeMap<String, f64>, held: bool) -> anyhow::Result<Vec<Series>> {
+    let held_out: [(&str, &[&str]); 2] =
+        [("validation reward", &["val_reward"]), ("validation accuracy", &["val_accuracy"])];
     let means: [(&str, &[&str]); 3] = [
         ("reward", &["reward"]),
         ("accuracy, anchor", &["accuracy_anchor"]),
         ("accuracy, positive", &["accuracy_positive"]),
     ];
     let parts: Vec<(&str, [&str; 2])> = rewards.keys().map(|name| (name.as_str(), ["rewards", name])).collect();
-    let lines: Vec<_> = means.into_iter().chain(parts.iter().map(|(name, keys)| (*name, &keys[..]))).collect();
+    let held_out = held_out.into_iter().filter(|_| held);
+    let lines: Vec<_> =
+        means.into_iter().chain(parts.iter().map(|(name, keys)| (*name, &keys[..]))).chain(held_out).collect();
     series(metrics, "rollout_step", &lines)
 }
 
@@ -133,20 +136,20 @@ fn curves(metrics: &Path, rewards: &BTreeMap<String, f64>) -> anyhow::Result<Vec
 struct Run<'a> {
     trainer: TapoTrainer<'a, Triplets>,
     log: Log<'a>,
+    /// Whether there is a validation set.
+    held_out: bool,
 }
 
 impl Stage for Run<'_> {
     type State = TapoState;
 
-    const SCORES_ITSELF: bool = false;
+    fn scores_itself(&self) -> bool {
+        self.held_out
+    }
 
     fn step(&mut self, model: Qwen25Vl) -> Result<Qwen25Vl, TrainError> {
-        let Self { trainer, log } = self;
-        log.step = trainer.done() + 1;
-        log.updates = 0;
-        // A step that a checkpoint left open drew its rollouts before.
-        log.reward = f64::NAN;
-        log.phase("rollouts");
+        let Self { trainer, log, .. } = self;
+        log.begin(trainer.done());
         let model = trainer.step(model, |event| log.event(event))?;
         log.instruments.display.step(trainer.done(), 0, log.message());
         Ok(model)
@@ -173,10 +176,15 @@ impl Stage for Run<'_> {
         self.trainer.updater()
     }
 
-    /// A step's rollouts are drawn from the checkpoint before it.
+    /// What the validation set says of the model; without one, what the step's rollouts said of the checkpoint that they
+    /// were drawn from.
     fn score(&self) -> Option<Best> {
-        let mark = Mark { step: self.log.step - 1, updates: 0 };
-        self.log.reward.is_finite().then(|| Best { metric: BEST.into(), value: self.log.reward, mark })
+        let (metric, (value, step)) = if self.held_out {
+            (BEST_HELD_OUT, (self.log.validated()?, self.trainer.done()))
+        } else {
+            (BEST, self.log.reward()?)
+        };
+        Some(Best { metric: metric.into(), value, mark: Mark { step, updates: 0 } })
     }
 
     fn is_better(score: f64, than: f64) -> bool {
@@ -184,105 +192,6 @@ impl Stage for Run<'_> {
     }
 
     fn sync(&self) -> Result<(), TrainError> {
-        self.log.metrics.sync()?;
-        self.log.instruments.sync()?;
-        self.log.rollouts.sync()
-    }
-}
-
-/// Writes down what happens.
-struct Log<'a> {
-    source: &'a Triplets,
-    metrics: MetricsWriter,
-    instruments: Instruments,
-    rollouts: MetricsWriter,
-    /// The step that is being made, from 1.
-    step: usize,
-    /// Updates made in it.
-    updates: usize,
-    /// Whether advantages are not known yet when rollouts are written.
-    over_step: bool,
-    /// How the step's rollouts went, and how its last update.
-    drawn: String,
-    update: String,
-    /// Mean reward of the rollouts that it drew; NaN if it drew none.
-    reward: f64,
-}
-
-impl Log<'_> {
-    fn event(&mut self, event: TapoEvent<'_>) -> Result<(), TrainError> {
-        match event {
-            TapoEvent::Rollouts(groups) => {
-                self.instruments.display.count("Groups drawn", groups.len());
-                groups.iter().try_for_each(|group| self.group(group))
-            }
-            TapoEvent::Drawn(row, timing) => {
-                self.drawn(row);
-                self.phase("updates");
-                self.metrics.write(row)?;
-                self.instruments.rollouts(row, timing)
-            }
-            TapoEvent::Validation(..) => Ok(()),
-            TapoEvent::Update(row, timing) => {
-                let display = &mut self.instruments.display;
-                training::note_skipped(display, row.step, row.grad_norm, row.parts.loss, &row.non_finite);
-                self.update = format!("  loss {:.4}  lr {:.2e}", row.parts.loss, row.lr);
-                self.updates += 1;
-                self.instruments.display.step(row.rollout_step - 1, self.updates, self.message());
-                self.metrics.write(row)?;
-                self.instruments.update(row, timing)
-            }
-        }
-    }
-
-    fn drawn(&mut self, row: &RolloutMetrics) {
-        self.reward = row.reward;
-        // Means over nothing are not numbers: of a role without rollouts, or of all in a step that surplus groups fill.
-        let right: Vec<f64> =
-            [row.accuracy_anchor, row.accuracy_positive].into_iter().filter(|share| share.is_finite()).collect();
-        self.update.clear();
-        self.drawn = if right.is_empty() {
-            format!("{} groups from the step before", row.groups.carried_in)
-        } else {
-            let share = right.iter().sum::<f64>() / right.len() as f64;
-            format!("reward {:.3}  right {share:.2}  kept {}/{}", row.reward, row.groups.kept, row.groups.offered)
-        };
-        self.instruments.display.step(row.rollout_step - 1, 0, self.message());
-    }
-
-    fn phase(&self, phase: &str) {
-        self.instruments.display.phase(&format!("step {}: {phase}", self.step));
-    }
-
-    fn message(&self) -> String {
-        format!("{}{}", self.drawn, self.update)
-    }
-
-    /// One line a response: what was shown, what was said, what it was worth.
-    fn group(&mut self, group: &Group) -> Result<(), TrainError> {
-        let row = self.source.row_of(&group.prompt);
-        for rollout in &group.rollouts {
-            let (role, image) = match rollout.role {
-                Role::Anchor => ("anchor", row.map(|row| &row.anchor)),
-                Role::Positive => ("positive", row.and_then(|row| row.positive.as_ref())),
-            };
-            let line: Value = json!({
-                "rollout_step": self.step,
-                "row": group.prompt.anchor.name,
-                "role": role,
-                "image": image,
-                "negative": row.and_then(|row| row.negative.as_ref()),
-                "prompt": row.map(|row| &row.prompt),
-                "truth": group.prompt.truth,
-                "response": rollout.text,
-                "tokens": rollout.response.ids.len(),
-                "finished": rollout.response.finish == FinishReason::Stop,
-                "rewards": rollout.reward.parts,
-                "reward": rollout.reward.overall,
-                "advantage": (!self.over_step).then_some(rollout.advantage),
-            });
-            self.rollouts.write(&line)?;
-        }
-        Ok(())
+        self.log.sync()
     }
 }

@@ -4,7 +4,8 @@
 //! Ids are built for each of the three images, which may differ in size.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
+    mem,
     path::{Path, PathBuf},
 };
 
@@ -40,6 +41,20 @@ enum Negatives {
     Patches(BlackPatches, StreamKey),
 }
 
+/// Which images beside the anchor a row must have.
+#[derive(Debug, Clone, Copy)]
+struct Needs {
+    positives: bool,
+    negatives: bool,
+}
+
+impl Needs {
+    fn of(recipe: &Recipe, negatives: &Negatives) -> Self {
+        let negatives = matches!(negatives, Negatives::Photographs);
+        Self { positives: recipe.tapo.positive_rollouts > 0, negatives }
+    }
+}
+
 impl Negatives {
     fn of(recipe: &Recipe) -> Self {
         match recipe.tapo.negative {
@@ -47,10 +62,6 @@ impl Negatives {
             NegativeImage::Triplet => Self::Photographs,
             NegativeImage::Patches => Self::Patches(recipe.tapo.patches, StreamKey::new(recipe.seed)),
         }
-    }
-
-    fn are_photographs(&self) -> bool {
-        matches!(self, Self::Photographs)
     }
 }
 
@@ -78,17 +89,53 @@ impl Triplets {
     pub fn open(recipe: &Recipe, processor: Processor, context: usize) -> anyhow::Result<Self> {
         let data = &recipe.data;
         let negatives = Negatives::of(recipe);
+        let needs = Needs::of(recipe, &negatives);
         let rows = match (&data.tapo.file, &data.labels) {
-            (Some(file), _) => from_file(file, recipe, negatives.are_photographs())?,
-            (None, Some(folder)) => from_labels(folder, recipe, negatives.are_photographs())?,
+            (Some(file), _) => from_file(file, recipe, needs)?,
+            (None, Some(folder)) => from_labels(folder, recipe, needs)?,
             (None, None) => anyhow::bail!(
                 "no triplets; name a file with --set data.tapo.file=FILE or photographs with --set data.labels=DIR"
             ),
         };
-        let by_name = rows.iter().enumerate().map(|(i, row)| (row.name.clone(), i)).collect();
         // A prompt needs room for one new token.
         let max_tokens = data.tapo.max_tokens.min(context.saturating_sub(1));
+        let by_name = by_name(&rows);
         Ok(Self { processor, decode: data.decode(), max_tokens, negatives, rows, by_name })
+    }
+
+    /// The recipe's validation set: a file of its own, or rows that are taken from these.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; a recipe that asks for both, or for all rows.
+    pub fn validation(&mut self, recipe: &Recipe) -> anyhow::Result<Option<Self>> {
+        let data = &recipe.data.tapo;
+        let (count, key) = (data.validation_rows, "`data.tapo.validation_rows`");
+        let rows = match data.validation.as_deref().filter(|file| !file.as_os_str().is_empty()) {
+            Some(_) if count > 0 => anyhow::bail!("{key} = {count}: must be 0 beside `data.tapo.validation`"),
+            Some(file) => from_file(file, recipe, Needs { positives: false, negatives: false })?,
+            None if count == 0 => return Ok(None),
+            None if count >= self.rows.len() => {
+                anyhow::bail!("{key} = {count}: must be less than the {} triplets there are", self.rows.len())
+            }
+            None => self.hold_out(count, recipe.seed),
+        };
+        let alone = |row| TripletRow { positive: None, negative: None, ..row };
+        let rows: Vec<TripletRow> = rows.into_iter().map(alone).collect();
+        let (processor, negatives, by_name) = (self.processor.clone(), Negatives::None, by_name(&rows));
+        Ok(Some(Self { processor, negatives, rows, by_name, ..*self }))
+    }
+
+    /// Takes `count` rows away, drawn under `seed`; the others keep their order.
+    fn hold_out(&mut self, count: usize, seed: u64) -> Vec<TripletRow> {
+        let mut order: Vec<usize> = (0..self.rows.len()).collect();
+        StreamKey::new(seed).word("tapo").word("validation").stream().shuffle(&mut order);
+        let taken: BTreeSet<usize> = order.into_iter().take(count).collect();
+        let (held, kept): (Vec<_>, Vec<_>) =
+            mem::take(&mut self.rows).into_iter().enumerate().partition(|(row, _)| taken.contains(row));
+        let rows = |numbered: Vec<(usize, TripletRow)>| numbered.into_iter().map(|(_, row)| row).collect();
+        self.rows = rows(kept);
+        self.by_name = by_name(&self.rows);
+        rows(held)
     }
 
     /// The row that a prompt was made from.
@@ -135,6 +182,10 @@ impl TripletSource for Triplets {
     }
 }
 
+fn by_name(rows: &[TripletRow]) -> HashMap<String, usize> {
+    rows.iter().enumerate().map(|(i, row)| (row.name.clone(), i)).collect()
+}
+
 fn in_row(row: &TripletRow, error: &ProcessorError) -> TrainError {
     TrainError::Sample { row: row.name.clone(), reason: error.to_string() }
 }
@@ -151,11 +202,7 @@ fn row(
     TripletRow { name, prompt: prompt.user, system: prompt.system, truth: truth.into(), anchor, positive, negative }
 }
 
-fn needs_positives(recipe: &Recipe) -> bool {
-    recipe.tapo.positive_rollouts > 0
-}
-
-fn from_file(file: &Path, recipe: &Recipe, with_negatives: bool) -> Result<Vec<TripletRow>, DataError> {
+fn from_file(file: &Path, recipe: &Recipe, needs: Needs) -> Result<Vec<TripletRow>, DataError> {
     let roots = recipe.data.roots(file);
     let made = |tapo: TapoRow| {
         let in_row = |problem| DataError::Row { file: file.into(), row: tapo.row, problem };
@@ -167,27 +214,27 @@ fn from_file(file: &Path, recipe: &Recipe, with_negatives: bool) -> Result<Vec<T
             Some(image) => find(image).map(Some),
             None => Err(in_row(problem)),
         };
-        let positive = other(&tapo.positive, needs_positives(recipe), RowProblem::NoPositive)?;
-        let negative = other(&tapo.negative, with_negatives, RowProblem::NoNegative)?;
+        let positive = other(&tapo.positive, needs.positives, RowProblem::NoPositive)?;
+        let negative = other(&tapo.negative, needs.negatives, RowProblem::NoNegative)?;
         let name = format!("{}:{}", file.display(), tapo.row);
         Ok(row(name, recipe.data.tapo.prompt, &tapo.problem, &tapo.answer, find(&tapo.anchor)?, [positive, negative]))
     };
     read_tapo_rows(file)?.into_iter().map(made).collect()
 }
 
-fn from_labels(folder: &Path, recipe: &Recipe, with_negatives: bool) -> anyhow::Result<Vec<TripletRow>> {
+fn from_labels(folder: &Path, recipe: &Recipe, needs: Needs) -> anyhow::Result<Vec<TripletRow>> {
     let data = &recipe.data;
     let labels = Labels::open(folder, data, recipe.seed)?;
     let photos = labels.training();
     let similar = labels.similar(&photos, data.decode())?;
-    let reuse = data.tapo.reuse_anchor || !needs_positives(recipe);
+    let reuse = data.tapo.reuse_anchor || !needs.positives;
     let single = if reuse { SinglePhotoPolicy::ReuseAnchor } else { SinglePhotoPolicy::Refuse };
     let mut stream = RandomStream::new(recipe.seed, &["triplets"]);
     let triplets = build_triplets(&photos, &similar, single, &mut stream)?;
     let rows = triplets.iter().map(|triplet| {
         let file = |photo| labels.folder.file(photo);
-        let positive = needs_positives(recipe).then(|| file(triplet.positive));
-        let negative = with_negatives.then(|| file(triplet.negative));
+        let positive = needs.positives.then(|| file(triplet.positive));
+        let negative = needs.negatives.then(|| file(triplet.negative));
         let name = format!("{}:{}", labels.table.display(), triplet.anchor.row);
         row(name, data.tapo.prompt, &data.question, &triplet.anchor.class, file(triplet.anchor), [positive, negative])
     });

@@ -316,6 +316,11 @@ impl Default for SftData {
 pub struct TapoData {
     /// Triplets: rows with problem, answer, anchor, positive and negative. Without it, they are made from `data.labels`.
     pub file: Option<PathBuf>,
+    /// Rows whose questions are answered greedily and from which nothing is learned, in a file of the same form. Their anchors
+    /// alone are looked at.
+    pub validation: Option<PathBuf>,
+    /// The same with so many rows of the triplets, drawn by `seed`, that training then does not see.
+    pub validation_rows: usize,
     /// The wording of the prompt.
     pub prompt: PromptTemplate,
     /// Longest prompt in tokens, its image included. A longer one is refused.
@@ -330,7 +335,15 @@ impl Default for TapoData {
     fn default() -> Self {
         let PixelLimits { min_pixels, max_pixels } = PixelLimits::TAPO;
         let sizes = ImageSizes { min_pixels, max_pixels, resize: ResizeRule::Area };
-        Self { file: None, prompt: PromptTemplate::Rl, max_tokens: 4096, reuse_anchor: false, sizes }
+        Self {
+            file: None,
+            validation: None,
+            validation_rows: 0,
+            prompt: PromptTemplate::Rl,
+            max_tokens: 4096,
+            reuse_anchor: false,
+            sizes,
+        }
     }
 }
 

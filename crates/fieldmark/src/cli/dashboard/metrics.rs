@@ -11,6 +11,8 @@ pub enum Part {
     Update,
     /// The rollouts of a step.
     Rollouts,
+    /// The answers to a validation set.
+    Validation,
 }
 
 /// A number to draw.
@@ -60,6 +62,7 @@ pub fn metrics(part: Part, row: &impl Serialize, timing: &impl Serialize) -> Res
     let timed = numbers(timing)?.into_iter().map(|(name, value)| match part {
         Part::Update => (name, value),
         Part::Rollouts => (format!("rollouts/{name}"), value),
+        Part::Validation => (format!("validation/{name}"), value),
     });
     let all = numbers(row)?.into_iter().chain(timed);
     Ok(all.filter(|(name, _)| !is_left_out(name)).map(|(name, value)| metric(name, value)).collect())
@@ -69,13 +72,17 @@ const PEAK_MEMORY: &str = "peak_memory";
 
 /// Counts that only grow, or are the same at every update.
 fn is_left_out(name: &str) -> bool {
-    let name = name.strip_prefix("rollouts/").unwrap_or(name);
-    ["epoch", "rollout_step", "tokens", "val_tokens", "flops"].contains(&name)
+    let name = name.strip_prefix("rollouts/").or(name.strip_prefix("validation/")).unwrap_or(name);
+    ["epoch", "rollout_step", "tokens", "val_tokens", "val_answers", "flops"].contains(&name)
 }
 
 fn metric(name: String, value: f64) -> Metric {
+    // Drawn beside what they are to be compared with: greedy answers are about anchors.
+    if let Some(name) = name.strip_prefix("val_") {
+        let name = if name == "accuracy" { "accuracy_anchor" } else { name };
+        return Metric { name: name.into(), held_out: true, value, text: read(value) };
+    }
     match name.as_str() {
-        "val_loss" => Metric { name: "loss".into(), held_out: true, value, text: read(value) },
         PEAK_MEMORY => {
             let gigabytes = value / 1e9;
             Metric { name, held_out: false, value: gigabytes, text: format!("{gigabytes:.2} GB") }
@@ -99,8 +106,8 @@ mod tests {
     use std::{collections::BTreeMap, time::Duration};
 
     use fieldmark::train::{
-        FilterCounts, RolloutMetrics, RolloutTiming, SamplerGap, SftMetrics, TapoMetrics, TapoParts, UpdateTiming,
-        Validation,
+        FilterCounts, RolloutMetrics, RolloutTiming, SamplerGap, SftMetrics, TapoMetrics, TapoParts, TapoValidation,
+        UpdateTiming, Validation, ValidationTiming,
     };
 
     use super::*;
@@ -143,6 +150,32 @@ mod tests {
         let held_out: Vec<bool> =
             metrics(Part::Update, &row, &timing).unwrap().iter().map(|metric| metric.held_out).collect();
         assert_eq!(held_out, [false, false, false, false, true, false, false, false]);
+    }
+
+    #[test]
+    fn greedy_answers_are_drawn_beside_the_rollouts() {
+        let row = TapoValidation {
+            step: 4,
+            rollout_step: 2,
+            reward: 0.5,
+            accuracy: 0.25,
+            rewards: BTreeMap::from([("format".into(), 1.0)]),
+            response_tokens: 20.5,
+            truncated: 0.0,
+            answers: 8,
+        };
+        let found = metrics(Part::Validation, &row, &ValidationTiming::new(4, 2, 60, Duration::from_secs(3))).unwrap();
+        let names: Vec<(&str, bool)> = found.iter().map(|metric| (metric.name.as_str(), metric.held_out)).collect();
+        let expected = [
+            ("reward", true),
+            ("accuracy_anchor", true),
+            ("rewards/format", true),
+            ("response_tokens", true),
+            ("truncated", true),
+            ("validation/seconds", false),
+            ("validation/tokens_per_second", false),
+        ];
+        assert_eq!(names, expected);
     }
 
     #[test]
