@@ -2,6 +2,7 @@
 
 pub mod plain_tapo;
 pub mod prompts;
+pub mod stopped_runs;
 pub mod supervised;
 pub mod tapo_runs;
 pub mod training;

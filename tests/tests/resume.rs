@@ -6,118 +6,17 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use burn::tensor::Device;
 use fieldmark::{
     generate::StreamKey,
-    model::{LoadOptions, Qwen25Vl, Qwen25VlConfig, SaveOptions, TrainableParts},
-    processor::{Sequence, SupervisedSequence, Tokenizer},
-    train::{
-        Best, Checkpoints, Estimator, GroupFilter, Interrupt, LrSchedule, LrShape, Mark, Reward, RewardInput,
-        RewardRegistry, SftConfig, SftSource, SftState, SftTrainer, TapoConfig, TapoEvent, TapoLossConfig, TapoState,
-        TapoTrainer, TermSchedule, TrainError, TripletPrompt, TripletSource, stable_param_ids,
-    },
+    model::{Qwen25Vl, TrainableParts},
+    train::{Best, Checkpoints, Interrupt, LrSchedule, LrShape, Mark, SftConfig, SftState, SftTrainer, TrainError},
 };
 use fieldmark_tests::{
-    prompts::{MODELS, Part, load, sequence},
-    training::{Named, VOCABULARY, parameters, word_tokenizer},
+    stopped_runs::{Rows, device, order_of, start, through_a_checkpoint},
+    training::parameters,
 };
 
 const PAD: u32 = 0;
-
-fn device() -> Device {
-    Device::flex().autodiff()
-}
-
-fn start() -> Qwen25Vl {
-    stable_param_ids(load(MODELS[0], &device()))
-}
-
-/// Text and an image of each row's own.
-fn prompt(config: &Qwen25VlConfig, row: u64, image: u64) -> Sequence {
-    let text = |seed: u64, count: usize| {
-        let mut stream = StreamKey::new(seed).word("text").stream();
-        Part::Text((0..count).map(|_| 8 + stream.below(312) as u32).collect())
-    };
-    let longer = 4 + 2 * (row as usize % 3);
-    let mut made =
-        sequence(&[text(row, 3), Part::Image { h: 4, w: longer, seed: 10 * row + image }, text(row + 100, 2)], config);
-    made.name = format!("row {row}");
-    made
-}
-
-fn poison(sequence: &mut Sequence) {
-    let image = &mut sequence.images[0];
-    image.pixel_values = image.pixel_values.iter().map(|_| f32::NAN).collect();
-}
-
-/// Rows of which some are made of NaN.
-struct Rows {
-    config: Qwen25VlConfig,
-    rows: usize,
-    poisoned: Vec<usize>,
-}
-
-impl Rows {
-    fn new(rows: usize) -> Self {
-        Self { config: load(MODELS[0], &Device::flex()).config().clone(), rows, poisoned: Vec::new() }
-    }
-
-    fn poisoned(rows: usize, poisoned: &[usize]) -> Self {
-        Self { poisoned: poisoned.to_vec(), ..Self::new(rows) }
-    }
-}
-
-impl SftSource for Rows {
-    fn len(&self) -> usize {
-        self.rows
-    }
-
-    fn sample(&self, row: usize, epoch: usize) -> Result<SupervisedSequence, TrainError> {
-        let mut prompt = prompt(&self.config, row as u64, epoch as u64);
-        if self.poisoned.contains(&row) {
-            poison(&mut prompt);
-        }
-        let answer: Vec<u32> = (0..3 + row as u32).map(|i| 20 + 7 * i + row as u32).collect();
-        let mut target_mask = vec![false; prompt.ids.len()];
-        target_mask.resize(prompt.ids.len() + answer.len(), true);
-        Ok(SupervisedSequence { sequence: prompt.with_response(&answer), target_mask })
-    }
-}
-
-impl TripletSource for Rows {
-    fn len(&self) -> usize {
-        self.rows
-    }
-
-    fn prompt(&self, row: usize, epoch: usize) -> Result<TripletPrompt, TrainError> {
-        let make = |image: u64| prompt(&self.config, row as u64, 3 * epoch as u64 + image);
-        let mut negative = make(2);
-        if self.poisoned.contains(&row) {
-            poison(&mut negative);
-        }
-        let truth = (8..VOCABULARY).step_by(3).map(|id| format!("t{id}")).collect::<Vec<_>>().join(" ");
-        Ok(TripletPrompt { anchor: make(0), positive: Some(make(1)), negative: Some(negative), truth })
-    }
-}
-
-/// Saves what a trainer is and its model, reads the model back, and hands both to whoever goes on.
-fn through_a_checkpoint<S: serde::Serialize + serde::de::DeserializeOwned>(
-    folder: &Path,
-    model: &Qwen25Vl,
-    updater: &fieldmark::train::Updater,
-    state: &S,
-) -> (Qwen25Vl, S, std::path::PathBuf) {
-    let checkpoints = Checkpoints::new(folder);
-    let mark = Mark { step: 1, updates: 0 };
-    let saved = checkpoints.save(mark, updater, state, |folder| -> Result<(), TrainError> {
-        model.save_pretrained(folder, SaveOptions::default()).unwrap();
-        Ok(())
-    });
-    let saved = saved.unwrap();
-    let model = stable_param_ids(Qwen25Vl::from_pretrained(&saved, LoadOptions::default(), &device()).unwrap());
-    let state = Checkpoints::state(&saved).unwrap();
-    (model, state, Checkpoints::moments(&saved))
-}
 
 fn sft() -> SftConfig {
     SftConfig {
@@ -223,13 +122,6 @@ fn a_saved_run_is_not_continued_on_other_data() {
     assert!(error.contains("optimizer.bpk: optimiser state"), "{error}");
 }
 
-/// The order in which the rows of an epoch come.
-fn order_of(rows: usize, words: [&str; 2], seed: u64) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..rows).collect();
-    StreamKey::new(seed).word(words[0]).word(words[1]).number(0).stream().shuffle(&mut order);
-    order
-}
-
 #[test]
 fn three_bad_sft_updates_in_a_row_stop_before_the_first_of_them() {
     // One row in each of updates 3, 4 and 5 of two rows is poisoned.
@@ -281,177 +173,6 @@ fn three_bad_sft_updates_in_a_row_stop_before_the_first_of_them() {
     // train() says so by itself.
     let refused = sft_trainer(&start(), &poisoned, &config).train(start(), |_, _| Ok(()));
     assert!(matches!(refused, Err(TrainError::Diverged { count: 3, update: 5, .. })));
-}
-
-/// 1 where the response has one of the truth's words.
-struct Words;
-
-impl Reward for Words {
-    fn score(&self, input: &RewardInput<'_>) -> f64 {
-        f64::from(u8::from(input.response.split(' ').any(|word| input.truth.split(' ').any(|wanted| wanted == word))))
-    }
-}
-
-fn tapo() -> TapoConfig {
-    TapoConfig {
-        prompts_per_step: 2,
-        chunk: 3,
-        max_tries: 3,
-        anchor_rollouts: 2,
-        positive_rollouts: 2,
-        max_new_tokens: 4,
-        generation_batch: 12,
-        filter: GroupFilter { enabled: false, ..GroupFilter::default() },
-        batch: 4,
-        micro_batch: 2,
-        schedule: LrSchedule { lr: 1e-3, shape: LrShape::Cosine, warmup: 1, released: false },
-        ..TapoConfig::default()
-    }
-}
-
-fn tapo_trainer<'a>(
-    model: &Qwen25Vl,
-    rows: &'a Rows,
-    tokenizer: &'a Tokenizer,
-    config: &TapoConfig,
-    steps: usize,
-) -> TapoTrainer<'a, Rows> {
-    let ends = (2..VOCABULARY).step_by(6).filter(|&id| id == 2 || id > 8).collect();
-    let registry = RewardRegistry::default().with("accuracy", Words).with("format", Words);
-    TapoTrainer::new(model, rows, tokenizer, ends, config.clone(), &registry, StreamKey::new(4), &device())
-        .unwrap()
-        .with_steps(steps)
-}
-
-/// Every event as it is written down, with the step and the update it belongs to.
-fn note(log: &mut Vec<(Mark, String)>, event: TapoEvent<'_>) {
-    match event {
-        TapoEvent::Validation(..) => {}
-        TapoEvent::Rollouts(groups) => {
-            let texts: Vec<_> =
-                groups.iter().flat_map(|group| &group.rollouts).map(|rollout| format!("{rollout:?}")).collect();
-            log.push((Mark { step: 0, updates: 0 }, texts.join(";")));
-        }
-        TapoEvent::Drawn(row, _) => {
-            log.push((Mark { step: row.rollout_step, updates: row.step }, serde_json::to_string(row).unwrap()))
-        }
-        TapoEvent::Update(row, _) => {
-            log.push((Mark { step: row.rollout_step, updates: row.step }, serde_json::to_string(row).unwrap()))
-        }
-    }
-}
-
-fn all(trainer: &mut TapoTrainer<'_, Rows>, model: Qwen25Vl, log: &mut Vec<(Mark, String)>) -> Named {
-    let model = trainer.train(model, |event| {
-        note(log, event);
-        Ok(())
-    });
-    parameters(&model.unwrap())
-}
-
-#[test]
-fn tapo_goes_on_to_the_bit_after_any_step_with_its_surplus_and_its_reference() {
-    let (rows, tokenizer) = (Rows::new(4), word_tokenizer());
-    let loss = TapoLossConfig { kl_ref: 0.5, ..TapoLossConfig::default() };
-    for config in [
-        tapo(),
-        TapoConfig { loss, workers: 2, ..tapo() },
-        TapoConfig { loss: TapoLossConfig { negative_grad: false, ..loss }, ..tapo() },
-        TapoConfig { estimator: Estimator::ReinforcePlusPlus, terms: TermSchedule::Anneal, ..tapo() },
-        TapoConfig { estimator: Estimator::Remax, ..tapo() },
-    ] {
-        let mut whole = Vec::new();
-        let expected = all(&mut tapo_trainer(&start(), &rows, &tokenizer, &config, 4), start(), &mut whole);
-        for stop in 1..4 {
-            let (folder, interrupt) = (tempfile::tempdir().unwrap(), Interrupt::new());
-            let mut trainer = tapo_trainer(&start(), &rows, &tokenizer, &config, 4).with_interrupt(interrupt.clone());
-            let mut log = Vec::new();
-            let model = trainer.train(start(), |event| {
-                if matches!(&event, TapoEvent::Drawn(row, _) if row.rollout_step == stop) {
-                    interrupt.ask();
-                }
-                note(&mut log, event);
-                Ok(())
-            });
-            let state = trainer.state();
-            assert_eq!((state.step, state.surplus.len(), state.updates.done), (stop, [1, 2, 0][stop - 1], 2 * stop));
-            let (model, state, moments): (_, TapoState, _) =
-                through_a_checkpoint(folder.path(), &model.unwrap(), trainer.updater(), &state);
-            assert_eq!(state, trainer.state());
-            let again = tapo_trainer(&model, &rows, &tokenizer, &config, 4);
-            let mut again = again.restore(&state, &moments).unwrap();
-            if config.loss.kl_ref != 0.0 {
-                let refused = again.train(model.clone(), |_| Ok(()));
-                assert!(matches!(refused, Err(TrainError::NoReference)));
-                again = again.with_reference(&start());
-            }
-            let found = all(&mut again, model, &mut log);
-            assert_eq!(log, whole, "stopped after {stop}");
-            assert!(found == expected, "stopped after {stop}");
-        }
-    }
-}
-
-#[test]
-fn three_bad_tapo_updates_in_a_row_stop_before_the_first_of_them_in_the_middle_of_a_step() {
-    // Four groups and an update each; all but the first are poisoned.
-    let tokenizer = word_tokenizer();
-    let order = order_of(4, ["tapo", "order"], 4);
-    let config = TapoConfig { prompts_per_step: 4, chunk: 5, estimator: Estimator::ReinforcePlusPlus, ..tapo() };
-    let (poisoned, healthy) = (Rows::poisoned(4, &order[1..]), Rows::new(4));
-    let mut whole = Vec::new();
-    let expected = all(&mut tapo_trainer(&start(), &healthy, &tokenizer, &config, 2), start(), &mut whole);
-
-    let mut trainer = tapo_trainer(&start(), &poisoned, &tokenizer, &config, 2);
-    let (mut log, mut named) = (Vec::new(), Vec::new());
-    let model = trainer.step(start(), |event| {
-        if let TapoEvent::Update(row, _) = &event {
-            named.push(row.non_finite.clone());
-        }
-        note(&mut log, event);
-        Ok(())
-    });
-    assert_eq!(named[1..], [1, 2, 3].map(|place| vec![format!("row {}", order[place])]));
-    assert!(named[0].is_empty() && trainer.fault().unwrap().to_string().contains(&format!("row {}", order[3])));
-    let state = trainer.state();
-    let open = state.open.as_ref().unwrap();
-    assert_eq!(
-        (state.step, state.updates.done, state.updates.skipped, open.updates, open.groups.len()),
-        (0, 1, 0, 1, 4)
-    );
-    assert_eq!((state.surplus.len(), state.log_end().rollout_step), (1, Some(1)));
-
-    let folder = tempfile::tempdir().unwrap();
-    let (model, state, moments) = through_a_checkpoint(folder.path(), &model.unwrap(), trainer.updater(), &state);
-    log.retain(|(mark, _)| mark.updates <= 1);
-    let mut again = tapo_trainer(&model, &healthy, &tokenizer, &config, 2).restore(&state, &moments).unwrap();
-    assert_eq!(again.state(), state);
-    let found = all(&mut again, model, &mut log);
-    assert_eq!(log, whole);
-    assert!(found == expected);
-
-    // As released, log-probabilities on the negative image come from before the step's first update: they are saved.
-    let released = TapoConfig { loss: TapoLossConfig { negative_grad: false, ..config.loss }, ..config };
-    let mut first = tapo_trainer(&start(), &poisoned, &tokenizer, &released, 2);
-    let (mut before, mut after) = (Vec::new(), Vec::new());
-    let model = first.step(start(), |event| {
-        note(&mut before, event);
-        Ok(())
-    });
-    assert!(first.fault().is_some());
-    let folder = tempfile::tempdir().unwrap();
-    let (model, state, moments): (_, TapoState, _) =
-        through_a_checkpoint(folder.path(), &model.unwrap(), first.updater(), &first.state());
-    let open = state.open.as_ref().unwrap();
-    assert!(open.negatives.len() == 16 && open.negatives[15][0].is_nan() && open.negatives[0][0].is_finite());
-    let mut again = tapo_trainer(&model, &poisoned, &tokenizer, &released, 2).restore(&state, &moments).unwrap();
-    again
-        .step(model, |event| {
-            note(&mut after, event);
-            Ok(())
-        })
-        .unwrap();
-    assert_eq!(after, before[before.len() - 3..]);
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! A tiny checkpoint with a tokenizer of its own, photographs, and the command itself.
 #![allow(dead_code)]
 
+pub mod runs;
+
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -153,4 +156,16 @@ pub fn triplet(images: [&str; 3]) -> Value {
 /// An evaluation row.
 pub fn question(image: &str, truth: &str) -> Value {
     json!({ "image_path": image, "question": "Which fruit?", "options": ["Lime", "Lemon", "Plum"], "ground_truth": truth })
+}
+
+/// The rows of a JSONL file.
+pub fn lines(place: &Place, file: &str) -> Vec<Value> {
+    let text = fs::read_to_string(place.path(file)).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Names of everything in a folder.
+pub fn names(place: &Place, folder: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir(place.path(folder)).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
 }

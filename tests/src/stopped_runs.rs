@@ -1,0 +1,123 @@
+//! Runs that are stopped and go on: rows that are the same whenever they are made, some of them made of NaN, and checkpoints
+//! through which a trainer's state goes.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use fieldmark::{
+    generate::StreamKey,
+    model::{LoadOptions, Qwen25Vl, Qwen25VlConfig, SaveOptions},
+    processor::{Sequence, SupervisedSequence},
+    train::{Checkpoints, Mark, SftSource, TrainError, TripletPrompt, TripletSource, Updater, stable_param_ids},
+};
+
+use crate::{
+    prompts::{MODELS, Part, load, sequence},
+    training::VOCABULARY,
+};
+
+/// Where these runs train.
+pub fn device() -> Device {
+    Device::flex().autodiff()
+}
+
+/// What they start from.
+pub fn start() -> Qwen25Vl {
+    stable_param_ids(load(MODELS[0], &device()))
+}
+
+/// Text and an image of each row's own.
+fn prompt(config: &Qwen25VlConfig, row: u64, image: u64) -> Sequence {
+    let text = |seed: u64, count: usize| {
+        let mut stream = StreamKey::new(seed).word("text").stream();
+        Part::Text((0..count).map(|_| 8 + stream.below(312) as u32).collect())
+    };
+    let longer = 4 + 2 * (row as usize % 3);
+    let mut made =
+        sequence(&[text(row, 3), Part::Image { h: 4, w: longer, seed: 10 * row + image }, text(row + 100, 2)], config);
+    made.name = format!("row {row}");
+    made
+}
+
+fn poison(sequence: &mut Sequence) {
+    let image = &mut sequence.images[0];
+    image.pixel_values = image.pixel_values.iter().map(|_| f32::NAN).collect();
+}
+
+/// Rows of which some are made of NaN.
+pub struct Rows {
+    config: Qwen25VlConfig,
+    rows: usize,
+    poisoned: Vec<usize>,
+}
+
+impl Rows {
+    /// None of them made of NaN.
+    pub fn new(rows: usize) -> Self {
+        Self { config: load(MODELS[0], &Device::flex()).config().clone(), rows, poisoned: Vec::new() }
+    }
+
+    /// Those at these places are.
+    pub fn poisoned(rows: usize, poisoned: &[usize]) -> Self {
+        Self { poisoned: poisoned.to_vec(), ..Self::new(rows) }
+    }
+}
+
+impl SftSource for Rows {
+    fn len(&self) -> usize {
+        self.rows
+    }
+
+    fn sample(&self, row: usize, epoch: usize) -> Result<SupervisedSequence, TrainError> {
+        let mut prompt = prompt(&self.config, row as u64, epoch as u64);
+        if self.poisoned.contains(&row) {
+            poison(&mut prompt);
+        }
+        let answer: Vec<u32> = (0..3 + row as u32).map(|i| 20 + 7 * i + row as u32).collect();
+        let mut target_mask = vec![false; prompt.ids.len()];
+        target_mask.resize(prompt.ids.len() + answer.len(), true);
+        Ok(SupervisedSequence { sequence: prompt.with_response(&answer), target_mask })
+    }
+}
+
+impl TripletSource for Rows {
+    fn len(&self) -> usize {
+        self.rows
+    }
+
+    fn prompt(&self, row: usize, epoch: usize) -> Result<TripletPrompt, TrainError> {
+        let make = |image: u64| prompt(&self.config, row as u64, 3 * epoch as u64 + image);
+        let mut negative = make(2);
+        if self.poisoned.contains(&row) {
+            poison(&mut negative);
+        }
+        let truth = (8..VOCABULARY).step_by(3).map(|id| format!("t{id}")).collect::<Vec<_>>().join(" ");
+        Ok(TripletPrompt { anchor: make(0), positive: Some(make(1)), negative: Some(negative), truth })
+    }
+}
+
+/// Saves what a trainer is and its model, reads the model back, and hands both to whoever goes on.
+pub fn through_a_checkpoint<S: serde::Serialize + serde::de::DeserializeOwned>(
+    folder: &Path,
+    model: &Qwen25Vl,
+    updater: &Updater,
+    state: &S,
+) -> (Qwen25Vl, S, PathBuf) {
+    let checkpoints = Checkpoints::new(folder);
+    let mark = Mark { step: 1, updates: 0 };
+    let saved = checkpoints.save(mark, updater, state, |folder| -> Result<(), TrainError> {
+        model.save_pretrained(folder, SaveOptions::default()).unwrap();
+        Ok(())
+    });
+    let saved = saved.unwrap();
+    let model = stable_param_ids(Qwen25Vl::from_pretrained(&saved, LoadOptions::default(), &device()).unwrap());
+    let state = Checkpoints::state(&saved).unwrap();
+    (model, state, Checkpoints::moments(&saved))
+}
+
+/// The order in which the rows of an epoch come.
+pub fn order_of(rows: usize, words: [&str; 2], seed: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..rows).collect();
+    StreamKey::new(seed).word(words[0]).word(words[1]).number(0).stream().shuffle(&mut order);
+    order
+}

@@ -1,0 +1,186 @@
+//! TAPO stopped, saved, and continued by another trainer on a model read from the checkpoint: to the bit as if never stopped.
+
+use fieldmark::{
+    generate::StreamKey,
+    model::Qwen25Vl,
+    processor::Tokenizer,
+    train::{
+        Estimator, GroupFilter, Interrupt, LrSchedule, LrShape, Mark, Reward, RewardInput, RewardRegistry, TapoConfig,
+        TapoEvent, TapoLossConfig, TapoState, TapoTrainer, TermSchedule, TrainError,
+    },
+};
+use fieldmark_tests::{
+    stopped_runs::{Rows, device, order_of, start, through_a_checkpoint},
+    training::{Named, VOCABULARY, parameters, word_tokenizer},
+};
+
+/// 1 where the response has one of the truth's words.
+struct Words;
+
+impl Reward for Words {
+    fn score(&self, input: &RewardInput<'_>) -> f64 {
+        f64::from(u8::from(input.response.split(' ').any(|word| input.truth.split(' ').any(|wanted| wanted == word))))
+    }
+}
+
+fn tapo() -> TapoConfig {
+    TapoConfig {
+        prompts_per_step: 2,
+        chunk: 3,
+        max_tries: 3,
+        anchor_rollouts: 2,
+        positive_rollouts: 2,
+        max_new_tokens: 4,
+        generation_batch: 12,
+        filter: GroupFilter { enabled: false, ..GroupFilter::default() },
+        batch: 4,
+        micro_batch: 2,
+        schedule: LrSchedule { lr: 1e-3, shape: LrShape::Cosine, warmup: 1, released: false },
+        ..TapoConfig::default()
+    }
+}
+
+fn tapo_trainer<'a>(
+    model: &Qwen25Vl,
+    rows: &'a Rows,
+    tokenizer: &'a Tokenizer,
+    config: &TapoConfig,
+    steps: usize,
+) -> TapoTrainer<'a, Rows> {
+    let ends = (2..VOCABULARY).step_by(6).filter(|&id| id == 2 || id > 8).collect();
+    let registry = RewardRegistry::default().with("accuracy", Words).with("format", Words);
+    TapoTrainer::new(model, rows, tokenizer, ends, config.clone(), &registry, StreamKey::new(4), &device())
+        .unwrap()
+        .with_steps(steps)
+}
+
+/// Every event as it is written down, with the step and the update it belongs to.
+fn note(log: &mut Vec<(Mark, String)>, event: TapoEvent<'_>) {
+    match event {
+        TapoEvent::Validation(..) => {}
+        TapoEvent::Rollouts(groups) => {
+            let texts: Vec<_> =
+                groups.iter().flat_map(|group| &group.rollouts).map(|rollout| format!("{rollout:?}")).collect();
+            log.push((Mark { step: 0, updates: 0 }, texts.join(";")));
+        }
+        TapoEvent::Drawn(row, _) => {
+            log.push((Mark { step: row.rollout_step, updates: row.step }, serde_json::to_string(row).unwrap()))
+        }
+        TapoEvent::Update(row, _) => {
+            log.push((Mark { step: row.rollout_step, updates: row.step }, serde_json::to_string(row).unwrap()))
+        }
+    }
+}
+
+fn all(trainer: &mut TapoTrainer<'_, Rows>, model: Qwen25Vl, log: &mut Vec<(Mark, String)>) -> Named {
+    let model = trainer.train(model, |event| {
+        note(log, event);
+        Ok(())
+    });
+    parameters(&model.unwrap())
+}
+
+#[test]
+fn tapo_goes_on_to_the_bit_after_any_step_with_its_surplus_and_its_reference() {
+    let (rows, tokenizer) = (Rows::new(4), word_tokenizer());
+    let loss = TapoLossConfig { kl_ref: 0.5, ..TapoLossConfig::default() };
+    for config in [
+        tapo(),
+        TapoConfig { loss, workers: 2, ..tapo() },
+        TapoConfig { loss: TapoLossConfig { negative_grad: false, ..loss }, ..tapo() },
+        TapoConfig { estimator: Estimator::ReinforcePlusPlus, terms: TermSchedule::Anneal, ..tapo() },
+        TapoConfig { estimator: Estimator::Remax, ..tapo() },
+    ] {
+        let mut whole = Vec::new();
+        let expected = all(&mut tapo_trainer(&start(), &rows, &tokenizer, &config, 4), start(), &mut whole);
+        for stop in 1..4 {
+            let (folder, interrupt) = (tempfile::tempdir().unwrap(), Interrupt::new());
+            let mut trainer = tapo_trainer(&start(), &rows, &tokenizer, &config, 4).with_interrupt(interrupt.clone());
+            let mut log = Vec::new();
+            let model = trainer.train(start(), |event| {
+                if matches!(&event, TapoEvent::Drawn(row, _) if row.rollout_step == stop) {
+                    interrupt.ask();
+                }
+                note(&mut log, event);
+                Ok(())
+            });
+            let state = trainer.state();
+            assert_eq!((state.step, state.surplus.len(), state.updates.done), (stop, [1, 2, 0][stop - 1], 2 * stop));
+            let (model, state, moments): (_, TapoState, _) =
+                through_a_checkpoint(folder.path(), &model.unwrap(), trainer.updater(), &state);
+            assert_eq!(state, trainer.state());
+            let again = tapo_trainer(&model, &rows, &tokenizer, &config, 4);
+            let mut again = again.restore(&state, &moments).unwrap();
+            if config.loss.kl_ref != 0.0 {
+                let refused = again.train(model.clone(), |_| Ok(()));
+                assert!(matches!(refused, Err(TrainError::NoReference)));
+                again = again.with_reference(&start());
+            }
+            let found = all(&mut again, model, &mut log);
+            assert_eq!(log, whole, "stopped after {stop}");
+            assert!(found == expected, "stopped after {stop}");
+        }
+    }
+}
+
+#[test]
+fn three_bad_tapo_updates_in_a_row_stop_before_the_first_of_them_in_the_middle_of_a_step() {
+    // Four groups and an update each; all but the first are poisoned.
+    let tokenizer = word_tokenizer();
+    let order = order_of(4, ["tapo", "order"], 4);
+    let config = TapoConfig { prompts_per_step: 4, chunk: 5, estimator: Estimator::ReinforcePlusPlus, ..tapo() };
+    let (poisoned, healthy) = (Rows::poisoned(4, &order[1..]), Rows::new(4));
+    let mut whole = Vec::new();
+    let expected = all(&mut tapo_trainer(&start(), &healthy, &tokenizer, &config, 2), start(), &mut whole);
+
+    let mut trainer = tapo_trainer(&start(), &poisoned, &tokenizer, &config, 2);
+    let (mut log, mut named) = (Vec::new(), Vec::new());
+    let model = trainer.step(start(), |event| {
+        if let TapoEvent::Update(row, _) = &event {
+            named.push(row.non_finite.clone());
+        }
+        note(&mut log, event);
+        Ok(())
+    });
+    assert_eq!(named[1..], [1, 2, 3].map(|place| vec![format!("row {}", order[place])]));
+    assert!(named[0].is_empty() && trainer.fault().unwrap().to_string().contains(&format!("row {}", order[3])));
+    let state = trainer.state();
+    let open = state.open.as_ref().unwrap();
+    assert_eq!(
+        (state.step, state.updates.done, state.updates.skipped, open.updates, open.groups.len()),
+        (0, 1, 0, 1, 4)
+    );
+    assert_eq!((state.surplus.len(), state.log_end().rollout_step), (1, Some(1)));
+
+    let folder = tempfile::tempdir().unwrap();
+    let (model, state, moments) = through_a_checkpoint(folder.path(), &model.unwrap(), trainer.updater(), &state);
+    log.retain(|(mark, _)| mark.updates <= 1);
+    let mut again = tapo_trainer(&model, &healthy, &tokenizer, &config, 2).restore(&state, &moments).unwrap();
+    assert_eq!(again.state(), state);
+    let found = all(&mut again, model, &mut log);
+    assert_eq!(log, whole);
+    assert!(found == expected);
+
+    // As released, log-probabilities on the negative image come from before the step's first update: they are saved.
+    let released = TapoConfig { loss: TapoLossConfig { negative_grad: false, ..config.loss }, ..config };
+    let mut first = tapo_trainer(&start(), &poisoned, &tokenizer, &released, 2);
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    let model = first.step(start(), |event| {
+        note(&mut before, event);
+        Ok(())
+    });
+    assert!(first.fault().is_some());
+    let folder = tempfile::tempdir().unwrap();
+    let (model, state, moments): (_, TapoState, _) =
+        through_a_checkpoint(folder.path(), &model.unwrap(), first.updater(), &first.state());
+    let open = state.open.as_ref().unwrap();
+    assert!(open.negatives.len() == 16 && open.negatives[15][0].is_nan() && open.negatives[0][0].is_finite());
+    let mut again = tapo_trainer(&model, &poisoned, &tokenizer, &released, 2).restore(&state, &moments).unwrap();
+    again
+        .step(model, |event| {
+            note(&mut after, event);
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(after, before[before.len() - 3..]);
+}
