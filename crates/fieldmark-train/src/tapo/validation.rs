@@ -70,7 +70,7 @@ impl<S: TripletSource> TapoTrainer<'_, S> {
         let start = Instant::now();
         let (model, replicas) = (model.valid(), self.replicas.without_autodiff());
         let generation = GenerationConfig {
-            max_batch: self.config.generation_batch,
+            max_batch: self.config.prompts_at_once(),
             ..GenerationConfig::greedy(self.config.max_new_tokens, self.eos.clone())
         };
         let counts = RolloutCounts { anchor: 1, positive: 0 };
@@ -113,6 +113,14 @@ impl<S: TripletSource> TapoTrainer<'_, S> {
 }
 
 impl TapoConfig {
+    /// Prompts that are read at once while rollouts are sampled. Here each has one answer, and no more of them are read, or
+    /// a validation would take more memory than the training.
+    fn prompts_at_once(&self) -> usize {
+        let counts = [self.anchor_rollouts, self.positive_rollouts];
+        let fewest = counts.into_iter().filter(|count| *count > 0).min().unwrap_or(1);
+        self.generation_batch.div_ceil(fewest)
+    }
+
     /// Rollout steps between two scorings of the validation set in a run over `rows` samples; 0 for none.
     fn validation_steps(&self, rows: usize) -> usize {
         self.eval_every.unwrap_or_else(|| (rows / self.prompts_per_step.max(1)).max(1))
