@@ -213,6 +213,7 @@ impl Trainer {
             TapoInputs {
                 old_logp_bt: logp_bt.clone().detach(),
                 logp_bt,
+                sampler_logp_bt: None,
                 neg_logp_bt: Some(rows.unpack(logp_n.clone().narrow(0, rows.tokens(), rows.tokens()))),
                 ref_logp_bt: None,
                 advantages_bt: Tensor::ones([batch, RESPONSE], &self.device),

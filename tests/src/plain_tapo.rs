@@ -62,6 +62,12 @@ pub fn plainly(model: &Qwen25Vl, groups: &[&Group], config: &TapoConfig, referen
         let inputs = TapoInputs {
             logp_bt: rows(&|group, rollout| logps(model, &on_image(group, rollout), rollout)),
             old_logp_bt: rows(&|_, rollout| constant(rollout.old_logp.clone())),
+            sampler_logp_bt: config.loss.sampler_cap.is_some().then(|| {
+                rows(&|_, rollout| match (config.update_image, rollout.role) {
+                    (UpdateImage::Anchor, Role::Positive) => constant(rollout.old_logp.clone()),
+                    _ => constant(rollout.response.logps.iter().map(|&logp| logp as f32).collect()),
+                })
+            }),
             neg_logp_bt: all
                 .iter()
                 .all(|(group, _)| group.prompt.negative.is_some())
@@ -112,8 +118,14 @@ pub fn check_against(
         ("ratio", found.ratio, parts.ratio),
         ("clipped_high", found.clipped_high, parts.clipped_high),
         ("clipped_low", found.clipped_low, parts.clipped_low),
+        ("clipped_dual", found.clipped_dual, parts.clipped_dual),
     ] {
         assert!((found - expected).abs() < 1e-4 * expected.abs().max(1.0), "{name} {found}, plainly {expected}");
+    }
+    let sampler = |parts: TapoParts| parts.sampler.map(|of| [of.sampler_weight, of.sampler_capped]);
+    assert_eq!(found.sampler.is_some(), config.loss.sampler_cap.is_some());
+    for (found, expected) in sampler(found).into_iter().flatten().zip(sampler(parts).into_iter().flatten()) {
+        assert!((found - expected).abs() < 1e-5, "sampler {found}, plainly {expected}");
     }
     for (found, expected) in [(found.kl_neg, parts.kl_neg), (found.neg_entropy, parts.neg_entropy)] {
         let close = (found - expected).abs() < 1e-4 * expected.abs().max(1.0);

@@ -5,8 +5,8 @@ use fieldmark::{
     model::Qwen25Vl,
     processor::Tokenizer,
     train::{
-        Estimator, GroupFilter, Interrupt, LrSchedule, LrShape, Mark, Reward, RewardInput, RewardRegistry, TapoConfig,
-        TapoEvent, TapoLossConfig, TapoState, TapoTrainer, TermSchedule, TrainError,
+        Estimator, GroupFilter, Importance, Interrupt, LrSchedule, LrShape, Mark, Reward, RewardInput, RewardRegistry,
+        TapoConfig, TapoEvent, TapoLossConfig, TapoState, TapoTrainer, TermSchedule, TrainError,
     },
 };
 use fieldmark_tests::{
@@ -84,11 +84,14 @@ fn all(trainer: &mut TapoTrainer<'_, Rows>, model: Qwen25Vl, log: &mut Vec<(Mark
 fn tapo_goes_on_to_the_bit_after_any_step_with_its_surplus_and_its_reference() {
     let (rows, tokenizer) = (Rows::new(4), word_tokenizer());
     let loss = TapoLossConfig { kl_ref: 0.5, ..TapoLossConfig::default() };
+    // A cap that rounding meets, so that a log-probability of the sampler that is lost shows.
+    let sampler =
+        TapoLossConfig { importance: Importance::Sequence, sampler_cap: Some(1.0), ..TapoLossConfig::default() };
     for config in [
         tapo(),
         TapoConfig { loss, workers: 2, ..tapo() },
         TapoConfig { loss: TapoLossConfig { negative_grad: false, ..loss }, ..tapo() },
-        TapoConfig { estimator: Estimator::ReinforcePlusPlus, terms: TermSchedule::Anneal, ..tapo() },
+        TapoConfig { estimator: Estimator::ReinforcePlusPlus, terms: TermSchedule::Anneal, loss: sampler, ..tapo() },
         TapoConfig { estimator: Estimator::Remax, ..tapo() },
     ] {
         let mut whole = Vec::new();

@@ -3,16 +3,20 @@
 
 use fieldmark::{
     generate::StreamKey,
-    model::TrainableParts,
+    model::{Qwen25Vl, TrainableParts},
     train::{
-        AdamWSettings, LossAverage, LossNorm, LrSchedule, TapoConfig, TapoLossConfig, TapoParts, TapoTrainer,
-        TermSchedule, TrainError, TripletPrompt, UpdateImage,
+        AdamWSettings, Group, Importance, LossAverage, LossNorm, LrSchedule, OpenStep, RewardRegistry, Role,
+        SavedGroup, TapoConfig, TapoEvent, TapoLossConfig, TapoMetrics, TapoParts, TapoTrainer, TermSchedule,
+        TrainError, TripletPrompt, UpdateImage, stable_param_ids,
     },
 };
 use fieldmark_tests::{
     plain_tapo::{all, check, check_against, step_of},
     prompts::{MODELS, load},
-    tapo_runs::{Run, Source, Words, descent, device, ends, every, prompts, registry, run, run_with, slow_descent},
+    tapo_runs::{
+        Even, FULL_RATE, First, Run, Source, Words, descent, device, ends, every, prompts, registry, run, run_with,
+        slow_descent,
+    },
     training::{parameters, relative, word_tokenizer},
 };
 
@@ -142,6 +146,118 @@ fn a_step_of_several_updates_takes_sequences_in_order_and_keeps_its_old_policy()
     check(&model, &alone.after, &[&both.steps[0][0]], &both.updates[0], &config);
     check(&alone.after, &both.after, &[&both.steps[0][1]], &both.updates[1], &config);
     assert!((both.updates[1].parts.ratio - 1.0).abs() > 1e-3);
+}
+
+#[test]
+fn a_ratio_of_whole_responses_is_the_plain_one_whatever_the_settings() {
+    let model = load(MODELS[0], &device());
+    let source = Source::new(prompts(model.config(), &[&every(9), &every(8)]));
+    let loss = TapoLossConfig { importance: Importance::Sequence, ..TapoLossConfig::default() };
+    // A step so small that responses stay between the wide clips, and cross the narrow ones.
+    let schedule = LrSchedule { lr: 2e-3 * FULL_RATE, ..descent().schedule };
+    let config = TapoConfig { batch: 4, loss, schedule, ..descent() };
+    let narrow = TapoLossConfig { clip_low: 3e-4, clip_high: 4e-4, loss_average: LossAverage::Sequence, ..loss };
+    let registry = RewardRegistry::default().with("accuracy", First).with("format", Even);
+    let mut ratios = Vec::new();
+    for config in [
+        config.clone(),
+        TapoConfig { packing: false, micro_batch: 2, ..config.clone() },
+        TapoConfig { micro_batch: 1, workers: 2, ..config.clone() },
+        TapoConfig { loss: narrow, ..config.clone() },
+    ] {
+        let both = run_with(&model, &source, &config, &registry, 1);
+        let alone = TapoConfig { prompts_per_step: 1, ..config.clone() };
+        let alone = run_with(&model, &source, &alone, &registry, 1);
+        check(&alone.after, &both.after, &[&both.steps[0][1]], &both.updates[1], &config);
+        let parts = both.updates[1].parts;
+        let clipped = parts.clipped_high + parts.clipped_low;
+        assert!(if config.loss == narrow { clipped > 0.2 && clipped < 1.0 } else { clipped == 0.0 }, "{parts:?}");
+        assert!(parts.pg_loss.abs() > 1e-3 && (parts.ratio - 1.0).abs() > 1e-3, "{parts:?}");
+        ratios.push(parts.ratio);
+    }
+    assert!(ratios[..3].iter().all(|ratio| (ratio - ratios[0]).abs() < 1e-5), "{ratios:?}");
+    let token = TapoConfig { loss: TapoLossConfig { importance: Importance::Token, ..loss }, ..config };
+    let token = run_with(&model, &source, &token, &registry, 1).updates[1].parts;
+    assert!((token.ratio - ratios[0]).abs() > 1e-4, "{} {ratios:?}", token.ratio);
+}
+
+/// The step that a run makes of `groups` when it goes on from a state that has them: left over by the last step, or with the
+/// step already open.
+fn go_on(
+    model: &Qwen25Vl,
+    source: &Source,
+    groups: &[Group],
+    config: &TapoConfig,
+    open: bool,
+) -> (Qwen25Vl, TapoMetrics) {
+    let (tokenizer, folder, registry) = (word_tokenizer(), tempfile::tempdir().unwrap(), registry());
+    let trainer = || {
+        let streams = StreamKey::new(5);
+        TapoTrainer::new(model, source, &tokenizer, ends(), config.clone(), &registry, streams, &device()).unwrap()
+    };
+    let saved = (0..).zip(groups).map(|(row, group)| SavedGroup { row, epoch: 0, rollouts: group.rollouts.clone() });
+    let fresh = trainer();
+    let mut state = fresh.state();
+    match open {
+        true => state.open = Some(OpenStep { groups: saved.collect(), updates: 0, negatives: Vec::new() }),
+        false => state.surplus = saved.collect(),
+    }
+    let moments = folder.path().join("moments");
+    fresh.updater().save_optimizer(&moments).unwrap();
+    let mut made = Vec::new();
+    let after = trainer().restore(&state, &moments).unwrap().train(model.clone(), |event| {
+        match event {
+            TapoEvent::Update(metrics, _) => made.push(metrics.clone()),
+            TapoEvent::Rollouts(_) => panic!("a state with its groups draws others"),
+            _ => {}
+        }
+        Ok(())
+    });
+    assert_eq!(made.len(), 1);
+    (after.unwrap(), made.remove(0))
+}
+
+#[test]
+fn what_the_sampler_recorded_corrects_the_update_of_groups_that_waited() {
+    let model = stable_param_ids(load(MODELS[0], &device()));
+    // An epoch is shuffled: the groups are put back in the order of the rows, whose prompts grow.
+    let source = Source::new(prompts(model.config(), &[&every(9), &every(8)]));
+    let loss = TapoLossConfig { sampler_cap: Some(2.0), ..TapoLossConfig::default() };
+    for update_image in [UpdateImage::Anchor, UpdateImage::Own] {
+        let config = TapoConfig { update_image, loss, ..descent() };
+        let mut groups = run(&model, &source, &config, 1).steps.remove(0);
+        groups.sort_by_key(|group| group.prompt.anchor.ids.len());
+        // A sampler that is far off: ratios 1.5, 3 (at the cap), 0.5 and 1 in turn.
+        let (mut weights, mut capped, mut turn) = (Vec::new(), 0.0, [1.5f64, 3.0, 0.5, 1.0].into_iter().cycle());
+        for rollout in groups.iter_mut().flat_map(|group| &mut group.rollouts) {
+            let apart = (update_image, rollout.role) == (UpdateImage::Anchor, Role::Positive);
+            for (logp, &old) in rollout.response.logps.iter_mut().zip(&rollout.old_logp) {
+                let ratio = turn.next().unwrap();
+                *logp = f64::from(old) - ratio.ln();
+                weights.push(if apart { 1.0 } else { ratio.min(2.0) });
+                capped += f64::from(u8::from(!apart && ratio > 2.0));
+            }
+        }
+        let tokens = weights.len() as f64;
+        let mean = weights.iter().sum::<f64>() / tokens;
+        for (config, open) in [
+            (config.clone(), false),
+            (TapoConfig { packing: false, micro_batch: 2, ..config.clone() }, true),
+            (TapoConfig { micro_batch: 1, workers: 2, ..config.clone() }, false),
+        ] {
+            let (after, update) = go_on(&model, &source, &groups, &config, open);
+            check(&model, &after, &all(&groups), &update, &config);
+            let found = update.parts.sampler.unwrap();
+            assert!((found.sampler_weight - mean).abs() < 1e-5, "{found:?} {mean}");
+            assert!((found.sampler_capped - capped / tokens).abs() < 1e-5 && capped > 0.0, "{found:?}");
+            assert!((update.parts.ratio - 1.0).abs() < 1e-5);
+        }
+        let off = TapoConfig { loss: TapoLossConfig::default(), ..config.clone() };
+        let (without, update) = go_on(&model, &source, &groups, &off, false);
+        assert!(update.parts.sampler.is_none());
+        let (with, _) = go_on(&model, &source, &groups, &config, false);
+        assert!(relative(&step_of(&model, &with), &step_of(&model, &without)) > 1e-2);
+    }
 }
 
 #[test]

@@ -199,6 +199,7 @@ fn length_up_to(mut reader: impl BufRead, path: &Path, end: LogEnd) -> Result<u6
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::SamplerCorrection;
 
     fn row(step: usize) -> SftMetrics {
         SftMetrics {
@@ -298,5 +299,14 @@ mod tests {
         assert!(value["loss"].is_null());
         assert_eq!(value["kl_neg"], 0.5);
         assert_eq!(value["non_finite"][0], "rows.jsonl:3");
+        assert!(value.get("sampler_weight").is_none());
+
+        let sampler = Some(SamplerCorrection { sampler_weight: 1.25, sampler_capped: 0.5 });
+        for sampler in [sampler, None] {
+            let row = TapoMetrics { parts: TapoParts { sampler, ..Default::default() }, ..metrics.clone() };
+            let text = serde_json::to_string(&row).unwrap();
+            assert_eq!(text.contains(r#""sampler_weight":1.25,"sampler_capped":0.5,"#), sampler.is_some(), "{text}");
+            assert_eq!(serde_json::from_str::<TapoMetrics>(&text).unwrap(), row);
+        }
     }
 }

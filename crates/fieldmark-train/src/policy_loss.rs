@@ -1,4 +1,4 @@
-//! Clip-higher policy loss with a dual clip, per token: with `rho = exp(clamp(log pi - log pi_old, -20, 20))`,
+//! Clip-higher policy loss with a dual clip, per token: with `rho` the importance ratio, its logarithm clamped to ±20,
 //! `L = max(-A rho, -A clip(rho, 1 - low, 1 + high))`, and for `A < 0` at most `-dual A`.
 //! Paper 4.3 (DAPO's objective); reference: `compute_policy_loss`. The clip is applied to the log-ratio, as there.
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 
-const MAX_LOG_RATIO: f64 = 20.0;
+pub(crate) const MAX_LOG_RATIO: f64 = 20.0;
 
 /// Bounds of the importance ratio.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -49,9 +49,9 @@ impl ClipConfig {
 
 /// Per-token loss and what the clips did. All `[batch, response]`.
 pub struct PolicyLoss {
-    /// Loss of each token, differentiable with respect to `logp`.
+    /// Loss of each token, differentiable with respect to the log-ratio.
     pub loss_bt: Tensor<2>,
-    /// `pi / pi_old`.
+    /// The importance ratio.
     pub ratio_bt: Tensor<2>,
     /// 1 where the upper bound stops the gradient (`A > 0`, ratio too high).
     pub clipped_high_bt: Tensor<2>,
@@ -61,17 +61,13 @@ pub struct PolicyLoss {
     pub clipped_dual_bt: Tensor<2>,
 }
 
-/// Policy loss of each token. All arguments `[batch, response]`; `old_logp` and `advantages` are constants.
+/// Policy loss of each token. `log_ratio_bt` is the logarithm of the importance ratio ([`crate::Importance::log_ratio`]),
+/// `advantages_bt` a constant, both `[batch, response]`.
 ///
-/// Masked tokens are computed like any other: give them finite log-probabilities.
-pub fn policy_loss(
-    logp_bt: Tensor<2>,
-    old_logp_bt: Tensor<2>,
-    advantages_bt: Tensor<2>,
-    clip: &ClipConfig,
-) -> PolicyLoss {
+/// Masked tokens are computed like any other: give them finite values.
+pub fn policy_loss(log_ratio_bt: Tensor<2>, advantages_bt: Tensor<2>, clip: &ClipConfig) -> PolicyLoss {
     let (low, high) = (1.0 - clip.clip_low, 1.0 + clip.clip_high);
-    let log_ratio_bt = (logp_bt - old_logp_bt).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO);
+    let log_ratio_bt = log_ratio_bt.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO);
     let ratio_bt = log_ratio_bt.clone().exp();
     let bounded_bt = log_ratio_bt.clamp(low.ln(), high.ln()).exp();
 
@@ -110,9 +106,8 @@ mod tests {
     fn token_within(clip: &ClipConfig, ratio: f32, advantage: f32) -> [f32; 5] {
         let device = Device::default().autodiff();
         let logp = Tensor::<2>::from_floats([[ratio.ln()]], &device).require_grad();
-        let zero = Tensor::zeros([1, 1], &device);
         let a = Tensor::from_floats([[advantage]], &device);
-        let out = policy_loss(logp.clone(), zero, a, clip);
+        let out = policy_loss(logp.clone(), a, clip);
         let grads = out.loss_bt.clone().sum().backward();
         let grad = logp.grad(&grads).unwrap();
         let read = |t: Tensor<2>| t.into_scalar::<f32>();

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Group, Role, Rollout, UpdateImage};
+use crate::{Group, UpdateImage};
 
 /// Distance of sampler and trainer over the scored rollouts of a step. Not a number where there is no such token.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -23,11 +23,10 @@ pub struct SamplerGap {
 impl SamplerGap {
     /// Over all rollouts in `groups` that have old log-probabilities on the image they were sampled from.
     pub fn of(groups: &[Group], update_image: UpdateImage) -> Self {
-        let same_image = |rollout: &&Rollout| rollout.role == Role::Anchor || update_image == UpdateImage::Own;
         let gaps: Vec<f64> = groups
             .iter()
             .flat_map(|group| &group.rollouts)
-            .filter(same_image)
+            .filter(|rollout| update_image.is_own_of(rollout.role))
             .flat_map(|rollout| rollout.old_logp.iter().zip(&rollout.response.logps))
             .map(|(&trainer, &sampler)| f64::from(trainer) - sampler)
             .collect();
@@ -45,7 +44,7 @@ mod tests {
     use fieldmark_generate::{FinishReason, Response};
 
     use super::*;
-    use crate::rollout::tests::group;
+    use crate::{Role, Rollout, rollout::tests::group};
 
     fn scored(role: Role, sampler: &[f64], trainer: &[f32]) -> Rollout {
         let response = Response { ids: vec![9; sampler.len()], logps: sampler.to_vec(), finish: FinishReason::Stop };

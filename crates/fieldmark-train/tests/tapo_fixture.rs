@@ -73,6 +73,7 @@ fn leaves(fixture: &Fixture) -> Leaves {
     let inputs = TapoInputs {
         logp_bt: logp(fixture, logits.clone()),
         old_logp_bt: fixture.floats("old_logp"),
+        sampler_logp_bt: None,
         neg_logp_bt: Some(logp(fixture, neg_logits.clone())),
         ref_logp_bt: None,
         advantages_bt: fixture.floats("advantages"),
@@ -106,7 +107,8 @@ fn log_probs_ratios_and_token_losses() {
     let neg_logp_bt = inputs.neg_logp_bt.unwrap();
     fixture.close(neg_logp_bt.clone(), "neg_logp", 1e-5, 0.0);
     fixture.close(k3(inputs.logp_bt.clone(), neg_logp_bt), "token_kl", 1e-5, 1e-5);
-    let policy = policy_loss(inputs.logp_bt, inputs.old_logp_bt, inputs.advantages_bt, &config().clip());
+    let log_ratio_bt = config().importance.log_ratio(inputs.logp_bt, inputs.old_logp_bt, inputs.mask_bt);
+    let policy = policy_loss(log_ratio_bt, inputs.advantages_bt, &config().clip());
     // Ratios reach e^20, where f32 carries the error of a log-ratio of 20.
     fixture.close(policy.ratio_bt, "ratio", 1e-5, 5e-6);
     fixture.close(policy.loss_bt, "token_pg_loss", 1e-5, 5e-6);
@@ -174,6 +176,7 @@ fn micro_batches_add_up_to_the_whole_batch() {
             let micro = TapoInputs {
                 logp_bt: cut(inputs.logp_bt),
                 old_logp_bt: cut(inputs.old_logp_bt),
+                sampler_logp_bt: None,
                 neg_logp_bt: inputs.neg_logp_bt.map(cut),
                 ref_logp_bt: None,
                 advantages_bt: cut(inputs.advantages_bt),

@@ -309,6 +309,8 @@ fn training_refuses_settings_before_it_looks_at_data() {
         ("tapo", "tapo.patches.probability=2", "`tapo.patches.probability` = 2: must be"),
         ("tapo", "tapo.estimator=gae", "`tapo.estimator`: unknown variant `gae`"),
         ("tapo", "tapo.loss.clip_dual=1", "`tapo.loss.clip_dual` = 1: must be above 1"),
+        ("tapo", "tapo.loss.sampler_cap=0.5", "`tapo.loss.sampler_cap` = 0.5: must be at least 1"),
+        ("tapo", "tapo.loss.importance=word", "`tapo.loss.importance`: unknown variant `word`"),
         ("tapo", "tapo.schedule.lr=nan", "`tapo.schedule.lr` = NaN: must be"),
     ] {
         // Neither conversations nor triplets are there: the setting comes first.

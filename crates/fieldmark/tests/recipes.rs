@@ -6,8 +6,8 @@ use fieldmark::recipe::{
     DataSection, EvalSection, Exif, ModelSection, Recipe, RunSection, SftData, TapoData, WeightType,
 };
 use fieldmark::train::{
-    AdamWSettings, Estimator, GroupFilter, HalfWeights, LossAverage, LossNorm, LrSchedule, LrShape, Moments,
-    NegativeImage, SftConfig, TapoConfig, TapoLossConfig, UpdateImage,
+    AdamWSettings, Estimator, GroupFilter, HalfWeights, Importance, LossAverage, LossNorm, LrSchedule, LrShape,
+    Moments, NegativeImage, SftConfig, TapoConfig, TapoLossConfig, UpdateImage,
 };
 use serde_json::Value;
 
@@ -83,6 +83,13 @@ fn ablations_are_the_paper_but_for_what_they_name() {
     let filter = || GroupFilter { enabled: false, ..GroupFilter::default() };
     let grpo = TapoLossConfig { kl_ref: 0.01, loss_average: LossAverage::Sequence, ..symmetric };
     let dr_grpo = TapoLossConfig { loss_average: LossAverage::Constant, ..symmetric };
+    let gspo = TapoLossConfig {
+        clip_low: 3e-4,
+        clip_high: 4e-4,
+        importance: Importance::Sequence,
+        loss_average: LossAverage::Sequence,
+        ..symmetric
+    };
     let released = TapoConfig {
         update_image: UpdateImage::Own,
         loss_norm: LossNorm::Micro,
@@ -95,6 +102,7 @@ fn ablations_are_the_paper_but_for_what_they_name() {
         ("dapo", TapoConfig { loss: no_terms, ..anchors() }),
         ("grpo", TapoConfig { loss: grpo, filter: filter(), ..anchors() }),
         ("dr-grpo", TapoConfig { loss: dr_grpo, filter: filter(), estimator: Estimator::DrGrpo, ..anchors() }),
+        ("gspo", TapoConfig { loss: gspo, filter: filter(), ..anchors() }),
         ("intra", TapoConfig { loss: no_terms, ..paper() }),
         ("inter", anchors()),
         ("patches", TapoConfig { negative: NegativeImage::Patches, ..paper() }),
@@ -119,7 +127,7 @@ fn ablations_are_the_paper_but_for_what_they_name() {
         assert!(table.contains(&format!("| `{name}.toml` |")), "{name}");
     }
     let files = std::fs::read_dir(folder.join("ablations")).unwrap().count();
-    assert_eq!(files, 9, "a new ablation needs a line in this test and in the table");
+    assert_eq!(files, 10, "a new ablation needs a line in this test and in the table");
 }
 
 #[test]

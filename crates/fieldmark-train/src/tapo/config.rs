@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AdamWSettings, BlackPatches, ChunkedLogProbs, Estimator, GradClipper, GroupFilter, LossNorm, LrSchedule, LrShape,
-    NegativeImage, Scorer, TapoLossConfig, TermSchedule, TrainError, TrunkSettings,
+    NegativeImage, Role, Scorer, TapoLossConfig, TermSchedule, TrainError, TrunkSettings,
 };
 
 /// The image that a positive rollout is scored on, before and during the update.
@@ -23,6 +23,13 @@ pub enum UpdateImage {
     Anchor,
     /// The image it was sampled from: the released code.
     Own,
+}
+
+impl UpdateImage {
+    /// Whether a rollout of `role` is scored on the image that it was sampled from.
+    pub fn is_own_of(self, role: Role) -> bool {
+        role == Role::Anchor || self == Self::Own
+    }
 }
 
 /// Everything that decides how TAPO runs. The defaults are the paper's for 3 B parameters.
@@ -260,5 +267,13 @@ mod tests {
         assert_eq!(key(TapoConfig { adamw: AdamWSettings { beta2: 1.0, ..config().adamw }, ..config() }), "beta2");
         assert_eq!(key(TapoConfig { schedule: LrSchedule { lr: -1.0, ..config().schedule }, ..config() }), "lr");
         assert_eq!(key(TapoConfig { loss: TapoLossConfig { gamma: f64::NAN, ..config().loss }, ..config() }), "gamma");
+        for cap in [0.0, 0.99, -1.0, f64::NAN] {
+            let loss = TapoLossConfig { sampler_cap: Some(cap), ..config().loss };
+            assert_eq!(key(TapoConfig { loss, ..config() }), "sampler_cap");
+        }
+        for cap in [1.0, 2.0, f64::INFINITY] {
+            let loss = TapoLossConfig { sampler_cap: Some(cap), ..config().loss };
+            assert!(TapoConfig { loss, ..config() }.validate().is_ok());
+        }
     }
 }

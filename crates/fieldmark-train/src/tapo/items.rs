@@ -18,6 +18,8 @@ pub(super) struct Item {
     pub(super) negative: Option<SupervisedSequence>,
     pub(super) advantage: f64,
     pub(super) old_logp: Vec<f32>,
+    /// log π as the sampler recorded it; `old_logp` where the response is another image's. Only where it is corrected for.
+    pub(super) sampler_logp: Option<Vec<f32>>,
     /// log π on the negative image, where it carries no gradient.
     pub(super) neg_logp: Option<Vec<f32>>,
     /// log π of the reference model on the update's image, where there is one.
@@ -105,11 +107,17 @@ impl<S: TripletSource> TapoTrainer<'_, S> {
                     (UpdateImage::Own, Role::Positive, Some(positive)) => positive,
                     _ => &prompt.anchor,
                 };
+                let is_own = self.config.update_image.is_own_of(rollout.role);
+                let sampler_logp = self.config.loss.sampler_cap.map(|_| match is_own {
+                    true => rollout.response.logps.iter().map(|&logp| logp as f32).collect(),
+                    false => rollout.old_logp.clone(),
+                });
                 Item {
                     update: attach(image, &rollout.response.ids),
                     negative: prompt.negative.as_ref().map(|negative| attach(negative, &rollout.response.ids)),
                     advantage: rollout.advantage,
                     old_logp: rollout.old_logp.clone(),
+                    sampler_logp,
                     neg_logp: None,
                     ref_logp: None,
                 }

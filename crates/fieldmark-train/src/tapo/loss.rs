@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ClipConfig, Normaliser, TrainError, k3, policy_loss};
+use crate::{ClipConfig, Importance, Normaliser, SamplerCorrection, TrainError, k3, policy_loss, sampler_weights};
 
 /// How token losses of the policy and KL terms are averaged. The entropy terms are always token means.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -33,6 +33,11 @@ pub struct TapoLossConfig {
     pub clip_high: f64,
     /// Dual clip for negative advantages.
     pub clip_dual: f64,
+    /// Whether the importance ratio is each token's or its response's (GSPO, whose own clips are about 3e-4 and 4e-4).
+    pub importance: Importance,
+    /// Each token's policy loss is multiplied by π_old / π_sampler, at most this, against what sampler and trainer disagree
+    /// on (TRL: 2). Rollouts scored on another image than their own are left alone. Without it all are.
+    pub sampler_cap: Option<f64>,
     /// Weight of the inter-class term, which pushes pi away from pi on the negative image.
     pub gamma: f64,
     /// Weight of the entropy on the update's image. Positive lowers it: every sampled token is pushed up.
@@ -54,6 +59,8 @@ impl Default for TapoLossConfig {
             clip_low,
             clip_high,
             clip_dual,
+            importance: Importance::Token,
+            sampler_cap: None,
             gamma: 0.01,
             eta1: 0.03,
             eta2: 0.03,
@@ -84,9 +91,13 @@ impl TapoLossConfig {
     /// Checks every coefficient.
     ///
     /// # Errors
-    /// A clip bound out of range (see [`ClipConfig::validate`]), or a weight that is not finite.
+    /// A clip bound out of range (see [`ClipConfig::validate`]), a `sampler_cap` below 1, or a weight that is not finite.
     pub fn validate(&self) -> Result<(), TrainError> {
         self.clip().validate()?;
+        if let Some(cap) = self.sampler_cap.filter(|cap| !(1.0..=f64::INFINITY).contains(cap)) {
+            let (key, value) = ("sampler_cap", cap.to_string());
+            return Err(TrainError::Setting { key, value, expected: "at least 1" });
+        }
         let weights = [("gamma", self.gamma), ("eta1", self.eta1), ("eta2", self.eta2), ("kl_ref", self.kl_ref)];
         for (key, value) in weights {
             if !value.is_finite() {
@@ -103,6 +114,9 @@ pub struct TapoInputs {
     pub logp_bt: Tensor<2>,
     /// The same before the step's first update; a constant.
     pub old_logp_bt: Tensor<2>,
+    /// The same as the sampler recorded it; a constant. Responses that were sampled from another image have `old_logp_bt`
+    /// here. Without it `sampler_cap` has no effect.
+    pub sampler_logp_bt: Option<Tensor<2>>,
     /// The same tokens under the policy on the negative image. Without it neither the inter-class term nor the negative's
     /// entropy is part of the loss, whatever their weights.
     pub neg_logp_bt: Option<Tensor<2>>,
@@ -130,7 +144,7 @@ pub struct TapoParts {
     pub neg_entropy: f64,
     /// Estimate of KL(pi || reference model), before its weight; 0 without one.
     pub kl_ref: f64,
-    /// Mean importance ratio pi / pi_old.
+    /// Mean importance ratio over the tokens, each with its response's where that is what the ratio is of.
     pub ratio: f64,
     /// Share of tokens stopped by the upper clip.
     pub clipped_high: f64,
@@ -138,6 +152,9 @@ pub struct TapoParts {
     pub clipped_low: f64,
     /// Share of tokens stopped by the dual clip.
     pub clipped_dual: f64,
+    /// How the policy term was corrected for the sampler; absent where it was not.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub sampler: Option<SamplerCorrection>,
 }
 
 impl std::ops::AddAssign for TapoParts {
@@ -152,6 +169,9 @@ impl std::ops::AddAssign for TapoParts {
         self.clipped_high += other.clipped_high;
         self.clipped_low += other.clipped_low;
         self.clipped_dual += other.clipped_dual;
+        if let Some(other) = other.sampler {
+            *self.sampler.get_or_insert_default() += other;
+        }
     }
 }
 
@@ -168,7 +188,8 @@ pub struct TapoLoss {
 /// `normaliser` says what the micro-batch is a share of; with [`crate::LossNorm::Batch`] the gradients of all
 /// micro-batches add up to those of the whole batch.
 pub fn tapo_loss(inputs: TapoInputs, config: &TapoLossConfig, normaliser: &Normaliser) -> TapoLoss {
-    let TapoInputs { logp_bt, old_logp_bt, neg_logp_bt, ref_logp_bt, advantages_bt, mask_bt } = inputs;
+    let TapoInputs { logp_bt, old_logp_bt, sampler_logp_bt, neg_logp_bt, ref_logp_bt, advantages_bt, mask_bt } = inputs;
+    let old_logp_bt = old_logp_bt.detach();
     let token_mean = |values_bt: Tensor<2>| normaliser.token_mean(values_bt, mask_bt.clone());
     let mean = |values_bt: Tensor<2>| match config.loss_average {
         LossAverage::Token => token_mean(values_bt),
@@ -176,8 +197,14 @@ pub fn tapo_loss(inputs: TapoInputs, config: &TapoLossConfig, normaliser: &Norma
         LossAverage::Constant => normaliser.constant_mean(values_bt, mask_bt.clone()),
     };
 
-    let policy = policy_loss(logp_bt.clone(), old_logp_bt.detach(), advantages_bt.detach(), &config.clip());
-    let pg_loss = mean(policy.loss_bt);
+    let log_ratio_bt = config.importance.log_ratio(logp_bt.clone(), old_logp_bt.clone(), mask_bt.clone());
+    let policy = policy_loss(log_ratio_bt, advantages_bt.detach(), &config.clip());
+    let corrected = config.sampler_cap.zip(sampler_logp_bt);
+    let corrected = corrected.map(|(cap, sampler_logp_bt)| sampler_weights(old_logp_bt, sampler_logp_bt, cap));
+    let pg_loss = mean(match &corrected {
+        Some(weights) => policy.loss_bt * weights.weight_bt.clone(),
+        None => policy.loss_bt,
+    });
     let entropy = token_mean(logp_bt.clone().neg());
     let negative = neg_logp_bt.map(|neg_logp_bt| {
         let neg_logp_bt = if config.negative_grad { neg_logp_bt } else { neg_logp_bt.detach() };
@@ -197,22 +224,22 @@ pub fn tapo_loss(inputs: TapoInputs, config: &TapoLossConfig, normaliser: &Norma
         None => (nothing.clone(), nothing),
     };
 
-    let values = Tensor::cat(
-        vec![
-            total.clone().inner(),
-            pg_loss.inner(),
-            kl_neg,
-            entropy.inner(),
-            neg_entropy,
-            kl_ref.inner(),
-            token_mean(policy.ratio_bt).inner(),
-            token_mean(policy.clipped_high_bt).inner(),
-            token_mean(policy.clipped_low_bt).inner(),
-            token_mean(policy.clipped_dual_bt).inner(),
-        ],
-        0,
-    );
-    TapoLoss { total, parts: read_parts(values) }
+    let mut values = vec![
+        total.clone().inner(),
+        pg_loss.inner(),
+        kl_neg,
+        entropy.inner(),
+        neg_entropy,
+        kl_ref.inner(),
+        token_mean(policy.ratio_bt).inner(),
+        token_mean(policy.clipped_high_bt).inner(),
+        token_mean(policy.clipped_low_bt).inner(),
+        token_mean(policy.clipped_dual_bt).inner(),
+    ];
+    if let Some(weights) = corrected {
+        values.extend([weights.weight_bt, weights.capped_bt].map(|values_bt| token_mean(values_bt).inner()));
+    }
+    TapoLoss { total, parts: read_parts(Tensor::cat(values, 0)) }
 }
 
 /// One read from the device for all parts.
@@ -231,5 +258,9 @@ fn read_parts(values: Tensor<1>) -> TapoParts {
         clipped_high: next(),
         clipped_low: next(),
         clipped_dual: next(),
+        sampler: values.next().map(|sampler_weight| SamplerCorrection {
+            sampler_weight,
+            sampler_capped: values.next().unwrap_or(f64::NAN),
+        }),
     }
 }

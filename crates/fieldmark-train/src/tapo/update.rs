@@ -127,6 +127,7 @@ impl<S: TripletSource> TapoTrainer<'_, S> {
             None
         };
         let ref_logp: Option<Vec<&[f32]>> = items.iter().map(|item| item.ref_logp.as_deref()).collect();
+        let sampler_logp: Option<Vec<&[f32]>> = items.iter().map(|item| item.sampler_logp.as_deref()).collect();
         let mask_bt = rows.mask(device);
         let advantages: Vec<f32> = items.iter().map(|item| item.advantage as f32).collect();
         let advantages = Tensor::<1>::from_data(TensorData::new(advantages, [items.len()]), device);
@@ -134,6 +135,7 @@ impl<S: TripletSource> TapoTrainer<'_, S> {
             TapoInputs {
                 logp_bt: rows.unpack(logp_n.clone().narrow(0, 0, rows.tokens())),
                 old_logp_bt: constant(items.iter().flat_map(|item| &item.old_logp).copied().collect()),
+                sampler_logp_bt: sampler_logp.map(|rows| constant(rows.concat())),
                 neg_logp_bt,
                 ref_logp_bt: ref_logp.map(|rows| constant(rows.concat())),
                 advantages_bt: advantages.unsqueeze_dim::<2>(1).expand(mask_bt.dims()),

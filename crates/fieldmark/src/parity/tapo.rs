@@ -174,6 +174,7 @@ fn leaves(fixture: &mut Fixture, temperature: f64, device: &Device) -> Result<Le
         inputs: TapoInputs {
             logp_bt: logp(&logits),
             old_logp_bt: fixture.tensor("old_logp", device)?,
+            sampler_logp_bt: None,
             neg_logp_bt: Some(logp(&neg_logits)),
             ref_logp_bt: None,
             advantages_bt: fixture.tensor("advantages", device)?,
@@ -202,7 +203,8 @@ fn loss(
                 fixture.check(report, "token_kl", k3(inputs.logp_bt.clone(), neg_logp_bt), KL);
             }
             let (logp, old) = (inputs.logp_bt.clone(), inputs.old_logp_bt.clone());
-            let policy = policy_loss(logp, old, inputs.advantages_bt.clone(), &config.clip());
+            let log_ratio_bt = config.importance.log_ratio(logp, old, inputs.mask_bt.clone());
+            let policy = policy_loss(log_ratio_bt, inputs.advantages_bt.clone(), &config.clip());
             // Ratios reach e^20, where f32 carries the rounding of a log-ratio of 20.
             fixture.check(report, "ratio", policy.ratio_bt, KL);
             fixture.check(report, "token_pg_loss", policy.loss_bt, KL);
