@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A second device: parity with the reference on a GPU API, and the demo's checkpoint answering there as on the CPU.
+# A second device: parity with the reference on a GPU API, TAPO on it, and on it and the CPU together, as on the CPU alone, and
+# the demo's checkpoint answering there as on the CPU.
 # Builds with the feature `wgpu` (some minutes, unoptimised dependencies) and runs on whatever adapter Vulkan finds;
 # without a GPU that is Mesa's software adapter (Debian: apt-get install mesa-vulkan-drivers).
 #   tests/second-device.sh [CHECKPOINT]      default: runs/demo/tapo, skipped if it is not there
@@ -21,6 +22,45 @@ if [ ! -e "$checkpoint/model.safetensors" ]; then
   echo "no checkpoint in $checkpoint: run the demo first to compare its answers"
   exit 0
 fi
+# Two photographs of each of four kinds; two rollout steps of two updates.
+few=$(mktemp -d)
+trap 'rm -rf "$few"' EXIT
+ln -s "$PWD/assets/produce/images" "$few/images"
+awk -F, 'NR == 1 { print } $5 == "train" && !($2 in kind) && kinds < 4 { kind[$2]; kinds++ }
+         $5 == "train" && $2 in kind && seen[$2]++ < 2' assets/produce/labels.csv >"$few/labels.csv"
+cat >"$few/recipe.toml" <<'END'
+[data.tapo.sizes]
+resize = "once"
+min_pixels = 3136
+max_pixels = 6272
+[run]
+save_every = 0
+[tapo]
+epochs = 1
+prompts_per_step = 4
+chunk = 4
+max_tries = 1
+batch = 8
+micro_batch = 2
+anchor_rollouts = 2
+positive_rollouts = 2
+max_new_tokens = 24
+filter = { enabled = false }
+END
+for devices in flex "$device" "flex,$device"; do
+  echo "== TAPO on $devices"
+  "$fieldmark" tapo -c "$few/recipe.toml" --device "$devices" --set "output=$few/$devices" \
+    --set "model.path=$checkpoint" --set "data.labels=$few"
+done
+losses() { grep -o '"loss":[-0-9.e]*' "$few/$1/metrics.jsonl" | cut -d: -f2; }
+answers() { grep -o '"response":"[^"]*"' "$few/$1/rollouts.jsonl"; }
+for devices in "$device" "flex,$device"; do
+  paste <(losses flex) <(losses "$devices") |
+    awk -v of="$devices" '{ d = $1 - $2; if (d < 0) d = -d; a = $1 < 0 ? -$1 : $1; if (d > 1e-3 * a + 1e-6) bad = 1; if (d > most) most = d }
+         END { print of ": " NR " updates, losses differ by " most " at most"; exit bad || NR == 0 }'
+  cmp <(answers flex) <(answers "$devices")
+done
+
 different=0 asked=0
 while IFS=, read -r path _; do
   [ "$path" = path ] && continue

@@ -1,7 +1,7 @@
 //! Sizes of a Qwen2.5-VL network, as Burn configurations.
 //!
 //! Reference: `Qwen2_5_VLConfig` of transformers. Reading and writing `config.json`, flat and nested, is in
-//! [`crate::config_json`].
+//! `config_json.rs`.
 
 use burn::config::Config;
 

@@ -1,7 +1,7 @@
 //! Rotary position embedding by half-rotation, shared by the encoder and the decoder.
 //!
 //! Reference: `apply_rotary_pos_emb_vision` and `apply_multimodal_rotary_pos_emb`; both rotate the pair
-//! (x[i], x[i + half]), so only half of each cosine and sine row is kept.
+//! `(x[i], x[i + half])`, so only half of each cosine and sine row is kept.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
