@@ -4,7 +4,7 @@
 //! not repeat or resume.
 
 use burn::{
-    module::{Module, ModuleMapper, ModuleVisitor, Param},
+    module::{Module, ModuleMapper, Param},
     tensor::{
         DType, Tensor,
         quantization::{QuantScheme, QuantValue, ScaleDtype},
@@ -142,9 +142,7 @@ impl Qwen25Vl {
 
     /// Whether any layer has an adapter.
     pub fn has_lora(&self) -> bool {
-        let mut finder = FindLora::default();
-        self.visit(&mut finder);
-        finder.found
+        self.named_parameters().iter().any(|parameter| parameter.adapter)
     }
 
     /// The model that computes the same without adapters: W + s·A·B in place of W, dense. It has no tape.
@@ -213,26 +211,6 @@ impl Layer<'_> {
 /// Whether a layer's name ends in `target`, as PEFT matches `target_modules`.
 fn is_called(layer: &str, target: &str) -> bool {
     layer.strip_suffix(target).is_some_and(|before| before.is_empty() || before.ends_with('.'))
-}
-
-#[derive(Default)]
-struct FindLora {
-    path: ParamPath,
-    found: bool,
-}
-
-impl ModuleVisitor for FindLora {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.path.enter(name, container_type);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<D>>) {
-        self.found |= self.path.is_lora();
-    }
 }
 
 struct Freezer {

@@ -94,7 +94,7 @@ pub use tapo::{
     TapoState, TapoTrainer, TapoValidation, TripletSource, UpdateImage, tapo_loss,
 };
 pub use tensorboard::TensorBoard;
-pub use timings::{RolloutTiming, UpdateTiming, ValidationTiming};
+pub use timings::{Decoding, DecodingTiming, UpdateTiming};
 pub use trunk::{TrunkSettings, TrunkTape};
 pub use update::{MOST_SKIPPED_IN_A_ROW, Updated, Updater, UpdaterState};
 pub use workers::Replicas;

@@ -68,37 +68,24 @@ impl UpdateTiming {
     }
 }
 
-/// How long the rollouts of one step took: prompts, decoding, rewards and old log-probabilities.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "part", rename = "rollouts")]
-pub struct RolloutTiming {
-    /// Update after which they were drawn.
-    pub step: usize,
-    /// Rollout step, from 1.
-    pub rollout_step: usize,
-    /// Tokens decoded.
-    pub tokens: usize,
-    /// Wall time, seconds.
-    pub seconds: f64,
-    /// `tokens / seconds`.
-    pub tokens_per_second: f64,
+/// What responses were decoded for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decoding {
+    /// The rollouts of a step: prompts, decoding, rewards and old log-probabilities.
+    Rollouts,
+    /// The answers to a validation set: prompts, decoding and rewards.
+    Validation,
 }
 
-impl RolloutTiming {
-    /// The timing of `tokens` new tokens in rollout step `rollout_step`.
-    pub fn new(step: usize, rollout_step: usize, tokens: usize, time: Duration) -> Self {
-        let seconds = time.as_secs_f64();
-        Self { step, rollout_step, tokens, seconds, tokens_per_second: tokens as f64 / seconds }
-    }
-}
-
-/// How long the answers to a validation set of TAPO took.
+/// How long it took to decode responses (TAPO).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "part", rename = "validation")]
-pub struct ValidationTiming {
+pub struct DecodingTiming {
+    /// What for.
+    pub part: Decoding,
     /// Updates made before.
     pub step: usize,
-    /// Rollout steps made before.
+    /// The rollout step that they are for, from 1; of a validation, the steps made before.
     pub rollout_step: usize,
     /// Tokens decoded.
     pub tokens: usize,
@@ -108,11 +95,11 @@ pub struct ValidationTiming {
     pub tokens_per_second: f64,
 }
 
-impl ValidationTiming {
-    /// The timing of `tokens` new tokens after `step` updates and `rollout_step` steps.
-    pub fn new(step: usize, rollout_step: usize, tokens: usize, time: Duration) -> Self {
+impl DecodingTiming {
+    /// The timing of `tokens` new tokens after `step` updates.
+    pub fn new(part: Decoding, step: usize, rollout_step: usize, tokens: usize, time: Duration) -> Self {
         let seconds = time.as_secs_f64();
-        Self { step, rollout_step, tokens, seconds, tokens_per_second: tokens as f64 / seconds }
+        Self { part, step, rollout_step, tokens, seconds, tokens_per_second: tokens as f64 / seconds }
     }
 }
 
@@ -128,9 +115,15 @@ mod tests {
             "part": "update", "step": 3, "tokens": 10, "seconds": 0.5, "tokens_per_second": 20.0, "flops": 1e12,
         });
         assert_eq!(update, expected);
-        let rollouts = serde_json::to_value(RolloutTiming::new(3, 2, 10, second)).unwrap();
-        assert_eq!((rollouts["part"].as_str(), rollouts["rollout_step"].as_u64()), (Some("rollouts"), Some(2)));
+        for (part, name) in [(Decoding::Rollouts, "rollouts"), (Decoding::Validation, "validation")] {
+            let timing = serde_json::to_value(DecodingTiming::new(part, 3, 2, 10, second)).unwrap();
+            let expected = serde_json::json!({
+                "part": name, "step": 3, "rollout_step": 2, "tokens": 10, "seconds": 0.5, "tokens_per_second": 20.0,
+            });
+            assert_eq!(timing, expected);
+        }
     }
+
     #[test]
     fn utilisation_is_a_share_of_a_known_peak() {
         let device = Device::default();

@@ -8,7 +8,7 @@ use fieldmark_model::Qwen25Vl;
 
 use super::{TapoEvent, TapoTrainer, TripletSource, state::DrawnGroup};
 use crate::{
-    GroupVerdict, RolloutGroup, RolloutMetrics, RolloutTiming, SamplerGap, TrainError,
+    Decoding, DecodingTiming, GroupVerdict, RolloutGroup, RolloutMetrics, SamplerGap, TrainError,
     rollout::{Group, Role, RolloutCounts, TripletPrompt, mean, mean_parts, rollout_groups, truncated},
     workers::on_replicas,
 };
@@ -84,7 +84,8 @@ impl<S: TripletSource> TapoTrainer<'_, S> {
             groups: counts,
         };
         let tokens = all.iter().flat_map(|group| &group.rollouts).map(|rollout| rollout.response.ids.len()).sum();
-        let timing = RolloutTiming::new(metrics.step, metrics.rollout_step, tokens, start.elapsed());
+        let timing =
+            DecodingTiming::new(Decoding::Rollouts, metrics.step, metrics.rollout_step, tokens, start.elapsed());
         on_event(TapoEvent::Drawn(&metrics, &timing))?;
         Ok(groups)
     }

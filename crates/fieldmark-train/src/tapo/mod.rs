@@ -19,8 +19,8 @@ use fieldmark_model::Qwen25Vl;
 use fieldmark_processor::Tokenizer;
 
 use crate::{
-    GroupBuffer, Interrupt, Reduction, RewardRegistry, RolloutMetrics, RolloutTiming, TapoMetrics, TrainError,
-    UpdateTiming, ValidationTiming, WeightedRewards,
+    DecodingTiming, GroupBuffer, Interrupt, Reduction, RewardRegistry, RolloutMetrics, TapoMetrics, TrainError,
+    UpdateTiming, WeightedRewards,
     non_finite::Streak,
     rollout::{Group, TripletPrompt},
     scoring::Scorer,
@@ -59,11 +59,11 @@ pub enum TapoEvent<'a> {
     /// The rollouts of a step, before the filter, chunk by chunk.
     Rollouts(&'a [Group]),
     /// All rollouts of a step are drawn.
-    Drawn(&'a RolloutMetrics, &'a RolloutTiming),
+    Drawn(&'a RolloutMetrics, &'a DecodingTiming),
     /// An update is made.
     Update(&'a TapoMetrics, &'a UpdateTiming),
     /// The validation set is scored, each answer a group of its own.
-    Validation(&'a [Group], &'a TapoValidation, &'a ValidationTiming),
+    Validation(&'a [Group], &'a TapoValidation, &'a DecodingTiming),
 }
 
 /// A run of TAPO: optimiser, surplus groups and place in the data. Rollout step by rollout step it can be stopped, saved and

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{TapoConfig, TapoEvent, TapoTrainer, TripletSource, draw::shares};
 use crate::{
-    Estimator, TrainError, ValidationTiming,
+    Decoding, DecodingTiming, Estimator, TrainError,
     rollout::{Group, RolloutCounts, TripletPrompt, mean, mean_parts, rollout_groups, truncated},
     workers::on_replicas,
 };
@@ -107,7 +107,7 @@ impl<S: TripletSource> TapoTrainer<'_, S> {
             answers: answers.len(),
         };
         let tokens = answers.iter().flat_map(|group| &group.rollouts).map(|answer| answer.response.ids.len()).sum();
-        let timing = ValidationTiming::new(found.step, found.rollout_step, tokens, start.elapsed());
+        let timing = DecodingTiming::new(Decoding::Validation, found.step, found.rollout_step, tokens, start.elapsed());
         on_event(TapoEvent::Validation(&answers, &found, &timing))
     }
 }

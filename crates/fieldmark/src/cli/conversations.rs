@@ -3,11 +3,7 @@
 //! Reference: LLaMA-Factory's supervised processor with the `qwen2_vl` template: `<image>` marks the image's place, an
 //! observation stands in the user's role and a tool call in the assistant's.
 
-use std::{
-    collections::BTreeSet,
-    mem,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use fieldmark::{
     data::{DataError, Role, RowProblem, SftExample, read_sharegpt},
@@ -16,6 +12,8 @@ use fieldmark::{
     recipe::DataSection,
     train::{SftSource, TrainError},
 };
+
+use super::held_out::take_out;
 
 /// All conversations of a file.
 #[derive(Debug)]
@@ -60,14 +58,8 @@ impl Conversations {
 
     /// Takes `rows` rows away, drawn by `stream`; the others keep their order.
     pub fn hold_out(&mut self, rows: usize, stream: &mut RandomStream) -> Self {
-        let mut order: Vec<usize> = (0..self.rows.len()).collect();
-        stream.shuffle(&mut order);
-        let taken: BTreeSet<usize> = order.into_iter().take(rows).collect();
-        let (held, kept): (Vec<_>, Vec<_>) =
-            mem::take(&mut self.rows).into_iter().enumerate().partition(|(row, _)| taken.contains(row));
-        let rows = |numbered: Vec<(usize, Conversation)>| numbered.into_iter().map(|(_, row)| row).collect();
-        self.rows = rows(kept);
-        Self { processor: self.processor.clone(), rows: rows(held), ..*self }
+        let rows = take_out(&mut self.rows, rows, stream);
+        Self { processor: self.processor.clone(), rows, ..*self }
     }
 }
 

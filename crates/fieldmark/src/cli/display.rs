@@ -2,7 +2,7 @@
 
 use fieldmark::{
     progress::Progress,
-    train::{RolloutTiming, TrainError, UpdateTiming, ValidationTiming},
+    train::{Decoding, DecodingTiming, TrainError, UpdateTiming},
 };
 use serde::Serialize;
 
@@ -148,24 +148,17 @@ impl Display {
         Ok(())
     }
 
-    /// The numbers of a step's rollouts.
+    /// The numbers of decoded responses.
     ///
     /// # Errors
     /// If they are not JSON.
-    pub fn rollouts(&self, row: &impl Serialize, timing: &RolloutTiming) -> Result<(), TrainError> {
+    pub fn decoded(&self, row: &impl Serialize, timing: &DecodingTiming) -> Result<(), TrainError> {
+        let part = match timing.part {
+            Decoding::Rollouts => Part::Rollouts,
+            Decoding::Validation => Part::Validation,
+        };
         if let Some(dashboard) = &self.dashboard {
-            dashboard.row(Part::Rollouts, row, timing)?;
-        }
-        Ok(())
-    }
-
-    /// The numbers of a validation set's answers.
-    ///
-    /// # Errors
-    /// If they are not JSON.
-    pub fn validation(&self, row: &impl Serialize, timing: &ValidationTiming) -> Result<(), TrainError> {
-        if let Some(dashboard) = &self.dashboard {
-            dashboard.row(Part::Validation, row, timing)?;
+            dashboard.row(part, row, timing)?;
         }
         Ok(())
     }

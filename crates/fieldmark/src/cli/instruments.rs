@@ -2,7 +2,7 @@
 //! metrics and timings.
 
 use burn::tensor::Device;
-use fieldmark::train::{LogEnd, MetricsWriter, RolloutTiming, TensorBoard, TrainError, UpdateTiming, ValidationTiming};
+use fieldmark::train::{Decoding, DecodingTiming, LogEnd, MetricsWriter, TensorBoard, TrainError, UpdateTiming};
 use serde::Serialize;
 
 use super::{
@@ -60,24 +60,17 @@ impl Instruments {
         self.draw(self.stage, "update", timing.step, row, &timing)
     }
 
-    /// Rollouts are drawn. They stand at the first update that they are for.
+    /// Responses are decoded. Rollouts stand at the first update that they are for, a validation at the last before it.
     ///
     /// # Errors
     /// If something cannot be written.
-    pub fn rollouts(&mut self, row: &impl Serialize, timing: &RolloutTiming) -> Result<(), TrainError> {
+    pub fn decoded(&mut self, row: &impl Serialize, timing: &DecodingTiming) -> Result<(), TrainError> {
         self.timings.write(timing)?;
-        self.display.rollouts(row, timing)?;
-        self.draw("rollouts", "rollouts", timing.step + 1, row, timing)
-    }
-
-    /// The validation set is scored. It stands at the last update before.
-    ///
-    /// # Errors
-    /// If something cannot be written.
-    pub fn validation(&mut self, row: &impl Serialize, timing: &ValidationTiming) -> Result<(), TrainError> {
-        self.timings.write(timing)?;
-        self.display.validation(row, timing)?;
-        self.draw("validation", "validation", timing.step, row, timing)
+        self.display.decoded(row, timing)?;
+        match timing.part {
+            Decoding::Rollouts => self.draw("rollouts", "rollouts", timing.step + 1, row, timing),
+            Decoding::Validation => self.draw("validation", "validation", timing.step, row, timing),
+        }
     }
 
     fn draw(

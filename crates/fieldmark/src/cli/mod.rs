@@ -13,6 +13,7 @@ mod devices;
 #[cfg_attr(not(all(unix, feature = "tui")), allow(dead_code))]
 mod display;
 mod eval;
+mod held_out;
 mod inputs;
 mod instruments;
 #[cfg_attr(not(all(unix, feature = "tui")), allow(dead_code))]

@@ -3,7 +3,7 @@
 
 use std::{iter, path::Path, time::Instant};
 
-use anyhow::{anyhow, bail};
+use anyhow::anyhow;
 use fieldmark::{
     data::DataError,
     generate::StreamKey,
@@ -20,6 +20,7 @@ use super::{
     conversations::Conversations,
     curve::{series, svg},
     display::Course,
+    held_out::HeldOut,
     instruments::Instruments,
     interrupt::Listener,
     keeper::{End, Keeper, Stage, Start},
@@ -113,15 +114,11 @@ fn validation(
     streams: &StreamKey,
     open: impl Fn(&Path) -> Result<Conversations, DataError>,
 ) -> anyhow::Result<Option<Conversations>> {
-    let rows = data.validation_rows;
-    match data.validation.as_deref().filter(|file| !file.as_os_str().is_empty()) {
-        Some(_) if rows > 0 => bail!("`data.sft.validation_rows` = {rows}: must be 0 beside `data.sft.validation`"),
-        Some(file) => Ok(Some(open(file)?)),
-        None if rows == 0 => Ok(None),
-        None if rows >= source.len() => {
-            bail!("`data.sft.validation_rows` = {rows}: must be less than the file's {} rows", source.len())
-        }
-        None => Ok(Some(source.hold_out(rows, &mut streams.word("sft").word("validation").stream()))),
+    let all = format!("the file's {} rows", source.len());
+    match HeldOut::of("data.sft", data.validation.as_deref(), data.validation_rows, source.len(), &all)? {
+        HeldOut::Nowhere => Ok(None),
+        HeldOut::File(file) => Ok(Some(open(file)?)),
+        HeldOut::Rows(rows) => Ok(Some(source.hold_out(rows, &mut streams.word("sft").word("validation").stream()))),
     }
 }
 

@@ -94,7 +94,7 @@ impl<'a> Log<'a> {
                 self.drawn(row);
                 self.phase("updates");
                 self.metrics.write(row)?;
-                self.instruments.rollouts(row, timing)
+                self.instruments.decoded(row, timing)
             }
             TapoEvent::Update(row, timing) => {
                 let display = &mut self.instruments.display;
@@ -111,7 +111,7 @@ impl<'a> Log<'a> {
                 // The model that the run starts from is no checkpoint of it.
                 self.validated = (row.rollout_step > 0).then_some(row.reward);
                 self.metrics.write(row)?;
-                self.instruments.validation(row, timing)
+                self.instruments.decoded(row, timing)
             }
         }
     }

@@ -4,8 +4,7 @@
 //! Ids are built for each of the three images, which may differ in size.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    mem,
+    collections::HashMap,
     path::{Path, PathBuf},
 };
 
@@ -17,7 +16,10 @@ use fieldmark::{
     train::{BlackPatches, NegativeImage, TrainError, TripletPrompt, TripletSource},
 };
 
-use super::labels::Labels;
+use super::{
+    held_out::{HeldOut, take_out},
+    labels::Labels,
+};
 
 /// All triplets of a run.
 #[derive(Debug)]
@@ -108,34 +110,22 @@ impl Triplets {
     /// # Errors
     /// As [`Self::open`]; a recipe that asks for both, or for all rows.
     pub fn validation(&mut self, recipe: &Recipe) -> anyhow::Result<Option<Self>> {
-        let data = &recipe.data.tapo;
-        let (count, key) = (data.validation_rows, "`data.tapo.validation_rows`");
-        let rows = match data.validation.as_deref().filter(|file| !file.as_os_str().is_empty()) {
-            Some(_) if count > 0 => anyhow::bail!("{key} = {count}: must be 0 beside `data.tapo.validation`"),
-            Some(file) => from_file(file, recipe, Needs { positives: false, negatives: false })?,
-            None if count == 0 => return Ok(None),
-            None if count >= self.rows.len() => {
-                anyhow::bail!("{key} = {count}: must be less than the {} triplets there are", self.rows.len())
+        let (data, all) = (&recipe.data.tapo, format!("the {} triplets there are", self.rows.len()));
+        let from = HeldOut::of("data.tapo", data.validation.as_deref(), data.validation_rows, self.rows.len(), &all)?;
+        let rows = match from {
+            HeldOut::Nowhere => return Ok(None),
+            HeldOut::File(file) => from_file(file, recipe, Needs { positives: false, negatives: false })?,
+            HeldOut::Rows(count) => {
+                let mut stream = StreamKey::new(recipe.seed).word("tapo").word("validation").stream();
+                let held = take_out(&mut self.rows, count, &mut stream);
+                self.by_name = by_name(&self.rows);
+                held
             }
-            None => self.hold_out(count, recipe.seed),
         };
         let alone = |row| TripletRow { positive: None, negative: None, ..row };
         let rows: Vec<TripletRow> = rows.into_iter().map(alone).collect();
         let (processor, negatives, by_name) = (self.processor.clone(), Negatives::None, by_name(&rows));
         Ok(Some(Self { processor, negatives, rows, by_name, ..*self }))
-    }
-
-    /// Takes `count` rows away, drawn under `seed`; the others keep their order.
-    fn hold_out(&mut self, count: usize, seed: u64) -> Vec<TripletRow> {
-        let mut order: Vec<usize> = (0..self.rows.len()).collect();
-        StreamKey::new(seed).word("tapo").word("validation").stream().shuffle(&mut order);
-        let taken: BTreeSet<usize> = order.into_iter().take(count).collect();
-        let (held, kept): (Vec<_>, Vec<_>) =
-            mem::take(&mut self.rows).into_iter().enumerate().partition(|(row, _)| taken.contains(row));
-        let rows = |numbered: Vec<(usize, TripletRow)>| numbered.into_iter().map(|(_, row)| row).collect();
-        self.rows = rows(kept);
-        self.by_name = by_name(&self.rows);
-        rows(held)
     }
 
     /// The row that a prompt was made from.

@@ -106,8 +106,8 @@ mod tests {
     use std::{collections::BTreeMap, time::Duration};
 
     use fieldmark::train::{
-        FilterCounts, RolloutMetrics, RolloutTiming, SamplerGap, SftMetrics, TapoMetrics, TapoParts, TapoValidation,
-        UpdateTiming, Validation, ValidationTiming,
+        Decoding, DecodingTiming, FilterCounts, RolloutMetrics, SamplerGap, SftMetrics, TapoMetrics, TapoParts,
+        TapoValidation, UpdateTiming, Validation,
     };
 
     use super::*;
@@ -164,7 +164,12 @@ mod tests {
             truncated: 0.0,
             answers: 8,
         };
-        let found = metrics(Part::Validation, &row, &ValidationTiming::new(4, 2, 60, Duration::from_secs(3))).unwrap();
+        let found = metrics(
+            Part::Validation,
+            &row,
+            &DecodingTiming::new(Decoding::Validation, 4, 2, 60, Duration::from_secs(3)),
+        )
+        .unwrap();
         let names: Vec<(&str, bool)> = found.iter().map(|metric| (metric.name.as_str(), metric.held_out)).collect();
         let expected = [
             ("reward", true),
@@ -192,7 +197,11 @@ mod tests {
             sampler: SamplerGap { sampler_gap: 1e-5, sampler_gap_max: 2e-5, sampler_ratio: 1.0 },
             groups: FilterCounts::default(),
         };
-        let drawn = shown(Part::Rollouts, &rollouts, &RolloutTiming::new(0, 1, 1000, Duration::from_secs(3)));
+        let drawn = shown(
+            Part::Rollouts,
+            &rollouts,
+            &DecodingTiming::new(Decoding::Rollouts, 0, 1, 1000, Duration::from_secs(3)),
+        );
         let update = TapoMetrics {
             step: 1,
             rollout_step: 1,
