@@ -10,12 +10,13 @@ use burn::{
     tensor::{Device, Tensor},
 };
 use fieldmark::{
-    generate::{GenerationConfig, Generator, RandomStream, Request, StreamKey},
+    generate::{GenerationConfig, Generator, Request},
     model::{
         GridThw, ImageInputs, KvCache, ModelInputs, Padding, Qwen25Vl, Qwen25VlConfig, TextConfig, VisionConfig,
         VisionTokens,
     },
     processor::{PatchedImage, Sequence, SupervisedSequence, collate},
+    stream::{RandomStream, StreamKey},
     train::{
         AdamWSettings, BatchSize, GradientSum, LossNorm, LrSchedule, LrShape, Replicas, ResponseRows, Scorer,
         TapoInputs, TapoLossConfig, TokenPacking, TrunkSettings, Updater, initialise, sft_gradients, tapo_loss,

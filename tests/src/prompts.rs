@@ -4,9 +4,9 @@ use std::{ops::Range, path::PathBuf, sync::Arc};
 
 use burn::tensor::{Device, Tensor};
 use fieldmark::{
-    generate::RandomStream,
     model::{GridThw, LoadOptions, Qwen25Vl, Qwen25VlConfig},
     processor::{PatchedImage, Sequence},
+    stream::RandomStream,
 };
 use proptest::{
     prelude::*,

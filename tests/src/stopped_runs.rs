@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use fieldmark::{
-    generate::StreamKey,
     model::{LoadOptions, Qwen25Vl, Qwen25VlConfig, SaveOptions},
     processor::{Sequence, SupervisedSequence},
+    stream::StreamKey,
     train::{Checkpoints, Mark, SftSource, TrainError, TripletPrompt, TripletSource, Updater, stable_param_ids},
 };
 

@@ -5,9 +5,9 @@ use burn::{
     tensor::{Device, Tensor},
 };
 use fieldmark::{
-    generate::StreamKey,
     model::{Qwen25Vl, Qwen25VlConfig},
     processor::SupervisedSequence,
+    stream::StreamKey,
     train::MicroBatch,
 };
 

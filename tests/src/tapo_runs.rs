@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, sync::Mutex};
 
 use burn::tensor::Device;
 use fieldmark::{
-    generate::StreamKey,
     model::{Qwen25Vl, Qwen25VlConfig},
+    stream::StreamKey,
     train::{
         AdamWSettings, Group, GroupFilter, LrSchedule, LrShape, Reward, RewardInput, RewardRegistry, RolloutMetrics,
         TapoConfig, TapoEvent, TapoMetrics, TapoTrainer, TrainError, TripletPrompt, TripletSource,

@@ -1,9 +1,9 @@
 //! Work spread over several devices is the work of one: here the same device several times.
 
 use fieldmark::{
-    generate::StreamKey,
     model::TrainableParts,
     processor::SupervisedSequence,
+    stream::StreamKey,
     train::{LossNorm, Reduction, Replicas, Scorer, TapoConfig, TapoEvent, TapoTrainer, sft_gradients},
 };
 use fieldmark_tests::{

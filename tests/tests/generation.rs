@@ -5,9 +5,10 @@ use std::sync::LazyLock;
 
 use burn::tensor::Device;
 use fieldmark::{
-    generate::{FinishReason, GenerateError, GenerationConfig, Generator, RandomStream, Request, Response, Sampling},
+    generate::{FinishReason, GenerateError, GenerationConfig, Generator, Request, Response, Sampling},
     model::{KvCache, Padding, Qwen25Vl, RopePosition, rope_positions},
     processor::{Sequence, collate},
+    stream::RandomStream,
 };
 use fieldmark_tests::prompts::{MODELS, TOLERANCE, cases, distance, load, parts, sequence, sequences, text, values};
 use proptest::prelude::*;

@@ -6,9 +6,9 @@ use burn::{
     tensor::{DType, Device, Tensor, TensorData},
 };
 use fieldmark::{
-    generate::StreamKey,
     model::{LoadOptions, LoraSettings, Padding, Part, Projection, Quantize, Qwen25Vl, SaveOptions, TrainableParts},
     processor::{SupervisedSequence, collate},
+    stream::StreamKey,
     train::{
         LossNorm, LrSchedule, LrShape, MicroBatch, Replicas, Scorer, SftConfig, initialise_adapters, sft_gradients,
         train_sft, trainable,

@@ -6,7 +6,6 @@ use burn::{
     tensor::{Device, FloatDType, Tensor},
 };
 use fieldmark::{
-    generate::StreamKey,
     model::{
         GridThw, LoraSettings, Quantize, Qwen25Vl, Qwen25VlConfig, TextConfig, TrainableParts, VisionConfig,
         VisionTokens,
@@ -14,6 +13,7 @@ use fieldmark::{
     plan::{Planned, Stage},
     processor::{Sequence, SupervisedSequence},
     recipe::{Recipe, WeightType},
+    stream::StreamKey,
     train::{
         GroupFilter, HalfWeights, Moments, RewardRegistry, SftConfig, TapoConfig, TapoTrainer, TripletPrompt,
         initialise, initialise_adapters, train_sft,

@@ -3,9 +3,9 @@
 
 use burn::tensor::Device;
 use fieldmark::{
-    generate::StreamKey,
     model::{Flops, LoraSettings, Qwen25VlConfig, TrainableParts},
     processor::{Sequence, SupervisedSequence},
+    stream::StreamKey,
     train::{
         GroupFilter, RewardRegistry, SftConfig, TapoConfig, TapoEvent, TapoLossConfig, TapoTrainer, TripletPrompt,
         train_sft,

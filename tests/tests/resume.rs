@@ -7,8 +7,8 @@ use std::{
 };
 
 use fieldmark::{
-    generate::StreamKey,
     model::{Qwen25Vl, TrainableParts},
+    stream::StreamKey,
     train::{Best, Checkpoints, Interrupt, LrSchedule, LrShape, Mark, SftConfig, SftState, SftTrainer, TrainError},
 };
 use fieldmark_tests::{

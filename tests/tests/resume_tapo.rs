@@ -1,9 +1,9 @@
 //! TAPO stopped, saved, and continued by another trainer on a model read from the checkpoint: to the bit as if never stopped.
 
 use fieldmark::{
-    generate::StreamKey,
     model::Qwen25Vl,
     processor::Tokenizer,
+    stream::StreamKey,
     train::{
         Estimator, GroupFilter, Importance, Interrupt, LrSchedule, LrShape, Mark, Reward, RewardInput, RewardRegistry,
         TapoConfig, TapoEvent, TapoLossConfig, TapoState, TapoTrainer, TermSchedule, TrainError,

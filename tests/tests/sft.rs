@@ -7,9 +7,9 @@ use burn::{
     tensor::{DType, Device, FloatDType},
 };
 use fieldmark::{
-    generate::StreamKey,
     model::{LoadOptions, PartTypes, Qwen25Vl, Qwen25VlConfig, TrainableParts},
     processor::SupervisedSequence,
+    stream::StreamKey,
     train::{
         AdamWSettings, HalfWeights, LossNorm, LrSchedule, LrShape, Replicas, Scorer, SftConfig, SftMetrics, SftSource,
         SftTrainer, TrainError, initialise, sft_gradients, train_sft, validate_sft,

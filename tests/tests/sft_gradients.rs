@@ -2,9 +2,9 @@
 
 use burn::tensor::FloatDType;
 use fieldmark::{
-    generate::StreamKey,
     model::{LoadOptions, Qwen25Vl, Qwen25VlConfig, TrainableParts},
     processor::SupervisedSequence,
+    stream::StreamKey,
     train::{LossNorm, MicroBatch, Replicas, Scorer, TrunkSettings, sft_gradients},
 };
 use fieldmark_tests::{

@@ -8,9 +8,10 @@ use std::{
 
 use burn::tensor::Device;
 use fieldmark::{
-    generate::{FinishReason, GenerationConfig, Generator, Request, StreamKey},
+    generate::{FinishReason, GenerationConfig, Generator, Request},
     model::{GridThw, Qwen25Vl},
     processor::Sequence,
+    stream::StreamKey,
     train::{
         Estimator, Group, GroupFilter, GroupVerdict, Reward, RewardInput, RewardRegistry, Role, Rollout, RolloutGroup,
         TapoConfig, TapoTrainer, TrainError, TripletPrompt, UpdateImage, group_advantages,

@@ -2,8 +2,8 @@
 //! only what should move does.
 
 use fieldmark::{
-    generate::StreamKey,
     model::{Qwen25Vl, TrainableParts},
+    stream::StreamKey,
     train::{
         AdamWSettings, Group, Importance, LossAverage, LossNorm, LrSchedule, OpenStep, RewardRegistry, Role,
         SavedGroup, TapoConfig, TapoEvent, TapoLossConfig, TapoMetrics, TapoParts, TapoTrainer, TermSchedule,

@@ -2,8 +2,9 @@
 
 use burn::{module::Module, tensor::Device};
 use fieldmark::{
-    generate::{GenerationConfig, Generator, Request, StreamKey},
+    generate::{GenerationConfig, Generator, Request},
     model::Qwen25Vl,
+    stream::StreamKey,
     train::{Group, TapoConfig, TapoEvent, TapoTrainer, TapoValidation, TripletPrompt},
 };
 use fieldmark_tests::{

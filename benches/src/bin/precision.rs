@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use burn::tensor::{Device, FloatDType};
 use fieldmark::{
-    generate::StreamKey,
     memory::{Allocator, keep_freed_pages},
     model::{
         GridThw, LoadOptions, Qwen25Vl, Qwen25VlConfig, SaveOptions, TextConfig, TrainableParts, VisionConfig,
         VisionTokens,
     },
     processor::{PatchedImage, Sequence, SupervisedSequence},
+    stream::StreamKey,
     train::{
         AdamWSettings, HalfWeights, LrSchedule, LrShape, Moments, SftConfig, SftSource, TrainError, initialise,
         stable_param_ids, train_sft,

@@ -1,6 +1,6 @@
 //! Random resized crop and horizontal flip, as torchvision's `RandomResizedCrop` and `RandomHorizontalFlip` draw them.
 
-use fieldmark_generate::RandomStream;
+use fieldmark_stream::RandomStream;
 use image::RgbImage;
 use image::imageops::{self, FilterType};
 

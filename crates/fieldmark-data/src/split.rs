@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-use fieldmark_generate::RandomStream;
+use fieldmark_stream::RandomStream;
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fieldmark_generate::RandomStream;
+use fieldmark_stream::RandomStream;
 
 use crate::error::DataError;
 use crate::labels::LabelledPhoto;

@@ -6,7 +6,7 @@ use fieldmark_data::{
     ClassFeature, ClassSplit, ColourHistogram, LabelledFolder, NearestNeighbour, SimilarClasses, SinglePhotoPolicy,
     SourceSplit, Split, build_triplets, check_file,
 };
-use fieldmark_generate::RandomStream;
+use fieldmark_stream::RandomStream;
 
 fn folder() -> LabelledFolder {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/produce");

@@ -3,7 +3,7 @@
 //! exactly one name.
 
 use fieldmark_data::Split;
-use fieldmark_generate::StreamKey;
+use fieldmark_stream::StreamKey;
 use serde::{Deserialize, Serialize};
 
 use crate::extract;

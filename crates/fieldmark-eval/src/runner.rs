@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use fieldmark_data::ImageRoots;
-use fieldmark_generate::{FinishReason, GenerationConfig, Generator, Request, StreamKey};
+use fieldmark_generate::{FinishReason, GenerationConfig, Generator, Request};
 use fieldmark_model::Qwen25Vl;
 use fieldmark_processor::{
     Alpha, DecodeOptions, ExifOrientation, Message, PatchedImage, Photo, ProcessOptions, Processor, Sequence,
     SpecialTokens,
 };
+use fieldmark_stream::StreamKey;
 
 use crate::error::EvalError;
 use crate::predictions::{Prediction, PredictionWriter, RunSettings};

@@ -9,12 +9,13 @@ use fieldmark_data::{EvalRow, EvalSet, EvalSetName, ImageRoots, PromptTemplate, 
 use fieldmark_eval::{
     EvalRun, OptionOrder, Question, RunName, closed_questions, open_questions, read_predictions, rotations,
 };
-use fieldmark_generate::{FinishReason, GenerationConfig, Generator, RandomStream, Request, Sampling};
+use fieldmark_generate::{FinishReason, GenerationConfig, Generator, Request, Sampling};
 use fieldmark_model::{Qwen25Vl, Qwen25VlConfig, TextConfig, VisionConfig};
 use fieldmark_processor::{
     ChatTemplate, DecodeOptions, ImageProcessor, ImageProcessorConfig, Message, Photo, PixelLimits, ProcessOptions,
     Processor, SpecialTokens, train_tokenizer,
 };
+use fieldmark_stream::RandomStream;
 use image::{Rgb, RgbImage};
 
 fn processor() -> Processor {

@@ -10,7 +10,9 @@ use fieldmark_model::{KvCache, Padding, Qwen25Vl, RopePosition};
 use fieldmark_processor::{Sequence, collate};
 use serde::{Deserialize, Serialize};
 
-use crate::{config::GenerationConfig, error::GenerateError, stream::RandomStream};
+use fieldmark_stream::RandomStream;
+
+use crate::{config::GenerationConfig, error::GenerateError};
 
 /// A prompt and the random streams of the responses wanted from it, one each.
 #[derive(Debug, Clone)]

@@ -1,4 +1,4 @@
-//! Batched, cached decoding: requests, sampler, stop tokens, random streams.
+//! Batched, cached decoding: requests, sampler, stop tokens.
 //!
 //! The cache and the random streams belong to a call and its sequences, never to the model.
 
@@ -8,10 +8,8 @@ mod config;
 mod error;
 mod generator;
 mod sampler;
-mod stream;
 
 pub use config::{CheckpointGeneration, GenerationConfig};
 pub use error::GenerateError;
 pub use generator::{FinishReason, Generator, NewToken, Request, Response};
 pub use sampler::Sampling;
-pub use stream::{RandomStream, StreamKey};

@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{error::GenerateError, stream::RandomStream};
+use fieldmark_stream::RandomStream;
+
+use crate::error::GenerateError;
 
 /// How the next token is chosen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

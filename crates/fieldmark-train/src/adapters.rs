@@ -5,8 +5,8 @@ use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{Tensor, TensorData},
 };
-use fieldmark_generate::StreamKey;
 use fieldmark_model::{Part, Qwen25Vl};
+use fieldmark_stream::StreamKey;
 
 /// The model with every adapter's A drawn anew, each from a stream named by its path, and B as it is.
 pub fn initialise_adapters(model: Qwen25Vl, key: &StreamKey) -> Qwen25Vl {

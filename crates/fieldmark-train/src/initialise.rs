@@ -7,7 +7,7 @@ use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{Tensor, TensorData},
 };
-use fieldmark_generate::StreamKey;
+use fieldmark_stream::StreamKey;
 use rand_distr::{Distribution, StandardNormal};
 
 /// The module with every parameter drawn anew.

@@ -4,8 +4,8 @@
 //! Patches: PAPO's augmentation, which the released TAPO code falls back to for rows without a negative. A grid of 14 pixels
 //! over the photograph as decoded, before any resize; each cell is black with probability 0.6.
 
-use fieldmark_generate::{RandomStream, StreamKey};
 use fieldmark_processor::{Photo, ProcessorError};
+use fieldmark_stream::{RandomStream, StreamKey};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::Device;
-use fieldmark_generate::{FinishReason, GenerationConfig, Generator, Request, Response, Sampling, StreamKey};
+use fieldmark_generate::{FinishReason, GenerationConfig, Generator, Request, Response, Sampling};
 use fieldmark_model::Qwen25Vl;
 use fieldmark_processor::{Sequence, SpecialTokens, Tokenizer};
+use fieldmark_stream::StreamKey;
 use serde::{Deserialize, Serialize};
 
 use crate::{Estimator, RewardInput, RewardScore, RolloutGroup, TrainError, WeightedRewards};

@@ -13,4 +13,5 @@ pub use fieldmark_eval as eval;
 pub use fieldmark_generate as generate;
 pub use fieldmark_model as model;
 pub use fieldmark_processor as processor;
+pub use fieldmark_stream as stream;
 pub use fieldmark_train as train;

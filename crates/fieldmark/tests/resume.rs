@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fieldmark::generate::RandomStream;
+use fieldmark::stream::RandomStream;
 use support::{
     Place,
     runs::{args, entries, place, resume, run, same, stderr, succeed},

@@ -11,9 +11,9 @@ mod validation;
 use std::{path::Path, time::Instant};
 
 use burn::{module::Module, tensor::Device};
-use fieldmark_generate::StreamKey;
 use fieldmark_model::{Flops, Qwen25Vl};
 use fieldmark_processor::SupervisedSequence;
+use fieldmark_stream::StreamKey;
 use serde::{Deserialize, Serialize};
 
 use crate::{

@@ -14,9 +14,9 @@ mod validation;
 use std::path::Path;
 
 use burn::{module::Module, tensor::Device};
-use fieldmark_generate::StreamKey;
 use fieldmark_model::Qwen25Vl;
 use fieldmark_processor::Tokenizer;
+use fieldmark_stream::StreamKey;
 
 use crate::{
     DecodingTiming, GroupBuffer, Interrupt, Reduction, RewardRegistry, RolloutMetrics, TapoMetrics, TrainError,

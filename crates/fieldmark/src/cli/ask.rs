@@ -5,9 +5,10 @@ use std::io::Write;
 use anyhow::bail;
 use fieldmark::{
     device,
-    generate::{GenerationConfig, Generator, Request, Sampling, StreamKey},
+    generate::{GenerationConfig, Generator, Request, Sampling},
     processor::{Content, DecodeOptions, Message, Part, Photo, ProcessOptions, Role, SpecialTokens, TextStream},
     recipe::ModelSection,
+    stream::StreamKey,
 };
 
 use super::{AskArgs, Outcome, checkpoint};

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use fieldmark::{
     data::{DataError, Role, RowProblem, SftExample, read_sharegpt},
-    generate::RandomStream,
     processor::{self, Content, DecodeOptions, Message, Photo, Processor, SupervisedSequence, TargetEnd},
     recipe::DataSection,
+    stream::RandomStream,
     train::{SftSource, TrainError},
 };
 

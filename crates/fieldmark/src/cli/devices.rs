@@ -6,8 +6,8 @@ use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use comfy_table::{Table, presets};
 use fieldmark::{
     device::{self, DeviceKind, OpenDevice, attempt},
-    generate::RandomStream,
     model::attention::{AttentionMask, attend},
+    stream::RandomStream,
 };
 
 use super::{Outcome, say};

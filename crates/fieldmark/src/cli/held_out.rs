@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, mem, path::Path};
 
 use anyhow::bail;
-use fieldmark::generate::RandomStream;
+use fieldmark::stream::RandomStream;
 
 /// Where a validation set comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

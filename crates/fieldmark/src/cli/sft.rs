@@ -6,9 +6,9 @@ use std::{iter, path::Path, time::Instant};
 use anyhow::anyhow;
 use fieldmark::{
     data::DataError,
-    generate::StreamKey,
     model::Qwen25Vl,
     recipe::SftData,
+    stream::StreamKey,
     train::{
         Best, Checkpoints, LogEnd, Mark, MetricsWriter, SftSource, SftState, SftTrainer, TrainError, Updater,
         Validation, stable_param_ids, weights_fingerprint,

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, iter, path::Path, time::Instant};
 
 use fieldmark::{
-    generate::StreamKey,
     model::Qwen25Vl,
+    stream::StreamKey,
     train::{
         Best, Checkpoints, LogEnd, Mark, TapoState, TapoTrainer, TrainError, TripletSource, Updater, stable_param_ids,
         weights_fingerprint,

@@ -6,10 +6,10 @@ use anyhow::{anyhow, bail};
 use burn::tensor::Device;
 use fieldmark::{
     device::{self, OpenDevice},
-    generate::StreamKey,
     model::{Qwen25Vl, TrainableParts},
     progress::Progress,
     recipe::{Recipe, WeightType},
+    stream::StreamKey,
     train::{HalfWeights, LogEnd, MetricsWriter, Reduction, TrainError, Trainable, initialise_adapters, trainable},
 };
 

@@ -10,9 +10,9 @@ use std::{
 
 use fieldmark::{
     data::{DataError, PromptTemplate, RowProblem, SinglePhotoPolicy, TapoRow, build_triplets, read_tapo_rows},
-    generate::{RandomStream, StreamKey},
     processor::{DecodeOptions, Message, Photo, ProcessOptions, Processor, ProcessorError, Sequence},
     recipe::Recipe,
+    stream::{RandomStream, StreamKey},
     train::{BlackPatches, NegativeImage, TrainError, TripletPrompt, TripletSource},
 };
 

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use burn::{module::Module, tensor::Device};
 use fieldmark_data::Split;
 use fieldmark_eval::{Accuracy, Report, Scores, World};
-use fieldmark_generate::StreamKey;
+use fieldmark_stream::StreamKey;
 use fieldmark_train::{UpdateImage, initialise, stable_param_ids};
 
 pub use error::DemoError;

@@ -10,8 +10,8 @@ use fieldmark_data::{
     ClassFeature, ClassSplit, ColourHistogram, EvalRow, EvalSet, EvalSetName, LabelledFolder, LabelledPhoto,
     NearestNeighbour, PromptTemplate, SimilarClasses, SourceSplit, Split,
 };
-use fieldmark_generate::{RandomStream, StreamKey};
 use fieldmark_processor::{DecodeOptions, Photo};
+use fieldmark_stream::{RandomStream, StreamKey};
 
 use super::{DemoError, colours::main_colours};
 

@@ -1,10 +1,10 @@
 //! The demo's training data: cropped and flipped photographs with their conversations, and triplets.
 
 use fieldmark_data::{PromptTemplate, RandomResizedCrop, SinglePhotoPolicy, Split, build_triplets};
-use fieldmark_generate::{RandomStream, StreamKey};
 use fieldmark_processor::{
     Message, PatchedImage, Photo, ProcessOptions, Processor, Sequence, SupervisedSequence, TargetEnd,
 };
+use fieldmark_stream::{RandomStream, StreamKey};
 use fieldmark_train::{SftSource, TrainError, TripletPrompt, TripletSource};
 
 use super::{

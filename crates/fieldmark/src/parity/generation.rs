@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use fieldmark_generate::{GenerationConfig, Generator, RandomStream, Request, Sampling};
+use fieldmark_generate::{GenerationConfig, Generator, Request, Sampling};
 use fieldmark_model::Qwen25Vl;
 use fieldmark_processor::{PatchedImage, Sequence};
+use fieldmark_stream::RandomStream;
 
 use super::{
     ParityError,

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 /// collide, nor do `("ab", "c")` and `("a", "bc")`: each part is hashed with its kind and its length.
 ///
 /// ```
-/// use fieldmark_generate::StreamKey;
+/// use fieldmark_stream::StreamKey;
 /// let run = StreamKey::new(42);
 /// let mut rollout = run.word("rollout").number(3).word("anchor").number(0).stream();
 /// let value = rollout.uniform();
