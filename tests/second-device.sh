@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 device=${DEVICE:-wgpu}
 checkpoint=${1:-runs/demo/tapo}
 
-cargo build --profile quick -p fieldmark --bin fieldmark --features "${device%%:*}"
+cargo build --profile quick -p fieldmark-cli --features "${device%%:*}"
 fieldmark=target/quick/fieldmark
 "$fieldmark" devices
 

@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use divan::Bencher;
-use fieldmark::memory::{Allocator, keep_freed_pages};
+use fieldmark_allocator::{Allocator, keep_freed_pages};
 use fieldmark_benches::{Trainer, decoder, model, prompts, rollouts, vision_input};
 
 #[global_allocator]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use burn::tensor::Device;
-use fieldmark::parity::{Status, parity};
+use fieldmark_parity::{Status, parity};
 use safetensors::{Dtype, SafeTensors, serialize_to_file, tensor::TensorView};
 use tempfile::TempDir;
 

@@ -6,7 +6,7 @@
 use std::{io::Write, path::PathBuf};
 
 use burn::tensor::Device;
-use fieldmark::memory::{Allocator, keep_freed_pages};
+use fieldmark_allocator::{Allocator, keep_freed_pages};
 use fieldmark_benches::{TOKENS, Trainer, samples, small_config};
 
 #[global_allocator]

@@ -6,7 +6,8 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
-use fieldmark::{memory::keep_freed_pages, train::TrunkSettings};
+use fieldmark::train::TrunkSettings;
+use fieldmark_allocator::keep_freed_pages;
 use fieldmark_benches::{
     Trainer, config,
     counting::{Counting, live, peak, reset_peak},

@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
-use fieldmark::memory::{Allocator, keep_freed_pages};
+use fieldmark_allocator::{Allocator, keep_freed_pages};
 use fieldmark_benches::{Trainer, decoder, model, prompts, rollouts, vision_input};
 
 /// Runs once to warm up, then `times` times; prints the best.

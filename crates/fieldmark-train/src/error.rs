@@ -84,49 +84,12 @@ pub enum TrainError {
     /// There is nothing to train on.
     #[error("the training set has no rows: name a data file that has at least one")]
     EmptySource,
-    /// A file could not be read or written.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's reason.
-        source: std::io::Error,
-    },
-    /// A line of a metrics file is no JSON object with a `step`.
-    #[error("{}, line {line}: {source}; remove the line or start a new file", path.display())]
-    MetricsLine {
-        /// The file.
-        path: PathBuf,
-        /// Line number from 1.
-        line: usize,
-        /// What the parser met.
-        source: serde_json::Error,
-    },
-    /// A row of metrics cannot be written as JSON.
-    #[error("metrics row cannot be written as JSON: {0}")]
-    MetricsRow(#[source] serde_json::Error),
     /// An optimiser's moments cannot be written or read.
     #[error("{}: optimiser state: {reason}", path.display())]
     Optimizer {
         /// The file.
         path: PathBuf,
         /// What Burn said.
-        reason: String,
-    },
-    /// A run's state cannot be written or read.
-    #[error("{}: {reason}", path.display())]
-    State {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A checkpoint is not as it was saved.
-    #[error("{}: {reason}", path.display())]
-    Damaged {
-        /// Its folder.
-        path: PathBuf,
-        /// What is wrong with it.
         reason: String,
     },
     /// A saved state belongs to another run.
@@ -168,7 +131,23 @@ pub enum TrainError {
     /// A batch does not fit the model.
     #[error(transparent)]
     Processor(#[from] fieldmark_processor::ProcessorError),
+    /// A callback that receives events returned an error.
+    #[error(transparent)]
+    Callback(Box<dyn std::error::Error + Send + Sync>),
     /// Rollouts failed.
     #[error(transparent)]
     Generate(#[from] fieldmark_generate::GenerateError),
+}
+
+impl TrainError {
+    /// Wraps an error of a callback that receives events, so that it stops the training.
+    ///
+    /// ```
+    /// use fieldmark_train::TrainError;
+    /// let full = std::io::Error::other("the disk is full");
+    /// assert_eq!(TrainError::callback(full).to_string(), "the disk is full");
+    /// ```
+    pub fn callback(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Callback(Box::new(error))
+    }
 }

@@ -8,7 +8,6 @@ mod adamw_half;
 mod adapters;
 mod advantage;
 mod anneal;
-mod checkpoints;
 mod clip;
 mod error;
 mod estimator;
@@ -16,18 +15,14 @@ mod gradients;
 mod group_filter;
 mod importance;
 mod initialise;
-mod interrupt;
 mod kl;
 mod logprob;
 mod loss_norm;
-mod manifest;
 mod memory;
-mod metrics;
 mod micro_batches;
 mod negative;
-mod non_finite;
-mod numbers;
 mod packing;
+mod parallel;
 mod param_ids;
 mod pass_flops;
 mod peak_memory;
@@ -41,18 +36,14 @@ mod schedule;
 mod scoring;
 mod sft;
 mod tapo;
-mod tensorboard;
-mod timings;
+mod trainer;
 mod trunk;
-mod update;
-mod workers;
 
 pub use adamw::AdamWSettings;
 pub use adamw_half::{HalfWeights, Moments};
 pub use adapters::{Trainable, initialise_adapters, trainable};
 pub use advantage::group_advantages;
 pub use anneal::TermSchedule;
-pub use checkpoints::{Best, Checkpoints, Mark};
 pub use clip::{Clipped, GradClipper, grad_norm};
 pub use error::TrainError;
 pub use estimator::{Estimator, centred_advantages, remax_advantages, rloo_advantages, whitened_advantages};
@@ -60,17 +51,14 @@ pub use gradients::GradientSum;
 pub use group_filter::{FilterCounts, GroupBuffer, GroupFilter, GroupVerdict, RolloutGroup};
 pub use importance::Importance;
 pub use initialise::initialise;
-pub use interrupt::Interrupt;
 pub use kl::k3;
 pub use logprob::{ChunkedLogProbs, HeadGradients, TokenScores, backward_states, token_logprobs};
 pub use loss_norm::{BatchSize, LossNorm, Normaliser};
-pub use manifest::{Fingerprint, weights_fingerprint};
 pub use memory::{MemoryPlan, MicroShape, Part, Phase, RolloutShape, Workload};
-pub use metrics::{LogEnd, MetricsWriter, RolloutMetrics, SftMetrics, TapoMetrics};
 pub use micro_batches::micro_batches;
 pub use negative::{BlackPatches, NegativeImage};
-pub use numbers::numbers;
 pub use packing::{ResponseRows, TokenPacking};
+pub use parallel::Replicas;
 pub use param_ids::stable_param_ids;
 pub use pass_flops::pass_flops;
 pub use peak_memory::peak_memory;
@@ -86,15 +74,15 @@ pub use sampler_gap::SamplerGap;
 pub use schedule::{LrSchedule, LrShape};
 pub use scoring::{MicroBatch, Scored, Scorer};
 pub use sft::{
-    SftConfig, SftGradients, SftSource, SftState, SftTrainer, Validation, cross_entropy_sum, sft_gradients, sft_loss,
-    sft_loss_grad, train_sft, validate_sft,
+    SftConfig, SftGradients, SftMetrics, SftSource, SftState, SftTrainer, Validation, cross_entropy_sum, sft_gradients,
+    sft_loss, sft_loss_grad, train_sft, validate_sft,
 };
 pub use tapo::{
-    LossAverage, OpenStep, SavedGroup, TapoConfig, TapoEvent, TapoInputs, TapoLoss, TapoLossConfig, TapoParts,
-    TapoState, TapoTrainer, TapoValidation, TripletSource, UpdateImage, tapo_loss,
+    LossAverage, OpenStep, RolloutMetrics, SampleFacts, SavedGroup, TapoConfig, TapoInputs, TapoLoss, TapoLossConfig, TapoMetrics,
+    TapoParts, TapoState, TapoTrainer, TapoValidation, TripletSource, UpdateImage, tapo_loss,
 };
-pub use tensorboard::TensorBoard;
-pub use timings::{Decoding, DecodingTiming, UpdateTiming};
+pub use trainer::{
+    Decoding, DecodingTiming, Direction, Interrupt, MOST_SKIPPED_IN_A_ROW, Mark, OnEvent, Score, TrainEvent, Trainer,
+    UpdateTiming, Updated, Updater, UpdaterState, Verdict,
+};
 pub use trunk::{TrunkSettings, TrunkTape};
-pub use update::{MOST_SKIPPED_IN_A_ROW, Updated, Updater, UpdaterState};
-pub use workers::Replicas;

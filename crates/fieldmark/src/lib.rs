@@ -2,10 +2,7 @@
 
 pub mod demo;
 pub mod device;
-pub mod memory;
-pub mod parity;
 pub mod plan;
-pub mod progress;
 pub mod recipe;
 
 pub use fieldmark_data as data;

@@ -5,8 +5,8 @@ use fieldmark_model::Qwen25Vl;
 use super::{sft_loss, sft_loss_grad};
 use crate::{
     BatchSize, LossNorm, TrainError,
+    parallel::{Replicas, sum_on_replicas},
     scoring::{MicroBatch, Scorer},
-    workers::{Replicas, sum_on_replicas},
 };
 
 /// Loss of one update and its gradients, before the optimiser sees them.

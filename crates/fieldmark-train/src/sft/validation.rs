@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{SftConfig, SftSource};
 use crate::{
     MicroBatch, Scorer, TrainError, micro_batches,
-    workers::{Replicas, on_replicas},
+    parallel::{Replicas, on_replicas},
 };
 
 /// What a validation set says of a model.

@@ -5,10 +5,14 @@ use burn::{module::Module, tensor::Device};
 use fieldmark_model::{AdapterSizes, Flops, Qwen25Vl, Qwen25VlConfig};
 use fieldmark_processor::{Sequence, SupervisedSequence};
 
-use super::{OpenStep, SavedGroup, TapoLossConfig, TapoTrainer, TripletSource, UpdateImage, state::DrawnGroup};
+use super::{
+    config::{TapoConfig, UpdateImage},
+    loss::TapoLossConfig,
+    state::{DrawnGroup, OpenStep, SavedGroup},
+};
 use crate::{
-    BatchSize, TrainError, pass_flops,
-    rollout::{Group, Role},
+    BatchSize, Scorer, TrainError, pass_flops,
+    rollout::{Group, Role, Rollout},
 };
 
 /// One response with everything the loss needs.
@@ -57,17 +61,25 @@ impl Step {
     }
 }
 
-impl<S: TripletSource> TapoTrainer<'_, S> {
+/// Makes the items of a step under its settings.
+pub(super) struct Items<'a> {
+    pub(super) config: &'a TapoConfig,
+    pub(super) loss: &'a TapoLossConfig,
+    pub(super) scorer: &'a Scorer,
+}
+
+impl Items<'_> {
     /// Everything that the updates of a step need and that is the same in all of them. `open` is what was saved of it.
     pub(super) fn prepare(
         &self,
         model: &Qwen25Vl,
+        reference: Option<&Qwen25Vl>,
         groups: Vec<DrawnGroup>,
         open: Option<OpenStep>,
+        device: &Device,
     ) -> Result<Step, TrainError> {
-        let mut items: Vec<Item> = groups.iter().flat_map(|drawn| self.items(&drawn.group)).collect();
-        let device = self.replicas.main().clone().without_autodiff();
-        let loss = self.loss();
+        let (loss, micro_batch) = (self.loss, self.config.micro_batch);
+        let mut items: Vec<Item> = groups.iter().flat_map(|drawn| self.of_group(&drawn.group)).collect();
         let without = groups.iter().map(|drawn| &drawn.group.prompt).find(|prompt| prompt.negative.is_none());
         if let Some(prompt) = without.filter(|_| loss.needs_negative()) {
             let reason =
@@ -80,73 +92,83 @@ impl<S: TripletSource> TapoTrainer<'_, S> {
             let negatives = items.iter().filter_map(|item| item.negative.as_ref());
             let found = match open {
                 Some(open) => open.negatives,
-                None => self.score(&model.valid(), negatives, &device)?,
+                None => score(self.scorer, micro_batch, &model.valid(), negatives, device)?,
             };
             items.iter_mut().zip(found).for_each(|(item, found)| item.neg_logp = Some(found));
         }
-        if let Some(reference) = &self.reference {
-            let found = self.score(reference, items.iter().map(|item| &item.update), &device)?;
+        if let Some(reference) = reference {
+            let found = score(self.scorer, micro_batch, reference, items.iter().map(|item| &item.update), device)?;
             items.iter_mut().zip(found).for_each(|(item, found)| item.ref_logp = Some(found));
         }
         Ok(Step { groups, items, updates })
     }
 
-    /// The group's responses after the prompts that the update scores them on.
-    pub(super) fn items(&self, group: &Group) -> Vec<Item> {
-        let attach = |prompt: &Sequence, ids: &[u32]| {
-            let mut target_mask = vec![false; prompt.ids.len()];
-            target_mask.resize(prompt.ids.len() + ids.len(), true);
-            SupervisedSequence { sequence: prompt.with_response(ids), target_mask }
-        };
-        let prompt = &group.prompt;
-        group
-            .rollouts
-            .iter()
-            .map(|rollout| {
-                let image = match (self.config.update_image, rollout.role, &prompt.positive) {
-                    (UpdateImage::Own, Role::Positive, Some(positive)) => positive,
-                    _ => &prompt.anchor,
-                };
-                let is_own = self.config.update_image.is_own_of(rollout.role);
-                let sampler_logp = self.config.loss.sampler_cap.map(|_| match is_own {
-                    true => rollout.response.logps.iter().map(|&logp| logp as f32).collect(),
-                    false => rollout.old_logp.clone(),
-                });
-                Item {
-                    update: attach(image, &rollout.response.ids),
-                    negative: prompt.negative.as_ref().map(|negative| attach(negative, &rollout.response.ids)),
-                    advantage: rollout.advantage,
-                    old_logp: rollout.old_logp.clone(),
-                    sampler_logp,
-                    neg_logp: None,
-                    ref_logp: None,
-                }
-            })
-            .collect()
+    fn of_group(&self, group: &Group) -> impl Iterator<Item = Item> {
+        let updates = update_sequences(self.config.update_image, group);
+        updates.into_iter().zip(&group.rollouts).map(|(update, rollout)| {
+            let negative = group.prompt.negative.as_ref();
+            Item {
+                update,
+                negative: negative.map(|negative| attach(negative, &rollout.response.ids)),
+                advantage: rollout.advantage,
+                old_logp: rollout.old_logp.clone(),
+                sampler_logp: self.loss.sampler_cap.map(|_| self.sampler_logp(rollout)),
+                neg_logp: None,
+                ref_logp: None,
+            }
+        })
     }
 
-    /// log π of the responses' tokens, a row each, without gradient.
-    pub(super) fn score<'b>(
-        &self,
-        model: &Qwen25Vl,
-        samples: impl Iterator<Item = &'b SupervisedSequence>,
-        device: &Device,
-    ) -> Result<Vec<Vec<f32>>, TrainError> {
-        let samples: Vec<SupervisedSequence> = samples.cloned().collect();
-        let mut rows = Vec::with_capacity(samples.len());
-        for samples in samples.chunks(self.config.micro_batch) {
-            let micro = self.scorer.micro_batch(samples.to_vec())?;
-            let scored = self.scorer.forward(model, &micro, device)?;
-            let values: Vec<f32> = scored.logp_n.into_data().iter::<f32>().collect();
-            let mut rest = values.as_slice();
-            for &count in micro.packing().counts() {
-                let (row, later) = rest.split_at(count);
-                rest = later;
-                rows.push(row.to_vec());
-            }
+    fn sampler_logp(&self, rollout: &Rollout) -> Vec<f32> {
+        match self.config.update_image.is_own_of(rollout.role) {
+            true => rollout.response.logps.iter().map(|&logp| logp as f32).collect(),
+            false => rollout.old_logp.clone(),
         }
-        Ok(rows)
     }
+}
+
+/// The group's responses after the prompts that the update scores them on.
+pub(super) fn update_sequences(image: UpdateImage, group: &Group) -> Vec<SupervisedSequence> {
+    let prompt = &group.prompt;
+    let scored = group.rollouts.iter().map(|rollout| {
+        let prompt = match (image, rollout.role, &prompt.positive) {
+            (UpdateImage::Own, Role::Positive, Some(positive)) => positive,
+            _ => &prompt.anchor,
+        };
+        attach(prompt, &rollout.response.ids)
+    });
+    scored.collect()
+}
+
+/// `prompt` and a response to it, whose tokens are in the loss.
+fn attach(prompt: &Sequence, ids: &[u32]) -> SupervisedSequence {
+    let mut target_mask = vec![false; prompt.ids.len()];
+    target_mask.resize(prompt.ids.len() + ids.len(), true);
+    SupervisedSequence { sequence: prompt.with_response(ids), target_mask }
+}
+
+/// log π of the responses' tokens, a row each, without gradient, `micro_batch` samples at a time.
+pub(super) fn score<'a>(
+    scorer: &Scorer,
+    micro_batch: usize,
+    model: &Qwen25Vl,
+    samples: impl Iterator<Item = &'a SupervisedSequence>,
+    device: &Device,
+) -> Result<Vec<Vec<f32>>, TrainError> {
+    let samples: Vec<SupervisedSequence> = samples.cloned().collect();
+    let mut rows = Vec::with_capacity(samples.len());
+    for samples in samples.chunks(micro_batch) {
+        let micro = scorer.micro_batch(samples.to_vec())?;
+        let scored = scorer.forward(model, &micro, device)?;
+        let values: Vec<f32> = scored.logp_n.into_data().iter::<f32>().collect();
+        let mut rest = values.as_slice();
+        for &count in micro.packing().counts() {
+            let (row, later) = rest.split_at(count);
+            rest = later;
+            rows.push(row.to_vec());
+        }
+    }
+    Ok(rows)
 }
 
 /// Operations of a forward pass over what the update runs for `items`.

@@ -6,9 +6,9 @@ use std::borrow::{Borrow, BorrowMut};
 
 use serde::{Deserialize, Serialize};
 
-use super::TripletSource;
+use super::source::TripletSource;
 use crate::{
-    LogEnd, RolloutGroup, TrainError, UpdaterState,
+    RolloutGroup, TrainError, UpdaterState,
     rollout::{Group, Rollout},
 };
 
@@ -94,13 +94,6 @@ pub struct TapoState {
     pub open: Option<OpenStep>,
 }
 
-impl TapoState {
-    /// What the logs hold up to here.
-    pub fn log_end(&self) -> LogEnd {
-        LogEnd { step: self.updates.done, rollout_step: Some(self.step + usize::from(self.open.is_some())) }
-    }
-}
-
 /// f32 as the f64 that it is: the shortest decimal of an f32, read as an f64 and rounded, may be its neighbour.
 pub(crate) mod widened {
     use serde::{Deserialize, Deserializer, Serializer};
@@ -173,6 +166,5 @@ mod tests {
         let open = back.open.as_ref().unwrap();
         assert!(open.negatives[0][0].is_nan() && open.negatives[1].is_empty());
         assert_eq!((back.step, back.drawn, back.updates), (2, 17, state.updates));
-        assert_eq!(back.log_end(), LogEnd { step: 5, rollout_step: Some(3) });
     }
 }

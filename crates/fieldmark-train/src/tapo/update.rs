@@ -8,89 +8,83 @@ use fieldmark_model::{Flops, Qwen25Vl};
 use fieldmark_processor::SupervisedSequence;
 
 use super::{
-    TapoEvent, TapoInputs, TapoLossConfig, TapoParts, TapoState, TapoTrainer, TripletSource,
+    config::TapoConfig,
     items::{Item, Step, flops, size},
-    tapo_loss,
+    loss::{TapoInputs, TapoLossConfig, TapoParts, tapo_loss},
+    metrics::TapoMetrics,
+    state::TapoState,
 };
 use crate::{
-    GradientSum, Normaliser, ResponseRows, TapoMetrics, TrainError, UpdateTiming, clip::grad_norm, micro_batches,
-    non_finite::culprits, workers::sum_on_replicas,
+    BatchSize, GradientSum, Normaliser, ResponseRows, Scorer, TrainError, UpdateTiming,
+    clip::grad_norm,
+    micro_batches,
+    parallel::sum_on_replicas,
+    trainer::{Engine, culprits},
 };
 
-impl<S: TripletSource> TapoTrainer<'_, S> {
-    /// The updates of one step that are left. `start` is the state before it.
-    pub(super) fn learn(
-        &mut self,
-        mut model: Qwen25Vl,
-        mut step: Step,
-        start: TapoState,
-        on_event: &mut impl FnMut(TapoEvent<'_>) -> Result<(), TrainError>,
-    ) -> Result<Qwen25Vl, TrainError> {
-        let loss = self.loss();
-        let first = step.updates;
-        while step.updates * self.config.batch < step.items.len() {
-            let clock = Instant::now();
-            let from = step.updates * self.config.batch;
-            let batch = &step.items[from..step.items.len().min(from + self.config.batch)];
-            let lengths: Vec<usize> = batch.iter().map(|item| item.tokens(&loss)).collect();
-            let micros: Vec<&[Item]> = micro_batches(&lengths, self.config.micro_batch, self.config.micro_tokens)
-                .into_iter()
-                .map(|range| &batch[range])
-                .collect();
-            let all = size(batch);
-            let (shares, grads) = sum_on_replicas(&model, &micros, &self.replicas, |model, micro, device, sum| {
-                let normaliser = self.config.loss_norm.normaliser(all, size(micro), micros.len());
-                let normaliser = normaliser.with_token_budget(self.config.max_new_tokens);
-                self.gradients(model, micro, &loss, &normaliser, device, sum)
-            })?;
-            let mut parts = TapoParts::default();
-            shares.into_iter().for_each(|share| parts += share);
-            let before = self.updater.state();
-            let (next, updated) = self.updater.step_at(self.lr(), model, parts.loss, grads);
-            model = next;
-            let non_finite = if updated.skipped { self.culprits(&model, &micros, &loss)? } else { Vec::new() };
-            if !updated.skipped {
-                self.before_streak = None;
-                self.streak.clear();
-            } else {
-                self.streak.add(&non_finite);
-                if self.before_streak.is_none() {
-                    // Before the first update of a step nothing but the draw lies behind, and that can be drawn again.
-                    self.before_streak = Some(match step.updates == first {
-                        true => start.clone(),
-                        false => TapoState { updates: before, ..self.current(Some(step.saved())) },
-                    });
-                }
-            }
-            step.updates += 1;
-            let metrics = TapoMetrics {
-                step: self.updater.done(),
-                rollout_step: self.step + 1,
-                parts,
-                lr: updated.lr,
-                grad_norm: updated.grad_norm,
-                tokens: all.tokens,
-                skipped: self.updater.skipped(),
-                non_finite,
-            };
-            let tokens = lengths.iter().sum();
-            let (config, adapters) = (model.config(), model.adapter_sizes());
-            let needed: Flops = micros.iter().map(|micro| flops(micro, &loss, config, adapters)).sum();
-            let flops = needed.training(self.config.train);
-            let timing = UpdateTiming::new(metrics.step, Some(metrics.rollout_step), tokens, flops, clock.elapsed());
-            on_event(TapoEvent::Update(&metrics, &timing))?;
-            if self.fault().is_some() {
-                return Ok(model);
-            }
-        }
-        self.step += 1;
-        Ok(model)
+/// The updates of rollout step `step` (from 0) of `steps`.
+pub(super) struct Updates<'a> {
+    pub(super) config: &'a TapoConfig,
+    pub(super) loss: &'a TapoLossConfig,
+    pub(super) steps: usize,
+    pub(super) step: usize,
+}
+
+impl Updates<'_> {
+    /// Makes the next update of a step: loss and gradients of its items, the optimiser's step, and the samples at fault if it
+    /// was skipped.
+    pub(super) fn make(
+        &self,
+        model: Qwen25Vl,
+        engine: &mut Engine<TapoState>,
+        step: &Step,
+    ) -> Result<(Qwen25Vl, TapoMetrics, UpdateTiming), TrainError> {
+        let (clock, config) = (Instant::now(), self.config);
+        let from = step.updates * config.batch;
+        let batch = &step.items[from..step.items.len().min(from + config.batch)];
+        let lengths: Vec<usize> = batch.iter().map(|item| item.tokens(self.loss)).collect();
+        let micros: Vec<&[Item]> = micro_batches(&lengths, config.micro_batch, config.micro_tokens)
+            .into_iter()
+            .map(|range| &batch[range])
+            .collect();
+        let all = size(batch);
+        let scorer = &engine.scorer;
+        let (shares, grads) = sum_on_replicas(&model, &micros, &engine.replicas, |model, micro, device, sum| {
+            self.gradients(scorer, model, micro, &self.normaliser(all, size(micro), micros.len()), device, sum)
+        })?;
+        let mut parts = TapoParts::default();
+        shares.into_iter().for_each(|share| parts += share);
+        let lr = self.lr(engine);
+        let (model, updated) = engine.updater.step_at(lr, model, parts.loss, grads);
+        let non_finite = if updated.skipped { self.culprits(engine, &model, &micros)? } else { Vec::new() };
+        let metrics = TapoMetrics {
+            step: engine.updater.done(),
+            rollout_step: self.step + 1,
+            parts,
+            lr: updated.lr,
+            grad_norm: updated.grad_norm,
+            tokens: all.tokens,
+            skipped: engine.updater.skipped(),
+            non_finite,
+        };
+        let tokens = lengths.iter().sum();
+        let (network, adapters) = (model.config(), model.adapter_sizes());
+        let needed: Flops = micros.iter().map(|micro| flops(micro, self.loss, network, adapters)).sum();
+        let flops = needed.training(config.train);
+        let timing = UpdateTiming::new(metrics.step, Some(metrics.rollout_step), tokens, flops, clock.elapsed());
+        Ok((model, metrics, timing))
     }
 
-    /// The rate of the next update. The released code's schedule counts rollout steps: all updates of one have the same rate.
-    fn lr(&self) -> f64 {
+    /// The learning rate of the next update. The released code's schedule counts rollout steps: all updates of a step have
+    /// the same rate.
+    fn lr(&self, engine: &Engine<TapoState>) -> f64 {
         let schedule = self.config.schedule;
-        if schedule.released { schedule.at(self.step, self.steps) } else { self.updater.lr() }
+        if schedule.released { schedule.at(self.step, self.steps) } else { engine.updater.lr() }
+    }
+
+    fn normaliser(&self, update: BatchSize, micro: BatchSize, micros: usize) -> Normaliser {
+        let normaliser = self.config.loss_norm.normaliser(update, micro, micros);
+        normaliser.with_token_budget(self.config.max_new_tokens)
     }
 
     /// One micro-batch's share of the loss; its gradients are added to `sum`.
@@ -98,19 +92,20 @@ impl<S: TripletSource> TapoTrainer<'_, S> {
     /// Responses on the negative image are sequences of the same micro-batch, after those on the update's.
     fn gradients(
         &self,
+        scorer: &Scorer,
         model: &Qwen25Vl,
         items: &[Item],
-        loss: &TapoLossConfig,
         normaliser: &Normaliser,
         device: &Device,
         sum: &mut GradientSum,
     ) -> Result<TapoParts, TrainError> {
+        let loss = self.loss;
         let negative_grad = loss.negative_grad && loss.needs_negative();
         let mut samples: Vec<SupervisedSequence> = items.iter().map(|item| item.update.clone()).collect();
         if negative_grad {
             samples.extend(items.iter().filter_map(|item| item.negative.clone()));
         }
-        let scored = self.scorer.forward(model, &self.scorer.micro_batch(samples)?, device)?;
+        let scored = scorer.forward(model, &scorer.micro_batch(samples)?, device)?;
 
         // The loss sees log-probabilities as leaves; their gradients go back through the network together.
         let rows = ResponseRows::new(items.iter().map(|item| item.old_logp.len()));
@@ -146,18 +141,22 @@ impl<S: TripletSource> TapoTrainer<'_, S> {
         );
         let grads = found.total.backward();
         if let Some(grad) = logp_n.grad(&grads) {
-            self.scorer.backward(model, scored, grad, sum);
+            scorer.backward(model, scored, grad, sum);
         }
         Ok(found.parts)
     }
 
     /// Names of the samples whose loss or gradient is not finite.
-    fn culprits(&self, model: &Qwen25Vl, micros: &[&[Item]], loss: &TapoLossConfig) -> Result<Vec<String>, TrainError> {
+    fn culprits(
+        &self,
+        engine: &Engine<TapoState>,
+        model: &Qwen25Vl,
+        micros: &[&[Item]],
+    ) -> Result<Vec<String>, TrainError> {
         culprits(micros, |items| {
-            let normaliser = self.config.loss_norm.normaliser(size(items), size(items), 1);
-            let normaliser = normaliser.with_token_budget(self.config.max_new_tokens);
-            let mut sum = GradientSum::new();
-            let parts = self.gradients(model, items, loss, &normaliser, self.replicas.main(), &mut sum)?;
+            let normaliser = self.normaliser(size(items), size(items), 1);
+            let (mut sum, device) = (GradientSum::new(), engine.replicas.main());
+            let parts = self.gradients(&engine.scorer, model, items, &normaliser, device, &mut sum)?;
             let finite = parts.loss.is_finite() && grad_norm(&sum.into_grads(), model).is_finite();
             Ok((!finite).then(|| items.iter().map(|item| item.update.sequence.name.clone()).collect()))
         })

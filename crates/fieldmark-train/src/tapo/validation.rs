@@ -8,13 +8,17 @@ use std::{collections::BTreeMap, time::Instant};
 use burn::module::Module;
 use fieldmark_generate::GenerationConfig;
 use fieldmark_model::Qwen25Vl;
+use fieldmark_stream::StreamKey;
 use serde::{Deserialize, Serialize};
 
-use super::{TapoConfig, TapoEvent, TapoTrainer, TripletSource, draw::shares};
+use super::{
+    config::TapoConfig,
+    rollout::{Responder, Wanted},
+    source::TripletSource,
+};
 use crate::{
-    Decoding, DecodingTiming, Estimator, TrainError,
-    rollout::{Group, RolloutCounts, TripletPrompt, mean, mean_parts, rollout_groups, truncated},
-    workers::on_replicas,
+    Decoding, DecodingTiming, Estimator, OnEvent, Replicas, TrainError, TrainEvent,
+    rollout::{Group, RolloutCounts, TripletPrompt, mean, mean_parts, truncated},
 };
 
 /// Means over the answers to a validation set.
@@ -44,61 +48,42 @@ pub struct TapoValidation {
     pub answers: usize,
 }
 
-impl<S: TripletSource> TapoTrainer<'_, S> {
-    /// Scores the validation set, if the run has one and it is due now.
-    pub(super) fn validate_if_due(
-        &mut self,
-        model: &Qwen25Vl,
-        on_event: &mut impl FnMut(TapoEvent<'_>) -> Result<(), TrainError>,
-    ) -> Result<(), TrainError> {
-        let Some(rows) = self.validation else { return Ok(()) };
-        let every = self.config.validation_steps(self.source.len());
-        let due = match self.step {
-            0 => self.unscored,
-            step => step == self.steps || (every > 0 && step.is_multiple_of(every)),
-        };
-        self.unscored = false;
-        if due { self.validate(model, rows, on_event) } else { Ok(()) }
-    }
+/// A validation set and what answers and scores it.
+pub(super) struct Held<'a, S> {
+    pub(super) config: &'a TapoConfig,
+    pub(super) responder: &'a Responder<'a>,
+    pub(super) rows: &'a S,
+}
 
-    fn validate(
+impl<S: TripletSource> Held<'_, S> {
+    /// Answers every question and reports the means. `made` is the number of updates and of rollout steps made. Returns the
+    /// mean reward.
+    pub(super) fn score(
         &self,
         model: &Qwen25Vl,
-        rows: &S,
-        on_event: &mut impl FnMut(TapoEvent<'_>) -> Result<(), TrainError>,
-    ) -> Result<(), TrainError> {
+        replicas: &Replicas,
+        streams: &StreamKey,
+        made: (usize, usize),
+        on_event: &mut OnEvent<'_>,
+    ) -> Result<f64, TrainError> {
         let start = Instant::now();
-        let (model, replicas) = (model.valid(), self.replicas.without_autodiff());
+        let (model, replicas) = (model.valid(), replicas.without_autodiff());
         let generation = GenerationConfig {
             max_batch: self.config.prompts_at_once(),
-            ..GenerationConfig::greedy(self.config.max_new_tokens, self.eos.clone())
+            ..GenerationConfig::greedy(self.config.max_new_tokens, self.responder.eos.clone())
         };
         let counts = RolloutCounts { anchor: 1, positive: 0 };
-        let numbers: Vec<usize> = (0..rows.len()).collect();
-        let mut answers: Vec<Group> = Vec::with_capacity(rows.len());
+        let wanted = Wanted { counts, estimator: Estimator::Grpo, generation: &generation, key: streams };
+        let numbers: Vec<usize> = (0..self.rows.len()).collect();
+        let mut answers: Vec<Group> = Vec::with_capacity(self.rows.len());
         for numbers in numbers.chunks(self.config.chunk) {
             let prompts: Vec<TripletPrompt> =
-                numbers.iter().map(|&row| rows.prompt(row, 0)).collect::<Result<_, _>>()?;
-            let found = on_replicas(&model, &shares(&prompts, replicas.len()), &replicas, |model, share, device| {
-                let (first, prompts) = *share;
-                rollout_groups(
-                    model,
-                    prompts,
-                    first,
-                    counts,
-                    Estimator::Grpo,
-                    &generation,
-                    &self.rewards,
-                    self.tokenizer,
-                    &self.streams,
-                    device,
-                )
-            })?;
-            answers.extend(found.into_iter().flatten());
+                numbers.iter().map(|&row| self.rows.prompt(row, 0)).collect::<Result<_, _>>()?;
+            answers.extend(self.responder.respond(&model, &prompts, &wanted, &replicas, |_, group, _| Ok(group))?);
         }
         let found = TapoValidation {
-            step: self.updater.done(),
-            rollout_step: self.step,
+            step: made.0,
+            rollout_step: made.1,
             reward: mean(&answers, |_| true, |answer| answer.reward.overall),
             accuracy: mean(&answers, |_| true, |answer| answer.reward.accuracy),
             rewards: mean_parts(&answers),
@@ -108,7 +93,8 @@ impl<S: TripletSource> TapoTrainer<'_, S> {
         };
         let tokens = answers.iter().flat_map(|group| &group.rollouts).map(|answer| answer.response.ids.len()).sum();
         let timing = DecodingTiming::new(Decoding::Validation, found.step, found.rollout_step, tokens, start.elapsed());
-        on_event(TapoEvent::Validation(&answers, &found, &timing))
+        on_event(TrainEvent::Validation(&answers, &found, &timing))?;
+        Ok(found.reward)
     }
 }
 
@@ -121,8 +107,13 @@ impl TapoConfig {
         self.generation_batch.div_ceil(fewest)
     }
 
-    /// Rollout steps between two scorings of the validation set in a run over `rows` samples; 0 for none.
-    fn validation_steps(&self, rows: usize) -> usize {
-        self.eval_every.unwrap_or_else(|| (rows / self.prompts_per_step.max(1)).max(1))
+    /// Whether a run over `rows` samples scores its validation set after `step` of `steps` steps. `unscored`: the model that
+    /// the run starts from has not been scored.
+    pub(super) fn validates(&self, step: usize, steps: usize, rows: usize, unscored: bool) -> bool {
+        let every = self.eval_every.unwrap_or_else(|| (rows / self.prompts_per_step.max(1)).max(1));
+        match step {
+            0 => unscored,
+            step => step == steps || (every > 0 && step.is_multiple_of(every)),
+        }
     }
 }

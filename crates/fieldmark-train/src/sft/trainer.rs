@@ -1,0 +1,263 @@
+//! The updates of SFT, one after another: order of the rows, gradients, the optimiser's step, validation.
+
+use std::{ops::Range, path::Path, time::Instant};
+
+use burn::{module::Module, tensor::Device};
+use fieldmark_model::{Flops, Qwen25Vl};
+use fieldmark_processor::SupervisedSequence;
+use fieldmark_stream::StreamKey;
+
+use crate::{
+    Direction, Interrupt, Mark, OnEvent, Reduction, Replicas, Score, TrainError, TrainEvent, Trainer, UpdateTiming,
+    Updated, Updater, Verdict,
+    clip::grad_norm,
+    micro_batches,
+    scoring::MicroBatch,
+    trainer::{Engine, culprits},
+};
+
+use super::{
+    SftConfig, SftGradients, SftMetrics, SftSource, SftState, Validation, gradients::sft_gradients,
+    validation::validate_sft,
+};
+
+/// What the best checkpoint is best in.
+const METRIC: &str = "loss on the validation set";
+
+/// A run of SFT: the optimiser and the place in the data. The run can be stopped, saved and restored after every update.
+///
+/// The rows are shuffled in each epoch by the stream ("sft", "order", epoch).
+pub struct SftTrainer<'a, S> {
+    config: SftConfig,
+    source: &'a S,
+    validation: Option<&'a S>,
+    streams: StreamKey,
+    engine: Engine<SftState>,
+    total: usize,
+    /// An epoch and its order.
+    order: Option<(usize, Vec<usize>)>,
+}
+
+impl<'a, S: SftSource> SftTrainer<'a, S> {
+    /// A run over `source`. `device` must track gradients.
+    ///
+    /// # Errors
+    /// Returns an error if a setting is out of range or the source is empty.
+    pub fn new(
+        model: &Qwen25Vl,
+        source: &'a S,
+        config: SftConfig,
+        pad_id: u32,
+        streams: StreamKey,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        config.validate()?;
+        if source.is_empty() {
+            return Err(TrainError::EmptySource);
+        }
+        let total = config.updates(source.len());
+        let (replicas, scorer) = (Replicas::new(config.workers, device), config.scorer(pad_id)?);
+        let optimiser = (config.adamw, config.schedule, config.max_grad_norm);
+        let engine = Engine::new(model, replicas, scorer, optimiser, total)?;
+        Ok(Self { config, source, validation: None, streams, engine, total, order: None })
+    }
+
+    /// Sets the flag that stops [`Trainer::train`] after the current update.
+    pub fn with_interrupt(mut self, interrupt: Interrupt) -> Self {
+        self.engine.interrupt = interrupt;
+        self
+    }
+
+    /// Spreads every update over `others` as well, which must be devices that track gradients. `reduction` says how their
+    /// gradients are added up.
+    pub fn with_devices(mut self, others: &[Device], reduction: Reduction) -> Self {
+        self.engine.replicas = self.engine.replicas.with_devices(others, reduction);
+        self
+    }
+
+    /// Measures the loss on `rows` every [`SftConfig::eval_every`] updates. An empty set counts as none.
+    pub fn with_validation(mut self, rows: &'a S) -> Self {
+        self.validation = Some(rows).filter(|rows| !rows.is_empty());
+        self
+    }
+
+    /// Continues where `state` was taken, with the moments from the file that [`Updater::save_optimizer`] wrote. The
+    /// model's parameter ids must be [stable](crate::stable_param_ids), as they must have been when it was saved.
+    ///
+    /// # Errors
+    /// Returns an error if the moments cannot be read, or if the state belongs to a run over other data.
+    pub fn restore(mut self, state: &SftState, moments: &Path) -> Result<Self, TrainError> {
+        for (what, saved, found) in
+            [("rows", state.rows, self.source.len()), ("updates in all", state.total, self.total)]
+        {
+            if saved != found {
+                return Err(TrainError::OtherRun { what, saved, found });
+            }
+        }
+        self.engine.updater = self.engine.updater.restore(state.updates, moments)?;
+        Ok(self)
+    }
+
+    /// Loss and gradients of the next update, the optimiser's step, and the samples at fault if it was skipped.
+    fn update(&mut self, model: Qwen25Vl) -> Result<(Qwen25Vl, SftMetrics, UpdateTiming), TrainError> {
+        let start = Instant::now();
+        let (epoch, rows, seen) = self.next_rows();
+        let samples = self.samples(&rows, epoch)?;
+        let lengths: Vec<usize> = samples.iter().map(|sample| sample.sequence.ids.len()).collect();
+        let cuts = micro_batches(&lengths, self.config.micro_batch, self.config.micro_tokens);
+        let mut samples = samples.into_iter();
+        let micros: Vec<MicroBatch> = cuts
+            .iter()
+            .map(|cut| self.engine.scorer.micro_batch(samples.by_ref().take(cut.len()).collect()))
+            .collect::<Result<_, _>>()?;
+        let SftGradients { loss, size, grads } =
+            sft_gradients(&model, &self.engine.scorer, &micros, self.config.loss_norm, &self.engine.replicas)?;
+        let before = self.current();
+        let (model, Updated { lr, grad_norm, skipped }) = self.engine.updater.step(model, loss, grads);
+        let non_finite = if skipped { self.culprits(&model, &cuts, &rows, epoch)? } else { Vec::new() };
+        if skipped {
+            self.engine.streak.add(&non_finite, || before);
+        } else {
+            self.engine.streak.clear();
+        }
+        let adapters = model.adapter_sizes();
+        let needed: Flops = micros.iter().map(|micro| micro.flops(model.config(), adapters)).sum();
+        let flops = needed.training(self.config.train);
+        let timing = UpdateTiming::new(self.done(), None, lengths.iter().sum(), flops, start.elapsed());
+        let metrics = SftMetrics {
+            step: self.done(),
+            epoch: epoch as f64 + seen as f64 / self.source.len() as f64,
+            loss,
+            lr,
+            grad_norm,
+            tokens: size.tokens,
+            skipped: self.engine.updater.skipped(),
+            non_finite,
+            validation: None,
+        };
+        Ok((model, metrics, timing))
+    }
+
+    /// The loss on the validation set, if there is one and it is due.
+    fn validate(&self, model: &Qwen25Vl) -> Result<Option<Validation>, TrainError> {
+        let due = self.config.validates(self.done(), self.source.len());
+        let Some(rows) = self.validation.filter(|_| due) else { return Ok(None) };
+        let replicas = self.engine.replicas.without_autodiff();
+        validate_sft(&model.valid(), &self.engine.scorer, rows, &self.config, &replicas).map(Some)
+    }
+
+    fn current(&self) -> SftState {
+        SftState { rows: self.source.len(), total: self.total, updates: self.engine.updater.state() }
+    }
+
+    /// The epoch and rows of the next update, and the number of rows of that epoch seen after it.
+    fn next_rows(&mut self) -> (usize, Vec<usize>, usize) {
+        let rows = self.source.len();
+        let per_epoch = rows.div_ceil(self.config.batch);
+        let (epoch, place) = (self.done() / per_epoch, self.done() % per_epoch * self.config.batch);
+        let streams = &self.streams;
+        let shuffled = |epoch: usize| {
+            let mut order: Vec<usize> = (0..rows).collect();
+            streams.word("sft").word("order").number(epoch as u64).stream().shuffle(&mut order);
+            (epoch, order)
+        };
+        let (_, order) = match self.order.take() {
+            Some(known) if known.0 == epoch => self.order.insert(known),
+            _ => self.order.insert(shuffled(epoch)),
+        };
+        let end = rows.min(place + self.config.batch);
+        (epoch, order[place..end].to_vec(), end)
+    }
+
+    fn samples(&self, rows: &[usize], epoch: usize) -> Result<Vec<SupervisedSequence>, TrainError> {
+        rows.iter().map(|&row| self.source.sample(row, epoch)).collect()
+    }
+
+    /// Names of the rows whose loss or gradient is not finite.
+    fn culprits(
+        &self,
+        model: &Qwen25Vl,
+        cuts: &[Range<usize>],
+        rows: &[usize],
+        epoch: usize,
+    ) -> Result<Vec<String>, TrainError> {
+        let micros: Vec<&[usize]> = cuts.iter().map(|cut| &rows[cut.clone()]).collect();
+        let Engine { scorer, replicas, .. } = &self.engine;
+        culprits(&micros, |rows| {
+            let micro = scorer.micro_batch(self.samples(rows, epoch)?)?;
+            let names = micro.names().map(str::to_owned).collect();
+            let found = sft_gradients(model, scorer, &[micro], self.config.loss_norm, replicas)?;
+            let finite = found.loss.is_finite() && grad_norm(&found.grads, model).is_finite();
+            Ok((!finite).then_some(names))
+        })
+    }
+}
+
+impl<S: SftSource> Trainer for SftTrainer<'_, S> {
+    type State = SftState;
+
+    fn step(&mut self, model: Qwen25Vl, on_event: &mut OnEvent<'_>) -> Result<(Qwen25Vl, Verdict), TrainError> {
+        if self.is_finished() {
+            return Ok((model, Verdict::default()));
+        }
+        let (model, mut metrics, mut timing) = self.update(model.with_trainable(self.config.train))?;
+        let clock = Instant::now();
+        metrics.validation = self.validate(&model)?;
+        if metrics.validation.is_some() {
+            timing = timing.with_validation(clock.elapsed());
+        }
+        on_event(TrainEvent::SftUpdate(&metrics, &timing))?;
+        // A batch's loss says nothing of one model against another; the validation set's does. A skipped update left the
+        // model as it was.
+        let mark = self.mark();
+        let loss =
+            metrics.validation.map(|found| found.loss).filter(|loss| loss.is_finite() && mark.step == self.done());
+        let score = loss.map(|value| Score { metric: METRIC, value, direction: Direction::Lower, mark });
+        Ok((model, Verdict { score, fault: self.engine.fault() }))
+    }
+
+    fn done(&self) -> usize {
+        self.engine.updater.done()
+    }
+
+    fn total(&self) -> usize {
+        self.total
+    }
+
+    fn mark(&self) -> Mark {
+        Mark { step: self.state().updates.done, updates: 0 }
+    }
+
+    fn state(&self) -> SftState {
+        self.engine.streak.before().cloned().unwrap_or_else(|| self.current())
+    }
+
+    fn updater(&self) -> &Updater {
+        &self.engine.updater
+    }
+
+    fn interrupt(&self) -> &Interrupt {
+        &self.engine.interrupt
+    }
+}
+
+/// Trains `model`, which must be on a device that tracks gradients, from the first update to the last. To stop in between,
+/// use [`SftTrainer`].
+///
+/// # Errors
+/// Returns the errors of [`SftTrainer::new`] and [`Trainer::train`].
+pub fn train_sft(
+    model: Qwen25Vl,
+    source: &impl SftSource,
+    config: &SftConfig,
+    pad_id: u32,
+    streams: &StreamKey,
+    device: &Device,
+    mut on_update: impl FnMut(&SftMetrics, &UpdateTiming) -> Result<(), TrainError>,
+) -> Result<Qwen25Vl, TrainError> {
+    let mut trainer = SftTrainer::new(&model, source, config.clone(), pad_id, streams.clone(), device)?;
+    trainer.train(model, |event| match event {
+        TrainEvent::SftUpdate(metrics, timing) => on_update(metrics, timing),
+        _ => Ok(()),
+    })
+}

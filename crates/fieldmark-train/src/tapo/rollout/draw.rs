@@ -1,0 +1,129 @@
+//! The rollouts of a step: chunks of samples in a shuffled order, until enough groups pass the filter.
+
+use std::time::Instant;
+
+use burn::{module::Module, tensor::Device};
+use fieldmark_generate::{GenerationConfig, Sampling};
+use fieldmark_model::Qwen25Vl;
+use fieldmark_stream::StreamKey;
+
+use super::responder::{Responder, Wanted};
+use crate::{
+    Decoding, DecodingTiming, GroupBuffer, GroupVerdict, OnEvent, RolloutGroup, SamplerGap, Scorer, TrainError,
+    TrainEvent,
+    rollout::{Group, Role, RolloutCounts, TripletPrompt, mean, mean_parts, truncated},
+    tapo::{
+        config::TapoConfig,
+        items::{score, update_sequences},
+        metrics::RolloutMetrics,
+        source::TripletSource,
+        state::{DrawnGroup, TapoState},
+    },
+    trainer::Engine,
+};
+
+/// Draws prompts from a source and groups of responses to them.
+pub(in crate::tapo) struct Drawer<'a, S> {
+    pub(in crate::tapo) source: &'a S,
+    /// Groups that passed the filter and wait for a step.
+    pub(in crate::tapo) buffer: GroupBuffer<DrawnGroup>,
+    /// Prompts drawn so far, over all epochs.
+    pub(in crate::tapo) drawn: usize,
+}
+
+impl<S: TripletSource> Drawer<'_, S> {
+    /// Draws chunks until the groups of the step are complete or the tries are used up. Advantages are then set, whichever
+    /// estimator makes them. `place` is the key of the step's random streams and its number, from 0.
+    #[allow(clippy::too_many_arguments)]
+    pub(in crate::tapo) fn draw(
+        &mut self,
+        config: &TapoConfig,
+        responder: &Responder<'_>,
+        streams: &StreamKey,
+        place: (&StreamKey, usize),
+        model: &Qwen25Vl,
+        engine: &Engine<TapoState>,
+        on_event: &mut OnEvent<'_>,
+    ) -> Result<(Vec<DrawnGroup>, RolloutMetrics), TrainError> {
+        let start = Instant::now();
+        let (sampler, replicas, (key, step)) = (model.valid(), engine.replicas.without_autodiff(), place);
+        let generation = GenerationConfig {
+            sampling: Sampling::nucleus(config.temperature, config.top_p),
+            max_batch: config.generation_batch,
+            ..GenerationConfig::greedy(config.max_new_tokens, responder.eos.clone())
+        };
+        let counts = RolloutCounts { anchor: config.anchor_rollouts, positive: config.positive_rollouts };
+        let mut all = Vec::new();
+        let mut chunk = 0;
+        while self.buffer.wants_more() {
+            let key = key.number(chunk);
+            let places = self.next_places(config.chunk, streams);
+            let prompts: Vec<TripletPrompt> =
+                places.iter().map(|&(row, epoch)| self.source.prompt(row, epoch)).collect::<Result<_, _>>()?;
+            let wanted = Wanted { counts, estimator: config.estimator, generation: &generation, key: &key };
+            let groups = responder.respond(&sampler, &prompts, &wanted, &replicas, |sampler, group, device| {
+                score_old(config, &engine.scorer, sampler, group, device)
+            })?;
+            on_event(TrainEvent::Rollouts(&groups))?;
+            all.extend(groups.iter().cloned());
+            let drawn = places.into_iter().zip(groups);
+            self.buffer.offer(drawn.map(|((row, epoch), group)| DrawnGroup { row, epoch, group }));
+            chunk += 1;
+        }
+        let (mut groups, counts) = self.buffer.take();
+        let metrics = RolloutMetrics {
+            step: engine.updater.done(),
+            rollout_step: step + 1,
+            reward: mean(&all, |_| true, |rollout| rollout.reward.overall),
+            accuracy_anchor: mean(&all, |rollout| rollout.role == Role::Anchor, |rollout| rollout.reward.accuracy),
+            accuracy_positive: mean(&all, |rollout| rollout.role == Role::Positive, |rollout| rollout.reward.accuracy),
+            rewards: mean_parts(&all),
+            response_tokens: mean(&all, |_| true, |rollout| rollout.response.ids.len() as f64),
+            truncated: mean(&all, |_| true, truncated),
+            sampler: SamplerGap::of(&all, config.update_image),
+            groups: counts,
+        };
+        let tokens = all.iter().flat_map(|group| &group.rollouts).map(|rollout| rollout.response.ids.len()).sum();
+        let timing =
+            DecodingTiming::new(Decoding::Rollouts, metrics.step, metrics.rollout_step, tokens, start.elapsed());
+        on_event(TrainEvent::Drawn(&metrics, &timing))?;
+        config.estimator.over_step(&mut groups)?;
+        Ok((groups, metrics))
+    }
+
+    /// Row and epoch of the next `count` samples; the order is shuffled in each epoch.
+    fn next_places(&mut self, count: usize, streams: &StreamKey) -> Vec<(usize, usize)> {
+        let rows = self.source.len();
+        let mut places = Vec::with_capacity(count);
+        let mut order = (usize::MAX, Vec::new());
+        for _ in 0..count {
+            let (epoch, place) = (self.drawn / rows, self.drawn % rows);
+            if order.0 != epoch {
+                order = (epoch, (0..rows).collect());
+                streams.word("tapo").word("order").number(epoch as u64).stream().shuffle(&mut order.1);
+            }
+            places.push((order.1[place], epoch));
+            self.drawn += 1;
+        }
+        places
+    }
+}
+
+/// Adds log π_old to a group that is worth learning from. It is taken now, so that a group that waits for the next step
+/// keeps that of the policy that sampled it.
+fn score_old(
+    config: &TapoConfig,
+    scorer: &Scorer,
+    sampler: &Qwen25Vl,
+    mut group: Group,
+    device: &Device,
+) -> Result<Group, TrainError> {
+    if config.filter.verdict(group.mean_accuracy()) == GroupVerdict::Keep {
+        let samples = update_sequences(config.update_image, &group);
+        let found = score(scorer, config.micro_batch, sampler, samples.iter(), device)?;
+        for (rollout, old_logp) in group.rollouts.iter_mut().zip(found) {
+            rollout.old_logp = old_logp;
+        }
+    }
+    Ok(group)
+}

@@ -1,0 +1,66 @@
+//! Samples and scores responses to prompts, spread over the workers of all devices.
+
+use burn::tensor::Device;
+use fieldmark_generate::GenerationConfig;
+use fieldmark_model::Qwen25Vl;
+use fieldmark_processor::Tokenizer;
+use fieldmark_stream::StreamKey;
+
+use crate::{
+    Estimator, TrainError, WeightedRewards,
+    parallel::{Replicas, on_replicas},
+    rollout::{Group, RolloutCounts, TripletPrompt, rollout_groups},
+};
+
+/// What turns prompts into scored responses, besides a model: tokenizer, end tokens and rewards.
+pub(in crate::tapo) struct Responder<'a> {
+    pub(in crate::tapo) tokenizer: &'a Tokenizer,
+    pub(in crate::tapo) eos: Vec<u32>,
+    pub(in crate::tapo) rewards: WeightedRewards,
+}
+
+/// Which responses to sample, and under which random streams.
+pub(in crate::tapo) struct Wanted<'a> {
+    pub(in crate::tapo) counts: RolloutCounts,
+    pub(in crate::tapo) estimator: Estimator,
+    pub(in crate::tapo) generation: &'a GenerationConfig,
+    pub(in crate::tapo) key: &'a StreamKey,
+}
+
+impl Responder<'_> {
+    /// Groups of responses to `prompts`, in their order. `finish` works on each group on the device that sampled it; its
+    /// results are returned. `model` and `replicas` must not track gradients.
+    pub(in crate::tapo) fn respond<R: Send>(
+        &self,
+        model: &Qwen25Vl,
+        prompts: &[TripletPrompt],
+        wanted: &Wanted<'_>,
+        replicas: &Replicas,
+        finish: impl Fn(&Qwen25Vl, Group, &Device) -> Result<R, TrainError> + Sync,
+    ) -> Result<Vec<R>, TrainError> {
+        let found =
+            on_replicas(model, &shares(prompts, replicas.len()), replicas, |model, &(first, prompts), device| {
+                let Wanted { counts, estimator, generation, key } = *wanted;
+                let groups = rollout_groups(
+                    model,
+                    prompts,
+                    first,
+                    counts,
+                    estimator,
+                    generation,
+                    &self.rewards,
+                    self.tokenizer,
+                    key,
+                    device,
+                )?;
+                groups.into_iter().map(|group| finish(model, group, device)).collect::<Result<Vec<R>, _>>()
+            })?;
+        Ok(found.into_iter().flatten().collect())
+    }
+}
+
+/// Prompts for each of `workers`, with the number of the first.
+fn shares(prompts: &[TripletPrompt], workers: usize) -> Vec<(usize, &[TripletPrompt])> {
+    let share = prompts.len().div_ceil(workers).max(1);
+    prompts.chunks(share).enumerate().map(|(i, prompts)| (i * share, prompts)).collect()
+}

@@ -1,0 +1,302 @@
+//! The steps of TAPO, one after another: rollouts, updates, validation, and the state between two of them.
+
+use std::path::Path;
+
+use burn::{module::Module, tensor::Device};
+use fieldmark_model::Qwen25Vl;
+use fieldmark_processor::Tokenizer;
+use fieldmark_stream::StreamKey;
+
+use super::{
+    OpenStep, SavedGroup, TapoConfig, TapoLossConfig, TapoState, TripletSource,
+    items::{Items, Step},
+    rollout::{Drawer, Responder},
+    update::Updates,
+    validation::Held,
+};
+use crate::{
+    Direction, GroupBuffer, Interrupt, Mark, OnEvent, Reduction, Replicas, RewardRegistry, Score, TrainError, Trainer,
+    Updater, Verdict, trainer::Engine,
+};
+
+/// What the best checkpoint is best in: without a validation set, and with one.
+const SAMPLED: &str = "mean reward of the rollouts drawn from it";
+const HELD_OUT: &str = "mean reward on the validation set";
+
+/// A run of TAPO: the optimiser, the surplus groups and the place in the data. The run can be stopped, saved and restored
+/// after every rollout step.
+///
+/// If `kl_ref` is not 0, the trainer keeps the model that the run starts from as the reference model.
+pub struct TapoTrainer<'a, S> {
+    config: TapoConfig,
+    source: &'a S,
+    streams: StreamKey,
+    responder: Responder<'a>,
+    drawer: Drawer<'a, S>,
+    engine: Engine<TapoState>,
+    reference: Option<Qwen25Vl>,
+    steps: usize,
+    step: usize,
+    /// What a saved run left of a step that had begun.
+    open: Option<OpenStep>,
+    validation: Option<&'a S>,
+    /// Whether the model that the run starts from still has to be validated.
+    unscored: bool,
+}
+
+impl<'a, S: TripletSource> TapoTrainer<'a, S> {
+    /// A run over `source`. `device` must track gradients, `eos` are the tokens that end a response, `registry` has the
+    /// rewards that the settings name.
+    ///
+    /// # Errors
+    /// Returns an error if a setting is out of range, a reward is unknown, or the source is empty.
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        model: &Qwen25Vl,
+        source: &'a S,
+        tokenizer: &'a Tokenizer,
+        eos: Vec<u32>,
+        config: TapoConfig,
+        registry: &RewardRegistry,
+        streams: StreamKey,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        config.validate()?;
+        if source.is_empty() {
+            return Err(TrainError::EmptySource);
+        }
+        let responder = Responder { tokenizer, eos, rewards: registry.choose(&config)? };
+        let steps = config.steps(source.len());
+        let (replicas, scorer) = (Replicas::new(config.workers, device), config.scorer(tokenizer.pad())?);
+        let optimiser = (config.adamw, config.schedule, config.max_grad_norm);
+        let engine = Engine::new(model, replicas, scorer, optimiser, steps * config.updates_per_step())?;
+        let buffer = GroupBuffer::new(config.filter.clone(), config.prompts_per_step, config.max_tries)?;
+        Ok(Self {
+            config,
+            source,
+            streams,
+            responder,
+            drawer: Drawer { source, buffer, drawn: 0 },
+            engine,
+            reference: None,
+            steps,
+            step: 0,
+            open: None,
+            validation: None,
+            unscored: true,
+        })
+    }
+
+    /// Sets the number of steps, which otherwise follows from the passes over the data.
+    pub fn with_steps(mut self, steps: usize) -> Self {
+        self.steps = steps;
+        self.engine.updater = self.engine.updater.with_total(steps * self.config.updates_per_step());
+        self
+    }
+
+    /// Sets the flag that stops [`Trainer::train`] after the current step.
+    pub fn with_interrupt(mut self, interrupt: Interrupt) -> Self {
+        self.engine.interrupt = interrupt;
+        self
+    }
+
+    /// Spreads rollouts and updates over `others` as well, which must be devices that track gradients. `reduction` says how
+    /// their gradients are added up.
+    pub fn with_devices(mut self, others: &[Device], reduction: Reduction) -> Self {
+        self.engine.replicas = self.engine.replicas.with_devices(others, reduction);
+        self
+    }
+
+    /// Scores greedy answers to `rows` before the first step, every [`TapoConfig::eval_every`] steps and at the end. Only the
+    /// anchors of the rows are used. An empty set counts as none.
+    pub fn with_validation(mut self, rows: &'a S) -> Self {
+        self.validation = Some(rows).filter(|rows| !rows.is_empty());
+        self
+    }
+
+    /// Sets the reference model: the one that the whole run started from.
+    pub fn with_reference(mut self, model: &Qwen25Vl) -> Self {
+        self.reference = Some(model.valid());
+        self
+    }
+
+    /// Continues where `state` was taken, with the moments from the file that [`Updater::save_optimizer`] wrote. The
+    /// model's parameter ids must be [stable](crate::stable_param_ids), as they must have been when it was saved.
+    ///
+    /// # Errors
+    /// Returns an error if the moments cannot be read, a prompt cannot be made again, or the state belongs to a run over
+    /// other data.
+    pub fn restore(mut self, state: &TapoState, moments: &Path) -> Result<Self, TrainError> {
+        for (what, saved, found) in [("rows", state.rows, self.source.len()), ("steps in all", state.steps, self.steps)]
+        {
+            if saved != found {
+                return Err(TrainError::OtherRun { what, saved, found });
+            }
+        }
+        self.engine.updater = self.engine.updater.restore(state.updates, moments)?;
+        let surplus: Vec<_> = state.surplus.iter().map(|group| group.restore(self.source)).collect::<Result<_, _>>()?;
+        self.drawer.buffer = self.drawer.buffer.with_surplus(surplus);
+        self.drawer.drawn = state.drawn;
+        self.step = state.step;
+        self.open = state.open.clone();
+        self.unscored = false;
+        Ok(self)
+    }
+
+    fn current(&self, open: Option<OpenStep>) -> TapoState {
+        TapoState {
+            rows: self.source.len(),
+            steps: self.steps,
+            step: self.step,
+            drawn: self.drawer.drawn,
+            updates: self.engine.updater.state(),
+            surplus: self.drawer.buffer.surplus().map(SavedGroup::of).collect(),
+            open,
+        }
+    }
+
+    /// The loss of the step that is being made.
+    fn loss(&self) -> TapoLossConfig {
+        self.config.loss.scaled(self.config.terms.factor(self.step, self.steps))
+    }
+
+    /// Keeps the starting model as the reference, if the loss needs one.
+    fn keep_reference(&mut self, model: &Qwen25Vl) -> Result<(), TrainError> {
+        if self.config.loss.kl_ref != 0.0 && self.reference.is_none() {
+            if self.step > 0 || self.open.is_some() {
+                return Err(TrainError::NoReference);
+            }
+            self.reference = Some(model.valid());
+        }
+        Ok(())
+    }
+
+    /// The step's groups, sampled now or saved before, with all that its updates need. Also returns the mean reward of the
+    /// rollouts, if they were sampled now.
+    fn begin(&mut self, model: &Qwen25Vl, on_event: &mut OnEvent<'_>) -> Result<(Step, Option<f64>), TrainError> {
+        let open = self.open.take();
+        let (groups, reward) = match &open {
+            Some(open) => (open.groups.iter().map(|group| group.restore(self.source)).collect::<Result<_, _>>()?, None),
+            None => {
+                let key = self.streams.word("rollout").number(self.step as u64);
+                let (groups, metrics) = self.drawer.draw(
+                    &self.config,
+                    &self.responder,
+                    &self.streams,
+                    (&key, self.step),
+                    model,
+                    &self.engine,
+                    on_event,
+                )?;
+                (groups, Some(metrics.reward))
+            }
+        };
+        let loss = self.loss();
+        let items = Items { config: &self.config, loss: &loss, scorer: &self.engine.scorer };
+        let device = self.engine.replicas.main().clone().without_autodiff();
+        Ok((items.prepare(model, self.reference.as_ref(), groups, open, &device)?, reward))
+    }
+
+    /// The updates of the step that are left. Returns early, without ending the step, if too many are skipped in a row.
+    fn learn(
+        &mut self,
+        mut model: Qwen25Vl,
+        mut step: Step,
+        start: &TapoState,
+        on_event: &mut OnEvent<'_>,
+    ) -> Result<Qwen25Vl, TrainError> {
+        let loss = self.loss();
+        let first = step.updates;
+        while step.updates * self.config.batch < step.items.len() {
+            let before = self.engine.updater.state();
+            let updates = Updates { config: &self.config, loss: &loss, steps: self.steps, step: self.step };
+            let (next, metrics, timing) = updates.make(model, &mut self.engine, &step)?;
+            model = next;
+            if self.engine.updater.skipped_in_a_row() == 0 {
+                self.engine.streak.clear();
+            } else {
+                // Before the first update of a step there is only the draw, which can be made again.
+                let state = match step.updates == first {
+                    true => start.clone(),
+                    false => TapoState { updates: before, ..self.current(Some(step.saved())) },
+                };
+                self.engine.streak.add(&metrics.non_finite, || state);
+            }
+            step.updates += 1;
+            on_event(crate::TrainEvent::TapoUpdate(&metrics, &timing))?;
+            if self.engine.fault().is_some() {
+                return Ok(model);
+            }
+        }
+        self.step += 1;
+        Ok(model)
+    }
+
+    /// The mean reward on the validation set, if there is one and it is due.
+    fn validate(&mut self, model: &Qwen25Vl, on_event: &mut OnEvent<'_>) -> Result<Option<f64>, TrainError> {
+        let unscored = std::mem::replace(&mut self.unscored, false);
+        let Some(rows) = self.validation else { return Ok(None) };
+        if !self.config.validates(self.step, self.steps, self.source.len(), unscored) {
+            return Ok(None);
+        }
+        let held = Held { config: &self.config, responder: &self.responder, rows };
+        let made = (self.engine.updater.done(), self.step);
+        held.score(model, &self.engine.replicas, &self.streams, made, on_event).map(Some)
+    }
+
+    /// What the step says of a model: the validation set's reward after it, or, without such a set, the reward of its
+    /// rollouts, which is that of the model before it.
+    fn score(&self, sampled: Option<f64>, before: usize, validated: Option<f64>) -> Option<Score> {
+        let (metric, value, step) = match self.validation {
+            Some(_) => (HELD_OUT, validated?, self.step),
+            None => (SAMPLED, sampled?, before),
+        };
+        let mark = Mark { step, updates: 0 };
+        value.is_finite().then_some(Score { metric, value, direction: Direction::Higher, mark })
+    }
+}
+
+impl<S: TripletSource> Trainer for TapoTrainer<'_, S> {
+    type State = TapoState;
+
+    fn step(&mut self, model: Qwen25Vl, on_event: &mut OnEvent<'_>) -> Result<(Qwen25Vl, Verdict), TrainError> {
+        if self.is_finished() {
+            return Ok((model, Verdict::default()));
+        }
+        let model = model.with_trainable(self.config.train);
+        self.keep_reference(&model)?;
+        if self.step == 0 {
+            self.validate(&model, on_event)?;
+        }
+        let (start, before) = (self.current(self.open.clone()), self.step);
+        let (step, sampled) = self.begin(&model, on_event)?;
+        let model = self.learn(model, step, &start, on_event)?;
+        let validated = if self.step > before { self.validate(&model, on_event)? } else { None };
+        Ok((model, Verdict { score: self.score(sampled, before, validated), fault: self.engine.fault() }))
+    }
+
+    fn done(&self) -> usize {
+        self.step
+    }
+
+    fn total(&self) -> usize {
+        self.steps
+    }
+
+    fn mark(&self) -> Mark {
+        let state = self.state();
+        Mark { step: state.step, updates: state.open.as_ref().map_or(0, |open| open.updates) }
+    }
+
+    fn state(&self) -> TapoState {
+        self.engine.streak.before().cloned().unwrap_or_else(|| self.current(self.open.clone()))
+    }
+
+    fn updater(&self) -> &Updater {
+        &self.engine.updater
+    }
+
+    fn interrupt(&self) -> &Interrupt {
+        &self.engine.interrupt
+    }
+}

@@ -1,0 +1,121 @@
+//! The frame of both stages: a [`Trainer`] makes one step after another, says after each how it went, and can be saved and
+//! restored between two steps. What both trainers are made of is an `Engine`.
+
+mod engine;
+mod event;
+mod interrupt;
+mod mark;
+mod streak;
+mod timings;
+mod updater;
+mod verdict;
+
+use std::ops::ControlFlow;
+
+use fieldmark_model::Qwen25Vl;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::TrainError;
+
+pub(crate) use self::{engine::Engine, streak::culprits};
+pub use self::{
+    event::{OnEvent, TrainEvent},
+    interrupt::Interrupt,
+    mark::Mark,
+    timings::{Decoding, DecodingTiming, UpdateTiming},
+    updater::{MOST_SKIPPED_IN_A_ROW, Updated, Updater, UpdaterState},
+    verdict::{Direction, Score, Verdict},
+};
+
+/// A stage of training. A step is what a run can stop after: an update of SFT, a rollout step of TAPO.
+///
+/// ```no_run
+/// # use fieldmark_model::Qwen25Vl;
+/// use fieldmark_train::{TrainError, TrainEvent, Trainer};
+///
+/// fn loss_by_loss(trainer: &mut impl Trainer, model: Qwen25Vl) -> Result<Qwen25Vl, TrainError> {
+///     trainer.train(model, |event| {
+///         if let TrainEvent::SftUpdate(row, timing) = event {
+///             println!("update {}: loss {:.4}, {:.0} tokens a second", row.step, row.loss, timing.tokens_per_second);
+///         }
+///         Ok(())
+///     })
+/// }
+/// ```
+pub trait Trainer {
+    /// What a checkpoint keeps of the trainer, besides the weights and the optimiser's moments.
+    type State: Serialize + DeserializeOwned;
+
+    /// Makes one step and reports everything that it measures to `on_event`. After the last step it does nothing.
+    ///
+    /// If the verdict has a fault, the run must stop. The returned model and [`Self::state`] are then those from before the
+    /// failed updates.
+    ///
+    /// # Errors
+    /// Returns an error if a sample cannot be made or does not fit the model, or if `on_event` returns one.
+    fn step(&mut self, model: Qwen25Vl, on_event: &mut OnEvent<'_>) -> Result<(Qwen25Vl, Verdict), TrainError>;
+
+    /// Number of steps made.
+    fn done(&self) -> usize;
+
+    /// Number of steps of the whole run.
+    fn total(&self) -> usize;
+
+    /// Where [`Self::state`] is in the run.
+    fn mark(&self) -> Mark;
+
+    /// What to save. While updates are being skipped, this is the state before the first skipped one: skipped updates change
+    /// neither the weights nor the moments, so both still belong to it.
+    fn state(&self) -> Self::State;
+
+    /// The optimiser and its schedule.
+    fn updater(&self) -> &Updater;
+
+    /// The flag that stops [`Self::train`].
+    fn interrupt(&self) -> &Interrupt;
+
+    /// Returns true after the last step.
+    fn is_finished(&self) -> bool {
+        self.done() >= self.total()
+    }
+
+    /// Makes the remaining steps and calls `after` after each; `after` decides whether to continue. This is the one training
+    /// loop: [`Self::train`] and runs that save checkpoints use it.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::step`] and of `after`.
+    fn train_with<E: From<TrainError>>(
+        &mut self,
+        mut model: Qwen25Vl,
+        on_event: &mut OnEvent<'_>,
+        mut after: impl FnMut(&mut Self, &Qwen25Vl, Verdict) -> Result<ControlFlow<()>, E>,
+    ) -> Result<Qwen25Vl, E> {
+        while !self.is_finished() {
+            let (next, verdict) = self.step(model, on_event)?;
+            model = next;
+            if after(self, &model, verdict)?.is_break() {
+                break;
+            }
+        }
+        Ok(model)
+    }
+
+    /// Makes the remaining steps. Returns early after the step in which the [interrupt](Self::interrupt) is set.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::step`], and the verdict's fault if there is one.
+    fn train(
+        &mut self,
+        model: Qwen25Vl,
+        mut on_event: impl FnMut(TrainEvent<'_>) -> Result<(), TrainError>,
+    ) -> Result<Qwen25Vl, TrainError> {
+        if self.interrupt().asked() {
+            return Ok(model);
+        }
+        self.train_with(model, &mut on_event, |trainer, _, verdict| match verdict.fault {
+            Some(fault) => Err(fault),
+            None if trainer.interrupt().asked() => Ok(ControlFlow::Break(())),
+            None => Ok(ControlFlow::Continue(())),
+        })
+    }
+}

@@ -1,0 +1,186 @@
+//! The checkpoints of a run: folders `step-000012`, each of them whole or not there, the newest few and the best kept.
+//!
+//! A checkpoint is what the caller fills it with, a `trainer` folder with optimiser and state, and a list of all its files.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use fieldmark_model::files::{persist_folder, write_whole};
+use fieldmark_train::{Mark, Updater};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::manifest::Manifest;
+use crate::error::RunError;
+
+/// The best checkpoint of a run so far.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Best {
+    /// What it is best in.
+    pub metric: String,
+    /// The value of that.
+    pub value: f64,
+    /// Which it is.
+    pub mark: Mark,
+}
+
+/// A folder of checkpoints.
+#[derive(Debug, Clone)]
+pub struct Checkpoints {
+    folder: PathBuf,
+}
+
+impl Checkpoints {
+    /// Those in `folder`, which need not exist.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into() }
+    }
+
+    /// The folder of a checkpoint.
+    pub fn path(&self, mark: Mark) -> PathBuf {
+        self.folder.join(mark.name())
+    }
+
+    /// All that have their name, oldest first, whole or damaged.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn list(&self) -> Result<Vec<Mark>, RunError> {
+        let mut marks: Vec<Mark> = self.names()?.iter().filter_map(|name| Mark::parse(name)).collect();
+        marks.sort_unstable();
+        Ok(marks)
+    }
+
+    fn names(&self) -> Result<Vec<String>, RunError> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(self.error(source)),
+        };
+        let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        names.collect::<std::io::Result<_>>().map_err(|source| self.error(source))
+    }
+
+    /// Saves what `fill` writes into the folder it is given, with `updater` and `state` in `trainer`. The checkpoint is there
+    /// once all of it is on the disk, in place of one of the same mark.
+    ///
+    /// # Errors
+    /// Those of `fill`, and if something cannot be written; then it is not there.
+    pub fn save(
+        &self,
+        mark: Mark,
+        updater: &Updater,
+        state: &impl Serialize,
+        fill: impl FnOnce(&Path) -> Result<(), RunError>,
+    ) -> Result<PathBuf, RunError> {
+        let target = self.path(mark);
+        fs::create_dir_all(&self.folder).map_err(|source| self.error(source))?;
+        let made = tempfile::Builder::new().prefix(&format!(".{}-", mark.name())).tempdir_in(&self.folder);
+        let made = made.map_err(|source| self.error(source))?;
+        fill(made.path())?;
+        let trainer = made.path().join("trainer");
+        fs::create_dir_all(&trainer).map_err(at(&trainer))?;
+        updater.save_optimizer(&Self::moments(made.path())).map_err(RunError::from)?;
+        let path = trainer.join("state.toml");
+        let text = toml::to_string(state)
+            .map_err(|error| RunError::path(&path, error.to_string()))?;
+        write_whole(&path, text.as_bytes()).map_err(at(&path))?;
+        Manifest::write(made.path())?;
+        persist_folder(made, &target).map_err(at(&target))?;
+        Ok(target)
+    }
+
+    /// File of the moments in a checkpoint's folder.
+    pub fn moments(checkpoint: &Path) -> PathBuf {
+        checkpoint.join("trainer/optimizer.bpk")
+    }
+
+    /// The folder in which a checkpoint has its weights as they were computed in, if those next to it are rounded.
+    pub(crate) fn exact(checkpoint: &Path) -> PathBuf {
+        checkpoint.join("trainer/weights")
+    }
+
+    /// The folder with the weights of a checkpoint as they were computed in.
+    pub fn weights(checkpoint: &Path) -> PathBuf {
+        let exact = Self::exact(checkpoint);
+        if exact.is_dir() { exact } else { checkpoint.into() }
+    }
+
+    /// The state that a checkpoint was saved with.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn state<T: DeserializeOwned>(checkpoint: &Path) -> Result<T, RunError> {
+        let path = checkpoint.join("trainer/state.toml");
+        let text = fs::read_to_string(&path).map_err(at(&path))?;
+        toml::from_str(&text).map_err(|error| RunError::path(path, error.message()))
+    }
+
+    /// The newest checkpoint of which every file is as it was saved. `damaged` is told of newer ones, and of what a run left
+    /// that ended while it saved.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn newest_whole(&self, mut damaged: impl FnMut(&RunError)) -> Result<Option<Mark>, RunError> {
+        for name in self.names()?.iter().filter(|name| name.starts_with(".step-")) {
+            let reason = "is unfinished: its run ended while it was saved".into();
+            damaged(&RunError::Damaged { path: self.folder.join(name), reason });
+        }
+        for mark in self.list()?.into_iter().rev() {
+            match Manifest::verify(&self.path(mark)) {
+                Ok(()) => return Ok(Some(mark)),
+                Err(error) => damaged(&error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Removes all but the newest `keep` and `best`, and whatever was left unfinished.
+    ///
+    /// # Errors
+    /// If something cannot be removed.
+    pub fn rotate(&self, keep: usize, best: Option<Mark>) -> Result<(), RunError> {
+        let marks = self.list()?;
+        let old = marks.iter().take(marks.len().saturating_sub(keep));
+        self.remove(old.copied().filter(|&mark| Some(mark) != best))
+    }
+
+    /// Removes what comes after `mark`: a run goes on from there, and the later ones are damaged. What was left unfinished
+    /// goes too.
+    ///
+    /// # Errors
+    /// If something cannot be removed.
+    pub fn remove_after(&self, mark: Mark) -> Result<(), RunError> {
+        self.remove(self.list()?.into_iter().filter(|&other| other > mark))
+    }
+
+    fn remove(&self, marks: impl Iterator<Item = Mark>) -> Result<(), RunError> {
+        self.sweep()?;
+        for mark in marks {
+            // Under another name first: a folder in part must not look like a checkpoint.
+            let (path, aside) = (self.path(mark), self.folder.join(format!(".old-{}", mark.name())));
+            fs::rename(&path, &aside).map_err(at(&path))?;
+        }
+        self.sweep()
+    }
+
+    fn sweep(&self) -> Result<(), RunError> {
+        for name in self.names()?.iter().filter(|name| name.starts_with('.')) {
+            let path = self.folder.join(name);
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(at(&path))?;
+        }
+        Ok(())
+    }
+
+    fn error(&self, source: std::io::Error) -> RunError {
+        RunError::Io { path: self.folder.clone(), source }
+    }
+}
+
+fn at(path: &Path) -> impl Fn(std::io::Error) -> RunError + '_ {
+    move |source| RunError::Io { path: path.into(), source }
+}

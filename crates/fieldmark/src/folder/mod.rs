@@ -1,0 +1,16 @@
+//! The folder of a run: what it holds, who may write into it, its checkpoints, and whether a run in it can be continued.
+
+mod checkpoints;
+mod inputs;
+mod manifest;
+mod resume;
+mod run_folder;
+
+pub use self::{
+    checkpoints::{Best, Checkpoints},
+    inputs::{INPUTS, Inputs},
+    manifest::{Fingerprint, weights_fingerprint},
+    resume::{Begin, LEFT_BEHIND},
+    run_folder::{Lock, RunFolder},
+};
+pub(crate) use self::run_folder::write_whole;

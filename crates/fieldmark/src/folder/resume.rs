@@ -1,0 +1,137 @@
+//! `--resume`: what a run's folder holds, and where its run continues. A run that is never stopped, one that is killed and
+//! resumed, and one that never saved all end in the same files.
+
+use std::path::PathBuf;
+
+use fieldmark_train::Mark;
+
+use super::{
+    checkpoints::Checkpoints,
+    inputs::{INPUTS, Inputs},
+    run_folder::RunFolder,
+};
+use crate::{Stage, error::RunError, recipe::Recipe};
+
+/// Where a run begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begin {
+    /// At the first step.
+    Start,
+    /// At the checkpoint in this folder.
+    Continue {
+        /// The checkpoint's folder.
+        folder: PathBuf,
+        /// Its place in the run.
+        mark: Mark,
+    },
+    /// Nowhere: the run is finished.
+    Finished,
+}
+
+/// What a run of any stage leaves in its folder.
+pub const LEFT_BEHIND: [&str; 11] = [
+    "checkpoint",
+    "checkpoints",
+    INPUTS,
+    "loss.svg",
+    "metrics.jsonl",
+    "recipe.toml",
+    "reward.svg",
+    "rollouts.jsonl",
+    "tensorboard",
+    "timings.jsonl",
+    "validation.jsonl",
+];
+
+/// Keys that change nothing in what a run of the stage computes. `tapo.workers` is not among them: it decides which prompts
+/// are decoded side by side, and rounding may depend on that.
+fn neutral(stage: Stage) -> &'static [&'static str] {
+    match stage {
+        Stage::Sft => {
+            &["output", "device", "run", "data.check", "eval", "tapo", "data.tapo", "model.text_encoder", "sft.workers"]
+        }
+        Stage::Tapo => &["output", "device", "run", "data.check", "eval", "sft", "data.sft"],
+    }
+}
+
+impl RunFolder {
+    /// The checkpoints of the run.
+    pub fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::new(self.file("checkpoints"))
+    }
+
+    /// Where the run in this folder continues: at its newest whole checkpoint, if it is not finished. `note` is told which
+    /// checkpoints are damaged.
+    ///
+    /// # Errors
+    /// Returns an error if the checkpoints cannot be read.
+    pub fn newest(&self, note: &mut dyn FnMut(String)) -> Result<Begin, RunError> {
+        if self.file("checkpoint").is_dir() {
+            return Ok(Begin::Finished);
+        }
+        let checkpoints = self.checkpoints();
+        match checkpoints.newest_whole(|damage| note(format!("{damage}; an earlier checkpoint is used")))? {
+            Some(mark) => Ok(Begin::Continue { folder: checkpoints.path(mark), mark }),
+            None => {
+                note(format!("{}: has no whole checkpoint, so the run starts again", self.path().display()));
+                Ok(Begin::Start)
+            }
+        }
+    }
+
+    /// The same for a run of `recipe`. `inputs` reads its data files.
+    ///
+    /// # Errors
+    /// Returns an error if the folder holds something else, or a run of another recipe or on other data.
+    pub fn resume(
+        &self,
+        recipe: &Recipe,
+        stage: Stage,
+        inputs: impl FnOnce() -> Result<Inputs, RunError>,
+        note: &mut dyn FnMut(String),
+    ) -> Result<Begin, RunError> {
+        let ours = self.file("recipe.toml");
+        if !ours.is_file() {
+            if LEFT_BEHIND.iter().any(|name| self.file(name).exists()) || !self.only_hidden()? {
+                let problem = "has no recipe.toml, so it holds no run to resume; name another with --set output=DIR";
+                return Err(RunError::path(self.path(), problem));
+            }
+            note(format!("{}: there is nothing to resume, so the run starts", self.path().display()));
+            return Ok(Begin::Start);
+        }
+        let other = if self.file("rollouts.jsonl").exists() { Stage::Tapo } else { Stage::Sft };
+        if other != stage && self.file("metrics.jsonl").exists() {
+            let (found, wanted) = (other.section(), stage.section());
+            let problem = format!("holds a run of `{found}`, not of `{wanted}`; name another with --set output=DIR");
+            return Err(RunError::path(self.path(), problem));
+        }
+        let saved = Recipe::read(&[ours], &[])?;
+        if let Some(found) = saved.difference(recipe, neutral(stage)) {
+            return Err(RunError::OtherRecipe {
+                folder: self.path().into(),
+                key: found.key,
+                given: found.second,
+                saved: found.first,
+            });
+        }
+        let begin = self.newest(note)?;
+        if matches!(begin, Begin::Continue { .. }) {
+            inputs()?.check(&self.file(INPUTS))?;
+        }
+        Ok(begin)
+    }
+
+    /// Returns true if there is nothing but what a run that was killed at once may have left.
+    fn only_hidden(&self) -> Result<bool, RunError> {
+        if self.is_empty()? {
+            return Ok(true);
+        }
+        for entry in std::fs::read_dir(self.path()).map_err(RunError::io(self.path()))? {
+            let entry = entry.map_err(RunError::io(self.path()))?;
+            if !entry.file_name().to_string_lossy().starts_with('.') {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,203 @@
+//! A run's folder: it is not written over by accident, one run writes to it at a time, and every file in it appears whole.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use fieldmark_model::files::{self, persist_folder};
+
+use crate::error::RunError;
+
+/// The folder of a run.
+#[derive(Debug, Clone)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+/// Keeps other runs out of a folder until it is dropped or the process ends.
+#[derive(Debug)]
+pub struct Lock(#[allow(dead_code)] Option<File>);
+
+impl RunFolder {
+    /// Checks that a new run may write to `path`. The folder is not made yet.
+    ///
+    /// # Errors
+    /// Returns an error if there is no path, if it is a file, or if the folder is not empty and `overwrite` is false.
+    pub fn check(path: Option<&Path>, overwrite: bool) -> Result<Self, RunError> {
+        let folder = Self::at(path)?;
+        if !overwrite && !folder.is_empty()? {
+            let problem = "is not empty; name another folder with --set output=DIR, or add --overwrite";
+            return Err(RunError::path(&folder.path, problem));
+        }
+        Ok(folder)
+    }
+
+    /// The folder at `path`, whatever it holds.
+    ///
+    /// # Errors
+    /// Returns an error if there is no path, or if it is a file.
+    pub fn at(path: Option<&Path>) -> Result<Self, RunError> {
+        let path = path.filter(|path| !path.as_os_str().is_empty());
+        let path = path.ok_or(RunError::Missing { what: "output folder", key: "output=DIR" })?;
+        if path.exists() && !path.is_dir() {
+            return Err(RunError::path(path, "is not a folder; name another with --set output=DIR"));
+        }
+        Ok(Self { path: path.into() })
+    }
+
+    /// Returns true if the folder is empty or does not exist.
+    ///
+    /// # Errors
+    /// Returns an error if the folder cannot be read.
+    pub fn is_empty(&self) -> Result<bool, RunError> {
+        match fs::read_dir(&self.path) {
+            Ok(mut inside) => Ok(inside.next().is_none()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(RunError::io(&self.path)(error)),
+        }
+    }
+
+    /// Where the folder is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the folder.
+    ///
+    /// # Errors
+    /// Returns an error if the folder cannot be made.
+    pub fn create(&self) -> Result<(), RunError> {
+        let made = fs::create_dir_all(&self.path);
+        made.map_err(|error| RunError::path(&self.path, format!("cannot be made: {error}")))
+    }
+
+    /// Locks the folder, which must exist, until the returned guard is dropped. On systems without folder locks nothing is
+    /// locked.
+    ///
+    /// # Errors
+    /// Returns an error if another run has the lock.
+    pub fn lock(&self) -> Result<Lock, RunError> {
+        let Ok(folder) = File::open(&self.path) else { return Ok(Lock(None)) };
+        match folder.try_lock() {
+            Ok(()) => Ok(Lock(Some(folder))),
+            Err(TryLockError::WouldBlock) => {
+                let problem = "another run is writing to it; wait for its end, or name another folder with --set output=DIR";
+                Err(RunError::path(&self.path, problem))
+            }
+            Err(TryLockError::Error(_)) => Ok(Lock(None)),
+        }
+    }
+
+    /// The path of a file in the folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Writes a file. It is there whole or not at all.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be written.
+    pub fn write(&self, name: &str, content: &[u8]) -> Result<(), RunError> {
+        write_whole(&self.file(name), content)
+    }
+
+    /// Writes a folder in it through `fill`. It gets its name once `fill` has returned and all of it is on the disk; an older
+    /// folder of the name is replaced.
+    ///
+    /// # Errors
+    /// Returns the errors of `fill`, and an error if the folder cannot be written.
+    pub fn write_folder(
+        &self,
+        name: &str,
+        fill: impl FnOnce(&Path) -> Result<(), RunError>,
+    ) -> Result<PathBuf, RunError> {
+        let target = self.file(name);
+        let failed = |error: std::io::Error| RunError::path(&target, format!("cannot be written: {error}"));
+        let prefix = format!(".{name}-");
+        let made = tempfile::Builder::new().prefix(&prefix).tempdir_in(&self.path).map_err(failed)?;
+        fill(made.path())?;
+        persist_folder(made, &target).map_err(failed)?;
+        Ok(target)
+    }
+
+    /// Removes the named files and folders, if they are there, and whatever a killed run left unfinished.
+    ///
+    /// # Errors
+    /// Returns an error if one of them cannot be removed.
+    pub fn remove(&self, names: &[&str]) -> Result<(), RunError> {
+        let entries = match fs::read_dir(&self.path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(RunError::io(&self.path)(error)),
+        };
+        for entry in entries {
+            let path = entry.map_err(RunError::io(&self.path))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let unfinished = UNFINISHED.iter().any(|prefix| name.starts_with(prefix));
+            if unfinished || names.contains(&&*name) {
+                let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                removed.map_err(|error| RunError::path(&path, format!("cannot be removed: {error}")))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How the temporary names begin that [`RunFolder`] and [`write_whole`] give.
+const UNFINISHED: [&str; 3] = [".tmp", ".checkpoint-", ".replaced-"];
+
+/// Writes a file under a temporary name next to it and renames it.
+///
+/// # Errors
+/// Returns an error if the file cannot be written.
+pub(crate) fn write_whole(path: &Path, content: &[u8]) -> Result<(), RunError> {
+    let written = files::write_whole(path, content);
+    written.map_err(|error| RunError::path(path, format!("cannot be written: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_with_something_in_it_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        RunFolder::check(Some(&path), false).unwrap().create().unwrap();
+        assert!(RunFolder::check(Some(&path), false).is_ok());
+        fs::write(path.join("x"), "y").unwrap();
+        let error = RunFolder::check(Some(&path), false).unwrap_err().to_string();
+        assert!(error.contains("run: is not empty") && error.contains("--overwrite"), "{error}");
+        assert!(RunFolder::check(Some(&path), true).is_ok());
+        assert!(RunFolder::check(Some(&path.join("x")), true).unwrap_err().to_string().contains("x: is not a folder"));
+        assert!(RunFolder::check(None, true).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn two_runs_do_not_share_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = RunFolder::check(Some(folder.path()), false).unwrap();
+        let first = output.lock().unwrap();
+        assert!(first.0.is_some());
+        assert!(output.lock().unwrap_err().to_string().contains(&folder.path().display().to_string()));
+        drop(first);
+        assert!(output.lock().unwrap().0.is_some());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_appears_whole_and_replaces_an_older_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = RunFolder::check(Some(folder.path()), false).unwrap();
+        let fill = |name: &'static str| move |path: &Path| write_whole(&path.join(name), b"content");
+        output.write_folder("checkpoint", fill("a")).unwrap();
+        output.write_folder("checkpoint", fill("b")).unwrap();
+        assert!(!output.file("checkpoint").join("a").exists() && output.file("checkpoint").join("b").exists());
+        output.write_folder("checkpoint", |path| fill("c")(path).and_then(|()| Err(RunError::path(path, "no")))).unwrap_err();
+        assert!(output.file("checkpoint").join("b").exists());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,230 @@
+//! What a run measures, one JSON object a line in `metrics.jsonl`: only what is the same in every run of a recipe (what
+//! the clock says is in [`fieldmark_train::UpdateTiming`]). Each line is written whole; a resumed run first cuts off the rows after
+//! its checkpoint, and a last line that a kill left unfinished. Not-a-number becomes `null`.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{BufRead, BufReader, ErrorKind, Write},
+    path::{Path, PathBuf},
+};
+
+use fieldmark_train::{SftState, TapoState};
+use serde::{Deserialize, Serialize};
+
+use crate::error::RunError;
+
+/// Appends rows to a `metrics.jsonl`.
+#[derive(Debug)]
+pub struct MetricsWriter {
+    path: PathBuf,
+    file: File,
+}
+
+/// How far a run had come when it was saved: what its logs hold up to there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogEnd {
+    /// Updates made.
+    pub step: usize,
+    /// Rollout steps begun (TAPO).
+    pub rollout_step: Option<usize>,
+}
+
+#[derive(Deserialize)]
+struct Place {
+    step: Option<usize>,
+    rollout_step: Option<usize>,
+}
+
+impl From<&SftState> for LogEnd {
+    fn from(state: &SftState) -> Self {
+        Self { step: state.updates.done, rollout_step: None }
+    }
+}
+
+impl From<&TapoState> for LogEnd {
+    fn from(state: &TapoState) -> Self {
+        Self { step: state.updates.done, rollout_step: Some(state.step + usize::from(state.open.is_some())) }
+    }
+}
+
+impl LogEnd {
+    /// A row belongs to the log if neither of its numbers lies behind the end.
+    fn covers(&self, row: &Place) -> bool {
+        let within = |found: Option<usize>, end: Option<usize>| found.zip(end).is_none_or(|(found, end)| found <= end);
+        within(row.step, Some(self.step)) && within(row.rollout_step, self.rollout_step)
+    }
+}
+
+impl MetricsWriter {
+    /// Starts a new file, replacing one that is there.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn create(path: impl AsRef<Path>) -> Result<Self, RunError> {
+        let path = path.as_ref().to_path_buf();
+        let file = File::create(&path).map_err(|source| at(&path, source))?;
+        Ok(Self { path, file })
+    }
+
+    /// Starts a new file, or continues one after `end`.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::create`] or [`Self::resume`].
+    pub fn open(path: impl AsRef<Path>, end: Option<LogEnd>) -> Result<Self, RunError> {
+        match end {
+            Some(end) => Self::resume(path, end),
+            None => Self::create(path),
+        }
+    }
+
+    /// Continues a file after `end`: later rows are cut off. A missing file is started.
+    ///
+    /// # Errors
+    /// The file cannot be read or written, or a line before the end, other than a cut-off last one, has neither `step` nor
+    /// `rollout_step`.
+    pub fn resume(path: impl AsRef<Path>, end: LogEnd) -> Result<Self, RunError> {
+        let path = path.as_ref().to_path_buf();
+        let kept = match File::open(&path) {
+            Ok(file) => length_up_to(BufReader::new(file), &path, end)?,
+            Err(e) if e.kind() == ErrorKind::NotFound => 0,
+            Err(source) => return Err(at(&path, source)),
+        };
+        let file = OpenOptions::new().append(true).create(true).open(&path).map_err(|source| at(&path, source))?;
+        file.set_len(kept).map_err(|source| at(&path, source))?;
+        Ok(Self { path, file })
+    }
+
+    /// Writes one row, which should have a `step`, a `rollout_step`, or both.
+    ///
+    /// # Errors
+    /// The row cannot be written as JSON, or the file cannot be written.
+    pub fn write(&mut self, row: &impl Serialize) -> Result<(), RunError> {
+        let mut line = serde_json::to_string(row).map_err(RunError::LogRow)?;
+        line.push('\n');
+        self.file.write_all(line.as_bytes()).map_err(|source| at(&self.path, source))
+    }
+
+    /// Waits until what was written is on the disk: before a checkpoint that relies on it appears.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn sync(&self) -> Result<(), RunError> {
+        self.file.sync_data().map_err(|source| at(&self.path, source))
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn at(path: &Path, source: std::io::Error) -> RunError {
+    RunError::Io { path: path.to_path_buf(), source }
+}
+
+/// Bytes of the rows that come before the first behind `end`. Rows stand in the order in which they were measured.
+fn length_up_to(mut reader: impl BufRead, path: &Path, end: LogEnd) -> Result<u64, RunError> {
+    let (mut kept, mut line) = (0, Vec::new());
+    for number in 1.. {
+        line.clear();
+        let read = reader.read_until(b'\n', &mut line).map_err(|source| at(path, source))?;
+        if read == 0 || !line.ends_with(b"\n") {
+            break;
+        }
+        let fault = |source| RunError::LogLine { path: path.to_path_buf(), line: number, source };
+        let row: Place = serde_json::from_slice(&line).map_err(fault)?;
+        if row.step.is_none() && row.rollout_step.is_none() {
+            return Err(fault(serde::de::Error::missing_field("step")));
+        }
+        if !end.covers(&row) {
+            break;
+        }
+        kept += read as u64;
+    }
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(step: usize) -> SftMetrics {
+        SftMetrics {
+            step,
+            epoch: 0.5,
+            loss: 1.25,
+            lr: 5e-6,
+            grad_norm: 0.75,
+            tokens: 64,
+            skipped: 0,
+            non_finite: Vec::new(),
+            validation: None,
+        }
+    }
+
+    #[derive(Serialize)]
+    struct Row {
+        step: usize,
+        loss: f64,
+    }
+
+    fn row(step: usize) -> Row {
+        Row { step, loss: 1.25 }
+    }
+
+    fn end(step: usize) -> LogEnd {
+        LogEnd { step, rollout_step: None }
+    }
+
+    #[test]
+    fn a_resumed_file_reads_as_if_never_interrupted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut writer = MetricsWriter::create(&path).unwrap();
+        (1..=5).for_each(|step| writer.write(&row(step)).unwrap());
+        let whole = std::fs::read_to_string(&path).unwrap();
+        assert!(whole.starts_with("{\"step\":1,\"loss\":1.25}\n"), "{whole}");
+
+        // Killed in the middle of a line, even within a character.
+        for torn in [&b"{\"step\":6,\"ep"[..], b"{\"step\":6,\"x\":\"\xc3", b"not JSON"] {
+            std::fs::write(&path, [whole.as_bytes(), torn].concat()).unwrap();
+            let mut writer = MetricsWriter::resume(&path, end(3)).unwrap();
+            (4..=5).for_each(|step| writer.write(&row(step)).unwrap());
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+            std::fs::write(&path, [whole.as_bytes(), torn].concat()).unwrap();
+            MetricsWriter::resume(&path, end(5)).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+        }
+    }
+
+    #[test]
+    fn rows_of_a_rollout_step_that_had_not_begun_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        // Two updates a rollout step; a step's first row bears the number of the update before it.
+        let rows = [(0, 1), (1, 1), (2, 1), (2, 2), (3, 2), (4, 2), (4, 3)];
+        let lines = rows.map(|(step, rollout_step)| format!("{{\"step\":{step},\"rollout_step\":{rollout_step}}}\n"));
+        for (step, rollout_step, kept) in [(2, 1, 3), (2, 2, 4), (3, 2, 5), (4, 2, 6), (4, 3, 7), (0, 0, 0)] {
+            std::fs::write(&path, lines.concat()).unwrap();
+            MetricsWriter::resume(&path, LogEnd { step, rollout_step: Some(rollout_step) }).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), lines[..kept].concat());
+        }
+        let rollouts = "{\"rollout_step\":1}\n{\"rollout_step\":2}\n";
+        std::fs::write(&path, rollouts).unwrap();
+        MetricsWriter::resume(&path, LogEnd { step: 9, rollout_step: Some(1) }).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"rollout_step\":1}\n");
+    }
+
+    #[test]
+    fn a_foreign_line_is_named_and_the_file_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        for foreign in ["hello", "{\"other\":1}"] {
+            let text = format!("{{\"step\":1}}\n{foreign}\n");
+            std::fs::write(&path, &text).unwrap();
+            let refused = MetricsWriter::resume(&path, end(1)).unwrap_err();
+            assert!(matches!(refused, RunError::LogLine { line: 2, .. }), "{refused}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Runs as library calls: [`sft()`], [`tapo()`] and [`eval()`] take their parts (model, source, rewards, settings), a folder
+//! and an [`Observer`]; the functions ending in `_from_recipe` make the parts from a [recipe](crate::recipe::Recipe).
+//!
+//! A run of training can be stopped or killed at any moment and continues to the same end, byte for byte.
+
+mod course;
+mod drive;
+mod eval;
+mod observer;
+mod outcome;
+mod recipe;
+mod saving;
+mod setup;
+mod sft;
+mod tapo;
+
+use fieldmark_train::TrainError;
+
+pub use self::{
+    course::Course,
+    eval::{Eval, EvalOptions, eval, eval_from_recipe, score},
+    observer::{Observer, RunEvent, Silent},
+    outcome::{Finished, Outcome},
+    recipe::RecipeRun,
+    setup::RunSetup,
+    sft::{Sft, sft, sft_from_recipe},
+    tapo::{Tapo, tapo, tapo_from_recipe},
+};
+use crate::error::RunError;
+
+/// Makes every sample once and throws it away, so that a damaged image or a sample that is too long ends the run before its
+/// first step.
+fn check(
+    rows: usize,
+    make: impl Fn(usize) -> Result<(), TrainError>,
+    observer: &mut dyn Observer,
+) -> Result<(), RunError> {
+    for row in 0..rows {
+        make(row)?;
+        observer.event(RunEvent::Checked { done: row + 1, total: rows })?;
+    }
+    Ok(())
+}

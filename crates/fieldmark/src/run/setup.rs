@@ -1,0 +1,144 @@
+//! What every training run needs besides its stage: a folder, devices, a seed, and when to save.
+
+use burn::tensor::Device;
+use fieldmark_model::{LoraSettings, Qwen25Vl, TrainableParts};
+use fieldmark_stream::StreamKey;
+use fieldmark_train::{Interrupt, Reduction, initialise_adapters};
+
+use crate::{
+    checkpoint::Checkpoint,
+    error::RunError,
+    folder::{Begin, Checkpoints, Lock, RunFolder},
+    log::LogSettings,
+    recipe::RunSection,
+};
+
+/// The frame of a training run.
+///
+/// ```no_run
+/// use fieldmark::{device, folder::RunFolder, run::RunSetup};
+///
+/// let folder = RunFolder::check(Some("runs/birds".as_ref()), false)?;
+/// let mut setup = RunSetup::new(folder, device::open("flex")?.device);
+/// setup.settings.save_every = 50;
+/// # Ok::<(), fieldmark::RunError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct RunSetup {
+    /// Where everything is written.
+    pub folder: RunFolder,
+    /// Where the run begins; see [`RunFolder::newest`] and [`RunFolder::resume`].
+    pub begin: Begin,
+    /// The devices, without autodiff. The first holds the model and the optimiser's state; the others share the work.
+    pub devices: Vec<Device>,
+    /// How the gradients of several devices are added up.
+    pub reduction: Reduction,
+    /// Decides every random number.
+    pub seed: u64,
+    /// Adapters to train instead of the weights.
+    pub lora: LoraSettings,
+    /// When to save, how many checkpoints to keep, which logs to write.
+    pub settings: RunSection,
+    /// A shared flag that stops the run after the current step, with a checkpoint.
+    pub interrupt: Interrupt,
+    /// Files that a new run leaves in its folder before it begins, by name.
+    pub records: Vec<(String, Vec<u8>)>,
+}
+
+impl RunSetup {
+    /// A run from the first step on one device, with the default settings and seed 42.
+    pub fn new(folder: RunFolder, device: Device) -> Self {
+        Self {
+            folder,
+            begin: Begin::Start,
+            devices: vec![device],
+            reduction: Reduction::Gather,
+            seed: 42,
+            lora: LoraSettings::default(),
+            settings: RunSection::default(),
+            interrupt: Interrupt::new(),
+            records: Vec::new(),
+        }
+    }
+
+    /// The root of the run's random streams.
+    pub(super) fn streams(&self) -> StreamKey {
+        StreamKey::new(self.seed)
+    }
+
+    /// The devices as training uses them: with gradients, the first and the others.
+    pub(super) fn split_devices(&self) -> (Device, Vec<Device>) {
+        let mut devices = self.devices.iter().map(|device| device.clone().autodiff());
+        let first = devices.next().unwrap_or_default();
+        (first, devices.collect())
+    }
+
+    pub(super) fn log_settings(&self) -> LogSettings {
+        let devices = self.devices.len() as f64;
+        let peak_tflops = self.settings.peak_tflops.map(|peak| peak * devices);
+        LogSettings { tensorboard: self.settings.tensorboard, peak_tflops }
+    }
+
+    /// Checks the settings.
+    pub(super) fn validate(&self) -> Result<(), RunError> {
+        let refuse = |key: &str, value: String, problem: &str| {
+            Err(RunError::Setting { key: key.into(), value, problem: problem.into() })
+        };
+        if self.settings.keep == 0 {
+            return refuse("run.keep", "0".into(), "must be at least 1");
+        }
+        match self.settings.peak_tflops {
+            Some(peak) if !(peak.is_finite() && peak > 0.0) => {
+                refuse("run.peak_tflops", peak.to_string(), "must be a positive number")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Locks the folder of a run that continues. A new run's folder does not exist yet: [`Self::start`] makes and locks it.
+    pub(super) fn lock(&self) -> Result<Option<Lock>, RunError> {
+        match self.begin {
+            Begin::Continue { .. } => self.folder.lock().map(Some),
+            Begin::Start | Begin::Finished => Ok(None),
+        }
+    }
+
+    /// Makes the folder of a new run, removes what an earlier run left in it, and writes the records. In the folder of a run
+    /// that continues, only unfinished files are removed. No other run can write to the folder until the result is dropped.
+    pub(super) fn start(&self, lock: Option<Lock>) -> Result<Lock, RunError> {
+        if let Some(lock) = lock {
+            self.folder.remove(&[])?;
+            return Ok(lock);
+        }
+        self.folder.create()?;
+        let lock = self.folder.lock()?;
+        self.folder.remove(&crate::folder::LEFT_BEHIND)?;
+        for (name, content) in &self.records {
+            self.folder.write(name, content)?;
+        }
+        Ok(lock)
+    }
+
+    /// The weights that the run begins with, in which `train` will learn.
+    pub(super) fn load(&self, checkpoint: &Checkpoint, train: TrainableParts, device: &Device) -> Result<Qwen25Vl, RunError> {
+        match &self.begin {
+            Begin::Continue { folder, .. } if self.lora.is_on() => {
+                let start = self.load_start(checkpoint, train, device)?;
+                Ok(start.with_adapter(&Checkpoint::adapter(folder))?)
+            }
+            Begin::Continue { folder, .. } => checkpoint.load_from(&Checkpoints::weights(folder), device),
+            Begin::Start | Begin::Finished => self.load_start(checkpoint, train, device),
+        }
+    }
+
+    /// The weights that the run had at its first step, with adapters that change nothing yet.
+    pub(super) fn load_start(
+        &self,
+        checkpoint: &Checkpoint,
+        train: TrainableParts,
+        device: &Device,
+    ) -> Result<Qwen25Vl, RunError> {
+        let model = checkpoint.load(device)?.with_lora(&self.lora, train)?;
+        Ok(initialise_adapters(model, &self.streams()))
+    }
+}

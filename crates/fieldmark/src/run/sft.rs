@@ -1,0 +1,146 @@
+//! A run of supervised fine-tuning, the first stage of Fine-R1 (arXiv 2602.07605, section 4): the loss is the mean over the
+//! tokens of the assistant's turns.
+
+use std::path::{Path, PathBuf};
+
+use fieldmark_data::DataError;
+use fieldmark_processor::TargetEnd;
+use fieldmark_train::{SftConfig, SftSource, SftState, SftTrainer, Trainer, stable_param_ids, trainable};
+
+use super::{
+    Course, Finished, Observer, Outcome, RunEvent, RunSetup, drive, recipe::{RecipeRun, in_section},
+    saving::{Origin, Saving},
+};
+use crate::{
+    Stage,
+    checkpoint::{Checkpoint, sized},
+    error::RunError,
+    folder::{Begin, Checkpoints, weights_fingerprint},
+    log::{LogEnd, RunLog},
+    recipe::Recipe,
+    source::{ConversationSettings, Conversations, HeldOut},
+};
+
+/// What SFT is made of.
+pub struct Sft<'a, S> {
+    /// The checkpoint to start from.
+    pub checkpoint: &'a Checkpoint,
+    /// What is learned.
+    pub source: &'a S,
+    /// Samples whose loss is measured and from which nothing is learned.
+    pub validation: Option<&'a S>,
+    /// The settings.
+    pub config: SftConfig,
+}
+
+/// Trains and saves. The trained model is `checkpoint` in the run's folder.
+///
+/// # Errors
+/// Returns an error if a setting, the checkpoint or a sample is wrong, or if something cannot be written.
+pub fn sft<S: SftSource>(parts: Sft<'_, S>, setup: &RunSetup, observer: &mut dyn Observer) -> Result<Outcome, RunError> {
+    let Sft { checkpoint, source, validation, config } = parts;
+    setup.validate()?;
+    let folder = &setup.folder;
+    if setup.begin == Begin::Finished {
+        let (checkpoint, rows) = (folder.file("checkpoint"), source.len());
+        return Ok(Outcome::Finished(Finished { checkpoint, steps: None, rows, best: None }));
+    }
+    let lock = setup.lock()?;
+    let checkpoint = checkpoint.clone().with_lora(&setup.lora);
+    let (device, others) = setup.split_devices();
+    let model = stable_param_ids(setup.load(&checkpoint, config.train, &device)?);
+    let pad = checkpoint.processor.tokenizer.pad();
+    let (epochs, train) = (config.epochs, config.train);
+    let mut trainer = SftTrainer::new(&model, source, config, pad, setup.streams(), &device)
+        .map_err(|error| in_section(Stage::Sft, error))?
+        .with_devices(&others, setup.reduction)
+        .with_interrupt(setup.interrupt.clone());
+    if let Some(rows) = validation {
+        trainer = trainer.with_validation(rows);
+    }
+    let weights = setup.lora.is_on().then(|| weights_fingerprint(&checkpoint.folder)).transpose()?;
+    let start = Origin { folder: checkpoint.folder.clone(), weights };
+    let mut saving = Saving::new(&checkpoint, folder.checkpoints(), setup.settings, Stage::Sft, start);
+    let mut end: Option<LogEnd> = None;
+    if let Begin::Continue { folder, mark } = &setup.begin {
+        let state: SftState = saving.restore(folder, *mark)?;
+        trainer = trainer.restore(&state, &Checkpoints::moments(folder))?;
+        end = Some(LogEnd::from(&state));
+    }
+
+    let _lock = setup.start(lock)?;
+    observer.event(RunEvent::Trainable(&trainable(&model.clone().with_trainable(train))))?;
+    let course = Course::sft(epochs, trainer.total(), trainer.done());
+    observer.event(RunEvent::Begin(course))?;
+    let log = RunLog::open(folder, Stage::Sft, setup.log_settings(), &device, end)?;
+    let mut watch = drive::Watch { log, observer, course };
+    let model = drive::drive(&mut trainer, model, &mut saving, &mut watch)
+        .map_err(|error| error.in_section(Stage::Sft))?;
+    if let Some(saved) = saving.stopped() {
+        let (done, total) = (trainer.done(), trainer.total());
+        return Ok(Outcome::Stopped { done, total, saved: saved.into() });
+    }
+    watch.observer.event(RunEvent::Trained(folder))?;
+    let checkpoint = checkpoint.save_in(&model, folder)?;
+    let (steps, rows, best) = (Some(trainer.total()), source.len(), saving.best());
+    Ok(Outcome::Finished(Finished { checkpoint, steps, rows, best }))
+}
+
+/// A recipe with everything that SFT needs already read and checked.
+///
+/// # Errors
+/// Returns an error for whatever is wrong with the recipe, its data or its checkpoint, before anything is written.
+pub fn sft_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<Outcome, RunError> {
+    let recipe = &run.recipe;
+    recipe.sft.validate().map_err(|error| in_section(Stage::Sft, error))?;
+    let (data, inputs) = (&recipe.data, inputs(recipe));
+    let setup = run.setup(Stage::Sft, recipe.sft.adamw, inputs, observer)?;
+    if setup.begin == Begin::Finished {
+        let checkpoint = setup.folder.file("checkpoint");
+        return Ok(Outcome::Finished(Finished { checkpoint, steps: None, rows: 0, best: None }));
+    }
+    let file = data.sft.file.as_ref();
+    let file = file.ok_or(RunError::Missing { what: "conversations", key: "data.sft.file=FILE" })?;
+    let checkpoint = Checkpoint::open(&recipe.model)?;
+    let processor = sized(&checkpoint.processor, data.sft.sizes, "data.sft.sizes")?;
+    let settings = ConversationSettings {
+        decode: data.decode(),
+        end: if data.sft.newline_in_loss { TargetEnd::Newline } else { TargetEnd::ImEnd },
+        max_tokens: data.sft.max_tokens.min(checkpoint.context),
+    };
+    let open = |file: &Path| Conversations::open(file, &data.roots(file), processor.clone(), settings.clone());
+    let mut source = open(file)?;
+    let validation = validation(recipe, &mut source, &setup, open)?;
+    if data.check && setup.begin == Begin::Start {
+        let sets: Vec<_> = std::iter::once(&source).chain(&validation).collect();
+        let rows: Vec<_> = sets.into_iter().flat_map(|set| (0..set.len()).map(move |row| (set, row))).collect();
+        super::check(rows.len(), |row| rows[row].0.sample(rows[row].1, 0).map(drop), observer)?;
+    }
+    let parts = Sft { checkpoint: &checkpoint, source: &source, validation: validation.as_ref(), config: recipe.sft.clone() };
+    sft(parts, &setup, observer)
+}
+
+/// The data files that SFT reads.
+fn inputs(recipe: &Recipe) -> Vec<PathBuf> {
+    let data = &recipe.data.sft;
+    [&data.file, &data.validation].into_iter().flatten().cloned().collect()
+}
+
+/// The rows to validate on: a file of their own, or rows taken from `source`.
+fn validation(
+    recipe: &Recipe,
+    source: &mut Conversations,
+    setup: &RunSetup,
+    open: impl Fn(&Path) -> Result<Conversations, DataError>,
+) -> Result<Option<Conversations>, RunError> {
+    let data = &recipe.data.sft;
+    let all = format!("the file's {} rows", source.len());
+    match HeldOut::of("data.sft", data.validation.as_deref(), data.validation_rows, source.len(), &all)? {
+        HeldOut::Nowhere => Ok(None),
+        HeldOut::File(file) => Ok(Some(open(file)?)),
+        HeldOut::Rows(rows) => {
+            let mut stream = setup.streams().word("sft").word("validation").stream();
+            Ok(Some(source.hold_out(rows, &mut stream)))
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! A run of triplet-augmented policy optimisation (arXiv 2602.07605, section 4.3).
+
+use std::path::{Path, PathBuf};
+
+use fieldmark_processor::Processor;
+use fieldmark_train::{
+    Group, NegativeImage, RewardRegistry, TapoConfig, TapoState, TapoTrainer, Trainer, TripletSource, stable_param_ids,
+    trainable,
+};
+
+use super::{
+    Course, Finished, Observer, Outcome, RunEvent, RunSetup, drive, recipe::{RecipeRun, in_section},
+    saving::{Origin, Saving},
+};
+use crate::{
+    Stage,
+    checkpoint::{Checkpoint, sized},
+    error::RunError,
+    folder::{Begin, Checkpoints, weights_fingerprint},
+    log::{LogEnd, RunLog},
+    recipe::Recipe,
+    source::{
+        HeldOut, LabelSettings, Negatives, TripletSettings, Triplets, check_rewards, reward_registry, text_encoder,
+    },
+};
+
+/// What TAPO is made of.
+pub struct Tapo<'a, S> {
+    /// The checkpoint to start from.
+    pub checkpoint: &'a Checkpoint,
+    /// What is learned.
+    pub source: &'a S,
+    /// Samples whose questions are answered greedily and from which nothing is learned.
+    pub validation: Option<&'a S>,
+    /// The rewards that the settings may name.
+    pub rewards: &'a RewardRegistry,
+    /// The settings.
+    pub config: TapoConfig,
+    /// The number of rollout steps, if it does not follow from the passes over the data.
+    pub steps: Option<usize>,
+}
+
+/// Trains and saves. The trained model is `checkpoint` in the run's folder.
+///
+/// # Errors
+/// Returns an error if a setting, the checkpoint or a sample is wrong, or if something cannot be written.
+pub fn tapo<S: TripletSource>(
+    parts: Tapo<'_, S>,
+    setup: &RunSetup,
+    observer: &mut dyn Observer,
+) -> Result<Outcome, RunError> {
+    let Tapo { checkpoint, source, validation, rewards, config, steps } = parts;
+    setup.validate()?;
+    let folder = &setup.folder;
+    if setup.begin == Begin::Finished {
+        let (checkpoint, rows) = (folder.file("checkpoint"), source.len());
+        return Ok(Outcome::Finished(Finished { checkpoint, steps: None, rows, best: None }));
+    }
+    let lock = setup.lock()?;
+    let checkpoint = checkpoint.clone().with_lora(&setup.lora);
+    let (device, others) = setup.split_devices();
+    let model = stable_param_ids(setup.load(&checkpoint, config.train, &device)?);
+    let (tokenizer, eos) = (&checkpoint.processor.tokenizer, checkpoint.eos.clone());
+    let mut trainer =
+        TapoTrainer::new(&model, source, tokenizer, eos, config.clone(), rewards, setup.streams(), &device)
+            .map_err(|error| in_section(Stage::Tapo, error))?
+            .with_devices(&others, setup.reduction)
+            .with_interrupt(setup.interrupt.clone());
+    if let Some(steps) = steps {
+        trainer = trainer.with_steps(steps);
+    }
+    if let Some(rows) = validation {
+        trainer = trainer.with_validation(rows);
+    }
+    let needs_start = config.loss.kl_ref != 0.0;
+    let weights = (needs_start || setup.lora.is_on()).then(|| weights_fingerprint(&checkpoint.folder)).transpose()?;
+    let start = Origin { folder: checkpoint.folder.clone(), weights };
+    let mut saving = Saving::new(&checkpoint, folder.checkpoints(), setup.settings, Stage::Tapo, start);
+    let mut end: Option<LogEnd> = None;
+    if let Begin::Continue { folder, mark } = &setup.begin {
+        let state: TapoState = saving.restore(folder, *mark)?;
+        trainer = trainer.restore(&state, &Checkpoints::moments(folder))?;
+        if needs_start {
+            trainer = trainer.with_reference(&setup.load_start(&checkpoint, config.train, &device)?);
+        }
+        end = Some(LogEnd::from(&state));
+    }
+
+    let _lock = setup.start(lock)?;
+    observer.event(RunEvent::Trainable(&trainable(&model.clone().with_trainable(config.train))))?;
+    let course = Course::tapo(trainer.total(), config.updates_per_step(), trainer.done());
+    observer.event(RunEvent::Begin(course))?;
+    let log = RunLog::open(folder, Stage::Tapo, setup.log_settings(), &device, end)?;
+    let log = log.with_responses(
+        folder,
+        config.estimator.is_over_step(),
+        |group: &Group| source.facts(&group.prompt),
+        validation.map(|rows| move |group: &Group| rows.facts(&group.prompt)),
+        end,
+    )?;
+    let mut watch = drive::Watch { log, observer, course };
+    let model = drive::drive(&mut trainer, model, &mut saving, &mut watch)
+        .map_err(|error| error.in_section(Stage::Tapo))?;
+    if let Some(saved) = saving.stopped() {
+        let (done, total) = (trainer.done(), trainer.total());
+        return Ok(Outcome::Stopped { done, total, saved: saved.into() });
+    }
+    watch.observer.event(RunEvent::Trained(folder))?;
+    let saved = checkpoint.save_in(&model, folder)?;
+    let (steps, rows, best) = (Some(trainer.total()), source.len(), saving.best());
+    Ok(Outcome::Finished(Finished { checkpoint: saved, steps, rows, best: best.filter(|_| validation.is_some()) }))
+}
+
+/// Runs TAPO as a recipe says.
+///
+/// # Errors
+/// Returns an error for whatever is wrong with the recipe, its data or its checkpoint, before anything is written.
+pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<Outcome, RunError> {
+    let recipe = &run.recipe;
+    let (config, encoder) = (&recipe.tapo, recipe.model.text_encoder.as_deref());
+    config.validate().and_then(|()| check_rewards(config)).map_err(|error| in_section(Stage::Tapo, error))?;
+    let setup = run.setup(Stage::Tapo, config.adamw, inputs(recipe), observer)?;
+    text_encoder(config, encoder)?;
+    if setup.begin == Begin::Finished {
+        let checkpoint = setup.folder.file("checkpoint");
+        return Ok(Outcome::Finished(Finished { checkpoint, steps: None, rows: 0, best: None }));
+    }
+    let checkpoint = Checkpoint::open(&recipe.model)?;
+    let processor = sized(&checkpoint.processor, recipe.data.tapo.sizes, "data.tapo.sizes")?;
+    let device = setup.devices.first().cloned().unwrap_or_default();
+    let rewards = reward_registry(config, encoder, &device)?;
+    let (source, validation) = sources(recipe, &processor, checkpoint.context, &setup)?;
+    if recipe.data.check && setup.begin == Begin::Start {
+        let sets: Vec<_> = std::iter::once(&source).chain(&validation).collect();
+        let rows: Vec<_> = sets.into_iter().flat_map(|set| (0..set.len()).map(move |row| (set, row))).collect();
+        super::check(rows.len(), |row| rows[row].0.prompt(rows[row].1, 0).map(drop), observer)?;
+    }
+    let parts = Tapo {
+        checkpoint: &checkpoint,
+        source: &source,
+        validation: validation.as_ref(),
+        rewards: &rewards,
+        config: config.clone(),
+        steps: None,
+    };
+    tapo(parts, &setup, observer)
+}
+
+/// The data files that TAPO reads.
+fn inputs(recipe: &Recipe) -> Vec<PathBuf> {
+    let data = &recipe.data;
+    let table = || data.labels.as_ref().map(|folder| folder.join("labels.csv"));
+    [data.tapo.file.clone().or_else(table), data.tapo.validation.clone()].into_iter().flatten().collect()
+}
+
+/// The triplets that the recipe asks for, and its validation set: a file of its own, or rows taken from the triplets.
+fn sources(
+    recipe: &Recipe,
+    processor: &Processor,
+    context: usize,
+    setup: &RunSetup,
+) -> Result<(Triplets, Option<Triplets>), RunError> {
+    let data = &recipe.data;
+    let settings = TripletSettings {
+        decode: data.decode(),
+        prompt: data.tapo.prompt,
+        // A prompt needs room for one new token.
+        max_tokens: data.tapo.max_tokens.min(context.saturating_sub(1)),
+        positives: recipe.tapo.positive_rollouts > 0,
+        negatives: match recipe.tapo.negative {
+            _ if !recipe.tapo.loss.needs_negative() => Negatives::None,
+            NegativeImage::Triplet => Negatives::Photographs,
+            NegativeImage::Patches => Negatives::Patches(recipe.tapo.patches, setup.streams()),
+        },
+    };
+    let from_file = |file: &Path, settings| Triplets::from_file(file, &data.roots(file), processor.clone(), settings);
+    let mut source = match (&data.tapo.file, &data.labels) {
+        (Some(file), _) => from_file(file, settings.clone())?,
+        (None, Some(folder)) => {
+            let labels = LabelSettings {
+                question: data.question.clone(),
+                unseen: data.unseen,
+                reuse_anchor: data.tapo.reuse_anchor,
+                seed: recipe.seed,
+            };
+            Triplets::from_labels(folder, &labels, processor.clone(), settings.clone())?
+        }
+        (None, None) => {
+            return Err(RunError::Missing { what: "triplets", key: "data.tapo.file=FILE or --set data.labels=DIR" });
+        }
+    };
+    let all = format!("the {} triplets there are", source.len());
+    let data = &data.tapo;
+    let held = HeldOut::of("data.tapo", data.validation.as_deref(), data.validation_rows, source.len(), &all)?;
+    let validation = match held {
+        HeldOut::Nowhere => None,
+        HeldOut::File(file) => Some(from_file(file, settings.anchors_alone())?),
+        HeldOut::Rows(count) => {
+            let mut stream = setup.streams().word("tapo").word("validation").stream();
+            Some(source.hold_out(count, &mut stream))
+        }
+    };
+    Ok((source, validation))
+}

@@ -1,0 +1,84 @@
+//! A folder of labelled photographs for training and evaluation: seen and unseen classes, and which classes look alike.
+//!
+//! Likeness is the cosine of mean colour histograms inside the same family, standing in for the paper's unreleased choice.
+
+use std::path::{Path, PathBuf};
+
+use fieldmark_data::{
+    ClassFeature, ClassSplit, ColourHistogram, DataError, LabelledFolder, LabelledPhoto, RowProblem, SimilarClasses,
+    SourceSplit, Split,
+};
+use fieldmark_processor::{DecodeOptions, Photo};
+use image::RgbImage;
+
+use crate::error::RunError;
+
+/// The photographs and their classes' split.
+#[derive(Debug)]
+pub struct Labels {
+    /// The table.
+    pub table: PathBuf,
+    /// The photographs.
+    pub folder: LabelledFolder,
+    split: ClassSplit,
+}
+
+impl Labels {
+    /// Reads `labels.csv` and draws `unseen` classes that training never sees. Every photograph must exist.
+    ///
+    /// # Errors
+    /// The first bad line or missing photograph, or a split that leaves no class seen.
+    pub fn open(path: &Path, unseen: usize, seed: u64) -> Result<Self, RunError> {
+        let (table, folder) = (path.join("labels.csv"), LabelledFolder::open(path)?);
+        if let Some(photo) = folder.photos.iter().find(|photo| !folder.file(photo).is_file()) {
+            let problem = RowProblem::ImageNotFound(photo.path.display().to_string());
+            return Err(DataError::Row { file: table, row: photo.row, problem }.into());
+        }
+        let split = ClassSplit::draw(&folder.families(), unseen, seed)?;
+        Ok(Self { table, folder, split })
+    }
+
+    /// Training photographs of seen classes.
+    pub fn training(&self) -> Vec<&LabelledPhoto> {
+        self.of(SourceSplit::Train, Split::Seen)
+    }
+
+    /// Test photographs of a split's classes.
+    pub fn test(&self, split: Split) -> Vec<&LabelledPhoto> {
+        self.of(SourceSplit::Test, split)
+    }
+
+    /// Training photographs of all classes, from which a question's look-alikes are chosen.
+    pub fn all_training(&self) -> Vec<&LabelledPhoto> {
+        self.folder.select(SourceSplit::Train, |_| true).collect()
+    }
+
+    /// Which classes of `photos` look alike.
+    ///
+    /// # Errors
+    /// A photograph that cannot be read; fewer than two classes.
+    pub fn similar(&self, photos: &[&LabelledPhoto], decode: DecodeOptions) -> Result<SimilarClasses, RunError> {
+        let mut histograms = Vec::with_capacity(photos.len());
+        for photo in photos {
+            let decoded = Photo::open(self.folder.file(photo), &decode)
+                .map_err(|error| RunError::path(format!("{}:{}", self.table.display(), photo.row), error.to_string()))?;
+            let (width, height) = (decoded.width() as u32, decoded.height() as u32);
+            let image = RgbImage::from_raw(width, height, decoded.rgb().to_vec()).unwrap_or_default();
+            histograms.push(ColourHistogram::of(&image));
+        }
+        let features: Vec<ClassFeature<'_>> = photos
+            .iter()
+            .zip(&histograms)
+            .map(|(photo, histogram)| ClassFeature {
+                class: &photo.class,
+                super_category: &photo.super_category,
+                values: &histogram.values,
+            })
+            .collect();
+        Ok(SimilarClasses::from_features(&features)?)
+    }
+
+    fn of(&self, source: SourceSplit, split: Split) -> Vec<&LabelledPhoto> {
+        self.folder.select(source, move |class| self.split.of(class) == Some(split)).collect()
+    }
+}

@@ -1,0 +1,149 @@
+//! Evaluation questions: from files of evaluation rows, or about the test photographs of a labelled folder.
+
+use std::path::{Path, PathBuf};
+
+use fieldmark_data::{EvalSet, EvalSetName, ImageRoots, Split, eval_set_from_photos, read_eval_rows};
+use fieldmark_eval::{OptionOrder, Question, QuestionSet, World, closed_questions, open_questions, rotations};
+
+use super::labels::Labels;
+use crate::{
+    error::RunError,
+    recipe::{DataSection, EvalSection, Order},
+};
+
+/// The questions of an evaluation, set by set: those of the files in `eval.files`, or about the test photographs of
+/// `data.labels`.
+///
+/// # Errors
+/// Returns an error if there are no questions, or a file or photograph cannot be read.
+pub fn question_sets(eval: &EvalSection, data: &DataSection, seed: u64) -> Result<Vec<QuestionSet>, RunError> {
+    let sets = row_sets(eval, data, seed)?.into_iter();
+    sets.map(|(set, images)| Ok(QuestionSet { questions: questions(eval, set)?, images })).collect()
+}
+
+/// Every set of rows with the place of its images.
+fn row_sets(eval: &EvalSection, data: &DataSection, seed: u64) -> Result<Vec<(EvalSet, ImageRoots)>, RunError> {
+    if eval.worlds.is_empty() {
+        let problem = "is empty; name \"closed\", \"open\" or both".into();
+        return Err(RunError::Setting { key: "eval.worlds".into(), value: "[]".into(), problem });
+    }
+    let mut sets = Vec::new();
+    for path in &eval.files {
+        for file in files(path)? {
+            let set = read_eval_rows(&file, EvalSetName::from_file_name(&file)?)?;
+            sets.push((set, data.roots(&file)));
+        }
+    }
+    match &data.labels {
+        Some(folder) if sets.is_empty() => sets.extend(from_labels(folder, eval, data, seed)?),
+        None if sets.is_empty() => {
+            return Err(RunError::Missing { what: "questions", key: "eval.files='[\"FILE\"]' or --set data.labels=DIR" });
+        }
+        _ => {}
+    }
+    for (set, _) in &mut sets {
+        if eval.released_super_category {
+            set.rows.iter_mut().for_each(|row| row.super_category = row.released_super_category().into());
+        }
+        if let Some(limit) = eval.limit.filter(|limit| *limit < set.rows.len()) {
+            let total = set.rows.len();
+            set.rows = (0..limit).map(|i| set.rows[i * total / limit].clone()).collect();
+        }
+    }
+    Ok(sets)
+}
+
+/// A file, or the evaluation files of a folder in the order of their names.
+fn files(path: &Path) -> Result<Vec<PathBuf>, RunError> {
+    if !path.is_dir() {
+        return Ok(vec![path.into()]);
+    }
+    let entries = std::fs::read_dir(path).map_err(RunError::io(path))?;
+    let files = entries.flatten().map(|entry| entry.path());
+    let mut files: Vec<PathBuf> = files.filter(|file| EvalSetName::from_file_name(file).is_ok()).collect();
+    files.sort();
+    if files.is_empty() {
+        return Err(RunError::path(path, "holds no file named <dataset>_seen.jsonl or <dataset>_unseen.jsonl"));
+    }
+    Ok(files)
+}
+
+fn from_labels(
+    folder: &Path,
+    eval: &EvalSection,
+    data: &DataSection,
+    seed: u64,
+) -> Result<Vec<(EvalSet, ImageRoots)>, RunError> {
+    let labels = Labels::open(folder, data.unseen, seed)?;
+    let similar = labels.similar(&labels.all_training(), data.decode())?;
+    let dataset = folder.file_name().map_or("photographs".into(), |name| name.to_string_lossy().into_owned());
+    let mut sets = Vec::new();
+    for split in Split::ALL {
+        let photos = labels.test(split);
+        if photos.is_empty() {
+            continue;
+        }
+        let name = EvalSetName { dataset: dataset.clone(), split, super_category: dataset.clone() };
+        let set = eval_set_from_photos(name, photos, &similar, eval.options, |_| data.question.clone())?;
+        sets.push((set, ImageRoots::new(folder)));
+    }
+    if sets.is_empty() {
+        return Err(RunError::path(folder, "no photograph of labels.csv is in the split \"test\""));
+    }
+    Ok(sets)
+}
+
+/// The questions of a set, those about one photograph side by side.
+fn questions(eval: &EvalSection, set: EvalSet) -> Result<Vec<Question>, RunError> {
+    let mut questions = Vec::new();
+    let seed = eval.option_seed;
+    if eval.worlds.contains(&World::Closed) {
+        let most = set.rows.iter().map(|row| row.options.len()).max().unwrap_or(0);
+        let orders: Vec<OptionOrder> = match eval.order {
+            Order::Shuffled => vec![OptionOrder::Shuffled { seed }],
+            Order::Released => vec![OptionOrder::Released],
+            Order::Rotations => rotations(seed, most.max(1)).collect(),
+        };
+        for order in orders {
+            let fits = |question: &Question| match order {
+                OptionOrder::Rotated { by, .. } => by < question.options.len(),
+                _ => true,
+            };
+            questions.extend(closed_questions(&set, order, eval.closed_prompt)?.into_iter().filter(fits));
+        }
+    }
+    if eval.worlds.contains(&World::Open) {
+        questions.extend(open_questions(&set, eval.open_prompt));
+    }
+    questions.sort_by_key(|question| question.row);
+    Ok(questions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fieldmark_data::EvalRow;
+
+    #[test]
+    fn rotations_ask_each_row_as_often_as_it_has_options() {
+        let row = |row, options: &[&str]| EvalRow {
+            row,
+            image_path: "a".into(),
+            question: "?".into(),
+            options: options.iter().map(|option| (*option).into()).collect(),
+            ground_truth: "A".into(),
+            super_category: "x".into(),
+        };
+        let set = EvalSet {
+            name: EvalSetName { dataset: "x".into(), split: Split::Seen, super_category: "x".into() },
+            rows: vec![row(1, &["A", "B"]), row(2, &["A", "B", "C", "D"])],
+        };
+        let eval = EvalSection { order: Order::Rotations, ..EvalSection::default() };
+        let asked = questions(&eval, set).unwrap();
+        let rows: Vec<usize> = asked.iter().map(|question| question.row).collect();
+        assert_eq!(rows, [1, 1, 1, 2, 2, 2, 2, 2]);
+        let firsts: std::collections::BTreeSet<&str> =
+            asked.iter().filter(|q| q.row == 2 && q.world == World::Closed).map(|q| q.options[0].as_str()).collect();
+        assert_eq!(firsts.len(), 4);
+    }
+}

@@ -1,0 +1,140 @@
+//! Triplets as training samples: from a file of stage-2 rows, or made from a folder of labelled photographs.
+//!
+//! A triplet (arXiv 2602.07605, section 4.3): an anchor, a positive of the same class, a negative of the most similar other.
+//! Ids are built for each of the three images, which may differ in size.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use fieldmark_data::{DataError, ImageRoots, PromptTemplate, RowProblem, SinglePhotoPolicy, TapoRow, build_triplets, read_tapo_rows};
+use fieldmark_processor::{DecodeOptions, Message, Photo, ProcessOptions, Processor, ProcessorError, Sequence};
+use fieldmark_stream::{RandomStream, StreamKey};
+use fieldmark_train::{BlackPatches, SampleFacts, TrainError, TripletPrompt, TripletSource};
+
+use super::{held_out::take_out, labels::Labels};
+use crate::error::RunError;
+
+/// How triplets become samples.
+#[derive(Debug, Clone)]
+pub struct TripletSettings {
+    /// How photographs are decoded.
+    pub decode: DecodeOptions,
+    /// The wording of the prompt.
+    pub prompt: PromptTemplate,
+    /// Longest prompt in tokens, its image included. A longer one is refused.
+    pub max_tokens: usize,
+    /// Whether responses are sampled from positives; without, a row needs none.
+    pub positives: bool,
+    /// What the negative of a sample is.
+    pub negatives: Negatives,
+}
+
+impl Default for TripletSettings {
+    fn default() -> Self {
+        Self {
+            decode: DecodeOptions::default(),
+            prompt: PromptTemplate::Rl,
+            max_tokens: 4096,
+            positives: true,
+            negatives: Negatives::Photographs,
+        }
+    }
+}
+
+impl TripletSettings {
+    /// The same for questions about anchors alone, as a validation set asks them.
+    pub fn anchors_alone(self) -> Self {
+        Self { positives: false, negatives: Negatives::None, ..self }
+    }
+}
+
+/// What the negative of a sample is.
+#[derive(Debug, Clone)]
+pub enum Negatives {
+    /// There is none: the loss does not look at it.
+    None,
+    /// A photograph of the most similar other class.
+    Photographs,
+    /// The anchor with black patches, drawn under the run's key.
+    Patches(BlackPatches, StreamKey),
+}
+
+/// How triplets are made from a folder of labelled photographs.
+#[derive(Debug, Clone)]
+pub struct LabelSettings {
+    /// The question asked about each photograph.
+    pub question: String,
+    /// Classes, drawn by `seed`, that training never sees.
+    pub unseen: usize,
+    /// Whether a class with a single photograph may use it as its own positive; otherwise such a class is an error.
+    pub reuse_anchor: bool,
+    /// Decides which classes are unseen and which photographs meet.
+    pub seed: u64,
+}
+
+/// All triplets of a run.
+#[derive(Debug)]
+pub struct Triplets {
+    processor: Processor,
+    settings: TripletSettings,
+    rows: Vec<TripletRow>,
+    by_name: HashMap<String, usize>,
+}
+
+/// One triplet with its files.
+#[derive(Debug)]
+struct TripletRow {
+    name: String,
+    /// The user's turn, `<image>` in it.
+    prompt: String,
+    system: Option<String>,
+    truth: String,
+    /// File of the anchor.
+    anchor: PathBuf,
+    /// File of the positive, where responses are sampled from it.
+    positive: Option<PathBuf>,
+    /// File of the negative, where it is a photograph of its own.
+    negative: Option<PathBuf>,
+}
+
+impl Triplets {
+    /// Reads a file of triplets. Every image must exist under `roots`. `processor` has the image sizes wanted.
+    ///
+    /// # Errors
+    /// Returns an error for the first bad row or missing image.
+    pub fn from_row(file: &Path, roots: &ImageRoots, settings: &TripletSettings, tapo: TapoRow) -> Result<TripletRow, DataError> {
+    let in_row = |problem| DataError::Row { file: file.into(), row: tapo.row, problem };
+    let find = |image: &PathBuf| {
+        roots.find(image).ok_or_else(|| in_row(RowProblem::ImageNotFound(image.display().to_string())))
+    };
+    let other = |image: &Option<PathBuf>, needed: bool, problem: RowProblem| match image {
+        _ if !needed => Ok(None),
+        Some(image) => find(image).map(Some),
+        None => Err(in_row(problem)),
+    };
+    let positive = other(&tapo.positive, settings.positives, RowProblem::NoPositive)?;
+    let negatives = matches!(settings.negatives, Negatives::Photographs);
+    let negative = other(&tapo.negative, negatives, RowProblem::NoNegative)?;
+    let name = format!("{}:{}", file.display(), tapo.row);
+    Ok(row(name, settings.prompt, &tapo.problem, &tapo.answer, find(&tapo.anchor)?, [positive, negative]))
+}
+
+fn from_labels(folder: &Path, made: &LabelSettings, settings: &TripletSettings) -> Result<Vec<TripletRow>, RunError> {
+    let labels = Labels::open(folder, made.unseen, made.seed)?;
+    let photos = labels.training();
+    let similar = labels.similar(&photos, settings.decode)?;
+    let reuse = made.reuse_anchor || !settings.positives;
+    let single = if reuse { SinglePhotoPolicy::ReuseAnchor } else { SinglePhotoPolicy::Refuse };
+    let mut stream = RandomStream::new(made.seed, &["triplets"]);
+    let triplets = build_triplets(&photos, &similar, single, &mut stream)?;
+    let negatives = matches!(settings.negatives, Negatives::Photographs);
+    let rows = triplets.iter().map(|triplet| {
+        let file = |photo| labels.folder.file(photo);
+        let others = [settings.positives.then(|| file(triplet.positive)), negatives.then(|| file(triplet.negative))];
+        let name = format!("{}:{}", labels.table.display(), triplet.anchor.row);
+        row(name, settings.prompt, &made.question, &triplet.anchor.class, file(triplet.anchor), others)
+    });
+    Ok(rows.collect())
+}
