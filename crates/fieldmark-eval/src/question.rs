@@ -1,8 +1,9 @@
-//! Questions: evaluation rows in one of the two worlds, options arranged and prompt rendered, ready for a model.
+//! Questions: evaluation rows in one of the two worlds, with options arranged and prompt rendered.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
-use fieldmark_data::{EvalRow, EvalSet, Prompt, PromptTemplate, Split};
+use fieldmark_data::{EvalRow, EvalSet, ImageRoots, Prompt, PromptTemplate, Split};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -84,6 +85,20 @@ impl Question {
             system,
             prompt: user,
         }
+    }
+
+    /// Returns the name of the question in errors: data set, split and row.
+    pub(crate) fn name(&self) -> String {
+        format!("{} {}, row {}", self.dataset, self.split, self.row)
+    }
+
+    /// Returns the file of the photograph.
+    pub(crate) fn find_image(&self, images: &ImageRoots) -> Result<PathBuf, EvalError> {
+        images.find(Path::new(&self.image_path)).ok_or_else(|| EvalError::ImageNotFound {
+            question: self.name(),
+            image: self.image_path.clone(),
+            folder: images.folder().to_path_buf(),
+        })
     }
 }
 

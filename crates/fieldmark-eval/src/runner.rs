@@ -1,7 +1,7 @@
-//! Asks a model: questions in, predictions out. The file appears when all are answered, and is scored from itself alone.
+//! Asks a model: questions in, predictions out. The file appears once all questions are answered.
 //!
-//! Reference: the loop of the released `eval/evaluation.py` (one user turn, image first, greedy), without its defaults:
-//! pixel limits, repetition penalty and sampling are the caller's and stand in every row.
+//! Reference: the loop of the released `eval/evaluation.py` (one user turn, image first, greedy). Pixel limits, repetition
+//! penalty and sampling have no defaults here: the caller sets them, and every row records them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,11 +16,13 @@ use fieldmark_processor::{
 };
 use fieldmark_stream::StreamKey;
 
+use crate::closed_world::OptionOrder;
 use crate::error::EvalError;
 use crate::predictions::{Prediction, PredictionWriter, RunSettings};
 use crate::question::Question;
+use crate::question_set::QuestionSet;
 
-/// What model and device are called in predictions.
+/// The names of model and device in predictions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunName {
     /// The model (its folder, or "base").
@@ -29,29 +31,27 @@ pub struct RunName {
     pub device: String,
 }
 
-/// A model with everything that decides what it answers.
+/// A model with everything that decides its answers. One run may answer several question sets.
 #[derive(Clone, Debug)]
 pub struct EvalRun<'a> {
     /// The model, on a device that does not track gradients.
     pub model: &'a Qwen25Vl,
-    /// Its processor, with the pixel limits wanted.
+    /// The model's processor, with the pixel limits to use.
     pub processor: &'a Processor,
-    /// Where the questions' photographs lie.
-    pub images: &'a ImageRoots,
     /// How photographs are decoded.
     pub decode: DecodeOptions,
-    /// How answers are decoded; `max_batch` questions go side by side.
+    /// How answers are decoded; `max_batch` questions are answered at a time.
     pub generation: GenerationConfig,
     /// The seed of the random streams, for sampling.
     pub seed: u64,
-    /// What the rows call model and device.
+    /// The names of model and device in the rows.
     pub name: RunName,
-    /// Where the model is.
+    /// The model's device.
     pub device: &'a Device,
 }
 
 impl EvalRun<'_> {
-    /// The settings as every row records them, read from what is used.
+    /// Returns the settings that every row records, read from the parts in use.
     pub fn settings(&self) -> RunSettings {
         let limits = self.processor.images.config().limits;
         RunSettings {
@@ -71,55 +71,61 @@ impl EvalRun<'_> {
         }
     }
 
-    /// Answers `questions` in batches and writes one prediction a line to `path`, in their order; the file is there once
-    /// all are answered. `on_progress` gets how many are done and how many there are, after every batch.
+    /// Answers all questions of `sets` and writes one prediction per line to `path`, in order. The file appears once all
+    /// are answered. Calls `on_progress` with (questions done, questions in all) at the start and after every batch.
     ///
     /// # Errors
-    /// [`EvalError::ImageNotFound`] before anything is asked; else the first of [`Self::answer`]; [`EvalError::Write`].
+    /// Returns [`EvalError::ImageNotFound`] before anything is asked if a photograph is missing, then the errors of
+    /// [`Self::answer`], and [`EvalError::Write`] if the file cannot be written.
     pub fn predict(
         &self,
-        questions: &[Question],
+        sets: &[QuestionSet],
         path: &Path,
         on_progress: impl FnMut(usize, usize),
     ) -> Result<(), EvalError> {
-        self.check_images(questions)?;
+        sets.iter().try_for_each(QuestionSet::check_images)?;
         let mut writer = PredictionWriter::create(path)?;
-        self.predict_into(questions, &mut writer, on_progress)?;
+        self.predict_into(sets, &mut writer, on_progress)?;
         writer.finish()
     }
 
-    /// The same into a file that takes the predictions of several runs.
+    /// Like [`Self::predict`], but appends to a writer that may take predictions of other runs too, and does not look for
+    /// missing photographs first (see [`QuestionSet::check_images`]).
     ///
     /// # Errors
-    /// The first of [`Self::answer`], or [`EvalError::Write`].
+    /// Returns the errors of [`Self::answer`], and [`EvalError::Write`] if the file cannot be written.
     pub fn predict_into(
         &self,
-        questions: &[Question],
+        sets: &[QuestionSet],
         writer: &mut PredictionWriter,
         mut on_progress: impl FnMut(usize, usize),
     ) -> Result<(), EvalError> {
+        let total = sets.iter().map(|set| set.questions.len()).sum();
         let mut done = 0;
-        on_progress(done, questions.len());
-        for batch in questions.chunks(self.generation.max_batch.max(1)) {
-            for prediction in self.answer(batch)? {
-                writer.append(&prediction)?;
+        on_progress(done, total);
+        for set in sets {
+            for batch in set.questions.chunks(self.generation.max_batch.max(1)) {
+                for prediction in self.answer(batch, &set.images)? {
+                    writer.append(&prediction)?;
+                }
+                done += batch.len();
+                on_progress(done, total);
             }
-            done += batch.len();
-            on_progress(done, questions.len());
         }
         Ok(())
     }
 
-    /// Answers all of `questions` at once, in their order; a photograph that several share is decoded once.
+    /// Answers `questions`, in their order; `images` is where their photographs are. A photograph that several questions
+    /// share is decoded once.
     ///
     /// # Errors
-    /// [`EvalError::ImageNotFound`], [`EvalError::Photo`] or [`EvalError::Processor`] for a question that cannot be asked,
-    /// [`EvalError::Generate`] for a prompt that does not fit the model or logits that are not finite.
-    pub fn answer(&self, questions: &[Question]) -> Result<Vec<Prediction>, EvalError> {
+    /// Returns [`EvalError::ImageNotFound`], [`EvalError::Photo`] or [`EvalError::Processor`] for a question that cannot
+    /// become a prompt, and [`EvalError::Generate`] if a prompt does not fit the model or logits are not finite.
+    pub fn answer(&self, questions: &[Question], images: &ImageRoots) -> Result<Vec<Prediction>, EvalError> {
         let mut decoded: BTreeMap<PathBuf, PatchedImage> = BTreeMap::new();
         let mut requests = Vec::with_capacity(questions.len());
         for question in questions {
-            let prompt = self.prompt(question, &mut decoded)?;
+            let prompt = self.prompt(question, images, &mut decoded)?;
             requests.push(Request { prompt, streams: vec![self.key(question).stream()] });
         }
         let generator =
@@ -140,29 +146,14 @@ impl EvalRun<'_> {
         Ok(predictions)
     }
 
-    /// Says before a long run which photograph is missing.
-    ///
-    /// # Errors
-    /// [`EvalError::ImageNotFound`] for the first.
-    pub fn check_images(&self, questions: &[Question]) -> Result<(), EvalError> {
-        questions.iter().try_for_each(|question| self.file(question).map(drop))
-    }
-
-    fn file(&self, question: &Question) -> Result<PathBuf, EvalError> {
-        self.images.find(Path::new(&question.image_path)).ok_or_else(|| EvalError::ImageNotFound {
-            question: name(question),
-            image: question.image_path.clone(),
-            folder: self.images.folder().to_path_buf(),
-        })
-    }
-
     fn prompt(
         &self,
         question: &Question,
+        images: &ImageRoots,
         decoded: &mut BTreeMap<PathBuf, PatchedImage>,
     ) -> Result<Sequence, EvalError> {
-        let refuse = |source| EvalError::Photo { question: name(question), source };
-        let file = self.file(question)?;
+        let refuse = |source| EvalError::Photo { question: question.name(), source };
+        let file = question.find_image(images)?;
         let image = match decoded.get(&file) {
             Some(image) => image.clone(),
             None => {
@@ -173,21 +164,17 @@ impl EvalRun<'_> {
         };
         let mut messages: Vec<Message> = question.system.iter().map(Message::system).collect();
         messages.push(Message::user(&question.prompt));
-        Ok(self.processor.encode(&name(question), &messages, vec![image], ProcessOptions::prompt())?)
+        Ok(self.processor.encode(&question.name(), &messages, vec![image], ProcessOptions::prompt())?)
     }
 
-    /// The stream of a question depends on the question and the seed, not on its place in the run.
+    /// Returns the key of a question's random stream, which depends on question and seed, not on the place in the run.
     fn key(&self, question: &Question) -> StreamKey {
         let key = StreamKey::new(self.seed).word("evaluation").word(&question.dataset);
         let key = key.word(&question.split.to_string()).word(&question.world.to_string());
         let key = key.number(question.row as u64);
         match question.option_order {
-            Some(crate::OptionOrder::Rotated { by, .. }) => key.number(by as u64),
+            Some(OptionOrder::Rotated { by, .. }) => key.number(by as u64),
             _ => key,
         }
     }
-}
-
-fn name(question: &Question) -> String {
-    format!("{} {}, row {}", question.dataset, question.split, question.row)
 }

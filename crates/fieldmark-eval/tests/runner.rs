@@ -7,7 +7,8 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor};
 use fieldmark_data::{EvalRow, EvalSet, EvalSetName, ImageRoots, PromptTemplate, Split};
 use fieldmark_eval::{
-    EvalRun, OptionOrder, Question, RunName, closed_questions, open_questions, read_predictions, rotations,
+    EvalError, EvalRun, OptionOrder, Question, QuestionSet, RunName, closed_questions, open_questions,
+    read_predictions, rotations,
 };
 use fieldmark_generate::{FinishReason, GenerationConfig, Generator, Request, Sampling};
 use fieldmark_model::{Qwen25Vl, Qwen25VlConfig, TextConfig, VisionConfig};
@@ -79,10 +80,10 @@ fn questions(set: &EvalSet) -> Vec<Question> {
     closed.chain(open_questions(set, PromptTemplate::EvalOpen)).collect()
 }
 
-fn run<'a>(model: &'a Qwen25Vl, processor: &'a Processor, images: &'a ImageRoots, device: &'a Device) -> EvalRun<'a> {
+fn run<'a>(model: &'a Qwen25Vl, processor: &'a Processor, device: &'a Device) -> EvalRun<'a> {
     let generation = GenerationConfig { max_batch: 5, ..GenerationConfig::greedy(6, vec![processor.tokenizer.eos()]) };
     let name = RunName { model: "random".into(), device: "flex".into() };
-    EvalRun { model, processor, images, decode: DecodeOptions::default(), generation, seed: 0, name, device }
+    EvalRun { model, processor, decode: DecodeOptions::default(), generation, seed: 0, name, device }
 }
 
 #[test]
@@ -91,11 +92,11 @@ fn every_question_gets_the_answer_it_gets_alone() {
     let processor = processor();
     let model = model(&processor, 4096, &device);
     let questions = questions(&set(folder.path()));
-    let images = ImageRoots::new(folder.path());
-    let run = run(&model, &processor, &images, &device);
+    let run = run(&model, &processor, &device);
     let path = folder.path().join("predictions.jsonl");
     let mut progress = Vec::new();
-    run.predict(&questions, &path, |done, total| progress.push((done, total))).unwrap();
+    let asked = QuestionSet::new(questions.clone(), ImageRoots::new(folder.path()));
+    run.predict(&[asked], &path, |done, total| progress.push((done, total))).unwrap();
     assert_eq!(progress, [(0, 12), (5, 12), (10, 12), (12, 12)]);
 
     let found = read_predictions(&path).unwrap();
@@ -126,16 +127,48 @@ fn every_question_gets_the_answer_it_gets_alone() {
 }
 
 #[test]
+fn every_set_is_asked_about_its_own_photographs() {
+    let (device, folder) = (Device::flex(), tempfile::tempdir().unwrap());
+    let processor = processor();
+    let model = model(&processor, 4096, &device);
+    let run = run(&model, &processor, &device);
+    let questions = questions(&set(folder.path()));
+    // The same names in another folder, for the other photograph each.
+    let other = folder.path().join("other");
+    fs::create_dir(&other).unwrap();
+    for (from, to) in [("a.png", "b.png"), ("b.png", "a.png")] {
+        fs::copy(folder.path().join(from), other.join(to)).unwrap();
+    }
+    let sets = [folder.path(), &other].map(|images| QuestionSet::new(questions.clone(), ImageRoots::new(images)));
+    let predict = |sets: &[QuestionSet]| {
+        let path = folder.path().join("predictions.jsonl");
+        let mut progress = Vec::new();
+        run.predict(sets, &path, |done, total| progress.push((done, total))).unwrap();
+        (read_predictions(&path).unwrap(), progress)
+    };
+    let (both, progress) = predict(&sets);
+    assert_eq!(progress, [(0, 24), (5, 24), (10, 24), (12, 24), (17, 24), (22, 24), (24, 24)]);
+    let (first, second) = (predict(&sets[..1]).0, predict(&sets[1..]).0);
+    assert_eq!(both, [first.clone(), second.clone()].concat());
+    assert!(first.iter().zip(&second).any(|(one, other)| one.output != other.output));
+
+    fs::remove_file(other.join("b.png")).unwrap();
+    assert!(sets[0].check_images().is_ok());
+    let error = sets[1].check_images().unwrap_err();
+    assert!(matches!(error, EvalError::ImageNotFound { image, folder, .. } if image == "b.png" && folder == other));
+}
+
+#[test]
 fn sampled_answers_depend_on_question_and_seed_alone() {
     let (device, folder) = (Device::flex(), tempfile::tempdir().unwrap());
     let processor = processor();
     let model = model(&processor, 4096, &device);
     let mut questions = questions(&set(folder.path()));
     let images = ImageRoots::new(folder.path());
-    let mut run = run(&model, &processor, &images, &device);
+    let mut run = run(&model, &processor, &device);
     run.generation.sampling = Sampling::nucleus(1.0, 1.0);
     let outputs = |run: &EvalRun<'_>, questions: &[Question]| -> Vec<String> {
-        run.answer(questions).unwrap().into_iter().map(|row| row.output).collect()
+        run.answer(questions, &images).unwrap().into_iter().map(|row| row.output).collect()
     };
     let first = outputs(&run, &questions);
     questions.reverse();
@@ -153,13 +186,14 @@ fn bad_questions_are_named_and_leave_nothing() {
     let mut set = set(folder.path());
     fs::write(folder.path().join("text.png"), "no image").unwrap();
     let images = ImageRoots::new(folder.path());
-    let run = run(&model, &processor, &images, &device);
+    let run = run(&model, &processor, &device);
     let out = folder.path().join("new/predictions.jsonl");
     let mut refused = |image: &str, question: &str| {
         set.rows[2].image_path = image.into();
         set.rows[2].question = question.into();
-        let questions = open_questions(&set, PromptTemplate::Rl);
-        let error = run.predict(&questions[2..], &out, |_, _| ()).unwrap_err().to_string();
+        let questions = open_questions(&set, PromptTemplate::Rl).split_off(2);
+        let error =
+            run.predict(&[QuestionSet::new(questions, images.clone())], &out, |_, _| ()).unwrap_err().to_string();
         assert!(error.starts_with("fruit seen, row 3: "), "{error}");
         assert_eq!(fs::read_dir(out.parent().unwrap()).map_or(0, Iterator::count), 0);
         error

@@ -1,47 +1,52 @@
-//! What can go wrong while decoding.
+//! The errors of decoding.
 
 use std::path::PathBuf;
 
-/// Every error names the sample, key or file it is about and what to do.
+/// An error of decoding; it names the sample, key or file and says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
-    /// A prompt leaves no room for a single new token.
+    /// A prompt leaves no room in the context for a new token.
     #[error(
-        "{sample}: the prompt has {tokens} tokens and the model's context is {context}: shorten it or use fewer pixels"
+        "{sample}: the prompt has {tokens} tokens, but the model's context is {context}; shorten it or use fewer pixels"
     )]
     Context {
-        /// Which sample.
+        /// The name of the sample.
         sample: String,
-        /// Tokens in its prompt.
+        /// The number of tokens in its prompt.
         tokens: usize,
         /// The model's `max_position_embeddings`.
         context: usize,
     },
-    /// A setting has no meaning.
+    /// A setting has an invalid value.
     #[error("generation: `{key}` {reason}")]
     Setting {
-        /// The setting.
+        /// The name of the setting.
         key: &'static str,
         /// What is wrong with its value.
         reason: String,
     },
-    /// `generation_config.json` cannot be read.
+    /// A checkpoint folder or its `generation_config.json` cannot be read.
     #[error("{path}: {reason}")]
     File {
-        /// The file.
+        /// The file or folder.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
-    /// The model gave logits that are not finite.
-    #[error("{sample}: token {step} has logits that are not finite: the weights or the device's arithmetic are broken")]
+    /// The model computed logits that are not finite.
+    #[error(
+        "{sample}: the logits of new token {step} (from 0) are not finite; check the weights and the device's arithmetic"
+    )]
     NotFinite {
-        /// Which sample.
+        /// The name of the sample.
         sample: String,
-        /// New tokens before it.
+        /// The number of new tokens before it.
         step: usize,
     },
-    /// The batch could not be made.
+    /// A chat or a batch could not be prepared.
     #[error(transparent)]
     Processor(#[from] fieldmark_processor::ProcessorError),
+    /// The weights could not be loaded.
+    #[error(transparent)]
+    Model(#[from] fieldmark_model::ModelError),
 }

@@ -6,8 +6,8 @@ use anyhow::{anyhow, bail};
 use fieldmark::{
     data::{EvalSet, EvalSetName, ImageRoots, Split, eval_set_from_photos, read_eval_rows},
     eval::{
-        EvalRun, Matching, OptionOrder, Prediction, PredictionWriter, Question, Report, RunName, Scores, World,
-        closed_questions, open_questions, read_predictions, rotations,
+        EvalRun, Matching, OptionOrder, Prediction, PredictionWriter, Question, QuestionSet, Report, RunName, Scores,
+        World, closed_questions, open_questions, read_predictions, rotations,
     },
     generate::{GenerationConfig, Sampling},
     progress::Progress,
@@ -29,42 +29,33 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<Outcome> {
     recipe.eval.limit = args.limit.map(|limit| limit as usize).or(recipe.eval.limit);
     let output = OutputFolder::check(recipe.output.as_deref(), args.overwrite)?;
     let sets = sets(&recipe)?;
-    let asked: Vec<(Vec<Question>, ImageRoots)> = sets
+    let asked: Vec<QuestionSet> = sets
         .into_iter()
-        .map(|(set, roots)| Ok((questions(&recipe.eval, set)?, roots)))
+        .map(|(set, roots)| Ok(QuestionSet::new(questions(&recipe.eval, set)?, roots)))
         .collect::<anyhow::Result<_>>()?;
-    let total = asked.iter().map(|(questions, _)| questions.len()).sum();
+    let total = asked.iter().map(|set| set.questions.len()).sum();
     let device = training::open_device(args.device.name(), &recipe)?;
     let checkpoint = checkpoint::Checkpoint::open(&recipe.model)?;
     let (min, max) = (recipe.eval.min_pixels, recipe.eval.max_pixels);
     let processor = checkpoint::limited(&checkpoint.processor, min, max, "eval")?;
     let generation = generation(&recipe.eval, checkpoint.eos.clone())?;
     let model = checkpoint.load(&device.device)?;
-    let roots = ImageRoots::default();
     let run = EvalRun {
         model: &model,
         processor: &processor,
-        images: &roots,
         decode: recipe.data.decode(),
         generation,
         seed: recipe.seed,
         name: RunName { model: checkpoint.folder.display().to_string(), device: device.name.clone() },
         device: &device.device,
     };
-    for (questions, roots) in &asked {
-        EvalRun { images: roots, ..run.clone() }.check_images(questions)?;
-    }
+    asked.iter().try_for_each(QuestionSet::check_images)?;
 
     output.create()?;
     let path = output.file("predictions.jsonl");
     let mut writer = PredictionWriter::create(&path)?;
     let progress = Progress::new("eval", total);
-    let mut before = 0;
-    for (questions, roots) in &asked {
-        let run = EvalRun { images: roots, ..run.clone() };
-        run.predict_into(questions, &mut writer, |done, _| progress.step(before + done, String::new()))?;
-        before += questions.len();
-    }
+    run.predict_into(&asked, &mut writer, |done, _| progress.step(done, String::new()))?;
     writer.finish()?;
     progress.finish();
     output.write("recipe.toml", recipe.to_toml()?.as_bytes())?;

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use fieldmark_data::{ImageRoots, PromptTemplate, Split};
 use fieldmark_eval::{
-    EvalRun, Matching, OptionOrder, Report, RunName, Scores, closed_questions, open_questions, read_predictions,
+    EvalRun, Matching, OptionOrder, QuestionSet, Report, RunName, Scores, closed_questions, open_questions,
+    read_predictions,
 };
 use fieldmark_generate::GenerationConfig;
 use fieldmark_model::{Qwen25Vl, SaveOptions, TrainableParts};
@@ -160,11 +161,10 @@ impl Stages<'_> {
         }
         let tokenizer = &self.data.processor.tokenizer;
         let device = self.device.clone().without_autodiff();
-        let images = ImageRoots::new(&produce.folder.root);
+        let set = QuestionSet::new(questions, ImageRoots::new(&produce.folder.root));
         let run = EvalRun {
             model,
             processor: self.data.processor,
-            images: &images,
             decode: DecodeOptions::default(),
             generation: GenerationConfig {
                 max_batch: 64,
@@ -175,8 +175,8 @@ impl Stages<'_> {
             device: &device,
         };
         let file = self.file(stage, "predictions.jsonl")?;
-        let progress = Progress::new(format!("eval {stage}"), questions.len());
-        run.predict(&questions, &file, |done, _| progress.step(done, String::new()))?;
+        let progress = Progress::new(format!("eval {stage}"), set.questions.len());
+        run.predict(&[set], &file, |done, _| progress.step(done, String::new()))?;
         progress.finish();
         Ok(Scores::of(&read_predictions(&file)?, Matching::Strict))
     }
