@@ -1,52 +1,11 @@
-//! The command line: what can be asked for, with help that teaches, and where each command is carried out.
+//! What can be asked for on the command line, with help that teaches.
 
-mod ask;
-mod checkpoint;
-mod conversations;
-mod curve;
-#[cfg_attr(not(all(unix, feature = "tui")), path = "no_dashboard.rs")]
-mod dashboard;
-mod data;
-mod demo;
-mod devices;
-// Of these two it is the dashboard that wants to know most.
-#[cfg_attr(not(all(unix, feature = "tui")), allow(dead_code))]
-mod display;
-mod eval;
-mod held_out;
-mod inputs;
-mod instruments;
-#[cfg_attr(not(all(unix, feature = "tui")), allow(dead_code))]
-mod interrupt;
-mod keeper;
-mod labels;
-mod output;
-mod parity;
-mod plan;
-mod resume;
-mod rewards;
-mod sft;
-mod show;
-mod tapo;
-mod tapo_log;
-mod training;
-mod triplets;
-
-use std::{io::Write, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fieldmark::{plan::Stage, recipe::WeightType};
 
-/// How a command that ran to its end came out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// As it should be.
-    Done,
-    /// It ran, and what it checked does not hold.
-    Failed,
-    /// It was asked to stop, saved what it had, and can be continued.
-    Interrupted,
-}
+use crate::commands::Bytes;
 
 const OVERVIEW: &str = "\
 Examples:
@@ -94,11 +53,12 @@ output, device, [run] and data.check may differ.";
 #[command(name = "fieldmark", version, after_help = OVERVIEW, arg_required_else_help = true, max_term_width = 110)]
 pub struct Cli {
     #[command(subcommand)]
-    command: Command,
+    pub command: Command,
 }
 
+/// The verbs.
 #[derive(Debug, Subcommand)]
-enum Command {
+pub enum Command {
     /// Train a small model from nothing on the photographs that come with the repository, and score it.
     Demo(DemoArgs),
     /// Supervised fine-tuning of a checkpoint on conversations with reasoning (stage 1).
@@ -145,11 +105,14 @@ pub struct DemoArgs {
     /// Rollout steps of TAPO.
     #[arg(long, value_name = "N", default_value_t = 12)]
     pub tapo_steps: usize,
+    /// Continue the demo in the output folder that Ctrl-C has stopped.
+    #[arg(long)]
+    pub resume: bool,
     /// Also train TAPO with positive rollouts scored on their own image, as the released code does.
     #[arg(long)]
     pub ablation: bool,
     #[command(flatten)]
-    device: DeviceArg,
+    pub device: DeviceArg,
 }
 
 /// What `sft` and `tapo` take.
@@ -168,7 +131,7 @@ pub struct RunArgs {
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
     #[command(flatten)]
-    device: DeviceArg,
+    pub device: DeviceArg,
 }
 
 /// What `eval` takes.
@@ -193,7 +156,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     pub score_only: Option<PathBuf>,
     #[command(flatten)]
-    device: DeviceArg,
+    pub device: DeviceArg,
 }
 
 /// What `show` takes.
@@ -233,7 +196,7 @@ pub struct PlanArgs {
     pub stage: StageArg,
     /// What the device has, such as 80GB, 79GiB or 512MB.
     #[arg(long, value_name = "SIZE")]
-    pub budget: Option<plan::Bytes>,
+    pub budget: Option<Bytes>,
     /// Tokens of the longest sequence, prompt and response together [default: the recipe's limits].
     #[arg(long, value_name = "N")]
     pub tokens: Option<usize>,
@@ -305,7 +268,7 @@ pub struct AskArgs {
     #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
     pub dtype: DtypeArg,
     #[command(flatten)]
-    device: DeviceArg,
+    pub device: DeviceArg,
 }
 
 /// Number formats by name.
@@ -329,8 +292,9 @@ impl From<DtypeArg> for WeightType {
     }
 }
 
+/// The verbs of `data`.
 #[derive(Debug, Subcommand)]
-enum DataCommand {
+pub enum DataCommand {
     /// Read a data file whole and say how many rows, images, classes and problems it has.
     #[command(after_help = "\
 Conversations (ShareGPT JSON), evaluation rows, TAPO triplets (JSON or JSONL, .gz too) and
@@ -359,46 +323,21 @@ pub struct ParityArgs {
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
     #[command(flatten)]
-    device: DeviceArg,
+    pub device: DeviceArg,
 }
 
 /// The device, as every command that computes takes it.
 #[derive(Debug, Args)]
-struct DeviceArg {
+pub struct DeviceArg {
     /// flex (the CPU), cuda[:N], vulkan[:N], wgpu[:N], metal or rocm[:N], of those in this build: see `fieldmark devices`.
     /// sft and tapo take several with commas between them.
     #[arg(long, value_name = "NAME")]
-    device: Option<String>,
+    pub device: Option<String>,
 }
 
 impl DeviceArg {
-    fn name(&self) -> Option<&str> {
+    /// The name given.
+    pub fn name(&self) -> Option<&str> {
         self.device.as_deref()
     }
-}
-
-/// Carries out what the command line asks for.
-///
-/// # Errors
-/// Whatever is wrong with what was given.
-pub fn run(cli: &Cli) -> anyhow::Result<Outcome> {
-    match &cli.command {
-        Command::Demo(args) => demo::run(args),
-        Command::Sft(args) => sft::run(args),
-        Command::Tapo(args) => tapo::run(args),
-        Command::Eval(args) => eval::run(args),
-        Command::Ask(args) => ask::run(args),
-        Command::Plan(args) => plan::run(args),
-        Command::Show(args) => show::run(args),
-        Command::Data(DataCommand::Check(args)) => data::check(args),
-        Command::Devices => devices::run(),
-        Command::Parity(args) => parity::run(args),
-    }
-}
-
-/// Writes lines to standard output; unlike `println!`, it does not panic where nobody reads them.
-fn say(text: &str) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}")?;
-    out.flush()
 }

@@ -1,7 +1,10 @@
 //! The `fieldmark` command. Errors are one line on standard error; a panic is one line too, and a trace only where
 //! RUST_BACKTRACE asks for one.
 
-mod cli;
+mod arguments;
+mod commands;
+mod display;
+mod signals;
 
 use std::{
     io,
@@ -10,12 +13,11 @@ use std::{
 };
 
 use clap::Parser;
-use fieldmark::{
-    device::panic_message,
-    memory::{Allocator, keep_freed_pages},
-};
+use fieldmark::device::panic_message;
+use fieldmark_allocator::{Allocator, keep_freed_pages};
 
-use cli::{Cli, Outcome};
+use arguments::Cli;
+use commands::Outcome;
 
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
     if std::env::var_os("RUST_BACKTRACE").is_none() {
         panic::set_hook(Box::new(|_| ()));
     }
-    match panic::catch_unwind(AssertUnwindSafe(|| cli::run(&cli))) {
+    match panic::catch_unwind(AssertUnwindSafe(|| commands::run(&cli))) {
         Ok(Ok(Outcome::Done)) => ExitCode::SUCCESS,
         Ok(Ok(Outcome::Failed)) => ExitCode::FAILURE,
         Ok(Ok(Outcome::Interrupted)) => ExitCode::from(INTERRUPTED),

@@ -32,12 +32,11 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens from now on, for a run that stops after each `boundary`.
+    /// Listens from now on, for a run that stops after each `boundary` once `interrupt` is set.
     ///
     /// # Errors
     /// If the system does not let signals be handled.
-    pub fn new(boundary: &'static str) -> anyhow::Result<Self> {
-        let interrupt = Interrupt::new();
+    pub fn new(boundary: &'static str, interrupt: Interrupt) -> std::io::Result<Self> {
         let mut second = Vec::new();
         for signal in SIGNALS {
             // In this order the first signal finds the flag down and the second finds it up.

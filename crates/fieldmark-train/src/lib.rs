@@ -78,8 +78,8 @@ pub use sft::{
     sft_loss, sft_loss_grad, train_sft, validate_sft,
 };
 pub use tapo::{
-    LossAverage, OpenStep, RolloutMetrics, SampleFacts, SavedGroup, TapoConfig, TapoInputs, TapoLoss, TapoLossConfig, TapoMetrics,
-    TapoParts, TapoState, TapoTrainer, TapoValidation, TripletSource, UpdateImage, tapo_loss,
+    LossAverage, OpenStep, RolloutMetrics, SampleFacts, SavedGroup, TapoConfig, TapoInputs, TapoLoss, TapoLossConfig,
+    TapoMetrics, TapoParts, TapoState, TapoTrainer, TapoValidation, TripletSource, UpdateImage, tapo_loss,
 };
 pub use trainer::{
     Decoding, DecodingTiming, Direction, Interrupt, MOST_SKIPPED_IN_A_ROW, Mark, OnEvent, Score, TrainEvent, Trainer,

@@ -102,8 +102,9 @@ impl Checkpoint {
         ];
         for (key, dtype) in wanted {
             if let Some(dtype) = dtype.filter(|&dtype| !device.supports_dtype(dtype)) {
-                let problem = "this device does not compute in it; `fieldmark devices` lists what each device can".into();
-                return Err(RunError::Setting { key: key.into(), value: dtype.name().into(), problem });
+                let problem =
+                    "this device does not compute in it; `fieldmark devices` lists what each device can".into();
+                return Err(RunError::Setting { key: key.into(), value: format!("{dtype:?}").to_lowercase(), problem });
             }
         }
         let model = Qwen25Vl::from_pretrained(folder, options, device)?;

@@ -1,10 +1,22 @@
 //! Fine-R1 in Rust: a vision-language model that learns to tell look-alikes apart by reasoning.
+//!
+//! The crates of the workspace are re-exported here ([`model`], [`processor`], [`generate`], [`data`], [`train`], [`eval`],
+//! [`stream`]). What this crate adds is everything around them that makes a run: [`recipe`]s, [`source`]s of samples,
+//! [`checkpoint`]s, run [`folder`]s, [`log`]s, and the runs themselves in [`run`].
 
+pub mod checkpoint;
 pub mod demo;
 pub mod device;
+mod error;
+pub mod folder;
+pub mod log;
 pub mod plan;
 pub mod recipe;
+pub mod run;
+pub mod source;
 
+pub use checkpoint::Checkpoint;
+pub use error::RunError;
 pub use fieldmark_data as data;
 pub use fieldmark_eval as eval;
 pub use fieldmark_generate as generate;
@@ -12,3 +24,4 @@ pub use fieldmark_model as model;
 pub use fieldmark_processor as processor;
 pub use fieldmark_stream as stream;
 pub use fieldmark_train as train;
+pub use plan::Stage;

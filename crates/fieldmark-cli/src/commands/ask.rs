@@ -4,6 +4,8 @@ use std::io::Write;
 
 use anyhow::bail;
 use fieldmark::{
+    Checkpoint,
+    checkpoint::limited,
     device,
     generate::{GenerationConfig, Generator, Request, Sampling},
     processor::{Content, DecodeOptions, Message, Part, Photo, ProcessOptions, Role, SpecialTokens, TextStream},
@@ -11,7 +13,8 @@ use fieldmark::{
     stream::StreamKey,
 };
 
-use super::{AskArgs, Outcome, checkpoint};
+use super::Outcome;
+use crate::arguments::AskArgs;
 
 /// Answers.
 ///
@@ -23,8 +26,8 @@ pub fn run(args: &AskArgs) -> anyhow::Result<Outcome> {
     }
     let device = device::open(args.device.name().unwrap_or_else(|| device::default_name()))?;
     let section = ModelSection { path: Some(args.model.clone()), dtype: args.dtype.into(), ..ModelSection::default() };
-    let checkpoint = checkpoint::Checkpoint::open(&section)?;
-    let processor = checkpoint::limited(&checkpoint.processor, args.min_pixels, args.max_pixels, "ask")?;
+    let checkpoint = Checkpoint::open(&section)?;
+    let processor = limited(&checkpoint.processor, args.min_pixels, args.max_pixels, "ask")?;
     let decode = DecodeOptions::default();
     let photos = args.image.iter().map(|path| Photo::open(path, &decode)).collect::<Result<Vec<_>, _>>()?;
     let mut messages: Vec<Message> = args.system.iter().map(Message::system).collect();

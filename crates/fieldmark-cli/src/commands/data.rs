@@ -3,7 +3,8 @@
 use anyhow::bail;
 use fieldmark::data::{ImageRoots, check_file};
 
-use super::{CheckArgs, Outcome, say};
+use super::{Outcome, say};
+use crate::arguments::CheckArgs;
 
 /// Reads and reports.
 ///

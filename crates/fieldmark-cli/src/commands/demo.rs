@@ -6,9 +6,11 @@ use anyhow::bail;
 use fieldmark::{
     demo::{self, DemoOptions},
     device,
+    train::Interrupt,
 };
 
-use super::{DemoArgs, Outcome, say};
+use super::{Outcome, say};
+use crate::{arguments::DemoArgs, display::StageDisplay, signals::Listener};
 
 /// Runs the demo and prints its table.
 ///
@@ -16,16 +18,26 @@ use super::{DemoArgs, Outcome, say};
 /// If the photographs cannot be read or the output cannot be written.
 pub fn run(args: &DemoArgs) -> anyhow::Result<Outcome> {
     let device = device::open(args.device.name().unwrap_or_else(|| device::default_name()))?;
-    let outcome = demo::run(&DemoOptions {
+    let interrupt = Interrupt::new();
+    let _listener = Listener::new("step", interrupt.clone())?;
+    let options = DemoOptions {
         photos: photos(args)?,
+        judge: args.photos.is_none(),
         out: args.out.clone(),
         seed: args.seed,
         sft_epochs: args.sft_epochs,
         tapo_steps: args.tapo_steps,
         ablation: args.ablation,
+        resume: args.resume,
         device: device.device,
         device_name: device.name,
-    })?;
+        interrupt,
+    };
+    let outcome = demo::run(&options, &mut StageDisplay::default())?;
+    if outcome.stopped {
+        say(&format!("stopped and saved in {}; to continue: add --resume to the same command", args.out.display()))?;
+        return Ok(Outcome::Interrupted);
+    }
     say(outcome.report.trim_end())?;
     for missed in &outcome.missed {
         say(&format!("missed: {missed}"))?;

@@ -1,9 +1,11 @@
 //! `fieldmark parity`: every tensor of a reference folder against ours.
 
 use anyhow::bail;
-use fieldmark::{device, parity::parity};
+use fieldmark::device;
+use fieldmark_parity::parity;
 
-use super::{Outcome, ParityArgs, say};
+use super::{Outcome, say};
+use crate::arguments::ParityArgs;
 
 /// Compares and reports.
 ///

@@ -6,10 +6,12 @@ use fieldmark::{
     model::{Qwen25VlConfig, SiglipTextConfig},
     plan::{Fit, Planned, Stage, nearest_fit, published, published_text_encoder},
     recipe::Recipe,
+    source,
     train::{MemoryPlan, Part},
 };
 
-use super::{Outcome, PlanArgs, rewards, say};
+use super::{Outcome, say};
+use crate::arguments::PlanArgs;
 
 /// Prints the plan; [`Outcome::Failed`] where it does not fit.
 ///
@@ -65,7 +67,9 @@ fn images(recipe: &Recipe) -> Result<usize, DataError> {
 
 /// Of the checkpoint folder, or of the published checkpoint that it is named after.
 fn text_encoder(recipe: &Recipe) -> anyhow::Result<Option<SiglipTextConfig>> {
-    let Some(folder) = rewards::encoder(recipe)? else { return Ok(None) };
+    let Some(folder) = source::text_encoder(&recipe.tapo, recipe.model.text_encoder.as_deref())? else {
+        return Ok(None);
+    };
     match published_text_encoder(folder) {
         Some(config) if !folder.exists() => Ok(Some(config)),
         _ => {

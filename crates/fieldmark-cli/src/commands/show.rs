@@ -2,7 +2,8 @@
 
 use fieldmark::recipe::{LayeredRecipe, Recipe};
 
-use super::{Outcome, ShowArgs, say};
+use super::{Outcome, say};
+use crate::arguments::ShowArgs;
 
 /// Prints the recipe or the schema.
 ///

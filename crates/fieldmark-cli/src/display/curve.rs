@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::anyhow;
+use fieldmark::RunError;
 use plotters::prelude::*;
 use serde_json::Value;
 
@@ -27,12 +27,15 @@ impl Series {
 ///
 /// # Errors
 /// If the file cannot be read, or a line is no JSON.
-pub fn series(path: &Path, x: &str, lines: &[(&str, &[&str])]) -> anyhow::Result<Vec<Series>> {
-    let text = std::fs::read_to_string(path).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+pub fn series(path: &Path, x: &str, lines: &[(&str, &[&str])]) -> Result<Vec<Series>, RunError> {
+    let text = std::fs::read_to_string(path).map_err(|source| RunError::Io { path: path.into(), source })?;
     let mut found: Vec<Series> = lines.iter().map(|(name, _)| Series::new(*name)).collect();
     for (number, row) in text.lines().enumerate() {
-        let row: Value =
-            serde_json::from_str(row).map_err(|error| anyhow!("{}, line {}: {error}", path.display(), number + 1))?;
+        let row: Value = serde_json::from_str(row).map_err(|source| RunError::LogLine {
+            path: path.into(),
+            line: number + 1,
+            source,
+        })?;
         for (series, (_, keys)) in found.iter_mut().zip(lines) {
             let value = keys.iter().fold(&row, |value, key| &value[*key]);
             // What was no number is null: a mean over nothing, or a loss that overflowed.
@@ -49,10 +52,10 @@ const COLOURS: [RGBColor; 4] =
 ///
 /// # Errors
 /// If the picture cannot be drawn.
-pub fn svg(title: &str, x_label: &str, y_label: &str, series: &[Series]) -> anyhow::Result<String> {
+pub fn svg(title: &str, x_label: &str, y_label: &str, series: &[Series]) -> Result<String, RunError> {
     let mut picture = String::new();
     draw(&mut picture, title, x_label, y_label, series)
-        .map_err(|error| anyhow!("the curve cannot be drawn: {error}"))?;
+        .map_err(|error| RunError::Observer(format!("the curve cannot be drawn: {error}").into()))?;
     Ok(picture)
 }
 

@@ -1,9 +1,9 @@
 //! In place of the dashboard where it is not compiled in: one that is never there.
 
-use fieldmark::train::TrainError;
+use fieldmark::{RunError, run::Course};
 use serde::Serialize;
 
-use super::{display::Course, interrupt::Listener};
+use crate::signals::Listener;
 
 /// What a row is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub enum Part {
     Update,
     /// The rollouts of a step.
     Rollouts,
+    /// The answers to a validation set.
+    Validation,
 }
 
 /// No value is of this type.
@@ -22,7 +24,7 @@ impl Dashboard {
     ///
     /// # Errors
     /// None.
-    pub fn open(_: &'static str, _: Course, _: &mut Listener) -> anyhow::Result<Option<Self>> {
+    pub fn open(_: &'static str, _: Course, _: &mut Listener) -> std::io::Result<Option<Self>> {
         Ok(None)
     }
 
@@ -50,7 +52,7 @@ impl Dashboard {
     ///
     /// # Errors
     /// None.
-    pub fn row(&self, _: Part, _: &impl Serialize, _: &impl Serialize) -> Result<(), TrainError> {
+    pub fn row(&self, _: Part, _: &impl Serialize, _: &impl Serialize) -> Result<(), RunError> {
         match *self {}
     }
 }

@@ -5,7 +5,6 @@
 //! before and after each stage.
 
 mod colours;
-mod error;
 mod network;
 mod produce;
 mod sources;
@@ -17,12 +16,13 @@ use burn::{module::Module, tensor::Device};
 use fieldmark_data::Split;
 use fieldmark_eval::{Accuracy, Report, Scores, World};
 use fieldmark_stream::StreamKey;
-use fieldmark_train::{UpdateImage, initialise, stable_param_ids};
+use fieldmark_train::{Interrupt, UpdateImage, initialise};
 
-pub use error::DemoError;
 use produce::Produce;
 use sources::DemoData;
 use stages::Stages;
+
+use crate::{error::RunError, run::Observer};
 
 /// What seen classes must reach after SFT, in the closed and the open world.
 const MARKS: [(World, f64); 2] = [(World::Closed, 0.60), (World::Open, 0.25)];
@@ -32,6 +32,8 @@ const MARKS: [(World, f64); 2] = [(World::Closed, 0.60), (World::Open, 0.25)];
 pub struct DemoOptions {
     /// Folder with `labels.csv` and the photographs it names.
     pub photos: PathBuf,
+    /// Whether the scores must reach the marks, which were set for the photographs of the repository.
+    pub judge: bool,
     /// Folder for checkpoints, metrics, predictions and the report; made if need be.
     pub out: PathBuf,
     /// Decides every random number.
@@ -42,52 +44,57 @@ pub struct DemoOptions {
     pub tapo_steps: usize,
     /// Also trains TAPO with positive rollouts scored on their own image, as the released code does.
     pub ablation: bool,
+    /// Continues a demo that was stopped; finished stages are not run again.
+    pub resume: bool,
     /// Where it runs.
     pub device: Device,
     /// What predictions call the device.
     pub device_name: String,
+    /// A shared flag that stops the demo, saved, after the current step.
+    pub interrupt: Interrupt,
 }
 
 /// How a demo ended.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct DemoOutcome {
-    /// The table of all models, for a terminal.
+    /// The table of all models, for a terminal; empty if the demo was stopped.
     pub report: String,
     /// Marks that the SFT model misses; empty is success.
     pub missed: Vec<String>,
+    /// Whether it was stopped.
+    pub stopped: bool,
 }
 
 /// Runs all stages.
 ///
 /// # Errors
-/// If a photograph or file cannot be read or written.
-pub fn run(options: &DemoOptions) -> Result<DemoOutcome, DemoError> {
-    std::fs::create_dir_all(&options.out).map_err(DemoError::write(&options.out))?;
-    let device = options.device.clone().autodiff();
+/// Returns an error if a photograph or file cannot be read or written.
+pub fn run(options: &DemoOptions, observer: &mut dyn Observer) -> Result<DemoOutcome, RunError> {
     let produce = Produce::open(&options.photos, options.seed)?;
     let tokenizer = network::tokenizer(&produce.corpus(), &produce.seen())?;
     let processor = network::processor(tokenizer)?;
     let config = network::config(&processor.tokenizer);
     config.validate()?;
     let key = StreamKey::new(options.seed);
-    let base = stable_param_ids(initialise(config.init(&device), 0.03, &key));
+    let model = initialise(config.init(&options.device.clone().autodiff()), 0.03, &key).valid();
     let data = DemoData { produce: &produce, processor: &processor, key };
-    let stages = Stages { options, data: &data, device: device.clone() };
-    stages.introduce(base.num_params());
+    let mut stages = Stages { options, data: &data, device: options.device.clone(), observer };
+    stages.introduce(model.num_params())?;
 
     let mut report = Report::new();
     report.add("colour histogram", histogram_scores(&produce, &data.key)?);
-    let base_scores = stages.evaluate("base", &base.valid())?;
-    report.add("base (random weights)", base_scores);
-    let sft = stages.sft(base)?;
-    let sft_scores = stages.evaluate("sft", &sft.valid())?;
-    let missed = missed_marks(&sft_scores);
+    let base = stages.base(&model)?;
+    report.add("base (random weights)", stages.evaluate("base", &base)?);
+    let stopped = DemoOutcome { stopped: true, ..DemoOutcome::default() };
+    let Some(sft) = stages.sft(&base)? else { return Ok(stopped) };
+    let sft_scores = stages.evaluate("sft", &sft)?;
+    let missed = if options.judge { missed_marks(&sft_scores) } else { Vec::new() };
     report.add("SFT", sft_scores);
-    let tapo = stages.tapo("tapo", sft.clone(), UpdateImage::Anchor)?;
-    report.add("SFT + TAPO", stages.evaluate("tapo", &tapo.valid())?);
+    let Some(tapo) = stages.tapo("tapo", &sft, UpdateImage::Anchor)? else { return Ok(stopped) };
+    report.add("SFT + TAPO", stages.evaluate("tapo", &tapo)?);
     if options.ablation {
-        let own = stages.tapo("tapo-own", sft, UpdateImage::Own)?;
-        report.add("SFT + TAPO, update_image = own", stages.evaluate("tapo-own", &own.valid())?);
+        let Some(own) = stages.tapo("tapo-own", &sft, UpdateImage::Own)? else { return Ok(stopped) };
+        report.add("SFT + TAPO, update_image = own", stages.evaluate("tapo-own", &own)?);
     }
     report.note(format!(
         "Strict matching, percent with 95 % intervals; greedy decoding; wrong options drawn at random from the other classes \
@@ -98,7 +105,7 @@ pub fn run(options: &DemoOptions) -> Result<DemoOutcome, DemoError> {
         "Unseen: no training photograph or text names these classes, so a model trained from nothing has never written them.",
     );
     stages.write_report(&report)?;
-    Ok(DemoOutcome { report: report.to_text(), missed })
+    Ok(DemoOutcome { report: report.to_text(), missed, stopped: false })
 }
 
 fn missed_marks(scores: &Scores) -> Vec<String> {
@@ -113,7 +120,7 @@ fn missed_marks(scores: &Scores) -> Vec<String> {
 }
 
 /// The baseline on seen classes: it compares colour histograms and has seen the same photographs.
-fn histogram_scores(produce: &Produce, key: &StreamKey) -> Result<Scores, DemoError> {
+fn histogram_scores(produce: &Produce, key: &StreamKey) -> Result<Scores, RunError> {
     use fieldmark_data::ColourHistogram;
     use fieldmark_processor::{DecodeOptions, Photo};
 

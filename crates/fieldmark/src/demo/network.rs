@@ -5,20 +5,21 @@ use fieldmark_processor::{
     ChatTemplate, ImageProcessor, ImageProcessorConfig, PixelLimits, Processor, Tokenizer, train_tokenizer,
 };
 
-use super::{DemoError, sources::SIDE};
+use super::produce::SIDE;
+use crate::error::RunError;
 
 /// Bytes, special tokens, names and the few words of the demo's texts.
 const VOCABULARY: usize = 512;
 
 /// Trains the tokenizer on the demo's texts; every name and tag is one token.
-pub(super) fn tokenizer(corpus: &[String], names: &[String]) -> Result<Tokenizer, DemoError> {
+pub(super) fn tokenizer(corpus: &[String], names: &[String]) -> Result<Tokenizer, RunError> {
     let tags = ["<think>", "</think>", "<answer>", "</answer>"].map(str::to_owned);
     let whole: Vec<String> = names.iter().cloned().chain(tags).collect();
     Ok(train_tokenizer(corpus, &whole, VOCABULARY)?)
 }
 
 /// A processor for images of `SIDE` × `SIDE` pixels.
-pub(super) fn processor(tokenizer: Tokenizer) -> Result<Processor, DemoError> {
+pub(super) fn processor(tokenizer: Tokenizer) -> Result<Processor, RunError> {
     let pixels = SIDE * SIDE;
     let images = ImageProcessor::new(ImageProcessorConfig::default())
         .with_limits(PixelLimits { min_pixels: pixels, max_pixels: pixels });

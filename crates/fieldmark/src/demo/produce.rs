@@ -13,8 +13,11 @@ use fieldmark_data::{
 use fieldmark_processor::{DecodeOptions, Photo};
 use fieldmark_stream::{RandomStream, StreamKey};
 
-use super::{DemoError, colours::main_colours};
+use super::colours::main_colours;
+use crate::error::RunError;
 
+/// Side of the demo's images in pixels.
+pub(super) const SIDE: usize = 112;
 /// The question of every prompt.
 pub(super) const QUESTION: &str = "Which produce is this?";
 /// Options of a closed-world question.
@@ -43,7 +46,7 @@ pub(super) struct Produce {
 
 impl Produce {
     /// Reads `labels.csv` and the training photographs of `folder`.
-    pub(super) fn open(folder: &Path, seed: u64) -> Result<Self, DemoError> {
+    pub(super) fn open(folder: &Path, seed: u64) -> Result<Self, RunError> {
         let folder = LabelledFolder::open(folder)?;
         let families = folder.families();
         let split = ClassSplit::draw(&families, UNSEEN, seed)?;
@@ -80,7 +83,7 @@ impl Produce {
     ///
     /// The wrong options are drawn from the other classes of the split, each as likely: were they the truth's look-alikes,
     /// the set of options alone would give it away.
-    pub(super) fn test_set(&self, split: Split, key: &StreamKey) -> Result<EvalSet, DemoError> {
+    pub(super) fn test_set(&self, split: Split, key: &StreamKey) -> Result<EvalSet, RunError> {
         let name = EvalSetName { dataset: "produce".into(), split, super_category: "fruit or vegetable".into() };
         let photos = self.folder.select(SourceSplit::Test, |class| self.split.of(class) == Some(split));
         let rows = photos.into_iter().map(|photo| EvalRow {
@@ -183,7 +186,7 @@ fn typical_colours(photos: &[TrainPhoto]) -> BTreeMap<String, &'static str> {
 }
 
 /// A photograph as the `image` crate has it.
-pub(super) fn to_image(photo: &Photo) -> Result<image::RgbImage, DemoError> {
+pub(super) fn to_image(photo: &Photo) -> Result<image::RgbImage, RunError> {
     image::RgbImage::from_raw(photo.width() as u32, photo.height() as u32, photo.rgb().to_vec())
-        .ok_or_else(|| DemoError::Sample { sample: photo.name().into(), reason: "pixels and size disagree" })
+        .ok_or_else(|| RunError::path(photo.name(), "its pixels and its size disagree"))
 }

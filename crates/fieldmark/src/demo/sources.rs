@@ -1,19 +1,21 @@
 //! The demo's training data: cropped and flipped photographs with their conversations, and triplets.
 
-use fieldmark_data::{PromptTemplate, RandomResizedCrop, SinglePhotoPolicy, Split, build_triplets};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
+use fieldmark_data::{
+    LabelledPhoto, PromptTemplate, RandomResizedCrop, SinglePhotoPolicy, Split, Triplet, build_triplets,
+};
 use fieldmark_processor::{
     Message, PatchedImage, Photo, ProcessOptions, Processor, Sequence, SupervisedSequence, TargetEnd,
 };
 use fieldmark_stream::{RandomStream, StreamKey};
 use fieldmark_train::{SftSource, TrainError, TripletPrompt, TripletSource};
 
-use super::{
-    DemoError,
-    produce::{Produce, QUESTION, TrainPhoto, to_image},
-};
-
-/// Side of the demo's images in pixels.
-pub(super) const SIDE: usize = 112;
+use super::produce::{Produce, QUESTION, SIDE, TrainPhoto, to_image};
+use crate::error::RunError;
 
 /// Share of the photograph that a crop keeps.
 const CROP: (f64, f64) = (0.3, 1.0);
@@ -30,7 +32,7 @@ pub(super) struct DemoData<'a> {
 impl DemoData<'_> {
     /// A crop, resized and flipped at random. `close` makes two crops of three close-ups, which show colour and texture
     /// but hardly the object.
-    fn patches(&self, photo: &Photo, close: bool, stream: &mut RandomStream) -> Result<PatchedImage, DemoError> {
+    fn patches(&self, photo: &Photo, close: bool, stream: &mut RandomStream) -> Result<PatchedImage, RunError> {
         let side = SIDE as u32;
         let scale = if close && stream.below(3) > 0 { CLOSE_UP } else { CROP };
         let crop = RandomResizedCrop { scale, ..RandomResizedCrop::new(side, side) };
@@ -48,7 +50,7 @@ impl DemoData<'_> {
         })
     }
 
-    fn sft_sample(&self, row: usize, epoch: usize) -> Result<SupervisedSequence, DemoError> {
+    fn sft_sample(&self, row: usize, epoch: usize) -> Result<SupervisedSequence, RunError> {
         let photo = &self.produce.train[row];
         let mut stream = self.key.word("sft").word("sample").number(epoch as u64).number(row as u64).stream();
         let shown = self.options(photo, &mut stream);
@@ -75,38 +77,78 @@ impl SftSource for DemoData<'_> {
     }
 }
 
-/// Triplets of training photographs, drawn anew in each epoch.
+/// Triplets of training photographs, drawn again in each epoch.
 pub(super) struct DemoTriplets<'a> {
-    pub(super) data: &'a DemoData<'a>,
+    data: &'a DemoData<'a>,
+    /// The epoch that was asked for last, and its triplets.
+    epoch: Mutex<Option<(usize, Vec<Triple>)>>,
 }
 
-impl DemoTriplets<'_> {
-    fn triplet(&self, row: usize, epoch: usize) -> Result<TripletPrompt, DemoError> {
+/// Places of anchor, positive and negative among the training photographs.
+#[derive(Debug, Clone, Copy)]
+struct Triple {
+    anchor: usize,
+    positive: usize,
+    negative: usize,
+}
+
+impl<'a> DemoTriplets<'a> {
+    pub(super) fn new(data: &'a DemoData<'a>) -> Self {
+        Self { data, epoch: Mutex::new(None) }
+    }
+
+    /// The triplet of a row in an epoch. All triplets of an epoch are drawn together.
+    fn triple(&self, row: usize, epoch: usize) -> Result<Triple, RunError> {
+        let mut known = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*known {
+            Some((of, triples)) if *of == epoch => Ok(triples[row]),
+            _ => {
+                let triples = self.draw(epoch)?;
+                let found = triples[row];
+                *known = Some((epoch, triples));
+                Ok(found)
+            }
+        }
+    }
+
+    fn draw(&self, epoch: usize) -> Result<Vec<Triple>, RunError> {
         let DemoData { produce, key, .. } = self.data;
         let labels: Vec<_> = produce.train.iter().map(|photo| &photo.label).collect();
+        let places: BTreeMap<usize, usize> =
+            labels.iter().enumerate().map(|(place, label)| (label.row, place)).collect();
         let mut stream = key.word("tapo").word("triplets").number(epoch as u64).stream();
         let triplets = build_triplets(&labels, &produce.similar, SinglePhotoPolicy::Refuse, &mut stream)?;
-        let triplet = &triplets[row];
-        let find = |row: usize| {
-            let found = produce.train.iter().find(|photo| photo.label.row == row);
-            found.ok_or_else(|| DemoError::Sample {
-                sample: format!("labels.csv, row {row}"),
-                reason: "is in a triplet, but no training photograph",
-            })
+        let place = |label: &LabelledPhoto| {
+            let problem = "is in a triplet, but is not a training photograph";
+            places
+                .get(&label.row)
+                .copied()
+                .ok_or_else(|| RunError::path(format!("labels.csv, row {}", label.row), problem))
         };
-        let anchor = find(triplet.anchor.row)?;
+        let triple = |triplet: &Triplet<'_>| {
+            let (anchor, positive) = (place(triplet.anchor)?, place(triplet.positive)?);
+            Ok(Triple { anchor, positive, negative: place(triplet.negative)? })
+        };
+        triplets.iter().map(triple).collect()
+    }
+
+    fn triplet(&self, row: usize, epoch: usize) -> Result<TripletPrompt, RunError> {
+        let DemoData { produce, key, .. } = self.data;
+        let triple = self.triple(row, epoch)?;
+        let photo = |place: usize| &produce.train[place];
+        let anchor = photo(triple.anchor);
         let mut stream = key.word("tapo").word("sample").number(epoch as u64).number(row as u64).stream();
         let options = self.data.options(anchor, &mut stream).unwrap_or_default();
         let prompt = PromptTemplate::Bare.render(QUESTION, &options);
-        let mut sequence = |photo: &TrainPhoto| -> Result<Sequence, DemoError> {
+        let mut sequence = |photo: &TrainPhoto| -> Result<Sequence, RunError> {
             let images = vec![self.data.patches(&photo.photo, !options.is_empty(), &mut stream)?];
             let messages = [Message::user(&prompt.user)];
             Ok(self.data.processor.encode(photo.photo.name(), &messages, images, ProcessOptions::prompt())?)
         };
         Ok(TripletPrompt {
             anchor: sequence(anchor)?,
-            positive: Some(sequence(find(triplet.positive.row)?)?),
-            negative: Some(sequence(find(triplet.negative.row)?)?),
+            positive: Some(sequence(photo(triple.positive))?),
+            negative: Some(sequence(photo(triple.negative))?),
             truth: anchor.label.class.clone(),
         })
     }

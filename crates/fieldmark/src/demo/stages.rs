@@ -1,6 +1,6 @@
-//! The stages of the demo, each with its progress bar, its files and its settings.
+//! The stages of the demo as runs of the library: each has its settings and its folder.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use burn::tensor::Device;
 use fieldmark_data::{ImageRoots, PromptTemplate, Split};
@@ -9,18 +9,20 @@ use fieldmark_eval::{
     read_predictions,
 };
 use fieldmark_generate::GenerationConfig;
-use fieldmark_model::{Qwen25Vl, SaveOptions, TrainableParts};
+use fieldmark_model::{Qwen25Vl, TrainableParts};
 use fieldmark_processor::DecodeOptions;
-use fieldmark_train::{
-    AdamWSettings, LrSchedule, LrShape, MetricsWriter, RewardRegistry, SftConfig, TapoConfig, TapoEvent, TapoTrainer,
-    UpdateImage, train_sft,
-};
+use fieldmark_train::{AdamWSettings, LrSchedule, LrShape, RewardRegistry, SftConfig, TapoConfig, UpdateImage};
 
 use super::{
-    DemoError, DemoOptions,
+    DemoOptions,
     sources::{DemoData, DemoTriplets},
 };
-use crate::progress::Progress;
+use crate::{
+    Checkpoint,
+    error::RunError,
+    folder::RunFolder,
+    run::{Eval, Observer, Outcome, RunEvent, RunSetup, Sft, Tapo, eval, sft, tapo},
+};
 
 /// Most new tokens: the longest taught response has about 35.
 const MAX_NEW_TOKENS: usize = 48;
@@ -32,13 +34,14 @@ pub(super) struct Stages<'a> {
     pub(super) options: &'a DemoOptions,
     pub(super) data: &'a DemoData<'a>,
     pub(super) device: Device,
+    pub(super) observer: &'a mut dyn Observer,
 }
 
 impl Stages<'_> {
-    pub(super) fn introduce(&self, parameters: usize) {
+    pub(super) fn introduce(&mut self, parameters: usize) -> Result<(), RunError> {
         let produce = self.data.produce;
         let count = |split| produce.split.classes(split).count();
-        eprintln!(
+        let text = format!(
             "{:.1} M parameters, {} training photographs of {} classes, {} more classes unseen; on {}",
             parameters as f64 / 1e6,
             produce.train.len(),
@@ -46,30 +49,37 @@ impl Stages<'_> {
             count(Split::Unseen),
             self.options.device_name,
         );
+        self.observer.event(RunEvent::Note(&text))
     }
 
-    fn file(&self, stage: &str, name: &str) -> Result<PathBuf, DemoError> {
-        let folder = self.options.out.join(stage);
-        std::fs::create_dir_all(&folder).map_err(DemoError::write(&folder))?;
-        Ok(folder.join(name))
+    fn folder(&self, stage: &str) -> Result<RunFolder, RunError> {
+        RunFolder::at(Some(&self.options.out.join(stage)))
     }
 
-    /// Checkpoint, processor and generation settings, so that the folder serves `fieldmark ask` and transformers.
-    fn save(&self, stage: &str, model: &Qwen25Vl) -> Result<(), DemoError> {
-        let folder = self.options.out.join(stage);
-        model.save_pretrained(&folder, SaveOptions::default())?;
-        self.data.processor.save(&folder)?;
-        let tokenizer = &self.data.processor.tokenizer;
-        let settings = serde_json::json!({
-            "eos_token_id": [tokenizer.eos()],
-            "pad_token_id": tokenizer.pad(),
-            "do_sample": false,
-            "repetition_penalty": 1.0,
-        });
-        write(&folder.join("generation_config.json"), &format!("{settings:#}\n"))
+    /// Saves the model that SFT starts from.
+    pub(super) fn base(&self, model: &Qwen25Vl) -> Result<Checkpoint, RunError> {
+        let folder = self.folder("base")?;
+        folder.create()?;
+        let made = Checkpoint::made(self.data.processor.clone(), model.config());
+        Checkpoint::at(made.save_in(model, &folder)?)
     }
 
-    pub(super) fn sft(&self, base: Qwen25Vl) -> Result<Qwen25Vl, DemoError> {
+    fn setup(&mut self, stage: &str) -> Result<RunSetup, RunError> {
+        let mut setup = RunSetup::new(self.folder(stage)?, self.device.clone());
+        setup.seed = self.options.seed;
+        setup.interrupt = self.options.interrupt.clone();
+        // A stage takes minutes: it is saved at its end, and when it is stopped.
+        setup.settings.save_every = 0;
+        if self.options.resume {
+            let mut notes = Vec::new();
+            setup.begin = setup.folder.newest(&mut |note| notes.push(note))?;
+            notes.iter().try_for_each(|note| self.observer.event(RunEvent::Note(note)))?;
+        }
+        Ok(setup)
+    }
+
+    /// `None`: the stage was stopped.
+    pub(super) fn sft(&mut self, base: &Checkpoint) -> Result<Option<Checkpoint>, RunError> {
         let config = SftConfig {
             epochs: self.options.sft_epochs,
             batch: 32,
@@ -82,21 +92,19 @@ impl Stages<'_> {
             train: TrainableParts::default(),
             ..SftConfig::default()
         };
-        let mut metrics = MetricsWriter::create(self.file("sft", "metrics.jsonl")?)?;
-        let mut timings = MetricsWriter::create(self.file("sft", "timings.jsonl")?)?;
-        let progress = Progress::new("SFT", config.updates(self.data.produce.train.len()));
-        let pad = self.data.processor.tokenizer.pad();
-        let model = train_sft(base, self.data, &config, pad, &self.data.key, &self.device, |update, timing| {
-            progress.step(update.step, format!("loss {:.3}", update.loss));
-            metrics.write(update)?;
-            timings.write(timing)
-        })?;
-        progress.finish();
-        self.save("sft", &model)?;
-        Ok(model)
+        self.observer.event(RunEvent::Stage("SFT"))?;
+        let setup = self.setup("sft")?;
+        let parts = Sft { checkpoint: base, source: self.data, validation: None, config };
+        trained(sft(parts, &setup, self.observer)?)
     }
 
-    pub(super) fn tapo(&self, stage: &str, sft: Qwen25Vl, update_image: UpdateImage) -> Result<Qwen25Vl, DemoError> {
+    /// `None`: the stage was stopped.
+    pub(super) fn tapo(
+        &mut self,
+        stage: &str,
+        start: &Checkpoint,
+        update_image: UpdateImage,
+    ) -> Result<Option<Checkpoint>, RunError> {
         let config = TapoConfig {
             prompts_per_step: 16,
             chunk: 24,
@@ -114,43 +122,22 @@ impl Stages<'_> {
             schedule: LrSchedule { lr: 5e-5, shape: LrShape::Constant, warmup: 0, released: false },
             ..TapoConfig::default()
         };
-        let triplets = DemoTriplets { data: self.data };
-        let tokenizer = &self.data.processor.tokenizer;
-        let mut metrics = MetricsWriter::create(self.file(stage, "metrics.jsonl")?)?;
-        let mut timings = MetricsWriter::create(self.file(stage, "timings.jsonl")?)?;
-        let mut trainer = TapoTrainer::new(
-            &sft,
-            &triplets,
-            tokenizer,
-            vec![tokenizer.eos()],
-            config.clone(),
-            &RewardRegistry::standard(&config),
-            self.data.key.clone(),
-            &self.device,
-        )?
-        .with_steps(self.options.tapo_steps);
-        let progress = Progress::new("TAPO", trainer.steps());
-        let mut reward = 0.0;
-        let model = trainer.train(sft, |event| match event {
-            TapoEvent::Rollouts(_) | TapoEvent::Validation(..) => Ok(()),
-            TapoEvent::Drawn(drawn, timing) => {
-                reward = drawn.reward;
-                metrics.write(drawn)?;
-                timings.write(timing)
-            }
-            TapoEvent::Update(update, timing) => {
-                progress.step(update.rollout_step, format!("reward {reward:.3}, ratio {:.3}", update.parts.ratio));
-                metrics.write(update)?;
-                timings.write(timing)
-            }
-        })?;
-        progress.finish();
-        self.save(stage, &model)?;
-        Ok(model)
+        self.observer.event(RunEvent::Stage("TAPO"))?;
+        let setup = self.setup(stage)?;
+        let source = DemoTriplets::new(self.data);
+        let parts = Tapo {
+            checkpoint: start,
+            source: &source,
+            validation: None,
+            rewards: &RewardRegistry::standard(&config),
+            config,
+            steps: Some(self.options.tapo_steps),
+        };
+        trained(tapo(parts, &setup, self.observer)?)
     }
 
-    /// Scores of a model on seen and unseen classes in both worlds; predictions are written first.
-    pub(super) fn evaluate(&self, stage: &str, model: &Qwen25Vl) -> Result<Scores, DemoError> {
+    /// Scores of a model on seen and unseen classes in both worlds. The predictions are written first.
+    pub(super) fn evaluate(&mut self, stage: &str, checkpoint: &Checkpoint) -> Result<Scores, RunError> {
         let produce = self.data.produce;
         let order = OptionOrder::Shuffled { seed: self.options.seed };
         let mut questions = Vec::new();
@@ -159,33 +146,31 @@ impl Stages<'_> {
             questions.extend(closed_questions(&set, order, PromptTemplate::Bare)?);
             questions.extend(open_questions(&set, PromptTemplate::Bare));
         }
-        let tokenizer = &self.data.processor.tokenizer;
-        let device = self.device.clone().without_autodiff();
-        let set = QuestionSet::new(questions, ImageRoots::new(&produce.folder.root));
+        let sets = [QuestionSet::new(questions, ImageRoots::new(&produce.folder.root))];
         let run = EvalRun {
-            model,
+            model: &checkpoint.load(&self.device)?,
             processor: self.data.processor,
             decode: DecodeOptions::default(),
             generation: GenerationConfig {
                 max_batch: 64,
-                ..GenerationConfig::greedy(MAX_NEW_TOKENS, vec![tokenizer.eos()])
+                ..GenerationConfig::greedy(MAX_NEW_TOKENS, checkpoint.eos.clone())
             },
             seed: self.options.seed,
             name: RunName { model: stage.into(), device: self.options.device_name.clone() },
-            device: &device,
+            device: &self.device,
         };
-        let file = self.file(stage, "predictions.jsonl")?;
-        let progress = Progress::new(format!("eval {stage}"), set.questions.len());
-        run.predict(&[set], &file, |done, _| progress.step(done, String::new()))?;
-        progress.finish();
+        self.observer.event(RunEvent::Stage(&format!("eval {stage}")))?;
+        let file = eval(Eval { run, sets: &sets }, &self.folder(stage)?, self.observer)?;
         Ok(Scores::of(&read_predictions(&file)?, Matching::Strict))
     }
 
-    pub(super) fn write_report(&self, report: &Report) -> Result<(), DemoError> {
-        write(&self.options.out.join("report.md"), &report.to_markdown())
+    pub(super) fn write_report(&self, report: &Report) -> Result<PathBuf, RunError> {
+        let folder = RunFolder::at(Some(&self.options.out))?;
+        folder.write("report.md", report.to_markdown().as_bytes())?;
+        Ok(folder.file("report.md"))
     }
 }
 
-fn write(path: &Path, text: &str) -> Result<(), DemoError> {
-    fieldmark_model::files::write_whole(path, text.as_bytes()).map_err(DemoError::write(path))
+fn trained(outcome: Outcome) -> Result<Option<Checkpoint>, RunError> {
+    outcome.checkpoint().map(Checkpoint::at).transpose()
 }

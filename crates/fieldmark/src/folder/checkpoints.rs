@@ -85,8 +85,7 @@ impl Checkpoints {
         fs::create_dir_all(&trainer).map_err(at(&trainer))?;
         updater.save_optimizer(&Self::moments(made.path())).map_err(RunError::from)?;
         let path = trainer.join("state.toml");
-        let text = toml::to_string(state)
-            .map_err(|error| RunError::path(&path, error.to_string()))?;
+        let text = toml::to_string(state).map_err(|error| RunError::path(&path, error.to_string()))?;
         write_whole(&path, text.as_bytes()).map_err(at(&path))?;
         Manifest::write(made.path())?;
         persist_folder(made, &target).map_err(at(&target))?;

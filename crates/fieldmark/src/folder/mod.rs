@@ -6,6 +6,7 @@ mod manifest;
 mod resume;
 mod run_folder;
 
+pub(crate) use self::run_folder::write_whole;
 pub use self::{
     checkpoints::{Best, Checkpoints},
     inputs::{INPUTS, Inputs},
@@ -13,4 +14,3 @@ pub use self::{
     resume::{Begin, LEFT_BEHIND},
     run_folder::{Lock, RunFolder},
 };
-pub(crate) use self::run_folder::write_whole;

@@ -83,7 +83,8 @@ impl RunFolder {
         match folder.try_lock() {
             Ok(()) => Ok(Lock(Some(folder))),
             Err(TryLockError::WouldBlock) => {
-                let problem = "another run is writing to it; wait for its end, or name another folder with --set output=DIR";
+                let problem =
+                    "another run is writing to it; wait for its end, or name another folder with --set output=DIR";
                 Err(RunError::path(&self.path, problem))
             }
             Err(TryLockError::Error(_)) => Ok(Lock(None)),
@@ -196,7 +197,9 @@ mod tests {
         output.write_folder("checkpoint", fill("a")).unwrap();
         output.write_folder("checkpoint", fill("b")).unwrap();
         assert!(!output.file("checkpoint").join("a").exists() && output.file("checkpoint").join("b").exists());
-        output.write_folder("checkpoint", |path| fill("c")(path).and_then(|()| Err(RunError::path(path, "no")))).unwrap_err();
+        output
+            .write_folder("checkpoint", |path| fill("c")(path).and_then(|()| Err(RunError::path(path, "no"))))
+            .unwrap_err();
         assert!(output.file("checkpoint").join("b").exists());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }

@@ -12,6 +12,8 @@ use crate::{error::RunError, folder::RunFolder};
 pub enum RunEvent<'a> {
     /// Something worth knowing that does not stop the run, such as a damaged checkpoint that is passed over.
     Note(&'a str),
+    /// A part of a larger program begins, such as a stage of the demo.
+    Stage(&'a str),
     /// Samples are being made once, to find damaged ones before training starts.
     Checked {
         /// Samples made.

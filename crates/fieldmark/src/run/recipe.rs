@@ -59,12 +59,13 @@ impl RecipeRun {
             lora: recipe.lora.clone(),
             settings: recipe.run,
             interrupt: self.interrupt.clone(),
-            ..RunSetup::new(self.folder()?, Default::default())
+            ..RunSetup::on(self.folder()?, Vec::new())
         };
         setup.validate()?;
         if self.resume {
             let mut notes = Vec::new();
-            let resumed = setup.folder.resume(recipe, stage, || Inputs::of(inputs.clone()), &mut |note| notes.push(note));
+            let resumed =
+                setup.folder.resume(recipe, stage, || Inputs::of(inputs.clone()), &mut |note| notes.push(note));
             notes.iter().try_for_each(|note| observer.event(RunEvent::Note(note)))?;
             setup.begin = resumed?;
         }
@@ -96,7 +97,8 @@ fn check_formats(recipe: &Recipe, stage: Stage, adamw: AdamWSettings) -> Result<
         ("model.parts.decoder", parts.decoder),
     ];
     for (key, format) in formats {
-        let refuse = |value: &str, problem: String| Err(RunError::Setting { key: key.into(), value: value.into(), problem });
+        let refuse =
+            |value: &str, problem: String| Err(RunError::Setting { key: key.into(), value: value.into(), problem });
         match format {
             Some(WeightType::F16) => {
                 let problem = "small gradients vanish in f16, and the loss is not scaled against that; train in \"bf16\" or \

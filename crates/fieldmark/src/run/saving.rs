@@ -67,17 +67,7 @@ impl<'a> Saving<'a> {
         stage: Stage,
         start: Origin,
     ) -> Self {
-        Self {
-            checkpoint,
-            checkpoints,
-            settings,
-            stage,
-            start,
-            best: None,
-            newest: None,
-            before: None,
-            stopped: None,
-        }
+        Self { checkpoint, checkpoints, settings, stage, start, best: None, newest: None, before: None, stopped: None }
     }
 
     /// Continues from a checkpoint of the run and returns the trainer's state.

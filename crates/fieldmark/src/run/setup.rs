@@ -48,10 +48,15 @@ pub struct RunSetup {
 impl RunSetup {
     /// A run from the first step on one device, with the default settings and seed 42.
     pub fn new(folder: RunFolder, device: Device) -> Self {
+        Self::on(folder, vec![device])
+    }
+
+    /// The same on several devices.
+    pub(super) fn on(folder: RunFolder, devices: Vec<Device>) -> Self {
         Self {
             folder,
             begin: Begin::Start,
-            devices: vec![device],
+            devices,
             reduction: Reduction::Gather,
             seed: 42,
             lora: LoraSettings::default(),
@@ -120,7 +125,12 @@ impl RunSetup {
     }
 
     /// The weights that the run begins with, in which `train` will learn.
-    pub(super) fn load(&self, checkpoint: &Checkpoint, train: TrainableParts, device: &Device) -> Result<Qwen25Vl, RunError> {
+    pub(super) fn load(
+        &self,
+        checkpoint: &Checkpoint,
+        train: TrainableParts,
+        device: &Device,
+    ) -> Result<Qwen25Vl, RunError> {
         match &self.begin {
             Begin::Continue { folder, .. } if self.lora.is_on() => {
                 let start = self.load_start(checkpoint, train, device)?;

@@ -8,7 +8,8 @@ use fieldmark_processor::TargetEnd;
 use fieldmark_train::{SftConfig, SftSource, SftState, SftTrainer, Trainer, stable_param_ids, trainable};
 
 use super::{
-    Course, Finished, Observer, Outcome, RunEvent, RunSetup, drive, recipe::{RecipeRun, in_section},
+    Course, Finished, Observer, Outcome, RunEvent, RunSetup, drive,
+    recipe::{RecipeRun, in_section},
     saving::{Origin, Saving},
 };
 use crate::{
@@ -37,7 +38,11 @@ pub struct Sft<'a, S> {
 ///
 /// # Errors
 /// Returns an error if a setting, the checkpoint or a sample is wrong, or if something cannot be written.
-pub fn sft<S: SftSource>(parts: Sft<'_, S>, setup: &RunSetup, observer: &mut dyn Observer) -> Result<Outcome, RunError> {
+pub fn sft<S: SftSource>(
+    parts: Sft<'_, S>,
+    setup: &RunSetup,
+    observer: &mut dyn Observer,
+) -> Result<Outcome, RunError> {
     let Sft { checkpoint, source, validation, config } = parts;
     setup.validate()?;
     let folder = &setup.folder;
@@ -74,8 +79,8 @@ pub fn sft<S: SftSource>(parts: Sft<'_, S>, setup: &RunSetup, observer: &mut dyn
     observer.event(RunEvent::Begin(course))?;
     let log = RunLog::open(folder, Stage::Sft, setup.log_settings(), &device, end)?;
     let mut watch = drive::Watch { log, observer, course };
-    let model = drive::drive(&mut trainer, model, &mut saving, &mut watch)
-        .map_err(|error| error.in_section(Stage::Sft))?;
+    let model =
+        drive::drive(&mut trainer, model, &mut saving, &mut watch).map_err(|error| error.in_section(Stage::Sft))?;
     if let Some(saved) = saving.stopped() {
         let (done, total) = (trainer.done(), trainer.total());
         return Ok(Outcome::Stopped { done, total, saved: saved.into() });
@@ -116,7 +121,8 @@ pub fn sft_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<Ou
         let rows: Vec<_> = sets.into_iter().flat_map(|set| (0..set.len()).map(move |row| (set, row))).collect();
         super::check(rows.len(), |row| rows[row].0.sample(rows[row].1, 0).map(drop), observer)?;
     }
-    let parts = Sft { checkpoint: &checkpoint, source: &source, validation: validation.as_ref(), config: recipe.sft.clone() };
+    let parts =
+        Sft { checkpoint: &checkpoint, source: &source, validation: validation.as_ref(), config: recipe.sft.clone() };
     sft(parts, &setup, observer)
 }
 

@@ -9,7 +9,8 @@ use fieldmark_train::{
 };
 
 use super::{
-    Course, Finished, Observer, Outcome, RunEvent, RunSetup, drive, recipe::{RecipeRun, in_section},
+    Course, Finished, Observer, Outcome, RunEvent, RunSetup, drive,
+    recipe::{RecipeRun, in_section},
     saving::{Origin, Saving},
 };
 use crate::{
@@ -99,8 +100,8 @@ pub fn tapo<S: TripletSource>(
         end,
     )?;
     let mut watch = drive::Watch { log, observer, course };
-    let model = drive::drive(&mut trainer, model, &mut saving, &mut watch)
-        .map_err(|error| error.in_section(Stage::Tapo))?;
+    let model =
+        drive::drive(&mut trainer, model, &mut saving, &mut watch).map_err(|error| error.in_section(Stage::Tapo))?;
     if let Some(saved) = saving.stopped() {
         let (done, total) = (trainer.done(), trainer.total());
         return Ok(Outcome::Stopped { done, total, saved: saved.into() });

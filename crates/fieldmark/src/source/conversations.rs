@@ -6,7 +6,9 @@
 use std::path::{Path, PathBuf};
 
 use fieldmark_data::{DataError, ImageRoots, Role, RowProblem, SftExample, read_sharegpt};
-use fieldmark_processor::{self as processor, Content, DecodeOptions, Message, Photo, Processor, SupervisedSequence, TargetEnd};
+use fieldmark_processor::{
+    self as processor, Content, DecodeOptions, Message, Photo, Processor, SupervisedSequence, TargetEnd,
+};
 use fieldmark_stream::RandomStream;
 use fieldmark_train::{SftSource, TrainError};
 
@@ -102,6 +104,12 @@ impl SftSource for Conversations {
         };
         let images = row.images.iter().map(image).collect::<Result<Vec<_>, _>>();
         let images = images.map_err(|error| TrainError::Sample { row: row.name.clone(), reason: error.to_string() })?;
-        Ok(self.processor.encode_supervised(&row.name, &row.messages, images, self.settings.end, Some(self.settings.max_tokens))?)
+        Ok(self.processor.encode_supervised(
+            &row.name,
+            &row.messages,
+            images,
+            self.settings.end,
+            Some(self.settings.max_tokens),
+        )?)
     }
 }

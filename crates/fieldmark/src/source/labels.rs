@@ -60,8 +60,9 @@ impl Labels {
     pub fn similar(&self, photos: &[&LabelledPhoto], decode: DecodeOptions) -> Result<SimilarClasses, RunError> {
         let mut histograms = Vec::with_capacity(photos.len());
         for photo in photos {
-            let decoded = Photo::open(self.folder.file(photo), &decode)
-                .map_err(|error| RunError::path(format!("{}:{}", self.table.display(), photo.row), error.to_string()))?;
+            let decoded = Photo::open(self.folder.file(photo), &decode).map_err(|error| {
+                RunError::path(format!("{}:{}", self.table.display(), photo.row), error.to_string())
+            })?;
             let (width, height) = (decoded.width() as u32, decoded.height() as u32);
             let image = RgbImage::from_raw(width, height, decoded.rgb().to_vec()).unwrap_or_default();
             histograms.push(ColourHistogram::of(&image));

@@ -37,7 +37,10 @@ fn row_sets(eval: &EvalSection, data: &DataSection, seed: u64) -> Result<Vec<(Ev
     match &data.labels {
         Some(folder) if sets.is_empty() => sets.extend(from_labels(folder, eval, data, seed)?),
         None if sets.is_empty() => {
-            return Err(RunError::Missing { what: "questions", key: "eval.files='[\"FILE\"]' or --set data.labels=DIR" });
+            return Err(RunError::Missing {
+                what: "questions",
+                key: "eval.files='[\"FILE\"]' or --set data.labels=DIR",
+            });
         }
         _ => {}
     }

@@ -8,7 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fieldmark_data::{DataError, ImageRoots, PromptTemplate, RowProblem, SinglePhotoPolicy, TapoRow, build_triplets, read_tapo_rows};
+use fieldmark_data::{
+    DataError, ImageRoots, PromptTemplate, RowProblem, SinglePhotoPolicy, TapoRow, build_triplets, read_tapo_rows,
+};
 use fieldmark_processor::{DecodeOptions, Message, Photo, ProcessOptions, Processor, ProcessorError, Sequence};
 use fieldmark_stream::{RandomStream, StreamKey};
 use fieldmark_train::{BlackPatches, SampleFacts, TrainError, TripletPrompt, TripletSource};
@@ -104,7 +106,119 @@ impl Triplets {
     ///
     /// # Errors
     /// Returns an error for the first bad row or missing image.
-    pub fn from_row(file: &Path, roots: &ImageRoots, settings: &TripletSettings, tapo: TapoRow) -> Result<TripletRow, DataError> {
+    pub fn from_file(
+        file: &Path,
+        roots: &ImageRoots,
+        processor: Processor,
+        settings: TripletSettings,
+    ) -> Result<Self, RunError> {
+        let rows = read_tapo_rows(file)?.into_iter().map(|row| from_row(file, roots, &settings, row));
+        let rows = rows.collect::<Result<_, _>>()?;
+        Ok(Self::of(processor, settings, rows))
+    }
+
+    /// Makes triplets from the training photographs of a folder with `labels.csv`.
+    ///
+    /// # Errors
+    /// Returns an error if the table or a photograph cannot be read, or a class has too few photographs.
+    pub fn from_labels(
+        folder: &Path,
+        labels: &LabelSettings,
+        processor: Processor,
+        settings: TripletSettings,
+    ) -> Result<Self, RunError> {
+        let rows = from_labels(folder, labels, &settings)?;
+        Ok(Self::of(processor, settings, rows))
+    }
+
+    fn of(processor: Processor, settings: TripletSettings, rows: Vec<TripletRow>) -> Self {
+        let by_name = rows.iter().enumerate().map(|(i, row)| (row.name.clone(), i)).collect();
+        Self { processor, settings, rows, by_name }
+    }
+
+    /// Takes `count` rows away, drawn by `stream`, for questions about their anchors. The others keep their order.
+    pub fn hold_out(&mut self, count: usize, stream: &mut RandomStream) -> Self {
+        let mut rows = std::mem::take(&mut self.rows);
+        let held = take_out(&mut rows, count, stream);
+        *self = Self::of(self.processor.clone(), self.settings.clone(), rows);
+        let alone = |row| TripletRow { positive: None, negative: None, ..row };
+        let held = held.into_iter().map(alone).collect();
+        Self::of(self.processor.clone(), self.settings.clone().anchors_alone(), held)
+    }
+
+    fn open_photo(&self, row: &TripletRow, image: &Path) -> Result<Photo, TrainError> {
+        Photo::open(image, &self.settings.decode).map_err(|error| in_row(row, &error))
+    }
+
+    fn sequence(&self, row: &TripletRow, photo: &Photo) -> Result<Sequence, TrainError> {
+        let patched = self.processor.images.process(photo).map_err(|error| in_row(row, &error))?;
+        let mut messages: Vec<Message> = row.system.iter().map(Message::system).collect();
+        messages.push(Message::user(&row.prompt));
+        let options = ProcessOptions::prompt().with_max_tokens(self.settings.max_tokens);
+        Ok(self.processor.encode(&row.name, &messages, vec![patched], options)?)
+    }
+}
+
+impl TripletSource for Triplets {
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn prompt(&self, number: usize, epoch: usize) -> Result<TripletPrompt, TrainError> {
+        let row = &self.rows[number];
+        let anchor = self.open_photo(row, &row.anchor)?;
+        let open = |file: &PathBuf| self.open_photo(row, file);
+        let positive = row.positive.as_ref().map(open).transpose()?;
+        let negative = match &self.settings.negatives {
+            Negatives::None => None,
+            Negatives::Photographs => row.negative.as_ref().map(open).transpose()?,
+            Negatives::Patches(patches, run) => {
+                Some(patches.negative(&anchor, run, epoch, number).map_err(|error| in_row(row, &error))?)
+            }
+        };
+        Ok(TripletPrompt {
+            anchor: self.sequence(row, &anchor)?,
+            positive: positive.map(|photo| self.sequence(row, &photo)).transpose()?,
+            negative: negative.map(|photo| self.sequence(row, &photo)).transpose()?,
+            truth: row.truth.clone(),
+        })
+    }
+
+    fn facts(&self, prompt: &TripletPrompt) -> SampleFacts {
+        let Some(row) = self.by_name.get(&prompt.anchor.name).and_then(|&row| self.rows.get(row)) else {
+            return SampleFacts::default();
+        };
+        SampleFacts {
+            anchor: Some(row.anchor.clone()),
+            positive: row.positive.clone(),
+            negative: row.negative.clone(),
+            prompt: Some(row.prompt.clone()),
+        }
+    }
+}
+
+fn in_row(row: &TripletRow, error: &ProcessorError) -> TrainError {
+    TrainError::Sample { row: row.name.clone(), reason: error.to_string() }
+}
+
+fn row(
+    name: String,
+    template: PromptTemplate,
+    question: &str,
+    truth: &str,
+    anchor: PathBuf,
+    [positive, negative]: [Option<PathBuf>; 2],
+) -> TripletRow {
+    let prompt = template.render(question, &[]);
+    TripletRow { name, prompt: prompt.user, system: prompt.system, truth: truth.into(), anchor, positive, negative }
+}
+
+fn from_row(
+    file: &Path,
+    roots: &ImageRoots,
+    settings: &TripletSettings,
+    tapo: TapoRow,
+) -> Result<TripletRow, DataError> {
     let in_row = |problem| DataError::Row { file: file.into(), row: tapo.row, problem };
     let find = |image: &PathBuf| {
         roots.find(image).ok_or_else(|| in_row(RowProblem::ImageNotFound(image.display().to_string())))

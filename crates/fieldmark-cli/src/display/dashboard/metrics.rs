@@ -1,7 +1,7 @@
 //! Which of a run's numbers the dashboard draws, in which order and how they read: those of `metrics.jsonl` and
 //! `timings.jsonl` under the names that they have there.
 
-use fieldmark::train::{TrainError, numbers};
+use fieldmark::{RunError, log::numbers};
 use serde::Serialize;
 
 /// What a row is about.
@@ -58,7 +58,7 @@ pub fn first(stage: &str) -> &'static [&'static str] {
 ///
 /// # Errors
 /// If one is not JSON.
-pub fn metrics(part: Part, row: &impl Serialize, timing: &impl Serialize) -> Result<Vec<Metric>, TrainError> {
+pub fn metrics(part: Part, row: &impl Serialize, timing: &impl Serialize) -> Result<Vec<Metric>, RunError> {
     let timed = numbers(timing)?.into_iter().map(|(name, value)| match part {
         Part::Update => (name, value),
         Part::Rollouts => (format!("rollouts/{name}"), value),

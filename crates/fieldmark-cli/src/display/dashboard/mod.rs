@@ -23,14 +23,11 @@ use burn::train::{
     metric::{MetricDefinition, MetricEntry, MetricId, NumericAttributes, NumericEntry, SerializedEntry},
     renderer::{MetricState, MetricsRenderer, MetricsRendererTraining, tui::TuiMetricsRendererWrapper},
 };
-use fieldmark::train::{Interrupt, TrainError};
+use fieldmark::{RunError, run::Course, train::Interrupt};
 use serde::Serialize;
 use signal_hook::iterator::Signals;
 
-use super::{
-    display::Course,
-    interrupt::{Listener, SIGNALS, say_stopping},
-};
+use crate::signals::{Listener, SIGNALS, say_stopping};
 
 pub use self::metrics::Part;
 use self::{metrics::Metric, terminal::Held};
@@ -55,7 +52,7 @@ impl Dashboard {
     ///
     /// # Errors
     /// If the system does not let signals be handled.
-    pub fn open(stage: &'static str, course: Course, listener: &mut Listener) -> anyhow::Result<Option<Self>> {
+    pub fn open(stage: &'static str, course: Course, listener: &mut Listener) -> std::io::Result<Option<Self>> {
         if !terminal::is_free() {
             return Ok(None);
         }
@@ -148,7 +145,7 @@ impl Dashboard {
     ///
     /// # Errors
     /// If it is not JSON.
-    pub fn row(&self, part: Part, row: &impl Serialize, timing: &impl Serialize) -> Result<(), TrainError> {
+    pub fn row(&self, part: Part, row: &impl Serialize, timing: &impl Serialize) -> Result<(), RunError> {
         let found = metrics::metrics(part, row, timing)?;
         self.with(|screen| found.into_iter().for_each(|metric| screen.draw(metric)));
         Ok(())

@@ -20,7 +20,7 @@ use rustix::{
     termios::{LocalModes, OptionalActions, SpecialCodeIndex, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr},
 };
 
-use super::super::interrupt::INTERRUPTED;
+use crate::signals::INTERRUPTED;
 
 /// Columns and rows below which nothing is to be read.
 const SMALLEST: (u16, u16) = (60, 20);

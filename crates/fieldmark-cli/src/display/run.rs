@@ -1,0 +1,249 @@
+//! Shows a run of `sft` or `tapo` from what it tells.
+
+use fieldmark::{
+    RunError,
+    folder::RunFolder,
+    run::{Course, Observer, RunEvent},
+    train::{Interrupt, RolloutMetrics, TrainEvent, Trainable},
+};
+
+use super::{
+    curve::{Series, series, svg},
+    progress::Progress,
+    screen::Screen,
+};
+use crate::signals::Listener;
+
+/// Which stage is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shown {
+    /// SFT.
+    Sft,
+    /// TAPO with these rewards.
+    Tapo(Vec<String>),
+}
+
+impl Shown {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Sft => "sft",
+            Self::Tapo(_) => "tapo",
+        }
+    }
+
+    /// What a run stops after.
+    fn boundary(&self) -> &'static str {
+        match self {
+            Self::Sft => "update",
+            Self::Tapo(_) => "rollout step",
+        }
+    }
+}
+
+/// Shows a run.
+pub struct RunDisplay {
+    shown: Shown,
+    dashboard: bool,
+    interrupt: Interrupt,
+    check: Option<Progress>,
+    screen: Option<(Screen, Listener)>,
+    course: Option<Course>,
+    /// How the step's rollouts went, its last update, and its validation.
+    drawn: String,
+    update: String,
+    validation: String,
+    /// Updates made in the step.
+    updates: usize,
+}
+
+impl RunDisplay {
+    /// `dashboard`: whether Burn's dashboard is wanted where there is a terminal for it.
+    pub fn new(shown: Shown, dashboard: bool, interrupt: Interrupt) -> Self {
+        Self {
+            shown,
+            dashboard,
+            interrupt,
+            check: None,
+            screen: None,
+            course: None,
+            drawn: String::new(),
+            update: String::new(),
+            validation: String::new(),
+            updates: 0,
+        }
+    }
+
+    /// Closes the screen, before anything is written to standard output.
+    pub fn finish(&mut self) {
+        if let Some((screen, _)) = &mut self.screen {
+            screen.close();
+        }
+    }
+
+    fn message(&self) -> String {
+        format!("{}{}{}", self.drawn, self.update, self.validation)
+    }
+
+    fn begin(&mut self, course: Course) -> std::io::Result<()> {
+        let mut listener = Listener::new(self.shown.boundary(), self.interrupt.clone())?;
+        let screen = Screen::open(self.dashboard, self.shown.name(), course, &mut listener)?;
+        (self.screen, self.course) = (Some((screen, listener)), Some(course));
+        Ok(())
+    }
+
+    /// A step begins, or has ended.
+    fn step(&mut self, course: Course, begins: bool) {
+        let message = self.message();
+        let phase = (begins && self.shown != Shown::Sft).then(|| format!("step {}: rollouts", course.done + 1));
+        (self.course, self.updates) = (Some(course), 0);
+        let Some((screen, _)) = &mut self.screen else { return };
+        match phase {
+            Some(phase) => screen.phase(&phase),
+            None if !begins => screen.step(course.done, 0, message),
+            None => {}
+        }
+    }
+
+    fn train(&mut self, event: TrainEvent<'_>) -> Result<(), RunError> {
+        match event {
+            TrainEvent::SftUpdate(row, timing) => {
+                let held = row.validation.map(|found| format!("  validation {:.4}", found.loss)).unwrap_or_default();
+                self.update = format!("loss {:.4}  lr {:.2e}{held}", row.loss, row.lr);
+                self.note_skipped(row.step, row.grad_norm, row.loss, &row.non_finite);
+                let Some((screen, _)) = &mut self.screen else { return Ok(()) };
+                screen.step(row.step, 0, self.update.clone());
+                screen.update(row, timing)
+            }
+            TrainEvent::Rollouts(groups) => {
+                if let Some((screen, _)) = &self.screen {
+                    screen.count("Groups drawn", groups.len());
+                }
+                Ok(())
+            }
+            TrainEvent::Drawn(row, timing) => {
+                self.update.clear();
+                self.drawn = drawn(row);
+                let (message, place) = (self.message(), row.rollout_step);
+                let Some((screen, _)) = &mut self.screen else { return Ok(()) };
+                screen.step(place - 1, 0, message);
+                screen.phase(&format!("step {place}: updates"));
+                screen.decoded(row, timing)
+            }
+            TrainEvent::TapoUpdate(row, timing) => {
+                self.note_skipped(row.step, row.grad_norm, row.parts.loss, &row.non_finite);
+                self.update = format!("  loss {:.4}  lr {:.2e}", row.parts.loss, row.lr);
+                self.updates += 1;
+                let message = self.message();
+                let Some((screen, _)) = &mut self.screen else { return Ok(()) };
+                screen.step(row.rollout_step - 1, self.updates, message);
+                screen.update(row, timing)
+            }
+            TrainEvent::Validation(_, row, timing) => {
+                self.validation = format!("  validation {:.3}", row.reward);
+                let Some((screen, _)) = &mut self.screen else { return Ok(()) };
+                screen.decoded(row, timing)
+            }
+        }
+    }
+
+    /// Names the samples of an update that could not be made.
+    fn note_skipped(&mut self, update: usize, norm: f64, loss: f64, samples: &[String]) {
+        if loss.is_finite() && norm.is_finite() {
+            return;
+        }
+        let named = if samples.is_empty() { "no micro-batch alone".into() } else { samples.join(", ") };
+        if let Some((screen, _)) = &mut self.screen {
+            screen.note(format!(
+                "update {update} skipped: its loss or gradient is not finite (loss {loss}, gradient norm {norm}); from: \
+                 {named}"
+            ));
+        }
+    }
+
+    /// Draws the run's curve from its metrics.
+    fn draw(&self, folder: &RunFolder) -> Result<(), RunError> {
+        let metrics = folder.file("metrics.jsonl");
+        let keep = |lines: Vec<Series>, always: usize| -> Vec<Series> {
+            let kept = lines.into_iter().enumerate().filter(|(i, line)| *i < always || !line.points.is_empty());
+            kept.map(|(_, line)| line).collect()
+        };
+        match &self.shown {
+            Shown::Sft => {
+                let lines: [(&str, &[&str]); 2] = [("loss", &["loss"]), ("validation loss", &["val_loss"])];
+                let lines = keep(series(&metrics, "step", &lines)?, 1);
+                folder.write("loss.svg", svg("SFT", "update", "loss (nats a token)", &lines)?.as_bytes())
+            }
+            Shown::Tapo(rewards) => {
+                let means: [(&str, &[&str]); 3] = [
+                    ("reward", &["reward"]),
+                    ("accuracy, anchor", &["accuracy_anchor"]),
+                    ("accuracy, positive", &["accuracy_positive"]),
+                ];
+                let parts: Vec<(&str, [&str; 2])> =
+                    rewards.iter().map(|name| (name.as_str(), ["rewards", name.as_str()])).collect();
+                let held_out: [(&str, &[&str]); 2] =
+                    [("validation reward", &["val_reward"]), ("validation accuracy", &["val_accuracy"])];
+                let lines =
+                    means.into_iter().chain(parts.iter().map(|(name, keys)| (*name, &keys[..]))).chain(held_out);
+                let lines: Vec<_> = lines.collect();
+                let lines = keep(series(&metrics, "rollout_step", &lines)?, 3 + rewards.len());
+                folder.write("reward.svg", svg("TAPO", "rollout step", "mean", &lines)?.as_bytes())
+            }
+        }
+    }
+}
+
+impl Observer for RunDisplay {
+    fn event(&mut self, event: RunEvent<'_>) -> Result<(), RunError> {
+        match event {
+            RunEvent::Note(text) => eprintln!("note: {text}"),
+            RunEvent::Checked { done, total } => {
+                let check = self.check.get_or_insert_with(|| Progress::new("check data", total));
+                check.step(done, String::new());
+                if done == total {
+                    check.finish();
+                }
+            }
+            RunEvent::Trainable(kinds) => print_trainable(kinds),
+            RunEvent::Begin(course) => self.begin(course).map_err(RunError::observer)?,
+            RunEvent::Step(course) => self.step(course, true),
+            RunEvent::Train(event) => self.train(event)?,
+            RunEvent::Stepped(course) => self.step(course, false),
+            RunEvent::Trained(folder) => {
+                if let Some((screen, _)) = &mut self.screen {
+                    screen.finish();
+                }
+                self.draw(folder)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// How a step's rollouts went.
+fn drawn(row: &RolloutMetrics) -> String {
+    // A mean over nothing is not a number: of a role without rollouts, or of all in a step that surplus groups fill.
+    let right: Vec<f64> =
+        [row.accuracy_anchor, row.accuracy_positive].into_iter().filter(|share| share.is_finite()).collect();
+    if right.is_empty() {
+        return format!("{} groups from the step before", row.groups.carried_in);
+    }
+    let share = right.iter().sum::<f64>() / right.len() as f64;
+    format!("reward {:.3}  right {share:.2}  kept {}/{}", row.reward, row.groups.kept, row.groups.offered)
+}
+
+/// Prints which parts of the model learn, on standard error.
+fn print_trainable(kinds: &[Trainable]) {
+    let row = |name: &str, parameters: usize, learning: usize| {
+        let share = 100.0 * learning as f64 / parameters.max(1) as f64;
+        eprintln!("{name:<22} {parameters:>14} {learning:>14} {share:>8.2} %");
+    };
+    eprintln!("{:<22} {:>14} {:>14} {:>10}", "part", "parameters", "learning", "share");
+    for kind in kinds {
+        let adapters = if kind.adapters { ", adapters" } else { "" };
+        row(&format!("{}{adapters}", kind.part.name()), kind.parameters, kind.learning);
+    }
+    let sum = |count: fn(&Trainable) -> usize| kinds.iter().map(count).sum();
+    row("all", sum(|kind| kind.parameters), sum(|kind| kind.learning));
+}

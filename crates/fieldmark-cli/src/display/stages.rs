@@ -1,0 +1,58 @@
+//! Shows the stages of the demo, a bar each.
+
+use fieldmark::{
+    RunError,
+    run::{Observer, RunEvent},
+    train::TrainEvent,
+};
+
+use super::progress::Progress;
+
+/// Shows one stage after another.
+#[derive(Default)]
+pub struct StageDisplay {
+    stage: String,
+    progress: Option<Progress>,
+    reward: f64,
+}
+
+impl StageDisplay {
+    fn step(&mut self, done: usize, total: usize, message: String) {
+        let stage = &self.stage;
+        self.progress.get_or_insert_with(|| Progress::new(stage, total)).step(done, message);
+    }
+
+    fn close(&mut self) {
+        self.progress.take().iter().for_each(Progress::finish);
+    }
+}
+
+impl Observer for StageDisplay {
+    fn event(&mut self, event: RunEvent<'_>) -> Result<(), RunError> {
+        match event {
+            RunEvent::Note(text) => eprintln!("{text}"),
+            RunEvent::Stage(name) => {
+                self.close();
+                self.stage = name.into();
+            }
+            RunEvent::Begin(course) => {
+                self.progress = Some(Progress::new(&self.stage, course.steps).from(course.done));
+            }
+            RunEvent::Train(TrainEvent::SftUpdate(row, _)) => self.step(row.step, 0, format!("loss {:.3}", row.loss)),
+            RunEvent::Train(TrainEvent::Drawn(row, _)) => self.reward = row.reward,
+            RunEvent::Train(TrainEvent::TapoUpdate(row, _)) => {
+                let message = format!("reward {:.3}, ratio {:.3}", self.reward, row.parts.ratio);
+                self.step(row.rollout_step, 0, message);
+            }
+            RunEvent::Answered { done, total } => {
+                self.step(done, total, String::new());
+                if done == total {
+                    self.close();
+                }
+            }
+            RunEvent::Trained(_) => self.close(),
+            _ => {}
+        }
+        Ok(())
+    }
+}

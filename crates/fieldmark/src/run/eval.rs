@@ -1,0 +1,133 @@
+//! An evaluation: predictions of a model in both worlds, written to `predictions.jsonl`, and their scores, computed from that
+//! file alone.
+
+use std::path::{Path, PathBuf};
+
+use fieldmark_eval::{EvalRun, Matching, Prediction, QuestionSet, Report, RunName, Scores, World, read_predictions};
+use fieldmark_generate::{GenerationConfig, Sampling};
+
+use super::{Observer, RunEvent};
+use crate::{
+    checkpoint::{Checkpoint, limited},
+    device,
+    error::RunError,
+    folder::RunFolder,
+    recipe::{EvalSection, Recipe},
+    source::question_sets,
+};
+
+/// What an evaluation is made of.
+pub struct Eval<'a> {
+    /// The model, its processor, and how answers are decoded.
+    pub run: EvalRun<'a>,
+    /// The questions.
+    pub sets: &'a [QuestionSet],
+}
+
+/// Answers all questions and writes `predictions.jsonl` in `folder`, whose path it returns. The file appears once all
+/// questions are answered.
+///
+/// # Errors
+/// Returns an error if a photograph is missing, before anything is asked; if a question cannot be answered; or if the file
+/// cannot be written.
+pub fn eval(parts: Eval<'_>, folder: &RunFolder, observer: &mut dyn Observer) -> Result<PathBuf, RunError> {
+    parts.sets.iter().try_for_each(QuestionSet::check_images)?;
+    folder.create()?;
+    let path = folder.file("predictions.jsonl");
+    let mut told = Ok(());
+    parts.run.predict(parts.sets, &path, |done, total| {
+        if told.is_ok() {
+            told = observer.event(RunEvent::Answered { done, total });
+        }
+    })?;
+    told.map(|()| path)
+}
+
+/// What the command line says of an evaluation besides the recipe.
+#[derive(Debug, Clone, Default)]
+pub struct EvalOptions {
+    /// A device instead of the recipe's.
+    pub device: Option<String>,
+    /// Whether the folder may hold something already.
+    pub overwrite: bool,
+}
+
+/// Answers the questions of a recipe. Returns the predictions file and the number of questions.
+///
+/// # Errors
+/// Returns an error for whatever is wrong with the recipe, its data or its checkpoint.
+pub fn eval_from_recipe(
+    recipe: &Recipe,
+    options: &EvalOptions,
+    observer: &mut dyn Observer,
+) -> Result<(PathBuf, usize), RunError> {
+    let folder = RunFolder::check(recipe.output.as_deref(), options.overwrite)?;
+    let sets = question_sets(&recipe.eval, &recipe.data, recipe.seed)?;
+    let total = sets.iter().map(|set| set.questions.len()).sum();
+    let named = recipe.device.as_deref().filter(|name| !name.is_empty());
+    let device = device::open(options.device.as_deref().or(named).unwrap_or_else(|| device::default_name()))?;
+    let checkpoint = Checkpoint::open(&recipe.model)?;
+    let (min, max) = (recipe.eval.min_pixels, recipe.eval.max_pixels);
+    let processor = limited(&checkpoint.processor, min, max, "eval")?;
+    let generation = generation(&recipe.eval, checkpoint.eos.clone())?;
+    let model = checkpoint.load(&device.device)?;
+    let run = EvalRun {
+        model: &model,
+        processor: &processor,
+        decode: recipe.data.decode(),
+        generation,
+        seed: recipe.seed,
+        name: RunName { model: checkpoint.folder.display().to_string(), device: device.name.clone() },
+        device: &device.device,
+    };
+    let path = eval(Eval { run, sets: &sets }, &folder, observer)?;
+    folder.write("recipe.toml", recipe.to_toml()?.as_bytes())?;
+    Ok((path, total))
+}
+
+fn generation(eval: &EvalSection, eos: Vec<u32>) -> Result<GenerationConfig, RunError> {
+    let sampling = Sampling {
+        temperature: eval.temperature,
+        top_k: eval.top_k,
+        top_p: eval.top_p,
+        repetition_penalty: eval.repetition_penalty,
+    };
+    let generation =
+        GenerationConfig { sampling, max_batch: eval.batch, ..GenerationConfig::greedy(eval.max_new_tokens, eos) };
+    generation.validate()?;
+    Ok(generation)
+}
+
+/// The report on a predictions file: every data set, split and world under both rules, and what always naming the first
+/// option would score.
+///
+/// # Errors
+/// Returns an error if the file cannot be read or holds no predictions.
+pub fn score(predictions: &Path) -> Result<String, RunError> {
+    let found = read_predictions(predictions)?;
+    if found.is_empty() {
+        return Err(RunError::path(predictions, "holds no predictions to score"));
+    }
+    Ok(report(&found))
+}
+
+fn report(predictions: &[Prediction]) -> String {
+    let rules = [("strict", Matching::Strict), ("official (inclusion)", Matching::Official)];
+    let mut text = String::new();
+    let mut summary = Report::new();
+    for (name, matching) in rules {
+        let scores = Scores::of(predictions, matching);
+        for world in World::ALL.into_iter().filter(|world| !scores.datasets(*world).is_empty()) {
+            text.push_str(&format!("{name}\n{}\n\n", Report::datasets_table(&scores, world).to_text()));
+        }
+        summary.add(name, scores);
+    }
+    summary.add("always the first option", Scores::first_option(predictions));
+    let cut = predictions.iter().filter(|prediction| !prediction.finished).count();
+    summary.note("In brackets: 95 % confidence intervals. Strict: the answer names one option, and it is the truth.");
+    if cut > 0 {
+        summary.note(format!("{cut} of {} answers were cut at the length limit.", predictions.len()));
+    }
+    text.push_str(&summary.to_text());
+    text
+}
