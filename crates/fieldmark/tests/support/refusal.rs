@@ -78,7 +78,7 @@ pub fn mentions(text: &str, wanted: &str) -> bool {
     let (first, last) = (wanted.chars().next(), wanted.chars().next_back());
     text.match_indices(wanted).any(|(at, _)| {
         let (before, behind) = (text[..at].chars().next_back(), text[at + wanted.len()..].chars().next());
-        !(is_word(first) && is_word(before)) && !(is_word(last) && is_word(behind))
+        !(is_word(first) && is_word(before) || is_word(last) && is_word(behind))
     })
 }
 
