@@ -1,17 +1,22 @@
 //! A tiny checkpoint with a tokenizer of its own, photographs, and the command itself.
 #![allow(dead_code)]
 
+pub mod refusal;
 pub mod runs;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    fmt::Debug,
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
+    time::SystemTime,
 };
 
 use fieldmark::processor::{Tokenizer, train_tokenizer};
 use image::{Rgb, RgbImage};
+use refusal::Refusal;
 use serde_json::{Value, json};
 
 /// A folder with a checkpoint in `model`, the photographs `a.png` to `c.png`, and room for data.
@@ -103,7 +108,7 @@ impl Place {
     }
 
     /// Runs the command in this place.
-    pub fn run(&self, args: &[&str]) -> Output {
+    pub fn run<S: AsRef<OsStr>>(&self, args: &[S]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_fieldmark"))
             .args(args)
             .current_dir(self.folder.path())
@@ -113,22 +118,38 @@ impl Place {
     }
 
     /// Runs it, expects success, and returns what it printed.
-    pub fn succeed(&self, args: &[&str]) -> String {
+    #[track_caller]
+    pub fn succeed<S: AsRef<OsStr> + Debug>(&self, args: &[S]) -> String {
         let output = self.run(args);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{args:?}: {stderr}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Runs it, expects exit code 2 and one error line, and returns that.
-    pub fn refuse(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
-        let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
-        let progress = |line: &&str| !line.starts_with("error: ") && !line.contains(" s left");
-        assert!(errors.len() == 1 && !stderr.lines().any(|line| progress(&line)), "{args:?}: {stderr}");
-        errors[0].to_owned()
+    /// Runs it, expects exit code 2, one error line and that no file is written, changed or removed.
+    #[track_caller]
+    pub fn refuse<S: AsRef<OsStr> + Debug>(&self, args: &[S]) -> Refusal {
+        let before = self.files();
+        let refusal = Refusal::of(args, &self.run(args));
+        assert!(self.files() == before, "files changed: {refusal:?}");
+        refusal
+    }
+
+    /// All files inside, with their lengths and the times of their last change.
+    fn files(&self) -> BTreeMap<PathBuf, (u64, SystemTime)> {
+        let (mut files, mut folders) = (BTreeMap::new(), vec![self.path("")]);
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                let data = fs::metadata(&path).unwrap();
+                if data.is_dir() {
+                    folders.push(path);
+                } else {
+                    files.insert(path, (data.len(), data.modified().unwrap()));
+                }
+            }
+        }
+        files
     }
 
     /// Names of everything inside.

@@ -45,7 +45,7 @@ pub fn resume(stage: &str, output: &str) -> Vec<String> {
 
 /// Runs it.
 pub fn run(place: &Place, args: &[String]) -> Output {
-    place.run(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    place.run(args)
 }
 
 /// Runs it and expects success.
