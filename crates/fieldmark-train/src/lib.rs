@@ -1,100 +1,63 @@
 //! Supervised fine-tuning and TAPO: losses, optimiser, loops, metrics.
-//! Letters at the end of a tensor's name are its axes: B batch, T sequence, D width, N rows.
+//!
+//! Letters at the end of a tensor's name are its axes: b batch, t sequence, r response, d width, n rows, v vocabulary.
 
-#![allow(non_snake_case)]
-
-mod adamw;
-mod adamw_half;
-mod adapters;
-mod advantage;
-mod anneal;
 mod checkpoints;
-mod clip;
 mod error;
-mod estimator;
-mod gradients;
-mod group_filter;
-mod importance;
-mod initialise;
+pub mod gradient;
 mod interrupt;
-mod kl;
-mod logprob;
-mod loss_norm;
 mod manifest;
-mod memory;
+pub mod memory;
 mod metrics;
-mod micro_batches;
-mod negative;
 mod non_finite;
 mod numbers;
-mod packing;
-mod param_ids;
-mod pass_flops;
-mod peak_memory;
-mod policy_loss;
-mod reduction;
-mod reward;
-mod rollout;
-mod sampler_cap;
-mod sampler_gap;
-mod schedule;
-mod scoring;
-mod sft;
-mod tapo;
+pub mod optim;
+pub mod parallel;
+pub mod params;
+pub mod reward;
+pub mod sft;
+pub mod tapo;
 mod tensorboard;
 mod timings;
-mod trunk;
 mod update;
 mod workers;
 
-pub use adamw::AdamWSettings;
-pub use adamw_half::{HalfWeights, Moments};
-pub use adapters::{Trainable, initialise_adapters, trainable};
-pub use advantage::group_advantages;
-pub use anneal::TermSchedule;
 pub use checkpoints::{Best, Checkpoints, Mark};
-pub use clip::{Clipped, GradClipper, grad_norm};
 pub use error::TrainError;
-pub use estimator::{Estimator, centred_advantages, remax_advantages, rloo_advantages, whitened_advantages};
-pub use gradients::GradientSum;
-pub use group_filter::{FilterCounts, GroupBuffer, GroupFilter, GroupVerdict, RolloutGroup};
-pub use importance::Importance;
-pub use initialise::initialise;
 pub use interrupt::Interrupt;
-pub use kl::k3;
-pub use logprob::{ChunkedLogProbs, HeadGradients, TokenScores, backward_states, token_logprobs};
-pub use loss_norm::{BatchSize, LossNorm, Normaliser};
 pub use manifest::{Fingerprint, weights_fingerprint};
-pub use memory::{MemoryPlan, MicroShape, Part, Phase, RolloutShape, Workload};
 pub use metrics::{LogEnd, MetricsWriter, RolloutMetrics, SftMetrics, TapoMetrics};
-pub use micro_batches::micro_batches;
-pub use negative::{BlackPatches, NegativeImage};
 pub use numbers::numbers;
-pub use packing::{ResponseRows, TokenPacking};
-pub use param_ids::stable_param_ids;
-pub use pass_flops::pass_flops;
-pub use peak_memory::peak_memory;
-pub use policy_loss::{ClipConfig, PolicyLoss, policy_loss};
-pub use reduction::Reduction;
+pub use tensorboard::TensorBoard;
+pub use timings::{Decoding, DecodingTiming, UpdateTiming};
+pub use update::{Updated, Updater, UpdaterState};
+pub use workers::Replicas;
+
+// transitional: the flat list that others still use
+pub use gradient::{
+    BatchSize, ChunkedLogProbs, GradientSum, HeadGradients, LossNorm, MicroBatch, Normaliser, ResponseRows, Scored,
+    Scorer, TokenPacking, TokenScores, TrunkSettings, backward_states, token_logprobs,
+};
+pub use memory::{MemoryPart, MemoryPlan, MicroShape, Part, Phase, RolloutShape, Workload, peak_memory};
+pub use optim::{AdamWSettings, HalfWeights, LrSchedule, LrShape, Moments, grad_norm};
+pub use parallel::Reduction;
+pub use params::{Trainable, initialise, initialise_adapters, stable_param_ids, trainable};
 pub use reward::{
     Accuracy, EmbeddingSimilarity, Exact, Format, LengthPenalty, Reward, RewardInput, RewardRegistry, RewardScore,
     SEMANTIC, TextSimilarity, WeightedRewards,
 };
-pub use rollout::{Group, Role, Rollout, RolloutCounts, TripletPrompt, rollout_groups};
-pub use sampler_cap::{SamplerCorrection, SamplerWeights, sampler_weights};
-pub use sampler_gap::SamplerGap;
-pub use schedule::{LrSchedule, LrShape};
-pub use scoring::{MicroBatch, Scored, Scorer};
 pub use sft::{
-    SftConfig, SftGradients, SftSource, SftState, SftTrainer, Validation, cross_entropy_sum, sft_gradients, sft_loss,
-    sft_loss_grad, train_sft, validate_sft,
+    SftConfig, SftGradients, SftSource, SftState, SftTrainer, Validation, sft_gradients, train_sft, validate_sft,
 };
 pub use tapo::{
     LossAverage, OpenStep, SavedGroup, TapoConfig, TapoEvent, TapoInputs, TapoLoss, TapoLossConfig, TapoParts,
     TapoState, TapoTrainer, TapoValidation, TripletSource, UpdateImage, tapo_loss,
 };
-pub use tensorboard::TensorBoard;
-pub use timings::{Decoding, DecodingTiming, UpdateTiming};
-pub use trunk::{TrunkSettings, TrunkTape};
-pub use update::{MOST_SKIPPED_IN_A_ROW, Updated, Updater, UpdaterState};
-pub use workers::Replicas;
+pub use tapo::{
+    advantage::{Estimator, group_advantages},
+    policy::{ClipConfig, Importance, PolicyLoss, SamplerCorrection, TermSchedule, k3, policy_loss},
+    rollout::{
+        BlackPatches, FilterCounts, Group, GroupFilter, GroupVerdict, ImageRole, NegativeImage, Role, Rollout,
+        RolloutGroup, SamplerGap, TripletPrompt,
+    },
+};

@@ -11,7 +11,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{FilterCounts, SamplerGap, TapoParts, TrainError, Validation};
+use crate::{
+    TrainError,
+    sft::Validation,
+    tapo::{
+        loss::TapoParts,
+        rollout::{FilterCounts, SamplerGap},
+    },
+};
 
 /// Measurements of one SFT update.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -199,7 +206,7 @@ fn length_up_to(mut reader: impl BufRead, path: &Path, end: LogEnd) -> Result<u6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::SamplerCorrection;
+    use crate::tapo::policy::SamplerCorrection;
 
     fn row(step: usize) -> SftMetrics {
         SftMetrics {

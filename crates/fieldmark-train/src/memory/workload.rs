@@ -3,7 +3,7 @@
 use fieldmark_model::{GridThw, LoraSettings, Qwen25VlConfig, TrainableParts};
 
 use super::blocks::Tokens;
-use crate::TrunkSettings;
+use crate::gradient::TrunkSettings;
 
 /// What decides the memory of a stage.
 #[derive(Debug, Clone)]

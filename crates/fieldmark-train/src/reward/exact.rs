@@ -3,7 +3,7 @@
 
 use fieldmark_data::{normal_form, strict_answer};
 
-use super::{Reward, RewardInput};
+use super::input::{Reward, RewardInput};
 
 /// 1 if the last answer block outside the thought and the truth have the same normal form, else 0.
 ///

@@ -1,7 +1,7 @@
 //! Soft over-long punishment, equation 13 of DAPO (arXiv 2503.14476): 0 up to `max - cache` tokens, then falling in a line
 //! to -1 at `max`.
 
-use super::{Reward, RewardInput};
+use super::input::{Reward, RewardInput};
 
 /// Punishes responses that come near the most tokens allowed. The score is in -1..=0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

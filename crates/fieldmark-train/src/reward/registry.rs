@@ -6,9 +6,13 @@ use fieldmark_processor::TextEmbedder;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Accuracy, EmbeddingSimilarity, Exact, Format, LengthPenalty, Reward, RewardInput, SEMANTIC, TextSimilarity,
+    exact::Exact,
+    input::{Reward, RewardInput},
+    length::LengthPenalty,
+    rules::{Accuracy, Format},
+    similarity::{EmbeddingSimilarity, SEMANTIC, TextSimilarity},
 };
-use crate::{TapoConfig, TrainError};
+use crate::{TrainError, tapo::config::TapoConfig};
 
 /// A response's reward and what it is made of.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -24,7 +28,7 @@ pub struct RewardScore {
 /// The rewards that a recipe can name.
 ///
 /// ```
-/// use fieldmark_train::{RewardInput, RewardRegistry, TapoConfig};
+/// use fieldmark_train::{reward::{RewardInput, RewardRegistry}, tapo::TapoConfig};
 /// let mut config = TapoConfig::default();
 /// let registry = RewardRegistry::standard(&config)
 ///     .with("short", |input: &RewardInput<'_>| f64::from(u8::from(input.response_tokens < 200)));
@@ -137,7 +141,7 @@ impl Reward for WeightedRewards {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::GroupFilter;
+    use crate::tapo::rollout::GroupFilter;
 
     const RIGHT: &str = "<think>a</think><answer>Border Collie</answer>";
 
@@ -201,5 +205,48 @@ mod tests {
         }
         let error = choose(&[("exact", 0.9), ("format", 0.1)], "accuracy").unwrap_err().to_string();
         assert!(error.contains("`tapo.filter.key`") && error.contains("exact, format"), "{error}");
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Case {
+        response: String,
+        ground_truth: String,
+        accuracy: f64,
+        format: f64,
+        overall: f64,
+    }
+
+    #[test]
+    fn every_reference_case_has_its_reward() {
+        let text = include_str!("../../../../tests/fixtures/tapo/rewards.json");
+        let cases: Vec<Case> = serde_json::from_str(text).unwrap();
+        assert_eq!(cases.len(), 24);
+        let config = TapoConfig::default();
+        let rewards = RewardRegistry::standard(&config).choose(&config).unwrap();
+        for case in cases {
+            let score = rewards.parts(&RewardInput::new(&case.response, &case.ground_truth));
+            let found = [score.parts["accuracy"], score.parts["format"], score.accuracy, score.overall];
+            let expected = [case.accuracy, case.format, case.accuracy, case.overall];
+            assert_eq!(found, expected, "{:?} / {:?}", case.response, case.ground_truth);
+            assert_eq!(score.parts.len(), 2);
+        }
+    }
+
+    /// How often a text has an a and a b.
+    struct Letters;
+
+    impl TextEmbedder for Letters {
+        fn embed(&self, text: &str) -> Vec<f32> {
+            ["a", "b"].map(|letter| text.matches(letter).count() as f32).into()
+        }
+    }
+
+    #[test]
+    fn an_embedder_is_the_semantic_reward() {
+        let mut config = TapoConfig::default();
+        config.rewards.insert("semantic".into(), 0.5);
+        let rewards = RewardRegistry::standard(&config).with_semantic(Letters).choose(&config).unwrap();
+        let score = rewards.parts(&RewardInput::new("<answer>aaabbbb</answer>", "a"));
+        assert!((score.parts["semantic"] - 0.6).abs() < 1e-12 && (score.overall - (0.9 + 0.3)).abs() < 1e-12);
     }
 }

@@ -4,7 +4,11 @@ use fieldmark_model::TrainableParts;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdamWSettings, LossNorm, LrSchedule, Scorer, TrainError, TrunkSettings};
+use crate::{
+    TrainError,
+    gradient::{LossNorm, Scorer, TrunkSettings},
+    optim::{AdamWSettings, LrSchedule},
+};
 
 /// Everything that decides how SFT runs. The defaults are the paper's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

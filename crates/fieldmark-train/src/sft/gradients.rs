@@ -2,10 +2,10 @@
 
 use fieldmark_model::Qwen25Vl;
 
-use super::{sft_loss, sft_loss_grad};
+use super::loss::{sft_loss, sft_loss_grad};
 use crate::{
-    BatchSize, LossNorm, TrainError,
-    scoring::{MicroBatch, Scorer},
+    TrainError,
+    gradient::{BatchSize, LossNorm, MicroBatch, Scorer},
     workers::{Replicas, sum_on_replicas},
 };
 

@@ -17,12 +17,12 @@ use fieldmark_stream::StreamKey;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Interrupt, LogEnd, Reduction, TrainError, UpdateTiming,
-    clip::grad_norm,
+    Interrupt, LogEnd, TrainError, UpdateTiming,
+    gradient::{MicroBatch, Scorer, micro_batches},
     metrics::SftMetrics,
-    micro_batches,
     non_finite::{Streak, culprits},
-    scoring::{MicroBatch, Scorer},
+    optim::grad_norm,
+    parallel::Reduction,
     update::{Updated, Updater, UpdaterState},
     workers::Replicas,
 };
@@ -30,7 +30,6 @@ use crate::{
 pub use self::{
     config::SftConfig,
     gradients::{SftGradients, sft_gradients},
-    loss::{cross_entropy_sum, sft_loss, sft_loss_grad},
     validation::{Validation, validate_sft},
 };
 

@@ -9,9 +9,16 @@ use fieldmark_model::TrainableParts;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{
+    advantage::Estimator,
+    loss::TapoLossConfig,
+    policy::TermSchedule,
+    rollout::{BlackPatches, GroupFilter, ImageRole, NegativeImage},
+};
 use crate::{
-    AdamWSettings, BlackPatches, ChunkedLogProbs, Estimator, GradClipper, GroupFilter, LossNorm, LrSchedule, LrShape,
-    NegativeImage, Role, Scorer, TapoLossConfig, TermSchedule, TrainError, TrunkSettings,
+    TrainError,
+    gradient::{ChunkedLogProbs, LossNorm, Scorer, TrunkSettings},
+    optim::{AdamWSettings, GradClipper, LrSchedule, LrShape},
 };
 
 /// The image that a positive rollout is scored on, before and during the update.
@@ -27,8 +34,8 @@ pub enum UpdateImage {
 
 impl UpdateImage {
     /// Whether a rollout of `role` is scored on the image that it was sampled from.
-    pub fn is_own_of(self, role: Role) -> bool {
-        role == Role::Anchor || self == Self::Own
+    pub fn is_own_of(self, role: ImageRole) -> bool {
+        role == ImageRole::Anchor || self == Self::Own
     }
 }
 

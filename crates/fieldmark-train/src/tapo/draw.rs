@@ -8,8 +8,11 @@ use fieldmark_model::Qwen25Vl;
 
 use super::{TapoEvent, TapoTrainer, TripletSource, state::DrawnGroup};
 use crate::{
-    Decoding, DecodingTiming, GroupVerdict, RolloutGroup, RolloutMetrics, SamplerGap, TrainError,
-    rollout::{Group, Role, RolloutCounts, TripletPrompt, mean, mean_parts, rollout_groups, truncated},
+    Decoding, DecodingTiming, RolloutMetrics, TrainError,
+    tapo::rollout::{
+        Group, GroupVerdict, Role, RolloutCounts, RolloutGroup, SamplerGap, TripletPrompt, mean, mean_parts,
+        rollout_groups, truncated,
+    },
     workers::on_replicas,
 };
 

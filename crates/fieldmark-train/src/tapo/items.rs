@@ -7,8 +7,9 @@ use fieldmark_processor::{Sequence, SupervisedSequence};
 
 use super::{OpenStep, SavedGroup, TapoLossConfig, TapoTrainer, TripletSource, UpdateImage, state::DrawnGroup};
 use crate::{
-    BatchSize, TrainError, pass_flops,
-    rollout::{Group, Role},
+    TrainError,
+    gradient::{BatchSize, pass_flops},
+    tapo::rollout::{Group, Role},
 };
 
 /// One response with everything the loss needs.

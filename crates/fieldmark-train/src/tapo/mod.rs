@@ -3,10 +3,13 @@
 //!
 //! Where the paper and its code differ, [`TapoConfig`] decides.
 
-mod config;
+pub mod advantage;
+pub(crate) mod config;
 mod draw;
 mod items;
-mod loss;
+pub(crate) mod loss;
+pub mod policy;
+pub mod rollout;
 mod state;
 mod update;
 mod validation;
@@ -19,22 +22,25 @@ use fieldmark_processor::Tokenizer;
 use fieldmark_stream::StreamKey;
 
 use crate::{
-    DecodingTiming, GroupBuffer, Interrupt, Reduction, RewardRegistry, RolloutMetrics, TapoMetrics, TrainError,
-    UpdateTiming, WeightedRewards,
+    DecodingTiming, Interrupt, RolloutMetrics, TapoMetrics, TrainError, UpdateTiming,
+    gradient::Scorer,
     non_finite::Streak,
-    rollout::{Group, TripletPrompt},
-    scoring::Scorer,
+    parallel::Reduction,
+    reward::{RewardRegistry, WeightedRewards},
     update::Updater,
     workers::Replicas,
 };
 
-use self::state::DrawnGroup;
 pub(crate) use self::state::widened;
 pub use self::{
     config::{TapoConfig, UpdateImage},
     loss::{LossAverage, TapoInputs, TapoLoss, TapoLossConfig, TapoParts, tapo_loss},
     state::{OpenStep, SavedGroup, TapoState},
     validation::TapoValidation,
+};
+use self::{
+    rollout::{Group, GroupBuffer, TripletPrompt},
+    state::DrawnGroup,
 };
 
 /// Makes the prompts of a sample in an epoch.

@@ -7,10 +7,8 @@ use std::borrow::{Borrow, BorrowMut};
 use serde::{Deserialize, Serialize};
 
 use super::TripletSource;
-use crate::{
-    LogEnd, RolloutGroup, TrainError, UpdaterState,
-    rollout::{Group, Rollout},
-};
+use super::rollout::{Group, Rollout, RolloutGroup};
+use crate::{LogEnd, TrainError, UpdaterState};
 
 /// A group with the place in the data that its prompt is made from.
 #[derive(Debug, Clone)]
@@ -117,7 +115,7 @@ pub(crate) mod widened {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{RewardScore, Role};
+    use crate::{reward::RewardScore, tapo::rollout::Role};
     use fieldmark_generate::{FinishReason, Response};
 
     #[test]

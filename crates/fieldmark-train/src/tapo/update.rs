@@ -13,8 +13,11 @@ use super::{
     tapo_loss,
 };
 use crate::{
-    GradientSum, Normaliser, ResponseRows, TapoMetrics, TrainError, UpdateTiming, clip::grad_norm, micro_batches,
-    non_finite::culprits, workers::sum_on_replicas,
+    TapoMetrics, TrainError, UpdateTiming,
+    gradient::{GradientSum, Normaliser, ResponseRows, micro_batches},
+    non_finite::culprits,
+    optim::grad_norm,
+    workers::sum_on_replicas,
 };
 
 impl<S: TripletSource> TapoTrainer<'_, S> {

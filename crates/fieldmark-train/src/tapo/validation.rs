@@ -12,8 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{TapoConfig, TapoEvent, TapoTrainer, TripletSource, draw::shares};
 use crate::{
-    Decoding, DecodingTiming, Estimator, TrainError,
-    rollout::{Group, RolloutCounts, TripletPrompt, mean, mean_parts, rollout_groups, truncated},
+    Decoding, DecodingTiming, TrainError,
+    tapo::{
+        advantage::Estimator,
+        rollout::{Group, RolloutCounts, TripletPrompt, mean, mean_parts, rollout_groups, truncated},
+    },
     workers::on_replicas,
 };
 

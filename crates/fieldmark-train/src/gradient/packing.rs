@@ -4,7 +4,8 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::{BatchSize, TrainError};
+use super::loss_norm::BatchSize;
+use crate::TrainError;
 
 /// Where the tokens in the loss lie in a padded batch of B rows of T tokens.
 ///

@@ -54,7 +54,7 @@ impl ModuleMapper for Renamer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::AdamWSettings;
+    use crate::optim::AdamWSettings;
     use burn::{
         nn::{Linear, LinearConfig},
         optim::GradientsParams,

@@ -7,7 +7,7 @@ use fieldmark_processor::Sequence;
 
 /// Operations of `sequences` in a network with `adapters`, each causal by itself, no padding; an image that several of them show is encoded once. The head
 /// meets `targets` states.
-pub fn pass_flops<'a>(
+pub(crate) fn pass_flops<'a>(
     config: &Qwen25VlConfig,
     adapters: AdapterSizes,
     sequences: impl IntoIterator<Item = &'a Sequence>,

@@ -13,7 +13,12 @@ use fieldmark_processor::{Sequence, SpecialTokens, Tokenizer};
 use fieldmark_stream::StreamKey;
 use serde::{Deserialize, Serialize};
 
-use crate::{Estimator, RewardInput, RewardScore, RolloutGroup, TrainError, WeightedRewards};
+use super::{filter::RolloutGroup, image_role::ImageRole};
+use crate::{
+    TrainError,
+    reward::{RewardInput, RewardScore, WeightedRewards},
+    tapo::advantage::Estimator,
+};
 
 /// One training sample: a question about an anchor image, with a positive of the same class and a negative of the most
 /// similar other class. Each is the whole prompt with its own image, so the three may differ in size.
@@ -35,32 +40,13 @@ impl TripletPrompt {
     ///
     /// # Errors
     /// If that is a positive that the sample lacks.
-    pub fn about(&self, role: Role) -> Result<&Sequence, TrainError> {
+    pub fn about(&self, role: ImageRole) -> Result<&Sequence, TrainError> {
         match role {
-            Role::Anchor => Ok(&self.anchor),
-            Role::Positive => self.positive.as_ref().ok_or_else(|| TrainError::Sample {
+            ImageRole::Anchor => Ok(&self.anchor),
+            ImageRole::Positive => self.positive.as_ref().ok_or_else(|| TrainError::Sample {
                 row: self.anchor.name.clone(),
                 reason: "has no positive image; set tapo.positive_rollouts = 0 to do without".into(),
             }),
-        }
-    }
-}
-
-/// Which image a response was sampled from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// The anchor.
-    Anchor,
-    /// The positive.
-    Positive,
-}
-
-impl Role {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Anchor => "anchor",
-            Self::Positive => "positive",
         }
     }
 }
@@ -70,7 +56,7 @@ impl Role {
 #[serde(deny_unknown_fields)]
 pub struct Rollout {
     /// Image it was sampled from.
-    pub role: Role,
+    pub role: ImageRole,
     /// Its tokens.
     pub response: Response,
     /// Its text, without special tokens.
@@ -102,7 +88,7 @@ impl RolloutGroup for Group {
 
 /// How many responses each image of a sample gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RolloutCounts {
+pub(crate) struct RolloutCounts {
     /// n₁, from the anchor.
     pub anchor: usize,
     /// n₂, from the positive.
@@ -115,7 +101,7 @@ pub struct RolloutCounts {
 /// # Errors
 /// If a prompt does not fit the model, or a reward is not finite.
 #[allow(clippy::too_many_arguments)]
-pub fn rollout_groups(
+pub(crate) fn rollout_groups(
     model: &Qwen25Vl,
     prompts: &[TripletPrompt],
     first: usize,
@@ -127,7 +113,7 @@ pub fn rollout_groups(
     key: &StreamKey,
     device: &Device,
 ) -> Result<Vec<Group>, TrainError> {
-    let roles = [(Role::Anchor, counts.anchor), (Role::Positive, counts.positive)];
+    let roles = [(ImageRole::Anchor, counts.anchor), (ImageRole::Positive, counts.positive)];
     let roles = || roles.into_iter().filter(|(_, count)| *count > 0);
     let mut requests = Vec::with_capacity(2 * prompts.len());
     for (i, prompt) in prompts.iter().enumerate() {
@@ -208,7 +194,7 @@ pub(crate) fn truncated(rollout: &Rollout) -> f64 {
 pub(crate) mod tests {
     use super::*;
 
-    pub(crate) fn rollout(role: Role, accuracy: f64) -> Rollout {
+    pub(crate) fn rollout(role: ImageRole, accuracy: f64) -> Rollout {
         Rollout {
             role,
             response: Response { ids: Vec::new(), logps: Vec::new(), finish: FinishReason::Stop },
@@ -227,10 +213,10 @@ pub(crate) mod tests {
 
     #[test]
     fn a_mean_over_nothing_is_not_a_number() {
-        let groups = [group(vec![rollout(Role::Anchor, 1.0), rollout(Role::Anchor, 0.5)])];
+        let groups = [group(vec![rollout(ImageRole::Anchor, 1.0), rollout(ImageRole::Anchor, 0.5)])];
         let accuracy = |role| mean(&groups, |rollout| rollout.role == role, |rollout| rollout.reward.accuracy);
-        assert_eq!(accuracy(Role::Anchor), 0.75);
-        assert!(accuracy(Role::Positive).is_nan());
+        assert_eq!(accuracy(ImageRole::Anchor), 0.75);
+        assert!(accuracy(ImageRole::Positive).is_nan());
         assert!(mean(&[], |_| true, |rollout| rollout.reward.accuracy).is_nan());
     }
 }

@@ -6,7 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Group, UpdateImage};
+use super::group::Group;
+use crate::tapo::config::UpdateImage;
 
 /// Distance of sampler and trainer over the scored rollouts of a step. Not a number where there is no such token.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -44,18 +45,24 @@ mod tests {
     use fieldmark_generate::{FinishReason, Response};
 
     use super::*;
-    use crate::{Role, Rollout, rollout::tests::group};
+    use crate::tapo::rollout::{
+        group::{
+            Rollout,
+            tests::{group, rollout},
+        },
+        image_role::ImageRole,
+    };
 
-    fn scored(role: Role, sampler: &[f64], trainer: &[f32]) -> Rollout {
+    fn scored(role: ImageRole, sampler: &[f64], trainer: &[f32]) -> Rollout {
         let response = Response { ids: vec![9; sampler.len()], logps: sampler.to_vec(), finish: FinishReason::Stop };
-        Rollout { response, old_logp: trainer.to_vec(), ..crate::rollout::tests::rollout(role, 1.0) }
+        Rollout { response, old_logp: trainer.to_vec(), ..rollout(role, 1.0) }
     }
 
     #[test]
     fn only_the_same_image_is_compared() {
-        let anchor = scored(Role::Anchor, &[-1.0, -2.0], &[-1.5, -2.0]);
-        let positive = scored(Role::Positive, &[-1.0], &[-0.75]);
-        let unscored = scored(Role::Anchor, &[-1.0, -1.0], &[]);
+        let anchor = scored(ImageRole::Anchor, &[-1.0, -2.0], &[-1.5, -2.0]);
+        let positive = scored(ImageRole::Positive, &[-1.0], &[-0.75]);
+        let unscored = scored(ImageRole::Anchor, &[-1.0, -1.0], &[]);
         let groups = [group(vec![anchor, positive]), group(vec![unscored])];
         // On the anchor alone: gaps -0.5 and 0.
         let SamplerGap { sampler_gap, sampler_gap_max, sampler_ratio } = SamplerGap::of(&groups, UpdateImage::Anchor);

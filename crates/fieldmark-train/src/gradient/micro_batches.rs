@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// Consecutive ranges of `lengths` (tokens of each sequence) with at most `sequences` entries and, unless `tokens` is 0, at
 /// most `tokens` tokens; a sequence longer than that has a range of its own.
-pub fn micro_batches(lengths: &[usize], sequences: usize, tokens: usize) -> Vec<Range<usize>> {
+pub(crate) fn micro_batches(lengths: &[usize], sequences: usize, tokens: usize) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
     let mut filled = 0;
     for (i, &length) in lengths.iter().enumerate() {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 
-pub(crate) const MAX_LOG_RATIO: f64 = 20.0;
+pub(super) const MAX_LOG_RATIO: f64 = 20.0;
 
 /// Bounds of the importance ratio.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

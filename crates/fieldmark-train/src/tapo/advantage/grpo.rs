@@ -2,6 +2,7 @@
 //! All rollouts of one prompt, anchor and positive alike, are one group. A group of equal rewards, or of one, has
 //! advantage exactly 0: the released code's f32 mean leaves up to 0.05 there, and NaN for a group of one.
 
+use super::rewards::{all_equal, check};
 use crate::TrainError;
 
 const EPSILON: f64 = 1e-6;
@@ -13,10 +14,8 @@ const EPSILON: f64 = 1e-6;
 /// # Errors
 /// A reward that is NaN or infinite.
 pub fn group_advantages(rewards: &[f64]) -> Result<Vec<f64>, TrainError> {
-    if let Some((index, &value)) = rewards.iter().enumerate().find(|(_, r)| !r.is_finite()) {
-        return Err(TrainError::NonFiniteReward { index, value });
-    }
-    if rewards.iter().all(|&r| r == rewards[0]) {
+    check(rewards)?;
+    if all_equal(rewards) {
         return Ok(vec![0.0; rewards.len()]);
     }
     let n = rewards.len() as f64;
@@ -39,7 +38,7 @@ mod tests {
 
     #[test]
     fn every_reference_group_has_its_advantages() {
-        let text = include_str!("../../../tests/fixtures/tapo/advantages.json");
+        let text = include_str!("../../../../../tests/fixtures/tapo/advantages.json");
         let cases: Vec<Case> = serde_json::from_str(text).unwrap();
         assert_eq!(cases.len(), 8);
         for case in cases {

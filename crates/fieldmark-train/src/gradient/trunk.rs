@@ -16,7 +16,7 @@ use fieldmark_model::{
     vision::{VisionEncoder, VisionPlan},
 };
 
-use crate::GradientSum;
+use super::sum::GradientSum;
 
 /// What a training pass trades for memory. The gradients are the same up to rounding.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct TrunkSettings {
 }
 
 /// What the backward pass needs of a forward pass.
-pub struct TrunkTape {
+pub(crate) struct TrunkTape {
     settings: TrunkSettings,
     inputs: ModelInputs,
     /// Embeddings of the images, `[tokens, width]`.
@@ -85,35 +85,35 @@ impl TrunkTape {
                 features = Some(plain.encode_images(images));
             }
         }
-        let x_BTD = plain.embed_with(&inputs, features.clone());
-        let (decoder, device) = (plain.decoder(), x_BTD.device());
-        let plan = decoder.plan(inputs.position_ids.clone(), &inputs.rows, 0, x_BTD.dtype(), &device);
+        let x_btd = plain.embed_with(&inputs, features.clone());
+        let (decoder, device) = (plain.decoder(), x_btd.device());
+        let plan = decoder.plan(inputs.position_ids.clone(), &inputs.rows, 0, x_btd.dtype(), &device);
         let keep = (learns.decoder || vision.is_some()).then_some(settings);
         let blocks = model.decoder().blocks().iter().zip(decoder.blocks());
-        let stack = StackTape::forward(blocks, x_BTD, &plan.rotary, |_| &plan.layout, keep);
-        let hidden_BTD = decoder.final_norm(stack.output.clone());
-        (hidden_BTD, Self { settings, inputs, features, vision, plan, decoder: stack })
+        let stack = StackTape::forward(blocks, x_btd, &plan.rotary, |_| &plan.layout, keep);
+        let hidden_btd = decoder.final_norm(stack.output.clone());
+        (hidden_btd, Self { settings, inputs, features, vision, plan, decoder: stack })
     }
 
     /// Adds to `sum` the gradients of `sum(hidden · grad)` with respect to all parameters that learn, and those of `head`,
-    /// which may share its matrix with the embedding. `grad_BTD` has no tape.
-    pub fn backward(self, model: &Qwen25Vl, grad_BTD: Tensor<3>, head: GradientsParams, sum: &mut GradientSum) {
+    /// which may share its matrix with the embedding. `grad_btd` has no tape.
+    pub fn backward(self, model: &Qwen25Vl, grad_btd: Tensor<3>, head: GradientsParams, sum: &mut GradientSum) {
         let learns = Learns::of(model);
         let mut ends = GradientSum::new();
         ends.add(model, head);
         if learns.decoder || self.vision.is_some() {
             let decoder = model.decoder();
             let last = leaf(self.decoder.output.clone());
-            let mut grads = seeded(decoder.final_norm(last.clone()), grad_BTD);
+            let mut grads = seeded(decoder.final_norm(last.clone()), grad_btd);
             sum.add_from(decoder, &mut grads);
-            let grad_BTD = take(&last, &mut grads);
+            let grad_btd = take(&last, &mut grads);
             let TextPlan { rotary, layout } = &self.plan;
             let blocks = decoder.blocks();
-            let grad_BTD = self.decoder.backward(blocks, rotary, |_| layout, grad_BTD, self.settings, sum);
+            let grad_btd = self.decoder.backward(blocks, rotary, |_| layout, grad_btd, self.settings, sum);
             let features = self.features.map(|features| if self.vision.is_some() { leaf(features) } else { features });
-            let embedded_BTD = model.embed_with(&self.inputs, features.clone());
-            if embedded_BTD.is_tracked() {
-                let mut grads = seeded(embedded_BTD, grad_BTD);
+            let embedded_btd = model.embed_with(&self.inputs, features.clone());
+            if embedded_btd.is_tracked() {
+                let mut grads = seeded(embedded_btd, grad_btd);
                 ends.add_from(model, &mut grads);
                 if let Some((vision, features)) = self.vision.zip(features) {
                     vision.backward(model.visual(), take(&features, &mut grads), learns, self.settings, sum);
@@ -134,10 +134,10 @@ impl VisionTape {
     ) -> (Self, Tensor<2>) {
         let (visual, plain) = (model.visual(), plain.visual());
         let plan = plain.plan(&images, &images.pixel_values.device());
-        let x_BND = plain.embed_patches(&images, &plan);
+        let x_bnd = plain.embed_patches(&images, &plan);
         let blocks = visual.blocks().iter().zip(plain.blocks());
         let keep = learns.encoder.then_some(settings);
-        let stack = StackTape::forward(blocks, x_BND, &plan.rotary, |i| plan.layout(i), keep);
+        let stack = StackTape::forward(blocks, x_bnd, &plan.rotary, |i| plan.layout(i), keep);
         let features = plain.merge(stack.output.clone(), &plan);
         (Self { images, plan, stack }, features)
     }
@@ -145,24 +145,24 @@ impl VisionTape {
     fn backward(
         self,
         visual: &VisionEncoder,
-        grad_ND: Tensor<2>,
+        grad_nd: Tensor<2>,
         learns: Learns,
         settings: TrunkSettings,
         sum: &mut GradientSum,
     ) {
         let Self { images, plan, stack } = self;
         let last = leaf(stack.output.clone());
-        let mut grads = seeded(visual.merge(last.clone(), &plan), grad_ND);
+        let mut grads = seeded(visual.merge(last.clone(), &plan), grad_nd);
         sum.add_from(visual, &mut grads);
         if !learns.encoder {
             return;
         }
-        let grad_BND = take(&last, &mut grads);
+        let grad_bnd = take(&last, &mut grads);
         let blocks = visual.blocks();
-        let grad_BND = stack.backward(blocks, &plan.rotary, |i| plan.layout(i), grad_BND, settings, sum);
-        let patches_BND = visual.embed_patches(&images, &plan);
-        if patches_BND.is_tracked() {
-            sum.add_from(visual, &mut seeded(patches_BND, grad_BND));
+        let grad_bnd = stack.backward(blocks, &plan.rotary, |i| plan.layout(i), grad_bnd, settings, sum);
+        let patches_bnd = visual.embed_patches(&images, &plan);
+        if patches_bnd.is_tracked() {
+            sum.add_from(visual, &mut seeded(patches_bnd, grad_bnd));
         }
     }
 }
@@ -171,7 +171,7 @@ impl StackTape {
     /// `blocks`: each on the tape and without it. `keep`: `None` where no gradient will be asked for.
     fn forward<'a, B: AttentionBlock + 'a>(
         blocks: impl Iterator<Item = (&'a B, &'a B)>,
-        mut x_BTD: Tensor<3>,
+        mut x_btd: Tensor<3>,
         rotary: &Rotary,
         layout: impl Fn(usize) -> &'a AttentionLayout,
         keep: Option<TrunkSettings>,
@@ -179,20 +179,20 @@ impl StackTape {
         let mut kept = Vec::new();
         for (i, (block, plain)) in blocks.enumerate() {
             let (what, output) = match keep {
-                None => (Kept::Nothing, plain.run(x_BTD, rotary, layout(i))),
+                None => (Kept::Nothing, plain.run(x_btd, rotary, layout(i))),
                 Some(TrunkSettings { recompute: true, .. }) => {
-                    (Kept::Input(Box::new(x_BTD.clone())), plain.run(x_BTD, rotary, layout(i)))
+                    (Kept::Input(Box::new(x_btd.clone())), plain.run(x_btd, rotary, layout(i)))
                 }
                 Some(_) => {
-                    let tape = BlockTape::record(block, x_BTD, rotary, layout(i));
+                    let tape = BlockTape::record(block, x_btd, rotary, layout(i));
                     let output = tape.output.clone().inner();
                     (Kept::Tapes(Box::new(tape)), output)
                 }
             };
             kept.push(what);
-            x_BTD = output;
+            x_btd = output;
         }
-        Self { blocks: kept, output: x_BTD }
+        Self { blocks: kept, output: x_btd }
     }
 
     /// The gradient with respect to the first block's input.
@@ -201,26 +201,26 @@ impl StackTape {
         blocks: &[B],
         rotary: &Rotary,
         layout: impl Fn(usize) -> &'a AttentionLayout,
-        mut grad_BTD: Tensor<3>,
+        mut grad_btd: Tensor<3>,
         settings: TrunkSettings,
         sum: &mut GradientSum,
     ) -> Tensor<3> {
         drop(self.output);
         for (i, (block, kept)) in blocks.iter().zip(self.blocks).enumerate().rev() {
             let tape = match kept {
-                Kept::Nothing => return grad_BTD,
-                Kept::Input(x_BTD) => BlockTape::record(block, *x_BTD, rotary, layout(i)),
+                Kept::Nothing => return grad_btd,
+                Kept::Input(x_btd) => BlockTape::record(block, *x_btd, rotary, layout(i)),
                 Kept::Tapes(tape) => *tape,
             };
-            grad_BTD = tape.backward(block, layout(i), grad_BTD, settings.query_chunk, sum);
+            grad_btd = tape.backward(block, layout(i), grad_btd, settings.query_chunk, sum);
         }
-        grad_BTD
+        grad_btd
     }
 }
 
 impl BlockTape {
-    fn record(block: &impl AttentionBlock, x_BTD: Tensor<3>, rotary: &Rotary, layout: &AttentionLayout) -> Self {
-        let (input, residual) = (leaf(x_BTD.clone()), leaf(x_BTD));
+    fn record(block: &impl AttentionBlock, x_btd: Tensor<3>, rotary: &Rotary, layout: &AttentionLayout) -> Self {
+        let (input, residual) = (leaf(x_btd.clone()), leaf(x_btd));
         let qkv = block.project(input.clone(), rotary);
         let attended = leaf(layout.attend(qkv.clone().map(Tensor::inner)));
         let output = block.finish(residual.clone(), attended.clone());
@@ -232,12 +232,12 @@ impl BlockTape {
         self,
         block: &impl AttentionBlock,
         layout: &AttentionLayout,
-        grad_BTD: Tensor<3>,
+        grad_btd: Tensor<3>,
         query_chunk: usize,
         sum: &mut GradientSum,
     ) -> Tensor<3> {
         let Self { input, qkv, attended, residual, output } = self;
-        let mut grads = seeded(output, grad_BTD);
+        let mut grads = seeded(output, grad_btd);
         sum.add_from(block, &mut grads);
         let (grad_out, through_residual) = (take(&attended, &mut grads), take(&residual, &mut grads));
         drop(grads);

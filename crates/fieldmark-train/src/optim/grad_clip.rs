@@ -15,7 +15,7 @@ use crate::TrainError;
 const EPSILON: f64 = 1e-6;
 
 /// What clipping leaves for the optimiser.
-pub enum Clipped {
+pub(crate) enum Clipped {
     /// Gradients to step with.
     Ready {
         /// The clipped gradients.
@@ -32,9 +32,8 @@ pub enum Clipped {
 
 /// Clips gradients and counts the updates it had to skip.
 #[derive(Debug, Clone)]
-pub struct GradClipper {
+pub(crate) struct GradClipper {
     max_norm: f64,
-    skipped: usize,
 }
 
 impl GradClipper {
@@ -44,22 +43,16 @@ impl GradClipper {
     /// A `max_norm` that is not positive; infinity turns clipping off.
     pub fn new(max_norm: f64) -> Result<Self, TrainError> {
         if max_norm > 0.0 {
-            Ok(Self { max_norm, skipped: 0 })
+            Ok(Self { max_norm })
         } else {
             Err(TrainError::Setting { key: "max_grad_norm", value: max_norm.to_string(), expected: "above 0" })
         }
     }
 
-    /// Updates skipped so far.
-    pub fn skipped(&self) -> usize {
-        self.skipped
-    }
-
     /// Clips the gradients of `module`'s parameters.
-    pub fn clip<M: Module>(&mut self, mut grads: GradientsParams, module: &M) -> Clipped {
+    pub fn clip<M: Module>(&self, mut grads: GradientsParams, module: &M) -> Clipped {
         let norm = grad_norm(&grads, module);
         if !norm.is_finite() {
-            self.skipped += 1;
             return Clipped::Skipped { norm };
         }
         let factor = self.max_norm / (norm + EPSILON);
@@ -117,27 +110,27 @@ mod tests {
     use super::*;
     use burn::{nn::LinearConfig, tensor::Device};
 
-    fn clipped(max_norm: f64, weight: [[f32; 2]; 1], bias: [f32; 2]) -> (Option<Vec<f32>>, f64, usize) {
+    fn clipped(max_norm: f64, weight: [[f32; 2]; 1], bias: [f32; 2]) -> (Option<Vec<f32>>, f64) {
         let device = Device::default();
         let linear = LinearConfig::new(1, 2).init(&device);
         let bias_id = linear.bias.as_ref().unwrap().id;
         let mut grads = GradientsParams::new();
         grads.register(linear.weight.id, Tensor::<2>::from_floats(weight, &device));
         grads.register(bias_id, Tensor::<1>::from_floats(bias, &device));
-        let mut clipper = GradClipper::new(max_norm).unwrap();
+        let clipper = GradClipper::new(max_norm).unwrap();
         match clipper.clip(grads, &linear) {
-            Clipped::Skipped { norm } => (None, norm, clipper.skipped()),
+            Clipped::Skipped { norm } => (None, norm),
             Clipped::Ready { grads, norm } => {
                 let mut all: Vec<f32> = grads.get::<2>(linear.weight.id).unwrap().into_data().iter().collect();
                 all.extend(grads.get::<1>(bias_id).unwrap().into_data().iter::<f32>());
-                (Some(all), norm, clipper.skipped())
+                (Some(all), norm)
             }
         }
     }
 
     #[test]
     fn the_norm_is_global_and_the_scaling_is_torchs() {
-        let (grads, norm, _) = clipped(1.0, [[3.0, 0.0]], [0.0, -4.0]);
+        let (grads, norm) = clipped(1.0, [[3.0, 0.0]], [0.0, -4.0]);
         assert!((norm - 5.0).abs() < 1e-12);
         let factor = 1.0 / (5.0 + 1e-6);
         let expected = [3.0 * factor, 0.0, 0.0, -4.0 * factor];
@@ -148,16 +141,16 @@ mod tests {
 
     #[test]
     fn small_gradients_pass_untouched() {
-        let (grads, norm, _) = clipped(5.1, [[3.0, 0.0]], [0.0, -4.0]);
+        let (grads, norm) = clipped(5.1, [[3.0, 0.0]], [0.0, -4.0]);
         assert_eq!(grads.unwrap(), [3.0, 0.0, 0.0, -4.0]);
         assert!((norm - 5.0).abs() < 1e-12);
     }
 
     #[test]
-    fn non_finite_norms_skip_and_count() {
+    fn non_finite_norms_skip() {
         for bad in [f32::NAN, f32::INFINITY] {
-            let (grads, norm, skipped) = clipped(1.0, [[3.0, bad]], [0.0, 0.0]);
-            assert!(grads.is_none() && !norm.is_finite() && skipped == 1);
+            let (grads, norm) = clipped(1.0, [[3.0, bad]], [0.0, 0.0]);
+            assert!(grads.is_none() && !norm.is_finite());
         }
         assert!(GradClipper::new(0.0).is_err() && GradClipper::new(f64::NAN).is_err());
     }

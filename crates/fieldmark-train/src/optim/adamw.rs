@@ -11,12 +11,10 @@ use burn::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    TrainError,
-    adamw_half::{HalfWeights, Moments, PreciseAdamW},
-};
+use super::adamw_half::{HalfWeights, Moments, PreciseAdamW};
+use crate::TrainError;
 
-/// Settings of AdamW. The learning rate comes from [`crate::LrSchedule`], clipping from [`crate::GradClipper`].
+/// Settings of AdamW. The learning rate comes from [`LrSchedule`](super::LrSchedule).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdamWSettings {

@@ -11,7 +11,8 @@ use burn::{
     tensor::{DType, FloatDType, Gradients, Int, Tensor, activation::log_softmax},
 };
 
-use crate::{GradientSum, TrainError};
+use super::sum::GradientSum;
+use crate::TrainError;
 
 /// Log-probabilities of the targets on the tape, in one piece. Reference: `logprobs_from_logits`.
 ///
@@ -58,7 +59,7 @@ pub struct HeadGradients {
 /// ```
 /// use burn::{module::Module, nn::LinearConfig, optim::GradientsParams};
 /// use burn::tensor::{Device, Distribution, Int, Tensor};
-/// use fieldmark_train::{ChunkedLogProbs, GradientSum, backward_states};
+/// use fieldmark_train::gradient::{ChunkedLogProbs, GradientSum, backward_states};
 ///
 /// # let device = Device::flex().autodiff();
 /// # let trunk = LinearConfig::new(4, 8).init(&device);

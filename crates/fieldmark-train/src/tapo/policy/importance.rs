@@ -41,7 +41,7 @@ impl Importance {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ClipConfig, policy_loss};
+    use crate::tapo::policy::policy_loss::{ClipConfig, policy_loss};
     use burn::tensor::Device;
 
     /// Ratio, loss, gradient and the marks high, low, dual of each token.

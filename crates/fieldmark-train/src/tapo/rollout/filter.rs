@@ -100,25 +100,8 @@ pub struct FilterCounts {
 ///
 /// A checkpoint carries the [surplus](Self::surplus). Carried groups were sampled by the policy of the step before: keep
 /// their old log-probabilities with them.
-///
-/// ```
-/// use fieldmark_train::{GroupBuffer, GroupFilter, RolloutGroup};
-/// struct Group(f64);
-/// impl RolloutGroup for Group {
-///     fn mean_accuracy(&self) -> f64 {
-///         self.0
-///     }
-/// }
-/// let mut buffer = GroupBuffer::new(GroupFilter::default(), 2, 20)?;
-/// while buffer.wants_more() {
-///     buffer.offer([Group(0.0), Group(0.5), Group(1.0)]);
-/// }
-/// let (groups, counts) = buffer.take();
-/// assert_eq!((groups.len(), counts.tries, counts.all_right), (2, 2, 2));
-/// # Ok::<(), fieldmark_train::TrainError>(())
-/// ```
 #[derive(Debug, Clone)]
-pub struct GroupBuffer<G> {
+pub(crate) struct GroupBuffer<G> {
     filter: GroupFilter,
     target: usize,
     max_tries: usize,
@@ -162,16 +145,6 @@ impl<G: RolloutGroup> GroupBuffer<G> {
         !self.is_full() && self.counts.tries < self.max_tries
     }
 
-    /// Groups held.
-    pub fn len(&self) -> usize {
-        self.groups.len()
-    }
-
-    /// Whether no group is held.
-    pub fn is_empty(&self) -> bool {
-        self.groups.is_empty()
-    }
-
     /// The groups held, in order: between two steps, the surplus of the first.
     pub fn surplus(&self) -> impl Iterator<Item = &G> {
         self.groups.iter()
@@ -182,11 +155,6 @@ impl<G: RolloutGroup> GroupBuffer<G> {
         self.groups = groups.into_iter().collect();
         self.counts = FilterCounts { carried_in: self.groups.len(), ..FilterCounts::default() };
         self
-    }
-
-    /// Counts of the step so far.
-    pub fn counts(&self) -> FilterCounts {
-        self.counts
     }
 
     /// Ends the step: its groups in order of arrival (fewer than the target if tries ran out, possibly none) and its
@@ -237,7 +205,7 @@ mod tests {
     fn surplus_waits_in_order_and_dead_chunks_add_nothing() {
         let mut buffer = GroupBuffer::new(GroupFilter::default(), 3, 20).unwrap();
         buffer.offer([Group(0, 0.0), Group(1, 1.0)]);
-        assert!(buffer.is_empty() && buffer.wants_more());
+        assert!(buffer.surplus().next().is_none() && buffer.wants_more());
         buffer.offer([Group(2, 0.5), Group(3, 0.2)]);
         assert!(!buffer.is_full());
         buffer.offer([Group(4, 0.5), Group(5, 0.0), Group(6, 0.7), Group(7, 0.3)]);

@@ -8,10 +8,15 @@ use burn::tensor::{Device, Int, Tensor};
 use fieldmark_model::{AdapterSizes, Flops, ModelInputs, Padding, Qwen25Vl, Qwen25VlConfig};
 use fieldmark_processor::{Sequence, SupervisedSequence, collate};
 
-use crate::{
-    BatchSize, ChunkedLogProbs, GradientSum, TokenPacking, TokenScores, TrainError, TrunkSettings, TrunkTape,
-    pass_flops,
+use super::{
+    logprob::{ChunkedLogProbs, TokenScores},
+    loss_norm::BatchSize,
+    packing::TokenPacking,
+    pass_flops::pass_flops,
+    sum::GradientSum,
+    trunk::{TrunkSettings, TrunkTape},
 };
+use crate::TrainError;
 
 /// Sequences with the tokens in the loss marked.
 #[derive(Debug, Clone)]
@@ -129,13 +134,13 @@ impl Scorer {
     pub fn forward(&self, model: &Qwen25Vl, micro: &MicroBatch, device: &Device) -> Result<Scored, TrainError> {
         let inputs = self.inputs(model, micro, device)?;
         let dims = inputs.dims();
-        let (hidden_BTD, tape) = if device.is_autodiff() {
-            let (hidden_BTD, tape) = TrunkTape::forward(model, inputs, self.trunk);
-            (hidden_BTD, Some((tape, micro.packing.clone(), dims)))
+        let (hidden_btd, tape) = if device.is_autodiff() {
+            let (hidden_btd, tape) = TrunkTape::forward(model, inputs, self.trunk);
+            (hidden_btd, Some((tape, micro.packing.clone(), dims)))
         } else {
             (model.forward(&inputs), None)
         };
-        let (states_nd, targets_n) = (micro.packing.gather(hidden_BTD), micro.packing.targets(device));
+        let (states_nd, targets_n) = (micro.packing.gather(hidden_btd), micro.packing.targets(device));
         let logp_n = self.logprobs.forward(&states_nd, &targets_n, |states| model.logits(states));
         Ok(Scored { logp_n, states_nd, targets_n, tape })
     }

@@ -69,7 +69,7 @@ impl Normaliser {
         (values_bt * mask_bt).sum() * (self.weight / (self.sequences * self.token_budget))
     }
 
-    /// This micro-batch's share of the token mean of `values_BT` where `mask_BT` is 1. Shape `[1]`.
+    /// This micro-batch's share of the token mean of `values_bt` where `mask_bt` is 1. Shape `[1]`.
     pub fn token_mean(&self, values_bt: Tensor<2>, mask_bt: Tensor<2>) -> Tensor<1> {
         (values_bt * mask_bt).sum() * (self.weight / (self.tokens + EPSILON))
     }

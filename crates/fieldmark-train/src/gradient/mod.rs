@@ -1,0 +1,20 @@
+//! From a micro-batch to log-probabilities, and from their gradients to those of the parameters.
+
+mod logprob;
+mod loss_norm;
+mod micro_batches;
+mod packing;
+mod pass_flops;
+mod scorer;
+mod sum;
+mod trunk;
+
+pub use self::{
+    logprob::{ChunkedLogProbs, HeadGradients, TokenScores, backward_states, token_logprobs},
+    loss_norm::{BatchSize, LossNorm, Normaliser},
+    packing::{ResponseRows, TokenPacking},
+    scorer::{MicroBatch, Scored, Scorer},
+    sum::GradientSum,
+    trunk::TrunkSettings,
+};
+pub(crate) use self::{micro_batches::micro_batches, pass_flops::pass_flops};
