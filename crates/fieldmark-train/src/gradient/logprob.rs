@@ -1,7 +1,7 @@
-//! Log-probabilities of given tokens, `log softmax(head(h) / temperature)[target]`, without logits for all tokens.
-//! Chunks of states meet the head one at a time. On the tape each chunk's logits would stay until the backward pass,
-//! so [`ChunkedLogProbs`] works in two phases: values without a tape, and, once the loss's gradient with respect to
-//! the log-probabilities is known, each chunk anew on a tape of its own. Logits are at least f32.
+//! Log-probabilities of given tokens, `log softmax(head(h) / temperature)[target]`, without the logits of all tokens at
+//! once. The head runs on one chunk of states at a time. A single tape would keep the logits of every chunk until the
+//! backward pass, so [`ChunkedLogProbs`] has two phases: first the values, without a tape; then, with the loss's gradient
+//! with respect to the log-probabilities, each chunk again on its own tape. Logits are at least f32.
 
 use std::ops::Range;
 
@@ -14,12 +14,12 @@ use burn::{
 use super::sum::GradientSum;
 use crate::TrainError;
 
-/// Log-probabilities of the targets on the tape, in one piece. Reference: `logprobs_from_logits`.
+/// Log-probabilities of the targets, on the tape, for all logits at once. Reference: `logprobs_from_logits`.
 ///
-/// * `logits`: `[N, V]`; half precision is raised to f32.
-/// * `targets`: `[N]`, ids below V.
+/// * `logits_nv`: `[N, V]`; half precision is cast to f32.
+/// * `targets_n`: `[N]`, ids below V.
 ///
-/// Result `[N]`.
+/// Returns `[N]`.
 pub fn token_logprobs(logits_nv: Tensor<2>, targets_n: Tensor<1, Int>, temperature: f64) -> Tensor<1> {
     pick(log_probs(logits_nv, temperature), targets_n)
 }
@@ -36,7 +36,7 @@ fn pick(logp_nv: Tensor<2>, targets_n: Tensor<1, Int>) -> Tensor<1> {
     logp_nv.gather(1, targets_n.unsqueeze_dim(1)).squeeze_dim(1)
 }
 
-/// Log-probabilities and the entropies of the distributions they come from.
+/// Log-probabilities, and the entropies of the distributions.
 pub struct TokenScores {
     /// Log-probability of each target. `[N]`.
     pub logp_n: Tensor<1>,
@@ -44,17 +44,17 @@ pub struct TokenScores {
     pub entropy_n: Tensor<1>,
 }
 
-/// Gradients of the head's pass.
+/// Gradients from the backward pass of the head.
 pub struct HeadGradients {
-    /// Gradient with respect to the states, for [`backward_states`]. `[N, D]`, no tape.
+    /// Gradient with respect to the states, for [`backward_states`]. `[N, D]`, without a tape.
     pub hidden_nd: Tensor<2>,
-    /// Gradients of the module's parameters that the head uses.
+    /// Gradients of the parameters that the head uses.
     pub params: GradientsParams,
 }
 
-/// Log-probabilities in chunks of `chunk` states, in two phases.
+/// Computes log-probabilities in chunks of `chunk` states, in two phases.
 ///
-/// Peak memory is that of a few `[chunk, V]` tensors instead of `[N, V]`, for one more pass through the head.
+/// Peak memory is a few `[chunk, V]` tensors instead of `[N, V]`. The cost is one more pass through the head.
 ///
 /// ```
 /// use burn::{module::Module, nn::LinearConfig, optim::GradientsParams};
@@ -71,7 +71,7 @@ pub struct HeadGradients {
 /// let hidden = trunk.forward(x);
 /// let logp = logprobs.forward(&hidden, &targets, |h| head.forward(h));
 ///
-/// // The loss sees the log-probabilities as its leaves.
+/// // The log-probabilities are the leaves of the loss.
 /// let logp = logp.autodiff().require_grad();
 /// let loss = logp.clone().mean().neg();
 /// let grad = logp.grad(&loss.backward()).unwrap();
@@ -91,10 +91,10 @@ pub struct ChunkedLogProbs {
 }
 
 impl ChunkedLogProbs {
-    /// A chunk of `chunk` states at a time, logits divided by `temperature`.
+    /// Processes `chunk` states at a time and divides logits by `temperature`.
     ///
     /// # Errors
-    /// A chunk of 0, or a temperature that is not positive and finite.
+    /// Returns an error if `chunk` is 0, or `temperature` is not positive and finite.
     pub fn new(chunk: usize, temperature: f64) -> Result<Self, TrainError> {
         if chunk == 0 {
             return Err(TrainError::Setting { key: "logit_chunk", value: "0".into(), expected: "at least 1" });
@@ -109,11 +109,11 @@ impl ChunkedLogProbs {
         Ok(Self { chunk, temperature })
     }
 
-    /// First phase: log-probabilities `[N]` without a tape.
+    /// First phase: returns the log-probabilities `[N]`, without a tape.
     ///
-    /// * `hidden`: states that predict the targets, `[N, D]`, N at least 1.
-    /// * `targets`: `[N]`.
-    /// * `head`: `[n, D]` to logits `[n, V]`.
+    /// * `hidden_nd`: states that predict the targets, `[N, D]`, N at least 1.
+    /// * `targets_n`: `[N]`.
+    /// * `head`: maps `[n, D]` to logits `[n, V]`.
     pub fn forward(
         &self,
         hidden_nd: &Tensor<2>,
@@ -128,7 +128,7 @@ impl ChunkedLogProbs {
         Tensor::cat(chunks.collect(), 0)
     }
 
-    /// The same with the entropy of each distribution, for metrics.
+    /// Like [`Self::forward`], and also returns the entropy of each distribution, for metrics.
     pub fn forward_with_entropy(
         &self,
         hidden_nd: &Tensor<2>,
@@ -149,13 +149,13 @@ impl ChunkedLogProbs {
         TokenScores { logp_n: Tensor::cat(logp, 0), entropy_n: Tensor::cat(entropy, 0) }
     }
 
-    /// Second phase: gradients of `sum(logp * grad_logp)`, where `grad_logp` is the loss's gradient with respect to
+    /// Second phase: returns the gradients of `sum(logp * grad_logp)`, where `grad_logp` is the loss's gradient with respect to
     /// the log-probabilities of the first phase.
     ///
-    /// * `grad_logp`: `[N]`, a constant.
-    /// * `module`: holds the parameters whose gradients are wanted, the head's among them (a tied embedding too).
+    /// * `grad_logp_n`: `[N]`, a constant.
+    /// * `module`: holds the parameters whose gradients are wanted, including the head's (and a tied embedding).
     ///
-    /// The states' own tape is left untouched: hand the result to [`backward_states`].
+    /// This does not touch the tape of the states: pass the result to [`backward_states`].
     pub fn backward<M: Module>(
         &self,
         hidden_nd: &Tensor<2>,
@@ -186,10 +186,10 @@ impl ChunkedLogProbs {
     }
 }
 
-/// Carries the gradient of the states back through the network that made them: the backward pass of
-/// `sum(hidden * grad)`. Both `[N, D]`.
+/// Runs the backward pass of the network that made the states, with the gradient of the states: the gradients of
+/// `sum(hidden * grad)`. Both are `[N, D]`.
 ///
-/// `hidden` must be on a tape: do not call this when everything before the head is frozen.
+/// `hidden_nd` must be on a tape, so do not call this if everything before the head is frozen.
 pub fn backward_states(hidden_nd: Tensor<2>, grad_nd: Tensor<2>) -> Gradients {
     (hidden_nd * grad_nd.inner()).sum().backward()
 }

@@ -1,6 +1,6 @@
-//! What a loss is divided by. `batch`: one token mean over the whole update, as equation 4 of the paper prints it and
-//! as gradient accumulation must leave it; `micro`: the mean of the micro-batches' means, as the released SFT and
-//! TAPO code do. A mean is `sum(v m) / (sum(m) + 1e-8)`.
+//! The divisor of a loss. `batch`: one token mean over the whole update, as in equation 4 of the paper; gradient
+//! accumulation does not change it. `micro`: the mean of the means of the micro-batches, as in the released SFT and TAPO
+//! code. A mean is `sum(v m) / (sum(m) + 1e-8)`.
 
 use burn::tensor::Tensor;
 use schemars::JsonSchema;
@@ -8,27 +8,27 @@ use serde::{Deserialize, Serialize};
 
 const EPSILON: f64 = 1e-8;
 
-/// Over what a loss is averaged.
+/// The tokens that the mean of a loss is taken over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LossNorm {
-    /// Over the update's whole batch: the same gradient however it is cut into micro-batches.
+    /// All tokens of the update. The gradient does not depend on how the update is cut into micro-batches.
     #[default]
     Batch,
-    /// Over each micro-batch, then over micro-batches: tokens of short micro-batches weigh more (released code).
+    /// The tokens of each micro-batch; then a mean over micro-batches. Tokens of short micro-batches weigh more (released code).
     Micro,
 }
 
-/// Size of a batch or micro-batch, as the loss counts it.
+/// Size of a batch or micro-batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BatchSize {
-    /// Tokens in the loss.
+    /// Number of tokens in the loss.
     pub tokens: usize,
-    /// Sequences.
+    /// Number of sequences.
     pub sequences: usize,
 }
 
-/// The divisors of one micro-batch's loss. Summed over the micro-batches, the losses give the update's mean.
+/// Divisors for the loss of one micro-batch. The losses of all micro-batches add up to the update's mean.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Normaliser {
     tokens: f64,
@@ -38,11 +38,11 @@ pub struct Normaliser {
 }
 
 impl LossNorm {
-    /// Divisors for one micro-batch of an update.
+    /// Makes the divisors for one micro-batch of an update.
     ///
-    /// * `update`: size of all micro-batches of the update together.
+    /// * `update`: size of the whole update.
     /// * `micro`: size of this micro-batch.
-    /// * `micro_batches`: how many of them make the update.
+    /// * `micro_batches`: number of micro-batches in the update.
     pub fn normaliser(self, update: BatchSize, micro: BatchSize, micro_batches: usize) -> Normaliser {
         let (size, weight) = match self {
             Self::Batch => (update, 1.0),
@@ -53,23 +53,23 @@ impl LossNorm {
 }
 
 impl Normaliser {
-    /// The same for responses of at most `tokens` tokens, which only [`Self::constant_mean`] looks at.
+    /// Sets the largest number of tokens in a response. Only [`Self::constant_mean`] uses it.
     #[must_use]
     pub fn with_token_budget(self, tokens: usize) -> Self {
         Self { token_budget: tokens.max(1) as f64, ..self }
     }
 
-    /// This micro-batch's share of the sum over tokens divided by sequences times the token budget: a constant however long
-    /// the responses are, so that a token weighs the same in a short response as in a long one, and in every update.
-    /// Shape `[1]`.
+    /// This micro-batch's share of the sum over tokens, divided by the number of sequences times the token budget. The divisor
+    /// does not depend on the lengths of the responses, so a token weighs the same in a short response, in a long one, and in
+    /// every update. Shape `[1]`.
     ///
-    /// Dr. GRPO, arXiv 2503.20783: the generation budget in place of the response's length. Without a budget
-    /// ([`Self::with_token_budget`]) it is 1, and this the mean over sequences of each sequence's sum.
+    /// Dr. GRPO, arXiv 2503.20783: the generation budget replaces the length of the response. If no budget is set
+    /// ([`Self::with_token_budget`]) it is 1, which gives the mean over sequences of each sequence's sum.
     pub fn constant_mean(&self, values_bt: Tensor<2>, mask_bt: Tensor<2>) -> Tensor<1> {
         (values_bt * mask_bt).sum() * (self.weight / (self.sequences * self.token_budget))
     }
 
-    /// This micro-batch's share of the token mean of `values_bt` where `mask_bt` is 1. Shape `[1]`.
+    /// This micro-batch's share of the mean of `values_bt` over the tokens whose `mask_bt` is 1. Shape `[1]`.
     pub fn token_mean(&self, values_bt: Tensor<2>, mask_bt: Tensor<2>) -> Tensor<1> {
         (values_bt * mask_bt).sum() * (self.weight / (self.tokens + EPSILON))
     }
@@ -80,7 +80,7 @@ impl Normaliser {
         ((values_bt * mask_bt).sum_dim(1) / tokens_b1).sum() * (self.weight / self.sequences)
     }
 
-    /// Factor of a plain sum over tokens, for losses that are a sum already.
+    /// Factor that turns a plain sum over tokens into this micro-batch's share of the token mean.
     pub fn token_factor(&self) -> f64 {
         self.weight / (self.tokens + EPSILON)
     }

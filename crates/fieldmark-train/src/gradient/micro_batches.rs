@@ -1,10 +1,10 @@
-//! An update's sequences cut into micro-batches: at most so many sequences, and at most so many tokens where a limit is
-//! set. With [`crate::LossNorm::Batch`] the gradient does not depend on the cut.
+//! Cuts the sequences of an update into micro-batches, limited in sequences and in tokens. With
+//! [`LossNorm::Batch`](super::LossNorm::Batch) the gradient does not depend on the cut.
 
 use std::ops::Range;
 
-/// Consecutive ranges of `lengths` (tokens of each sequence) with at most `sequences` entries and, unless `tokens` is 0, at
-/// most `tokens` tokens; a sequence longer than that has a range of its own.
+/// Cuts `lengths`, the number of tokens of each sequence, into consecutive ranges of at most `sequences` entries and, unless
+/// `tokens` is 0, at most `tokens` tokens. A sequence longer than that is alone in its range.
 pub(crate) fn micro_batches(lengths: &[usize], sequences: usize, tokens: usize) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
     let mut filled = 0;

@@ -1,15 +1,15 @@
-//! From padded rows to the tokens in the loss and back. The state at position t predicts token t + 1, so a token in
-//! the loss at t needs the hidden state at t - 1: only those N states meet the vocabulary, never `[batch, sequence]`.
-//! Serves SFT (assistant tokens) and TAPO (response tokens) alike.
+//! From rows of tokens to the tokens in the loss, and back. The state at position t predicts token t + 1, so a token in the
+//! loss at t needs the hidden state at t - 1. Logits are computed for these N states only, never for `[batch, sequence]`.
+//! SFT (assistant tokens) and TAPO (response tokens) both use this.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::loss_norm::BatchSize;
 use crate::TrainError;
 
-/// Where the tokens in the loss lie in a padded batch of B rows of T tokens.
+/// Positions of the tokens in the loss, in a batch of B rows of T tokens.
 ///
-/// N is the number of such tokens in all rows, in row order; R is the most of them in any row.
+/// N is the number of tokens in the loss in all rows, in row order. R is the largest number in any row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenPacking {
     states: Vec<i64>,
@@ -18,13 +18,13 @@ pub struct TokenPacking {
 }
 
 impl TokenPacking {
-    /// Finds the tokens in the loss.
+    /// Finds the tokens in the loss in padded rows.
     ///
     /// * `ids`: token ids, B rows of T, padded on either side.
-    /// * `mask`: true for the tokens in the loss, the same shape.
+    /// * `mask`: true for tokens in the loss; the same shape.
     ///
     /// # Errors
-    /// Rows of different length, a first token in the loss, or no token in the loss at all.
+    /// Returns an error if rows differ in length, the first token of a row is in the loss, or no token is in the loss.
     pub fn new(ids: &[Vec<u32>], mask: &[Vec<bool>]) -> Result<Self, TrainError> {
         let width = ids.first().map_or(0, Vec::len);
         let (mut states, mut targets, mut counts) = (Vec::new(), Vec::new(), Vec::new());
@@ -52,10 +52,11 @@ impl TokenPacking {
         Ok(Self { states, targets, counts })
     }
 
-    /// The same for sequences that lie one after another in a single row, without padding.
+    /// Finds the tokens in the loss in sequences that are placed one after another in a single row, without padding.
     ///
     /// # Errors
-    /// As [`Self::new`], of each sequence; there must be one token in the loss in all of them together.
+    /// Returns an error if a sequence and its mask differ in length, the first token of a sequence is in the loss, or no token of
+    /// any sequence is in the loss.
     pub fn packed(ids: &[Vec<u32>], mask: &[Vec<bool>]) -> Result<Self, TrainError> {
         let mut whole = Self { states: Vec::new(), targets: Vec::new(), counts: Vec::new() };
         let mut first = 0;
@@ -81,24 +82,24 @@ impl TokenPacking {
         Ok(whole)
     }
 
-    /// Tokens in the loss (N) and rows (B).
+    /// Number of tokens in the loss (N) and of rows or sequences (B).
     pub fn size(&self) -> BatchSize {
         BatchSize { tokens: self.states.len(), sequences: self.counts.len() }
     }
 
-    /// Tokens in the loss, row by row. Length B.
+    /// Number of tokens in the loss of each row. Length B.
     pub fn counts(&self) -> &[usize] {
         &self.counts
     }
 
-    /// The states that predict the tokens in the loss: `[B, T, D]` to `[N, D]`, with gradient.
+    /// Picks the states that predict the tokens in the loss: `[B, T, D]` to `[N, D]`. Carries the gradient.
     pub fn gather(&self, hidden_btd: Tensor<3>) -> Tensor<2> {
         let device = hidden_btd.device();
         let [batch, length, width] = hidden_btd.dims();
         hidden_btd.reshape([batch * length, width]).select(0, indices(&self.states, &device))
     }
 
-    /// The inverse of [`Self::gather`], for gradients: `[N, D]` to `[B, T, D]`, 0 at the other states.
+    /// Inverse of [`Self::gather`], for gradients: `[N, D]` to `[B, T, D]`, with 0 at all other states.
     pub fn scatter(&self, values_nd: Tensor<2>, [batch, length]: [usize; 2]) -> Tensor<3> {
         let device = values_nd.device();
         let width = values_nd.dims()[1];
@@ -112,37 +113,37 @@ impl TokenPacking {
         indices(&self.targets, device)
     }
 
-    /// The tokens in the loss as rows of their own.
+    /// The rows that contain only the tokens in the loss.
     pub fn rows(&self) -> ResponseRows {
         ResponseRows::new(self.counts.iter().copied())
     }
 }
 
-/// Values of tokens, sequence by sequence, as left-aligned rows: N tokens of B sequences, at most R of any.
+/// Arranges per-token values as left-aligned rows: N tokens of B sequences, at most R tokens in each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResponseRows {
     counts: Vec<usize>,
 }
 
 impl ResponseRows {
-    /// Rows of as many tokens as `counts` says.
+    /// Makes rows of `counts` tokens each.
     pub fn new(counts: impl IntoIterator<Item = usize>) -> Self {
         Self { counts: counts.into_iter().collect() }
     }
 
-    /// Tokens of all rows (N).
+    /// Number of tokens in all rows (N).
     pub fn tokens(&self) -> usize {
         self.counts.iter().sum()
     }
 
-    /// 1 where a row has a token, left-aligned, else 0. `[B, R]`.
+    /// Mask of the rows: 1 where a row has a token, else 0. `[B, R]`.
     pub fn mask(&self, device: &Device) -> Tensor<2> {
         let width = self.width();
         let data = self.counts.iter().flat_map(|&n| (0..width).map(move |t| f32::from(t < n))).collect();
         Tensor::from_data(TensorData::new::<f32, _>(data, [self.counts.len(), width]), device)
     }
 
-    /// Per-token values as left-aligned rows, 0 where a row is shorter: `[N]` to `[B, R]`, with gradient.
+    /// Puts per-token values into left-aligned rows, filled up with 0: `[N]` to `[B, R]`. Carries the gradient.
     pub fn unpack(&self, values_n: Tensor<1>) -> Tensor<2> {
         let (device, width) = (values_n.device(), self.width());
         let zero_at = self.tokens() as i64;
@@ -156,7 +157,7 @@ impl ResponseRows {
         Tensor::cat(vec![values_n, zero], 0).select(0, indices(&slots, &device)).reshape([self.counts.len(), width])
     }
 
-    /// The inverse of [`Self::unpack`]: `[B, R]` to `[N]`.
+    /// Inverse of [`Self::unpack`]: `[B, R]` to `[N]`.
     pub fn pack(&self, values_br: Tensor<2>) -> Tensor<1> {
         let (device, width) = (values_br.device(), self.width());
         let slots: Vec<i64> = self

@@ -1,12 +1,12 @@
-//! Operations of a forward pass over the sequences of a micro-batch: of the network's, those that the sequences need.
+//! Number of floating-point operations that the sequences of a micro-batch need in a forward pass.
 
 use std::{collections::HashSet, sync::Arc};
 
 use fieldmark_model::{AdapterSizes, Flops, Qwen25VlConfig};
 use fieldmark_processor::Sequence;
 
-/// Operations of `sequences` in a network with `adapters`, each causal by itself, no padding; an image that several of them show is encoded once. The head
-/// meets `targets` states.
+/// Counts the operations for `sequences` in a network with `adapters`. Each sequence attends causally to itself; padding is not
+/// counted. An image that several sequences share is encoded once. The head computes logits for `targets` positions.
 pub(crate) fn pass_flops<'a>(
     config: &Qwen25VlConfig,
     adapters: AdapterSizes,
@@ -18,7 +18,7 @@ pub(crate) fn pass_flops<'a>(
     for sequence in sequences {
         total += config.decoder_flops(0, sequence.ids.len()) + adapters.decoder_flops(sequence.ids.len());
         for image in &sequence.images {
-            // As when they are collated: the same patches in memory are the same image.
+            // Collation decides the same way: the same patches in memory are the same image.
             if seen.insert((Arc::as_ptr(&image.pixel_values), image.grid)) {
                 let tokens = image.grid.tokens(config.vision.spatial_merge_size);
                 total += config.image_flops(image.grid) + adapters.image_flops(image.grid, tokens);

@@ -1,8 +1,8 @@
-//! Log-probabilities of the tokens in the loss for one micro-batch, and the way back from their gradients.
+//! Log-probabilities of the tokens in the loss of one micro-batch, and the backward pass from their gradients.
 //!
-//! The trunk runs once, with a tape a block ([`TrunkTape`]); the head meets only the states that predict a token in the
-//! loss, chunk by chunk ([`ChunkedLogProbs`]), so no `[batch, sequence, vocabulary]` tensor exists. SFT and TAPO differ only
-//! in the gradient that they put on the log-probabilities.
+//! The trunk runs once, with one tape per block ([`TrunkTape`]). The head runs in chunks, only on the states that predict a
+//! token in the loss ([`ChunkedLogProbs`]), so no `[batch, sequence, vocabulary]` tensor exists. SFT and TAPO differ only in
+//! the gradient that they put on the log-probabilities.
 
 use burn::tensor::{Device, Int, Tensor};
 use fieldmark_model::{AdapterSizes, Flops, ModelInputs, Padding, Qwen25Vl, Qwen25VlConfig};
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::TrainError;
 
-/// Sequences with the tokens in the loss marked.
+/// Sequences that are computed together, with the tokens in the loss marked.
 #[derive(Debug, Clone)]
 pub struct MicroBatch {
     sequences: Vec<Sequence>,
@@ -27,10 +27,10 @@ pub struct MicroBatch {
 }
 
 impl MicroBatch {
-    /// A micro-batch of `samples`, padded on the right with `pad_id`.
+    /// Makes a micro-batch of `samples`, padded on the right with `pad_id`.
     ///
     /// # Errors
-    /// If no token is in the loss, or a mask does not fit its sequence.
+    /// Returns an error if no token is in the loss, or a mask and its sequence differ in length.
     pub fn new(samples: Vec<SupervisedSequence>, pad_id: u32) -> Result<Self, TrainError> {
         let width = samples.iter().map(|sample| sample.sequence.ids.len()).max().unwrap_or(0);
         let (mut ids, mut masks, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
@@ -45,10 +45,11 @@ impl MicroBatch {
         Ok(Self { packing: TokenPacking::new(&ids, &masks)?, sequences, padding: Padding::Right })
     }
 
-    /// A micro-batch of `samples` one after another in a single row, each attending to itself alone: no padding.
+    /// Makes a micro-batch without padding: `samples` are placed one after another in a single row, each attending only to
+    /// itself.
     ///
     /// # Errors
-    /// As [`Self::new`].
+    /// Returns the errors of [`Self::new`].
     pub fn packed(samples: Vec<SupervisedSequence>) -> Result<Self, TrainError> {
         let (sequences, masks): (Vec<_>, Vec<_>) =
             samples.into_iter().map(|sample| (sample.sequence, sample.target_mask)).unzip();
@@ -56,37 +57,37 @@ impl MicroBatch {
         Ok(Self { packing: TokenPacking::packed(&ids, &masks)?, sequences, padding: Padding::Packed })
     }
 
-    /// Tokens in the loss, and sequences.
+    /// Number of tokens in the loss and of sequences.
     pub fn size(&self) -> BatchSize {
         self.packing.size()
     }
 
-    /// Where the tokens in the loss are.
+    /// Positions of the tokens in the loss.
     pub fn packing(&self) -> &TokenPacking {
         &self.packing
     }
 
-    /// Operations of a forward pass over it, in a network with `adapters`.
+    /// Number of operations of a forward pass over this micro-batch, in a network with `adapters`.
     pub fn flops(&self, config: &Qwen25VlConfig, adapters: AdapterSizes) -> Flops {
         pass_flops(config, adapters, &self.sequences, self.size().tokens)
     }
 
-    /// Names of the samples, for messages.
+    /// Names of the samples, for error messages.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.sequences.iter().map(|sequence| sequence.name.as_str())
     }
 }
 
-/// Log-probabilities of one micro-batch, with what the backward pass needs.
+/// Log-probabilities of one micro-batch, with the data for the backward pass.
 pub struct Scored {
-    /// Log-probability of each token in the loss, `[N]`, a constant.
+    /// Log-probability of each token in the loss, `[N]`. A constant.
     pub logp_n: Tensor<1>,
     states_nd: Tensor<2>,
     targets_n: Tensor<1, Int>,
     tape: Option<(TrunkTape, TokenPacking, [usize; 2])>,
 }
 
-/// Scores micro-batches with a model and brings gradients back.
+/// Computes the log-probabilities of micro-batches under a model, and the gradients of the model's parameters.
 #[derive(Debug, Clone, Copy)]
 pub struct Scorer {
     logprobs: ChunkedLogProbs,
@@ -96,41 +97,41 @@ pub struct Scorer {
 }
 
 impl Scorer {
-    /// A scorer whose head takes `chunk` states at a time and divides logits by `temperature`. It keeps every block's
-    /// tapes; see [`Self::with_trunk`].
+    /// Makes a scorer that computes the logits of `chunk` states at a time and divides them by `temperature`. It keeps the tapes
+    /// of all blocks, unless [`Self::with_trunk`] says otherwise.
     ///
     /// # Errors
-    /// A chunk of 0 or a temperature that is not positive.
+    /// Returns an error if `chunk` is 0 or `temperature` is not positive.
     pub fn new(chunk: usize, temperature: f64, pad_id: u32) -> Result<Self, TrainError> {
         let logprobs = ChunkedLogProbs::new(chunk, temperature)?;
         Ok(Self { logprobs, pad_id, trunk: TrunkSettings::default(), packing: false })
     }
 
-    /// The same with another trade of memory for time.
+    /// Sets the trade of memory for time.
     #[must_use]
     pub fn with_trunk(self, trunk: TrunkSettings) -> Self {
         Self { trunk, ..self }
     }
 
-    /// The same with [`Self::micro_batch`] packing its samples.
+    /// Sets whether [`Self::micro_batch`] packs its samples instead of padding them.
     #[must_use]
     pub fn with_packing(self, packing: bool) -> Self {
         Self { packing, ..self }
     }
 
-    /// A micro-batch of `samples`, padded or packed.
+    /// Makes a micro-batch of `samples`, padded or packed.
     ///
     /// # Errors
-    /// As [`MicroBatch::new`].
+    /// Returns the errors of [`MicroBatch::new`].
     pub fn micro_batch(&self, samples: Vec<SupervisedSequence>) -> Result<MicroBatch, TrainError> {
         if self.packing { MicroBatch::packed(samples) } else { MicroBatch::new(samples, self.pad_id) }
     }
 
-    /// Log-probabilities of the tokens in the loss. With `model` and `device` on autodiff, what [`Self::backward`] needs is
-    /// kept.
+    /// Computes the log-probabilities of the tokens in the loss. If `model` and `device` are on autodiff, the result also keeps
+    /// what [`Self::backward`] needs.
     ///
     /// # Errors
-    /// If the sequences do not fit the model; the sample is named.
+    /// Returns an error that names the sample if a sequence does not fit the model.
     pub fn forward(&self, model: &Qwen25Vl, micro: &MicroBatch, device: &Device) -> Result<Scored, TrainError> {
         let inputs = self.inputs(model, micro, device)?;
         let dims = inputs.dims();
@@ -145,10 +146,10 @@ impl Scorer {
         Ok(Scored { logp_n, states_nd, targets_n, tape })
     }
 
-    /// Log-probabilities and the entropies of the distributions they come from; nothing is kept.
+    /// Computes log-probabilities and the entropies of the distributions. Nothing is kept for a backward pass.
     ///
     /// # Errors
-    /// As [`Self::forward`].
+    /// Returns the errors of [`Self::forward`].
     pub fn evaluate(&self, model: &Qwen25Vl, micro: &MicroBatch, device: &Device) -> Result<TokenScores, TrainError> {
         let states_nd = micro.packing.gather(model.forward(&self.inputs(model, micro, device)?));
         let targets_n = micro.packing.targets(device);
@@ -159,8 +160,8 @@ impl Scorer {
         Ok(collate(&micro.sequences, micro.padding, self.pad_id, None, model.config(), device)?)
     }
 
-    /// Adds to `sum` the gradients of `sum(logp · grad_logp)`; `grad_logp` is a constant, `[N]`. Nothing is added for a
-    /// `scored` that was made without a tape.
+    /// Adds the gradients of `sum(logp · grad_logp)` to `sum`. `grad_logp_n` is a constant, `[N]`. If `scored` was made without a
+    /// tape, nothing is added.
     pub fn backward(&self, model: &Qwen25Vl, scored: Scored, grad_logp_n: Tensor<1>, sum: &mut GradientSum) {
         let Scored { states_nd, targets_n, tape, .. } = scored;
         let Some((tape, packing, dims)) = tape else { return };

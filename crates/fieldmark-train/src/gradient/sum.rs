@@ -1,5 +1,6 @@
-//! Gradients added up over micro-batches and over the tapes of one pass, parameter by parameter. Half-precision gradients
-//! are summed in f32: in bf16 a sum of 80 micro-batches loses what is below its 256th part (the released code sums so).
+//! Sums of gradients over micro-batches and over the tapes of one pass, parameter by parameter. Half-precision gradients
+//! are summed in f32. Deviation from the released code, which sums in bf16: over 80 micro-batches, every addend below 1/256
+//! of the sum is lost there.
 
 use burn::{
     module::{Module, ModuleVisitor, Param},
@@ -7,29 +8,29 @@ use burn::{
     tensor::{DType, FloatDType, Gradients, Tensor},
 };
 
-/// A sum of gradients. Unlike Burn's accumulator it takes gradients of any module, such as a single block.
+/// A sum of gradients. Unlike Burn's accumulator, it accepts gradients of any module, for example of a single block.
 #[derive(Default)]
 pub struct GradientSum {
     sum: GradientsParams,
 }
 
 impl GradientSum {
-    /// An empty sum.
+    /// Makes an empty sum.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds the gradients of `module`'s parameters; others are left out.
+    /// Adds the gradients of the parameters of `module`. Other gradients in `grads` are ignored.
     pub fn add<M: Module>(&mut self, module: &M, mut grads: GradientsParams) {
         module.visit(&mut Add { sum: &mut self.sum, grads: &mut grads });
     }
 
-    /// The same from a backward pass.
+    /// Adds the gradients of the parameters of `module` from a backward pass.
     pub fn add_from<M: Module>(&mut self, module: &M, grads: &mut Gradients) {
         self.add(module, GradientsParams::from_module(grads, module));
     }
 
-    /// The sum.
+    /// Returns the sum.
     pub fn into_grads(self) -> GradientsParams {
         self.sum
     }

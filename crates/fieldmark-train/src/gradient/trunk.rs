@@ -1,8 +1,8 @@
-//! The network up to the head with one tape a block instead of one for all of it.
+//! The network up to the head, with one autodiff tape per block instead of one tape for everything.
 //!
-//! Forward runs without a tape or with short ones; backward goes through the blocks from the last to the first, each
-//! seeded with the gradient that the next one left. With `recompute` only every block's input is kept, and the block is
-//! run again when its turn comes (Chen et al. 2016, arXiv 1604.06174). Attention has no tape in either case.
+//! The backward pass goes through the blocks from last to first and starts each with the gradient that the block behind it
+//! left. With `recompute`, only the input of each block is kept, and the block runs again in the backward pass (Chen et al.
+//! 2016, arXiv 1604.06174). Attention never has a tape.
 
 use burn::{
     module::{Module, ModuleVisitor, Param},
@@ -18,20 +18,20 @@ use fieldmark_model::{
 
 use super::sum::GradientSum;
 
-/// What a training pass trades for memory. The gradients are the same up to rounding.
+/// How a training pass trades time for memory. The gradients are the same up to rounding.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TrunkSettings {
-    /// Keep each block's input alone and run the block again in the backward pass.
+    /// Whether to keep only the input of each block and run the block again in the backward pass.
     pub recompute: bool,
-    /// Queries whose scores exist at once in the backward pass of attention; 0 is all.
+    /// Number of queries whose scores are computed at a time in the backward pass of attention. 0 means all.
     pub query_chunk: usize,
 }
 
-/// What the backward pass needs of a forward pass.
+/// What a forward pass keeps for the backward pass.
 pub(crate) struct TrunkTape {
     settings: TrunkSettings,
     inputs: ModelInputs,
-    /// Embeddings of the images, `[tokens, width]`.
+    /// Embeddings of the images, `[n, d]`.
     features: Option<Tensor<2>>,
     vision: Option<VisionTape>,
     plan: TextPlan,
@@ -44,14 +44,14 @@ struct VisionTape {
     stack: StackTape,
 }
 
-/// What is kept of a stack of blocks, and the last one's output.
+/// What is kept of a stack of blocks, and the output of the last one.
 struct StackTape {
     blocks: Vec<Kept>,
     output: Tensor<3>,
 }
 
 enum Kept {
-    /// Nothing before the block or in it learns.
+    /// No parameter in the block or before it is trained.
     Nothing,
     /// The block's input.
     Input(Box<Tensor<3>>),
@@ -59,21 +59,21 @@ enum Kept {
     Tapes(Box<BlockTape>),
 }
 
-/// A block cut at its attention: one tape before it, one behind it.
+/// A block cut at its attention: one tape before attention and one behind it.
 struct BlockTape {
-    /// Leaf: the input as the projections see it.
+    /// Leaf: the input of the projections.
     input: Tensor<3>,
     qkv: [Tensor<4>; 3],
     /// Leaf: the result of attention.
     attended: Tensor<4>,
-    /// Leaf: the input as the residual sum sees it.
+    /// Leaf: the input of the residual sum.
     residual: Tensor<3>,
     output: Tensor<3>,
 }
 
 impl TrunkTape {
-    /// Hidden states after the final norm, `[batch, seq, width]`, without a tape, and what the backward pass needs.
-    /// `model` is on an autodiff device.
+    /// Returns the hidden states after the final norm, `[batch, sequence, width]`, without a tape, and the data for the backward
+    /// pass. `model` must be on an autodiff device.
     pub fn forward(model: &Qwen25Vl, inputs: ModelInputs, settings: TrunkSettings) -> (Tensor<3>, Self) {
         let (plain, inputs, learns) = (model.valid(), without_tape(inputs), Learns::of(model));
         let (mut vision, mut features) = (None, None);
@@ -95,8 +95,8 @@ impl TrunkTape {
         (hidden_btd, Self { settings, inputs, features, vision, plan, decoder: stack })
     }
 
-    /// Adds to `sum` the gradients of `sum(hidden · grad)` with respect to all parameters that learn, and those of `head`,
-    /// which may share its matrix with the embedding. `grad_btd` has no tape.
+    /// Adds two things to `sum`: the gradients of `sum(hidden · grad)` with respect to all trainable parameters, and the
+    /// gradients in `head`, which may be for the matrix that head and embedding share. `grad_btd` has no tape.
     pub fn backward(self, model: &Qwen25Vl, grad_btd: Tensor<3>, head: GradientsParams, sum: &mut GradientSum) {
         let learns = Learns::of(model);
         let mut ends = GradientSum::new();
@@ -168,7 +168,7 @@ impl VisionTape {
 }
 
 impl StackTape {
-    /// `blocks`: each on the tape and without it. `keep`: `None` where no gradient will be asked for.
+    /// `blocks` holds each block twice, with and without autodiff. `keep` is `None` if no gradient will be asked for.
     fn forward<'a, B: AttentionBlock + 'a>(
         blocks: impl Iterator<Item = (&'a B, &'a B)>,
         mut x_btd: Tensor<3>,
@@ -195,7 +195,7 @@ impl StackTape {
         Self { blocks: kept, output: x_btd }
     }
 
-    /// The gradient with respect to the first block's input.
+    /// Adds the gradients of the blocks to `sum` and returns the gradient with respect to the input of the first block.
     fn backward<'a, B: AttentionBlock>(
         self,
         blocks: &[B],
@@ -227,7 +227,7 @@ impl BlockTape {
         Self { input, qkv, attended, residual, output }
     }
 
-    /// Adds the gradients of the block's parameters to `sum`; returns that of its input.
+    /// Adds the gradients of the block's parameters to `sum` and returns the gradient with respect to its input.
     fn backward(
         self,
         block: &impl AttentionBlock,
@@ -251,17 +251,17 @@ impl BlockTape {
     }
 }
 
-/// A constant as the start of a tape.
+/// Makes a constant the start of a tape.
 fn leaf<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     x.autodiff().require_grad()
 }
 
-/// The backward pass of `sum(y · grad)`.
+/// Runs the backward pass of `sum(y · grad)`.
 fn seeded<const D: usize>(y: Tensor<D>, grad: Tensor<D>) -> Gradients {
     (y * grad).sum().backward()
 }
 
-/// The gradient of a leaf; zeros where it played no part.
+/// Takes the gradient of a leaf; zeros if the result does not depend on it.
 fn take<const D: usize>(leaf: &Tensor<D>, grads: &mut Gradients) -> Tensor<D> {
     leaf.grad_remove(grads).unwrap_or_else(|| leaf.clone().inner().zeros_like())
 }
@@ -271,7 +271,7 @@ fn without_tape(inputs: ModelInputs) -> ModelInputs {
     ModelInputs { input_ids: inputs.input_ids.inner(), position_ids: inputs.position_ids.inner(), images, ..inputs }
 }
 
-/// Which parts of a model have a parameter that learns.
+/// Which parts of a model have a trainable parameter.
 #[derive(Debug, Clone, Copy)]
 struct Learns {
     encoder: bool,

@@ -1,7 +1,7 @@
-//! AdamW as `torch.optim.AdamW` steps it: `p <- p (1 - lr wd)`, then `p <- p - lr (m / bc1) / (sqrt(v / bc2) + eps)`.
-//! Burn's own AdamW has exactly these semantics (decoupled decay first, bias correction, eps outside the root), so
-//! this file only sets torch's constants and keeps decay off biases and norms. Burn holds the betas in f32: its steps
-//! differ from torch's by rounding, below 1e-5 of lr. In f32 a decay of lr wd < 3e-8 does nothing, as in torch.
+//! AdamW, as in `torch.optim.AdamW`: `p <- p (1 - lr wd)`, then `p <- p - lr (m / bc1) / (sqrt(v / bc2) + eps)`.
+//! Burn's AdamW computes the same (decoupled decay first, bias correction, eps outside the root). This file sets torch's
+//! constants and excludes biases and norms from decay. Burn stores the betas in f32, so its steps differ from torch's by
+//! rounding, less than 1e-5 of lr. In f32 a decay with lr wd < 3e-8 has no effect, as in torch.
 
 use burn::{
     module::{Module, ModuleVisitor, Param, ParamGroup, ParamId},
@@ -14,23 +14,23 @@ use serde::{Deserialize, Serialize};
 use super::adamw_half::{HalfWeights, Moments, PreciseAdamW};
 use crate::TrainError;
 
-/// Settings of AdamW. The learning rate comes from [`LrSchedule`](super::LrSchedule).
+/// AdamW. The learning rate is set by `schedule` ([`LrSchedule`](super::LrSchedule)), the clipping by `max_grad_norm`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdamWSettings {
-    /// Decay of the gradient's mean.
+    /// Decay rate of the first moment, the mean of the gradient.
     pub beta1: f32,
-    /// Decay of the squared gradient's mean.
+    /// Decay rate of the second moment, the mean of the squared gradient.
     pub beta2: f32,
-    /// Added to the root of the second moment.
+    /// Added to the square root of the second moment.
     pub eps: f32,
-    /// Decoupled weight decay. SFT: 0.1; TAPO: 0.01.
+    /// Decoupled weight decay. Paper: 0.1 in SFT, 0.01 in TAPO.
     pub weight_decay: f32,
-    /// Decay one-dimensional parameters (biases and norms) too, as a plain torch optimiser does.
+    /// Whether one-dimensional parameters (biases and norms) decay too, as in a plain torch optimiser.
     pub decay_all: bool,
-    /// What is kept beside weights of 16 bits.
+    /// What to keep of the precision that 16-bit weights lose: `master`, `kahan` or `none`. f32 weights need nothing.
     pub half: HalfWeights,
-    /// The type in which the moments are stored.
+    /// Type of the stored moments: `f32` or `bf16`.
     pub moments: Moments,
 }
 
@@ -49,10 +49,10 @@ impl Default for AdamWSettings {
 }
 
 impl AdamWSettings {
-    /// An optimiser for `module`, with a group without decay for its one-dimensional parameters.
+    /// Makes an optimiser for `module`. One-dimensional parameters form a group without decay.
     ///
     /// # Errors
-    /// A beta outside 0..1, an eps that is not positive, or a negative decay.
+    /// Returns an error if a beta is outside 0..1, eps is not positive, or the decay is negative.
     pub fn init<M: Module>(&self, module: &M) -> Result<ModuleOptimizer, TrainError> {
         self.validate()?;
         let optimizer = ModuleOptimizer::from(self.build(self.weight_decay));

@@ -1,7 +1,7 @@
-//! AdamW for weights of 16 bits: one step of Burn's AdamW in f32 on the weight's exact value, which is kept beside it.
+//! AdamW for 16-bit weights: Burn's AdamW makes the step in f32, on the exact value of the weight, which is stored too.
 //!
-//! Reference of [`HalfWeights::Kahan`]: `AnyPrecisionAdamW` (torchdistx; `verl/utils/torch_functional.py`), where the
-//! step is computed in bf16 and the decay is lost. Here only what is stored has 16 bits. f32 weights step as before.
+//! Reference of [`HalfWeights::Kahan`]: `AnyPrecisionAdamW` (torchdistx; `verl/utils/torch_functional.py`), which computes
+//! the step in bf16 and loses the decay. Here only the stored values have 16 bits. f32 weights take Burn's own step.
 
 use burn::{
     optim::{
@@ -13,34 +13,35 @@ use burn::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What is kept of the part of a bf16 or f16 weight that its 16 bits do not hold. Weights of f32 need none of it.
+/// How the optimiser keeps the precision that bf16 and f16 weights lose. It does not concern f32 weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HalfWeights {
-    /// The whole weight again in f32, 4 bytes more a parameter: training as in f32, with rounded weights in the passes.
+    /// An f32 copy of the weight, 4 bytes more per parameter. Training is as in f32, but forward and backward passes use
+    /// the rounded weights.
     #[default]
     Master,
-    /// What rounding took from the weight, in the weight's type, 2 bytes more a parameter, as released. Together they
-    /// hold 16 bits: an update below 2^-18 of a weight is lost, so that at a rate of 1e-6 weights above 0.25 soon stand
-    /// still. Biases and norms, which lie there and are few, have a master instead.
+    /// The rounding error of the weight, in the weight's type, 2 bytes more per parameter (released code). An update
+    /// smaller than 2^-18 of the weight is lost: with a learning rate of 1e-6, weights above 0.25 soon stop changing.
+    /// Biases and norms are few and often that large, so they get an f32 copy instead.
     Kahan,
-    /// Nothing: an update below 2^-9 of a bf16 weight is lost, which at a rate of 1e-6 are nearly all.
+    /// Nothing. An update smaller than 2^-9 of a bf16 weight is lost; with a learning rate of 1e-6 that is nearly every one.
     None,
 }
 
-/// The type in which the two moments are stored; they are computed in f32.
+/// Type of the two stored moments. They are computed in f32.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Moments {
     /// 32 bits.
     #[default]
     F32,
-    /// 16 bits, half the memory, as released. A decay by `beta2` = 0.999 is below their rounding: the second moment
-    /// then rises to the largest gradients and hardly falls again.
+    /// 16 bits, half the memory (released code). Rounding swallows a decay by `beta2` = 0.999: the second moment rises with
+    /// the largest gradients and hardly falls again.
     Bf16,
 }
 
-/// Burn's AdamW with everything that the weight's type does not hold.
+/// Burn's AdamW, plus the precision that the weight's type loses.
 #[derive(Clone)]
 pub(crate) struct PreciseAdamW {
     pub(crate) inner: AdamW,
@@ -48,17 +49,17 @@ pub(crate) struct PreciseAdamW {
     pub(crate) moments: Moments,
 }
 
-/// State of one parameter; without `master` and `lost` it is that of Burn's AdamW, under the same names.
+/// State of one parameter. Without `master` and `lost` it has the names and content of Burn's AdamW.
 #[derive(Clone)]
 pub(crate) struct PreciseState<const D: usize> {
     momentum: AdaptiveMomentumState<D>,
     /// The weight in f32.
     master: Option<Tensor<D>>,
-    /// The exact weight minus the stored one.
+    /// The exact weight minus the stored weight.
     lost: Option<Tensor<D>>,
 }
 
-// By hand: Burn's derive names its own crate's root.
+// By hand, because Burn's derive refers to paths of its own crate.
 impl<const D: usize> RecordState for PreciseState<D> {
     fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
         self.momentum.state_flatten(&join_path(prefix, "momentum"), out);
@@ -70,7 +71,7 @@ impl<const D: usize> RecordState for PreciseState<D> {
     }
 
     fn state_unflatten(prefix: &str, src: &mut StateSource, device: &Device) -> Option<Self> {
-        // In the type it was stored in, whatever the device's default is.
+        // Loading into the device's default type would lose precision.
         let in_own_type = |data: TensorData| {
             let dtype = data.dtype();
             Tensor::from_data(data, (device, dtype))

@@ -1,6 +1,6 @@
-//! Clipping by the global gradient norm, `torch.nn.utils.clip_grad_norm_`: every gradient is multiplied by
-//! `min(1, max_norm / (norm + 1e-6))`, norm over all parameters together. A norm that is not finite skips the update
-//! and is counted. Burn's own clipping is per parameter.
+//! Clipping by the global gradient norm, as in `torch.nn.utils.clip_grad_norm_`: every gradient is multiplied by
+//! `min(1, max_norm / (norm + 1e-6))`, with the norm over all parameters together. A norm that is not finite skips the
+//! update. Burn's own clipping works per parameter.
 
 use std::marker::PhantomData;
 
@@ -14,33 +14,33 @@ use crate::TrainError;
 
 const EPSILON: f64 = 1e-6;
 
-/// What clipping leaves for the optimiser.
+/// Result of clipping.
 pub(crate) enum Clipped {
-    /// Gradients to step with.
+    /// The optimiser can make its step.
     Ready {
         /// The clipped gradients.
         grads: GradientsParams,
-        /// Their global norm before clipping.
+        /// Global norm before clipping.
         norm: f64,
     },
-    /// The norm is NaN or infinite: do not step.
+    /// The norm is NaN or infinite: skip the step.
     Skipped {
-        /// The norm.
+        /// The global norm.
         norm: f64,
     },
 }
 
-/// Clips gradients and counts the updates it had to skip.
+/// Clips gradients by their global norm.
 #[derive(Debug, Clone)]
 pub(crate) struct GradClipper {
     max_norm: f64,
 }
 
 impl GradClipper {
-    /// Clips to `max_norm` (1.0 in both stages).
+    /// Makes a clipper for a largest norm of `max_norm` (1.0 in both stages). Infinity turns clipping off.
     ///
     /// # Errors
-    /// A `max_norm` that is not positive; infinity turns clipping off.
+    /// Returns an error if `max_norm` is not positive.
     pub fn new(max_norm: f64) -> Result<Self, TrainError> {
         if max_norm > 0.0 {
             Ok(Self { max_norm })
@@ -63,7 +63,7 @@ impl GradClipper {
     }
 }
 
-/// Euclidean norm of all gradients of `module`'s parameters taken as one vector; 0 if there are none.
+/// Euclidean norm of the gradients of all parameters of `module`, taken as one vector. 0 if there are none.
 pub fn grad_norm<M: Module>(grads: &GradientsParams, module: &M) -> f64 {
     let mut squares = Squares { grads, sums: Vec::new(), module: PhantomData::<M> };
     module.visit(&mut squares);
@@ -82,7 +82,7 @@ struct Squares<'a, M> {
 impl<M: Module> ModuleVisitor for Squares<'_, M> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.get::<D>(param.id) {
-            // The square of a half-precision gradient overflows or vanishes.
+            // In half precision the square would overflow or vanish.
             let grad = match grad.dtype() {
                 DType::F16 | DType::BF16 => grad.cast(FloatDType::F32),
                 _ => grad,

@@ -1,4 +1,4 @@
-//! AdamW on weights of 16 bits: settings and optimiser together.
+//! Tests of AdamW on 16-bit weights, through the settings.
 
 use burn::{
     module::{Module, Param},

@@ -1,4 +1,4 @@
-//! The optimiser: AdamW, clipping of gradients, and the learning rate.
+//! The optimiser: AdamW, gradient clipping and the learning-rate schedule.
 
 mod adamw;
 mod adamw_half;

@@ -1,7 +1,7 @@
-//! Learning-rate schedules: linear warm-up, then constant or a cosine to 0. Ours starts at `lr / warmup` and, with no
-//! warm-up, at full rate; `released` starts at 0, as `get_cosine_schedule_with_warmup` (SFT) and the constant schedule of
-//! the TAPO code do, the latter even with a warm-up of 0 and counting rollout steps, so that no update of its first step
-//! moves anything.
+//! Learning-rate schedules: linear warm-up, then constant or a cosine to 0. The first rate is `lr / warmup`, or `lr` if
+//! there is no warm-up. `released` starts at 0, like `get_cosine_schedule_with_warmup` (SFT) and the constant schedule of
+//! the released TAPO code. The latter counts rollout steps and starts at 0 even with a warm-up of 0, so no update of its
+//! first step changes the weights.
 
 use std::f64::consts::PI;
 
@@ -10,40 +10,41 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 
-/// What follows the warm-up.
+/// Shape of the learning rate after the warm-up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LrShape {
-    /// Half a cosine from the full rate to 0 at the end of the run (SFT).
+    /// Half a cosine, from `lr` down to 0 at the end of the run (SFT).
     #[default]
     Cosine,
-    /// The full rate to the end (TAPO).
+    /// `lr` until the end of the run (TAPO).
     Constant,
 }
 
-/// Learning rate as a function of the update.
+/// Learning rate over the run: `warmup` updates of linear warm-up to `lr`, then `shape`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LrSchedule {
-    /// Full learning rate.
+    /// Learning rate after the warm-up.
     pub lr: f64,
-    /// What follows the warm-up.
+    /// Shape after the warm-up: `cosine` or `constant`.
     pub shape: LrShape,
-    /// Updates of linear warm-up.
+    /// Number of updates of linear warm-up. The first one uses `lr / warmup`.
     pub warmup: usize,
-    /// Start at 0 like the released code; in TAPO `warmup` then counts rollout steps, whose updates all have one rate.
+    /// Whether to start at 0 like the released code. In TAPO, `warmup` then counts rollout steps instead of updates, and all
+    /// updates of a step use the same rate.
     pub released: bool,
 }
 
 impl Default for LrSchedule {
-    /// The paper's SFT: 5e-6, cosine, 6 warm-up updates.
+    /// The paper's schedule for SFT: 5e-6, cosine, 6 warm-up updates.
     fn default() -> Self {
         Self { lr: 5e-6, shape: LrShape::Cosine, warmup: 6, released: false }
     }
 }
 
 impl LrSchedule {
-    /// Learning rate of update `update` (from 0) of `total`.
+    /// Learning rate of update `update` (counted from 0) in a run of `total` updates.
     pub fn at(&self, update: usize, total: usize) -> f64 {
         let (t, warmup) = (update as f64, self.warmup as f64);
         if self.released && update == 0 && (self.warmup > 0 || self.shape == LrShape::Constant) {
@@ -62,10 +63,10 @@ impl LrSchedule {
         }
     }
 
-    /// Checks the rate.
+    /// Checks the learning rate.
     ///
     /// # Errors
-    /// A rate that is negative or not finite.
+    /// Returns an error if `lr` is negative or not finite.
     pub fn validate(&self) -> Result<(), TrainError> {
         if self.lr.is_finite() && self.lr >= 0.0 {
             Ok(())

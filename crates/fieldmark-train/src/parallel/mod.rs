@@ -1,4 +1,4 @@
-//! Several devices that share an update.
+//! Training on several devices.
 
 mod reduction;
 

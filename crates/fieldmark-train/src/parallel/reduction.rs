@@ -1,4 +1,4 @@
-//! Gradients of several devices as one sum, on the first of them: by Burn's all-reduce, or moved there and added.
+//! Sums the gradients of several devices on the first one, with Burn's all-reduce or by moving them there.
 
 use burn::{
     module::{Module, ModuleVisitor, Param},
@@ -11,21 +11,23 @@ use burn::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How the gradients of several devices become one sum.
+/// How the gradients of several devices are summed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reduction {
-    /// [`all_reduce`]: collective operations of the backend itself. Of Burn 0.22's, CUDA has them, through NCCL; others panic.
+    /// The backend's collective operations ([`all_reduce`]). In Burn 0.22 only CUDA has them, through NCCL; other backends
+    /// panic.
     AllReduce,
-    /// Each device's sum moves to the first and is added in the order of the devices. Any device can.
+    /// Each device's sum is moved to the first device and added there, in the order of the devices. Works on any device.
     #[default]
     Gather,
 }
 
-/// The sum of `sums`, one for each of `devices`, on the first. A parameter without a gradient on some device has zeros there.
+/// Adds up `sums`, one per entry of `devices`, on the first device. If a device has no gradient for a parameter, it counts as
+/// zeros.
 ///
 /// # Panics
-/// If a device has no all-reduce and `reduction` asks for it.
+/// Panics if `reduction` is [`Reduction::AllReduce`] and a device has no all-reduce.
 pub(crate) fn reduce<M: Module + Sync>(
     model: &M,
     sums: Vec<GradientsParams>,
@@ -64,13 +66,13 @@ impl ModuleVisitor for Merge<'_> {
     }
 }
 
-/// The collective operation of a device: tests bring their own, since the CPU has none.
+/// The collective operation of a device. Tests bring their own, because the CPU has none.
 trait Collective: Sync {
-    /// Joins in with `grad`; the result gives the sum once it is there on all `devices`.
+    /// Starts the sum of `grad` over all `devices`. The returned function waits for the result.
     fn sum<const D: usize>(&self, grad: Tensor<D>, devices: &[Device]) -> impl FnOnce() -> Tensor<D> + 'static;
 }
 
-/// The backend's own.
+/// The backend's own operation.
 struct Backend;
 
 impl Collective for Backend {
@@ -80,7 +82,7 @@ impl Collective for Backend {
     }
 }
 
-/// A thread for each device: a collective operation may wait until the others have come to it.
+/// Runs one thread per device, because a collective operation may wait for the other devices to reach it.
 fn collect<M: Module + Sync>(
     model: &M,
     mut sums: Vec<GradientsParams>,
@@ -100,7 +102,7 @@ fn collect<M: Module + Sync>(
     reduced.into_iter().next().unwrap_or_default()
 }
 
-/// One device's part in the reduction of all parameters: every operation is under way before the first is waited for.
+/// One device's part in the reduction. It starts the operations of all parameters before it waits for the first.
 fn reduce_one<M: Module>(
     model: &M,
     sum: GradientsParams,
@@ -114,7 +116,8 @@ fn reduce_one<M: Module>(
     reduced
 }
 
-/// Gives every device zeros for what only others have a gradient of, or the collective operation would wait for it for ever.
+/// Gives a device zeros for parameters that only other devices have a gradient of. Without them the collective operation would
+/// wait for ever.
 struct Complete<'a> {
     sums: &'a mut [GradientsParams],
     devices: &'a [Device],
@@ -132,7 +135,7 @@ impl ModuleVisitor for Complete<'_> {
     }
 }
 
-/// Waits for one parameter's sum and files it.
+/// Waits for one parameter's sum and stores it.
 type Finish = Box<dyn FnOnce(&mut GradientsParams)>;
 
 struct AllReduce<'a, C> {

@@ -1,5 +1,7 @@
-//! The start of adapters, and what of a model learns. Reference: PEFT's `init_lora_weights = True`, A from
-//! `kaiming_uniform_(a=sqrt(5))`, that is uniform within 1/sqrt(in), and B zero: the adapted model begins as the model.
+//! Initial values of LoRA adapters, and counts of trainable parameters.
+//!
+//! Reference: PEFT's `init_lora_weights = True`. A comes from `kaiming_uniform_(a=sqrt(5))`, which is uniform within
+//! ±1/sqrt(in); B is zero, so the adapted model starts equal to the base model.
 
 use burn::{
     module::{Module, ModuleMapper, Param},
@@ -8,7 +10,7 @@ use burn::{
 use fieldmark_model::{Part, Qwen25Vl};
 use fieldmark_stream::StreamKey;
 
-/// The model with every adapter's A drawn anew, each from a stream named by its path, and B as it is.
+/// Draws the A factor of every adapter from a random stream named by its path. The B factors stay unchanged.
 pub fn initialise_adapters(model: Qwen25Vl, key: &StreamKey) -> Qwen25Vl {
     model.map(&mut Drawer { key: key.word("lora"), path: Vec::new(), containers: Vec::new() })
 }
@@ -45,20 +47,20 @@ impl ModuleMapper for Drawer {
     }
 }
 
-/// Parameters of one kind.
+/// Counts of one kind of parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trainable {
-    /// The part they belong to.
+    /// Part of the model.
     pub part: Part,
-    /// Whether they are factors of adapters.
+    /// Whether this kind is adapter factors, not base weights.
     pub adapters: bool,
-    /// How many there are.
+    /// Number of parameters.
     pub parameters: usize,
-    /// How many of them learn.
+    /// Number of trainable parameters.
     pub learning: usize,
 }
 
-/// Parameters of each part of a model, those of adapters apart; kinds that the model lacks are left out.
+/// Counts the parameters of each part of a model, with adapters counted separately. Kinds without parameters are left out.
 pub fn trainable(model: &Qwen25Vl) -> Vec<Trainable> {
     let named = model.named_parameters();
     let kinds = Part::ALL.into_iter().flat_map(|part| [false, true].map(|adapters| (part, adapters)));

@@ -1,13 +1,14 @@
-//! Parameter ids that outlive the process. Burn gives every parameter a random id at creation and files optimiser
-//! state under it, so a state saved in one run would find no parameter in the next. Here the id is the 64-bit FNV-1a
-//! hash of the parameter's path in its module.
+//! Parameter ids that stay the same in every process. Burn gives each new parameter a random id and files the optimiser
+//! state under it, so a saved state would match no parameter in the next process. Here the id is the 64-bit FNV-1a hash
+//! of the parameter's path in its module.
 
 use burn::{
     module::{Module, ModuleMapper, Param, ParamId},
     tensor::{Bool, Int, Tensor},
 };
 
-/// The same module with ids made from paths. Call it after loading weights and before creating an optimiser.
+/// Replaces the parameter ids of `module` by ids made from their paths. Call this after loading weights and before creating
+/// an optimiser.
 pub fn stable_param_ids<M: Module>(module: M) -> M {
     module.map(&mut Renamer::default())
 }

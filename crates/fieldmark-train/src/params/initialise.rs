@@ -1,7 +1,7 @@
-//! Weights for training from nothing: matrices and embeddings normal with a small deviation, biases 0, norms 1.
+//! Initial weights for training from scratch: matrices and embeddings from a normal distribution, biases 0, norms 1.
 //!
-//! Reference: `PreTrainedModel._init_weights` with `initializer_range` (0.02 by default). Every parameter has its own
-//! stream, named by its path, so a model of another depth starts with the same first layers.
+//! Reference: `PreTrainedModel._init_weights` with `initializer_range` (0.02 by default). Every parameter has a random
+//! stream named by its path, so a deeper model starts with the same first layers.
 
 use burn::{
     module::{Module, ModuleMapper, Param},
@@ -10,7 +10,7 @@ use burn::{
 use fieldmark_stream::StreamKey;
 use rand_distr::{Distribution, StandardNormal};
 
-/// The module with every parameter drawn anew.
+/// Draws every parameter of `module` anew; `deviation` is the standard deviation of matrices and embeddings.
 pub fn initialise<M: Module>(module: M, deviation: f64, key: &StreamKey) -> M {
     module.map(&mut Initialiser { deviation, key: key.clone(), path: Vec::new() })
 }

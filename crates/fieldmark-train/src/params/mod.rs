@@ -1,4 +1,4 @@
-//! A model's parameters: ids that outlive the process, their values before training, and which of them learn.
+//! The parameters of a model: stable ids, initial values, and counts of trainable ones.
 
 mod adapters;
 mod ids;

@@ -1,14 +1,13 @@
-//! Dr. GRPO (arXiv 2503.20783): `A_i = r_i - mean`.
+//! Dr. GRPO (arXiv 2503.20783): `A_i = r_i - mean(r)`, not divided by the standard deviation. A group that is nearly all
+//! right or all wrong then weighs no more than others.
 
 use super::rewards::{all_equal, check};
 use crate::TrainError;
 
-/// `A_i = r_i - mean`, without dividing by the deviation: a group that is nearly all right or wrong then weighs no more.
-///
-/// Dr. GRPO, arXiv 2503.20783.
+/// Advantages of one group, in the order of `rewards`.
 ///
 /// # Errors
-/// A reward that is NaN or infinite.
+/// Returns an error if a reward is NaN or infinite.
 pub(super) fn centred_advantages(rewards: &[f64]) -> Result<Vec<f64>, TrainError> {
     check(rewards)?;
     if all_equal(rewards) {

@@ -1,8 +1,7 @@
-//! From rewards to advantages, one number for all tokens of a response: GRPO (the default), RLOO (arXiv 2402.14740),
-//! ReMax (2310.10505), REINFORCE++ (2501.03262) and Dr. GRPO (2503.20783).
+//! The choice of estimator: GRPO (the default), RLOO, ReMax, REINFORCE++ or Dr. GRPO.
 //!
-//! Reference: the estimators of the same names in `core_algos.py` of the released code, in f64; Dr. GRPO from its paper.
-//! Rewards that are all equal say nothing: every estimator that subtracts their mean gives exactly 0.
+//! Reference: the estimators of the same names in `core_algos.py` of the released code, here in f64; Dr. GRPO follows its
+//! paper. For equal rewards, every estimator that subtracts their mean gives exactly 0.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,46 +11,46 @@ use super::{
 };
 use crate::TrainError;
 
-/// How advantages are made from rewards.
+/// How advantages are computed from rewards.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Estimator {
-    /// Distance from the group's mean in standard deviations ([`group_advantages`]).
+    /// Reward minus the group's mean, divided by the group's standard deviation.
     #[default]
     #[serde(rename = "grpo")]
     Grpo,
-    /// Distance from the mean of the group's other rewards.
+    /// Reward minus the mean of the other rewards in the group (arXiv 2402.14740).
     #[serde(rename = "rloo")]
     Rloo,
-    /// Distance from the mean of all rewards of a step in standard deviations. Groups only
-    /// decide what is trained on.
+    /// Reward minus the mean of the step, divided by the standard deviation of the step, both over all tokens trained on (arXiv
+    /// 2501.03262). Groups only decide which responses are trained on.
     #[serde(rename = "reinforce++")]
     ReinforcePlusPlus,
-    /// Distance from the reward of a greedy response to the same prompt and image: one more response
-    /// a prompt and image, which is not trained on.
+    /// Reward minus the reward of a greedy response to the same prompt and image (arXiv 2310.10505). The greedy response costs
+    /// one more response per prompt and image and is not trained on.
     #[serde(rename = "remax")]
     Remax,
-    /// Distance from the group's mean. The paper's loss also has
-    /// [`crate::LossAverage::Constant`], which is a setting of its own.
+    /// Reward minus the group's mean (Dr. GRPO, arXiv 2503.20783). For the loss of that paper, also set
+    /// `loss.loss_average = "constant"`.
     #[serde(rename = "dr_grpo")]
     DrGrpo,
 }
 
 impl Estimator {
-    /// Whether advantages need all groups that a step trains on; else a group's own rewards are enough.
+    /// Whether advantages need all groups that the step trains on. Otherwise the rewards of one group are enough.
     pub fn is_over_step(self) -> bool {
         self == Self::ReinforcePlusPlus
     }
 
-    /// Whether each prompt and image is also answered greedily.
+    /// Whether a greedy response to each prompt and image is needed.
     pub fn wants_greedy(self) -> bool {
         self == Self::Remax
     }
 
-    /// Advantages within one group, in the order of `rewards`. `greedy` has the reward of the greedy response to the prompt
-    /// and image of each; only ReMax looks at it. All 0 where [`Self::is_over_step`].
+    /// Advantages within one group, in the order of `rewards`. For each of them, `greedy` holds the reward of the greedy
+    /// response to the same prompt and image; only ReMax uses it. All are 0 if [`Self::is_over_step`].
     ///
     /// # Errors
-    /// A reward that is NaN or infinite.
+    /// Returns an error if a reward is NaN or infinite.
     pub fn within_group(self, rewards: &[f64], greedy: &[f64]) -> Result<Vec<f64>, TrainError> {
         match self {
             Self::Grpo => group_advantages(rewards),

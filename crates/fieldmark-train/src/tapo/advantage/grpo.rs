@@ -1,18 +1,18 @@
-//! Group-relative advantage: `A_i = (r_i - mean(r)) / (std(r) + 1e-6)`, unbiased standard deviation over the group.
-//! All rollouts of one prompt, anchor and positive alike, are one group. A group of equal rewards, or of one, has
-//! advantage exactly 0: the released code's f32 mean leaves up to 0.05 there, and NaN for a group of one.
+//! GRPO: `A_i = (r_i - mean(r)) / (std(r) + 1e-6)`, with the unbiased standard deviation over the group. All rollouts of a
+//! prompt, from anchor and positive, form one group. Deviation from the released code: if all rewards are equal, or there
+//! is only one, the advantage is exactly 0; its f32 mean leaves up to 0.05 there, and NaN for a group of one.
 
 use super::rewards::{all_equal, check};
 use crate::TrainError;
 
 const EPSILON: f64 = 1e-6;
 
-/// Advantages of one group's rewards, in the same order.
+/// Advantages of one group, in the order of `rewards`.
 ///
-/// Reference: `compute_grpo_outcome_advantage`, in f64.
+/// Reference: `compute_grpo_outcome_advantage`, here in f64.
 ///
 /// # Errors
-/// A reward that is NaN or infinite.
+/// Returns an error if a reward is NaN or infinite.
 pub fn group_advantages(rewards: &[f64]) -> Result<Vec<f64>, TrainError> {
     check(rewards)?;
     if all_equal(rewards) {

@@ -1,20 +1,20 @@
-//! REINFORCE++ (arXiv 2501.03262): rewards whitened over all tokens that a step trains on.
+//! REINFORCE++ (arXiv 2501.03262): `A_i = (r_i - mean) / sqrt(var + 1e-8)`, with mean and unbiased variance over all tokens
+//! of all responses of a step. Deviation from the paper: no divergence from a reference model in the reward; use `kl_ref`
+//! to put one into the loss.
 
 use super::rewards::{all_equal, check};
 use crate::TrainError;
 
-/// Added to the variance before its root, as `masked_whiten` does.
+/// Added to the variance before the square root, as in `masked_whiten`.
 const EPSILON: f64 = 1e-8;
 
-/// `A_i = (r_i - mean) / sqrt(var + 1e-8)` with mean and unbiased variance over all tokens of all responses, so that a
-/// response counts as often as it has tokens.
+/// Advantages of all responses of a step, in the order of `rewards`. A response of `tokens[i]` tokens counts that many times.
 ///
-/// REINFORCE++ as `compute_reinforce_plus_plus_outcome_advantage` has it: the reward comes with the last token, the return
-/// is not discounted (gamma 1) and hence the reward at every token, and returns are whitened over the batch. The paper's
-/// divergence from a reference model inside the reward is not part of it; `kl_ref` puts one into the loss.
+/// Reference: `compute_reinforce_plus_plus_outcome_advantage`. The reward comes with the last token and the return is not
+/// discounted (gamma 1), so every token's return is the reward of its response; returns are whitened over the batch.
 ///
 /// # Errors
-/// A reward that is NaN or infinite.
+/// Returns an error if a reward is NaN or infinite.
 pub(super) fn whitened_advantages(rewards: &[f64], tokens: &[usize]) -> Result<Vec<f64>, TrainError> {
     check(rewards)?;
     let count: usize = tokens.iter().sum();

@@ -1,15 +1,14 @@
-//! ReMax (arXiv 2310.10505): `A_i = r_i - b_i`, with `b_i` the reward of a greedy response.
+//! ReMax (arXiv 2310.10505): `A_i = r_i - b_i`, where `b_i` is the reward of the greedy response to the same prompt and image.
 
 use super::rewards::check;
 use crate::TrainError;
 
-/// `A_i = r_i - b_i`, with `b_i` the reward of the greedy response to the same prompt and image. `greedy` is as long as
-/// `rewards`.
+/// Advantages of one group, in the order of `rewards`. `greedy` holds the baseline `b_i` of each and has the same length.
 ///
 /// Reference: `compute_remax_outcome_advantage`.
 ///
 /// # Errors
-/// A reward that is NaN or infinite.
+/// Returns an error if a reward is NaN or infinite.
 pub(super) fn remax_advantages(rewards: &[f64], greedy: &[f64]) -> Result<Vec<f64>, TrainError> {
     check(rewards)?;
     check(greedy)?;

@@ -1,13 +1,13 @@
-//! What every estimator asks of its rewards first.
+//! Checks that the estimators make on rewards first.
 
 use crate::TrainError;
 
-/// Whether all rewards are the same number; also for one reward or none.
+/// Whether all rewards are equal. True for one reward and for none.
 pub(super) fn all_equal(rewards: &[f64]) -> bool {
     rewards.windows(2).all(|pair| pair[0] == pair[1])
 }
 
-/// Refuses a reward that is NaN or infinite.
+/// Returns an error if a reward is NaN or infinite.
 pub(super) fn check(rewards: &[f64]) -> Result<(), TrainError> {
     match rewards.iter().enumerate().find(|(_, r)| !r.is_finite()) {
         Some((index, &value)) => Err(TrainError::NonFiniteReward { index, value }),

@@ -1,14 +1,14 @@
-//! RLOO (arXiv 2402.14740): `A_i = r_i - mean of the others`.
+//! RLOO (arXiv 2402.14740): `A_i = r_i - mean of the other rewards in the group`.
 
 use super::rewards::{all_equal, check};
 use crate::TrainError;
 
-/// `A_i = r_i - mean of the others`; 0 for a group of one.
+/// Advantages of one group, in the order of `rewards`. 0 for a group of one.
 ///
 /// Reference: `compute_rloo_outcome_advantage`, which refuses a group of one.
 ///
 /// # Errors
-/// A reward that is NaN or infinite.
+/// Returns an error if a reward is NaN or infinite.
 pub(super) fn rloo_advantages(rewards: &[f64]) -> Result<Vec<f64>, TrainError> {
     check(rewards)?;
     if all_equal(rewards) {

@@ -1,23 +1,23 @@
-//! Schedule of the TAPO terms: the coefficient gamma of the inter-class term stays, or falls linearly to 0 over the
-//! first half of the steps; the entropy weights are scaled with it. Reference: `kl_prcp` controllers, whose counter
-//! is not checkpointed: here the factor is a function of the step alone.
+//! Schedule of the TAPO terms: gamma, the coefficient of the inter-class term, stays constant or falls linearly to 0 over
+//! the first half of the steps. The entropy weights are scaled by the same factor. Reference: the `kl_prcp` controllers,
+//! whose counter is not checkpointed; here the factor depends on the step alone.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How the inter-class and entropy terms change over a run.
+/// How the weights of the inter-class term and of the entropy terms change over a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TermSchedule {
     /// Constant.
     #[default]
     Fixed,
-    /// Linearly to 0 over the first half of the steps; the first step has the full weight.
+    /// Full weight in the first step, then linearly to 0 over the first half of the steps.
     Anneal,
 }
 
 impl TermSchedule {
-    /// Factor of gamma and of both entropy weights at rollout step `step` (from 0) of `total`.
+    /// Factor of gamma and both entropy weights at rollout step `step` (counted from 0) of `total`.
     pub fn factor(self, step: usize, total: usize) -> f64 {
         match self {
             Self::Fixed => 1.0,

@@ -1,29 +1,29 @@
-//! Importance ratios: `pi_t / pi_old_t` of each token (the paper, as PPO and GRPO), or one of the whole response,
-//! `s_i = exp(mean over t of (log pi_t - log pi_old_t))` (GSPO, arXiv 2507.18071), in the form that the paper calls
-//! GSPO-token: `s_it = sg[s_i] pi_t / sg[pi_t]`, where sg stops the gradient. Its value is s_i on every token, so that one
-//! policy loss clips both. References: `importance_sampling_level` in TRL, `compute_policy_loss_gspo` in verl.
+//! Importance ratios: one per token, `pi_t / pi_old_t` (the paper, like PPO and GRPO), or one per response,
+//! `s_i = exp(mean over t of (log pi_t - log pi_old_t))` (GSPO, arXiv 2507.18071). The latter takes the form that its paper
+//! calls GSPO-token: `s_it = sg[s_i] pi_t / sg[pi_t]`, where sg stops the gradient. Its value is s_i on every token, so the
+//! same policy loss clips both. References: `importance_sampling_level` in TRL, `compute_policy_loss_gspo` in verl.
 
 use burn::tensor::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What an importance ratio is of.
+/// Whether each token or each response has an importance ratio.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Importance {
-    /// Of each token.
+    /// One ratio per token.
     #[default]
     Token,
-    /// Of the response: the geometric mean of its tokens' ratios, on each of them (GSPO). It stays so close to 1 that clips
-    /// of 3e-4 below and 4e-4 above are usual.
+    /// One ratio per response: the geometric mean of its tokens' ratios, applied to each token (GSPO). It stays so close to 1
+    /// that the usual clips are `clip_low` = 3e-4 and `clip_high` = 4e-4.
     Sequence,
 }
 
 impl Importance {
-    /// Logarithm of the importance ratio, `[batch, response]`, with the gradient of `logp_bt`: 1 on the token itself.
+    /// Logarithm of the importance ratio, `[batch, response]`. Its derivative with respect to the token's own `logp_bt` is 1.
     ///
     /// * `old_logp_bt`: log π_old, a constant.
-    /// * `mask_bt`: 1 on the response's tokens, else 0. What lies outside must be finite and does not count.
+    /// * `mask_bt`: 1 on response tokens, else 0. Masked entries are ignored but must be finite.
     pub fn log_ratio(self, logp_bt: Tensor<2>, old_logp_bt: Tensor<2>, mask_bt: Tensor<2>) -> Tensor<2> {
         match self {
             Self::Token => logp_bt - old_logp_bt,
@@ -31,7 +31,7 @@ impl Importance {
                 let const_logp_bt = logp_bt.clone().detach();
                 let tokens_b1 = mask_bt.clone().sum_dim(1).clamp_min(1.0);
                 let mean_b1 = ((const_logp_bt.clone() - old_logp_bt) * mask_bt).sum_dim(1) / tokens_b1;
-                // The difference is 0, and the gradient goes through it.
+                // The difference is 0; it only carries the gradient.
                 logp_bt - const_logp_bt + mean_b1
             }
         }

@@ -1,13 +1,13 @@
-//! Unbiased low-variance estimate of `KL(pi || other)` for tokens sampled from pi:
-//! `k = clamp(exp(u) - u - 1, -10, 10)`, `u = clamp(log other - log pi, -20, 20)` ("k3", `low_var_kl`).
-//! Equation 3 of the paper prints the inverse ratio `pi / other`, whose expectation under pi is no KL; this is the
-//! released code's, and the estimator that the text describes.
+//! Unbiased low-variance estimate of `KL(pi || other)` for tokens sampled from pi ("k3", `low_var_kl`):
+//! `k = clamp(exp(u) - u - 1, -10, 10)` with `u = clamp(log other - log pi, -20, 20)`.
+//! Deviation from the paper: equation 3 prints the inverse ratio `pi / other`, whose expected value under pi is not a KL.
+//! This is the form of the released code, and the estimator that the paper's text describes.
 
 use burn::tensor::Tensor;
 
-/// Per-token estimate of `KL(pi || other)`, any shape, differentiable with respect to both.
+/// Estimate of `KL(pi || other)` per token. Any shape; differentiable with respect to both arguments.
 ///
-/// The gradient is 0 where a clamp acts. `other` is the policy on the negative image, or a reference model.
+/// `other` is the policy given the negative image, or a reference model. The gradient is 0 where a clamp is active.
 /// Reference: `compute_kl(..., "low_var_kl")`.
 pub fn k3<const D: usize>(logp: Tensor<D>, other_logp: Tensor<D>) -> Tensor<D> {
     let u = (other_logp - logp).clamp(-20.0, 20.0);

@@ -1,4 +1,5 @@
-//! The per-token terms of the TAPO loss: the clipped policy loss, the divergence from another policy, and their weights.
+//! Parts of the TAPO loss, per token: the clipped policy loss, importance ratios, the KL estimate, and the schedule of the
+//! coefficients. `tapo/loss.rs` puts them together.
 
 mod anneal;
 mod importance;

@@ -1,6 +1,6 @@
-//! Clip-higher policy loss with a dual clip, per token: with `rho` the importance ratio, its logarithm clamped to ±20,
-//! `L = max(-A rho, -A clip(rho, 1 - low, 1 + high))`, and for `A < 0` at most `-dual A`.
-//! Paper 4.3 (DAPO's objective); reference: `compute_policy_loss`. The clip is applied to the log-ratio, as there.
+//! Policy loss per token, with clip-higher and dual clip: `L = max(-A rho, -A clip(rho, 1 - low, 1 + high))`, and for
+//! `A < 0` at most `-dual A`. `rho` is the importance ratio, with its logarithm clamped to ±20.
+//! Paper 4.3 (DAPO's objective). Reference: `compute_policy_loss`, which also applies the clip to the log-ratio.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -13,11 +13,12 @@ pub(super) const MAX_LOG_RATIO: f64 = 20.0;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClipConfig {
-    /// The ratio is clipped below at `1 - clip_low`. Default 0.2.
+    /// The ratio is clipped from below at `1 - clip_low`. Default: 0.2.
     pub clip_low: f64,
-    /// The ratio is clipped above at `1 + clip_high`. Default 0.28.
+    /// The ratio is clipped from above at `1 + clip_high`. Default: 0.28.
     pub clip_high: f64,
-    /// For a negative advantage the loss is at most `clip_dual * |A|`. Default 3; infinity (`inf` in a recipe) is no limit.
+    /// If the advantage A is negative, the loss is at most `clip_dual * |A|`. Default: 3. Infinity (`inf` in a recipe) means no
+    /// limit.
     pub clip_dual: f64,
 }
 
@@ -31,7 +32,7 @@ impl ClipConfig {
     /// Checks the bounds.
     ///
     /// # Errors
-    /// `clip_low` outside 0..1, a negative `clip_high`, or `clip_dual` not above 1.
+    /// Returns an error if `clip_low` is outside 0..1, `clip_high` is negative, or `clip_dual` is not above 1.
     pub fn validate(&self) -> Result<(), TrainError> {
         let checks = [
             ("clip_low", self.clip_low, (0.0..1.0).contains(&self.clip_low), "at least 0 and below 1"),
@@ -47,7 +48,7 @@ impl ClipConfig {
     }
 }
 
-/// Per-token loss and what the clips did. All `[batch, response]`.
+/// Loss of each token and where the clips were active. All `[batch, response]`.
 pub struct PolicyLoss {
     /// Loss of each token, differentiable with respect to the log-ratio.
     pub loss_bt: Tensor<2>,
@@ -61,10 +62,10 @@ pub struct PolicyLoss {
     pub clipped_dual_bt: Tensor<2>,
 }
 
-/// Policy loss of each token. `log_ratio_bt` is the logarithm of the importance ratio ([`crate::Importance::log_ratio`]),
-/// `advantages_bt` a constant, both `[batch, response]`.
+/// Policy loss of each token. `log_ratio_bt` is the logarithm of the importance ratio
+/// ([`Importance::log_ratio`](super::Importance::log_ratio)); `advantages_bt` is a constant. Both are `[batch, response]`.
 ///
-/// Masked tokens are computed like any other: give them finite values.
+/// Masked tokens are computed like all others, so they must have finite values.
 pub fn policy_loss(log_ratio_bt: Tensor<2>, advantages_bt: Tensor<2>, clip: &ClipConfig) -> PolicyLoss {
     let (low, high) = (1.0 - clip.clip_low, 1.0 + clip.clip_high);
     let log_ratio_bt = log_ratio_bt.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO);
@@ -73,8 +74,8 @@ pub fn policy_loss(log_ratio_bt: Tensor<2>, advantages_bt: Tensor<2>, clip: &Cli
 
     let gain_bt = advantages_bt.clone().neg();
     let clipped_bt = (gain_bt.clone() * ratio_bt.clone()).max_pair(gain_bt.clone() * bounded_bt);
-    // No ratio reaches twice the largest. An advantage of 0 times infinity would be no number, and what a comparison with
-    // one says depends on the device.
+    // No ratio reaches twice the largest one, so this changes nothing. An infinite ceiling times an advantage of 0 would be
+    // NaN, and devices differ in how they compare with NaN.
     let ceiling_bt = gain_bt * clip.clip_dual.min(2.0 * MAX_LOG_RATIO.exp());
     let negative_bt = advantages_bt.clone().lower_elem(0.0);
     let above_bt = clipped_bt.clone().greater(ceiling_bt.clone()).bool_and(negative_bt.clone());

@@ -1,6 +1,6 @@
-//! Truncated importance sampling: each token's policy loss is multiplied by `min(pi_old / pi_sampler, cap)`, a constant that
-//! makes up for what sampler and trainer disagree on under the same weights ([`crate::SamplerGap`] measures it).
-//! Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training"; reference:
+//! Truncated importance sampling: each token's policy loss is multiplied by the constant `min(pi_old / pi_sampler, cap)`. It
+//! corrects for differences between sampler and trainer under the same weights (`rollout/gap.rs` measures them).
+//! Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training". Reference:
 //! `vllm_importance_sampling_correction` in TRL, with its cap of 2.
 
 use burn::tensor::Tensor;
@@ -8,15 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use super::policy_loss::MAX_LOG_RATIO;
 
-/// Weights of tokens, both `[batch, response]` and constants.
+/// Weights of the tokens. Both are constants, `[batch, response]`.
 pub(crate) struct SamplerWeights {
     /// `min(pi_old / pi_sampler, cap)`.
     pub weight_bt: Tensor<2>,
-    /// 1 where the cap cut it, else 0.
+    /// 1 if the cap limited the weight, else 0.
     pub capped_bt: Tensor<2>,
 }
 
-/// What the weights of an update were. Tokens of rollouts scored on another image than their own have weight 1 and count.
+/// The sampler weights of an update. Tokens of rollouts scored on another image than the one they were sampled from have weight
+/// 1 and are included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct SamplerCorrection {
     /// Mean weight of the tokens.
@@ -32,12 +33,12 @@ impl std::ops::AddAssign for SamplerCorrection {
     }
 }
 
-/// Weights that correct for the sampler. Both log-probabilities are of the sampled tokens, `[batch, response]`: the trainer's
-/// before the step's first update, and those that the sampler recorded. The log-ratio is clamped to ±20.
+/// Computes the weights. Both log-probabilities are of the sampled tokens, `[batch, response]`: from the trainer, before the
+/// first update of the step, and from the sampler. The log-ratio is clamped to ±20.
 pub(crate) fn sampler_weights(old_logp_bt: Tensor<2>, sampler_logp_bt: Tensor<2>, cap: f64) -> SamplerWeights {
     let log_ratio_bt = (old_logp_bt - sampler_logp_bt).detach().clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO);
     let ratio_bt = log_ratio_bt.exp();
-    // No ratio reaches twice the largest, and infinity, which means no cap, is no number to compare with on every device.
+    // An infinite cap means no cap. Not every device compares with infinity, and no ratio reaches twice the largest one.
     let cap = cap.min(2.0 * MAX_LOG_RATIO.exp());
     SamplerWeights { weight_bt: ratio_bt.clone().clamp_max(cap), capped_bt: ratio_bt.greater_elem(cap).float() }
 }

@@ -1,7 +1,7 @@
-//! Dynamic sampling: keep groups whose mean accuracy lies strictly inside (0.01, 0.99), draw more prompts until the
-//! rollout batch is full or the tries are used up, then train on what there is. Differs from the released code:
-//! a chunk in which nothing survives adds nothing (there it is kept whole, with advantage 0), surplus groups
-//! go to the next step (there they are thrown away), and tries are bounded (there unlimited).
+//! Dynamic sampling: keep the groups with 0.01 < mean accuracy < 0.99, and draw more prompts until the rollout batch is
+//! full or `max_tries` is reached; then train on the groups there are. Deviations from the released code: a chunk without a
+//! kept group adds nothing (there the whole chunk is kept, with advantage 0), surplus groups go to the next step (there
+//! they are thrown away), and the number of tries is limited (there it is not).
 
 use std::{cmp::Ordering, collections::VecDeque};
 
@@ -10,17 +10,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 
-/// The band of mean accuracy in which a group teaches something.
+/// Group filter (dynamic sampling). A group is trained on if its mean accuracy is above `low` and below `high`, for example 3
+/// right answers of 10. If all answers of a group are right, or all are wrong, its GRPO advantages are almost or exactly 0.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GroupFilter {
-    /// Without it every group is kept, as GRPO does.
+    /// Whether to filter. `false` keeps every group, as in GRPO.
     pub enabled: bool,
-    /// The reward whose mean decides, before its weight; it must be among the rewards, with a weight of 0 if need be.
+    /// Name of the reward whose unweighted mean is the group's accuracy. It must be listed in `rewards`; a weight of 0 is
+    /// enough.
     pub key: String,
-    /// Keep above this (exclusive). Released `filter_low`: 0.01.
+    /// Groups are kept if their mean accuracy is above this. Released `filter_low`: 0.01.
     pub low: f64,
-    /// Keep below this (exclusive). Released `filter_high`: 0.99.
+    /// Groups are kept if their mean accuracy is below this. Released `filter_high`: 0.99.
     pub high: f64,
 }
 
@@ -30,19 +32,19 @@ impl Default for GroupFilter {
     }
 }
 
-/// What the filter says of one group.
+/// The filter's decision about one group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GroupVerdict {
-    /// Some rollouts are right and some wrong.
+    /// Mean accuracy between `low` and `high`: some rollouts are right and some are wrong.
     Keep,
-    /// Mean accuracy at or below the band.
+    /// Mean accuracy at or below `low`.
     AllWrong,
-    /// Mean accuracy at or above the band.
+    /// Mean accuracy at or above `high`.
     AllRight,
 }
 
 impl GroupFilter {
-    /// Checks the band, the number of groups wanted and the number of tries.
+    /// Checks `low` and `high`, the number of groups of a step and the number of tries.
     pub(crate) fn validate(&self, target: usize, max_tries: usize) -> Result<(), TrainError> {
         for (key, value) in [("prompts_per_step", target), ("max_tries", max_tries)] {
             if value == 0 {
@@ -56,8 +58,8 @@ impl GroupFilter {
         Ok(())
     }
 
-    /// Verdict on a group of this mean accuracy; NaN (a group of none) counts as all wrong. A filter that is not enabled
-    /// keeps all.
+    /// Decides about a group with this mean accuracy. NaN (an empty group) counts as all wrong. A disabled filter keeps every
+    /// group.
     pub fn verdict(&self, mean_accuracy: f64) -> GroupVerdict {
         if !self.enabled {
             GroupVerdict::Keep
@@ -71,35 +73,35 @@ impl GroupFilter {
     }
 }
 
-/// A group of rollouts of one prompt, as far as the filter cares.
+/// What the filter needs to know about a group of rollouts.
 pub trait RolloutGroup {
-    /// Mean of the reward that the filter looks at, usually 0..=1.
+    /// Mean of the reward named by [`GroupFilter::key`], usually in 0..=1.
     fn mean_accuracy(&self) -> f64;
 }
 
-/// What happened to the groups offered for one step.
+/// Counts of the groups drawn for one step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilterCounts {
-    /// Chunks offered.
+    /// Number of chunks drawn.
     pub tries: usize,
-    /// Groups offered.
+    /// Number of groups drawn.
     pub offered: usize,
-    /// Groups kept.
+    /// Number of groups kept.
     pub kept: usize,
-    /// Groups dropped because all rollouts were right.
+    /// Number of groups dropped because all rollouts were right.
     pub all_right: usize,
-    /// Groups dropped because all rollouts were wrong.
+    /// Number of groups dropped because all rollouts were wrong.
     pub all_wrong: usize,
-    /// Groups that came from the step before.
+    /// Number of surplus groups that came from the step before.
     pub carried_in: usize,
-    /// Groups missing from a full batch.
+    /// Number of groups missing from a full step.
     pub short: usize,
 }
 
-/// Collects surviving groups until a step's rollout batch is full; what is too much waits for the next step.
+/// Collects the groups that pass the filter until a step has enough. Surplus groups wait for the next step.
 ///
-/// A checkpoint carries the [surplus](Self::surplus). Carried groups were sampled by the policy of the step before: keep
-/// their old log-probabilities with them.
+/// Checkpoints store the [surplus](Self::surplus). The policy of the step before sampled those groups, so they must keep the
+/// old log-probabilities from then.
 #[derive(Debug, Clone)]
 pub(crate) struct GroupBuffer<G> {
     filter: GroupFilter,
@@ -110,16 +112,16 @@ pub(crate) struct GroupBuffer<G> {
 }
 
 impl<G: RolloutGroup> GroupBuffer<G> {
-    /// An empty buffer for `target` groups a step and at most `max_tries` chunks a step (paper: 20).
+    /// Makes an empty buffer for `target` groups per step and at most `max_tries` chunks per step (paper: 20).
     ///
     /// # Errors
-    /// A target or a number of tries of 0, or an empty band.
+    /// Returns an error if `target` or `max_tries` is 0, or if `low` is not below `high`.
     pub fn new(filter: GroupFilter, target: usize, max_tries: usize) -> Result<Self, TrainError> {
         filter.validate(target, max_tries)?;
         Ok(Self { filter, target, max_tries, groups: VecDeque::new(), counts: FilterCounts::default() })
     }
 
-    /// Judges one chunk's groups and keeps the survivors in their order. One call is one try.
+    /// Filters the groups of one chunk and keeps those that pass, in order. Each call counts as one try.
     pub fn offer(&mut self, groups: impl IntoIterator<Item = G>) {
         self.counts.tries += 1;
         for group in groups {
@@ -135,30 +137,30 @@ impl<G: RolloutGroup> GroupBuffer<G> {
         }
     }
 
-    /// Whether a full step's groups are there.
+    /// Whether there are enough groups for a step.
     pub fn is_full(&self) -> bool {
         self.groups.len() >= self.target
     }
 
-    /// Whether another chunk should be drawn: not full, and tries left.
+    /// Whether another chunk should be drawn: the buffer is not full and there are tries left.
     pub fn wants_more(&self) -> bool {
         !self.is_full() && self.counts.tries < self.max_tries
     }
 
-    /// The groups held, in order: between two steps, the surplus of the first.
+    /// The groups in the buffer, in order. Between two steps they are the surplus of the first.
     pub fn surplus(&self) -> impl Iterator<Item = &G> {
         self.groups.iter()
     }
 
-    /// The buffer as it was between two steps with this surplus.
+    /// Restores a buffer between two steps, with this surplus.
     pub fn with_surplus(mut self, groups: impl IntoIterator<Item = G>) -> Self {
         self.groups = groups.into_iter().collect();
         self.counts = FilterCounts { carried_in: self.groups.len(), ..FilterCounts::default() };
         self
     }
 
-    /// Ends the step: its groups in order of arrival (fewer than the target if tries ran out, possibly none) and its
-    /// counts. The surplus stays for the next step, whose tries start anew.
+    /// Ends the step and returns its groups in the order drawn, with the counts. There are fewer groups than the target, or
+    /// none, if the tries ran out. The surplus stays for the next step, which counts its tries from 0.
     pub fn take(&mut self) -> (Vec<G>, FilterCounts) {
         let n = self.target.min(self.groups.len());
         let taken = self.groups.drain(..n).collect();

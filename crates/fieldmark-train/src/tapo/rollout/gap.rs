@@ -1,28 +1,28 @@
-//! How far the log-probabilities of the trainer lie from those that the sampler recorded for the same tokens, after the
-//! same image, under the same weights: what different kernels and batches leave between the two.
+//! The gap between the trainer's log-probabilities and those that the sampler recorded, for the same tokens, image and
+//! weights. Different kernels and batches cause it.
 //!
-//! Both are of the whole distribution at the sampling temperature: neither knows of top-p, penalties or banned tokens.
-//! Positive rollouts that the update scores on the anchor are another question's answer and are left out.
+//! Both are log-probabilities of the full distribution at the sampling temperature, before top-p, penalties and banned
+//! tokens. Positive rollouts that the update scores on the anchor are left out, because their images differ.
 
 use serde::{Deserialize, Serialize};
 
 use super::group::Group;
 use crate::tapo::config::UpdateImage;
 
-/// Distance of sampler and trainer over the scored rollouts of a step. Not a number where there is no such token.
+/// Gap between sampler and trainer over the scored rollouts of a step. NaN if there are no tokens to compare.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct SamplerGap {
-    /// Mean of |log π_sampler − log π_trainer| a token, nats.
+    /// Mean of |log π_sampler − log π_trainer| over the tokens, in nats.
     pub sampler_gap: f64,
-    /// The largest, nats.
+    /// Largest |log π_sampler − log π_trainer|, in nats.
     pub sampler_gap_max: f64,
-    /// Mean of π_trainer / π_sampler over the tokens: 1 where the two agree, and its expectation whatever the gap as long as
-    /// top-p cuts nothing off.
+    /// Mean of π_trainer / π_sampler over the tokens. It is 1 if the two agree. Its expected value is 1 for any gap, provided
+    /// that top-p cuts nothing off.
     pub sampler_ratio: f64,
 }
 
 impl SamplerGap {
-    /// Over all rollouts in `groups` that have old log-probabilities on the image they were sampled from.
+    /// Computes the gap over all rollouts in `groups` whose old log-probabilities are for the image they were sampled from.
     pub fn of(groups: &[Group], update_image: UpdateImage) -> Self {
         let gaps: Vec<f64> = groups
             .iter()

@@ -1,8 +1,8 @@
-//! Rollouts of TAPO: n₁ responses to the anchor image and n₂ to the positive one, scored and put into one group.
+//! Rollouts of TAPO: n₁ responses to the anchor image and n₂ responses to the positive image, scored, in one group.
 //!
-//! Fine-R1 (arXiv 2602.07605), section 4.3: responses come from π_old(·|q,x) and π_old(·|q,x⁺), with one mean and standard
-//! deviation over the n₁ + n₂ of a group. Every response has its own random stream (run, step, chunk, prompt, role, index):
-//! the released code gives each prompt of each step the same ones.
+//! Fine-R1 (arXiv 2602.07605), section 4.3: responses are drawn from π_old(·|q,x) and π_old(·|q,x⁺), and the n₁ + n₂ of a
+//! group share one mean and standard deviation. Each response has its own random stream (run, step, chunk, prompt, role,
+//! index); the released code uses the same streams for every prompt of every step.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,26 +20,26 @@ use crate::{
     tapo::advantage::Estimator,
 };
 
-/// One training sample: a question about an anchor image, with a positive of the same class and a negative of the most
-/// similar other class. Each is the whole prompt with its own image, so the three may differ in size.
+/// One training sample: the same question about an anchor image, a positive image of the same class, and a negative image of
+/// the most similar other class. Each is a whole prompt with its own image, so the three may differ in length.
 #[derive(Debug, Clone)]
 pub struct TripletPrompt {
     /// The question about the anchor.
     pub anchor: Sequence,
-    /// The same question about the positive; where no response is sampled from it, none is needed.
+    /// The question about the positive. Not needed if no responses are sampled from it.
     pub positive: Option<Sequence>,
-    /// The same question about the negative; a loss that does not look at it needs none
-    /// ([`crate::TapoLossConfig::needs_negative`]).
+    /// The question about the negative. Not needed if the loss does not use it
+    /// ([`TapoLossConfig::needs_negative`](crate::tapo::TapoLossConfig::needs_negative)).
     pub negative: Option<Sequence>,
-    /// The answer about anchor and positive.
+    /// The right answer for anchor and positive.
     pub truth: String,
 }
 
 impl TripletPrompt {
-    /// The question about the image of `role`.
+    /// Returns the question about the image of `role`.
     ///
     /// # Errors
-    /// If that is a positive that the sample lacks.
+    /// Returns an error if `role` is the positive and the sample has none.
     pub fn about(&self, role: ImageRole) -> Result<&Sequence, TrainError> {
         match role {
             ImageRole::Anchor => Ok(&self.anchor),
@@ -51,32 +51,31 @@ impl TripletPrompt {
     }
 }
 
-/// One scored response. A checkpoint keeps it to the bit.
+/// One scored response. Checkpoints store it without loss of a bit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rollout {
-    /// Image it was sampled from.
+    /// Image that the response was sampled from.
     pub role: ImageRole,
-    /// Its tokens.
+    /// Token ids, the sampler's log-probabilities, and why the response ended.
     pub response: Response,
-    /// Its text, without special tokens.
+    /// Text without special tokens.
     pub text: String,
-    /// Its reward and the parts of it.
+    /// Reward and its parts.
     pub reward: RewardScore,
-    /// Its advantage; 0 until the step's groups are known where the estimator needs them all
-    /// ([`Estimator::is_over_step`]).
+    /// Advantage. If the estimator needs all groups of the step ([`Estimator::is_over_step`]), it is 0 until they are known.
     pub advantage: f64,
-    /// log π_old of its tokens on the update's image, from the policy that sampled it; empty until it is scored.
+    /// log π_old of each token given the update's image, from the policy that sampled the response. Empty until scored.
     #[serde(with = "crate::tapo::widened")]
     pub old_logp: Vec<f32>,
 }
 
-/// All responses to one sample.
+/// All responses to one sample. They share a mean reward.
 #[derive(Debug, Clone)]
 pub struct Group {
     /// The sample.
     pub prompt: TripletPrompt,
-    /// n₁ anchor rollouts, then n₂ positive ones.
+    /// n₁ rollouts from the anchor, then n₂ from the positive.
     pub rollouts: Vec<Rollout>,
 }
 
@@ -86,7 +85,7 @@ impl RolloutGroup for Group {
     }
 }
 
-/// How many responses each image of a sample gets.
+/// Number of responses sampled from each image of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RolloutCounts {
     /// n₁, from the anchor.
@@ -95,11 +94,13 @@ pub(crate) struct RolloutCounts {
     pub positive: usize,
 }
 
-/// Samples, scores and groups the responses to `prompts`. `key` names the step and the chunk, `first` is the number of the
-/// first prompt within it. Where `estimator` wants them, greedy responses are drawn too; they only leave their rewards.
+/// Samples the responses to `prompts`, scores them and puts them into groups.
+///
+/// `key` names the step and the chunk; `first` is the number of the first prompt within the chunk. If `estimator` needs them,
+/// greedy responses are generated too, and only their rewards are used.
 ///
 /// # Errors
-/// If a prompt does not fit the model, or a reward is not finite.
+/// Returns an error if a prompt does not fit the model or a reward is not finite.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn rollout_groups(
     model: &Qwen25Vl,
@@ -125,7 +126,7 @@ pub(crate) fn rollout_groups(
     }
     let generator = Generator::new(model, generation.clone(), tokenizer.pad(), device)?;
     let mut responses = generator.generate(&requests)?.into_iter();
-    // One a prompt and image that has rollouts; the stream of a greedy response is never drawn from.
+    // One greedy response per prompt and image that has rollouts. Nothing is drawn from its stream.
     requests.iter_mut().for_each(|request| request.streams.truncate(1));
     let mut greedy = if estimator.wants_greedy() {
         let generation = GenerationConfig { sampling: Sampling::greedy(), ..generation.clone() };
@@ -165,8 +166,8 @@ pub(crate) fn rollout_groups(
     Ok(groups)
 }
 
-/// Mean over all rollouts of one role, or all, for metrics. NaN where there are none: a step that last step's surplus
-/// filled draws nothing.
+/// Mean of `value` over the rollouts that `keep` selects, for metrics. NaN if there are none: a step that the surplus of the
+/// last step filled draws nothing.
 pub(crate) fn mean(groups: &[Group], keep: impl Fn(&Rollout) -> bool, value: impl Fn(&Rollout) -> f64) -> f64 {
     let (sum, count) = rollouts(groups)
         .filter(|rollout| keep(rollout))
@@ -174,7 +175,7 @@ pub(crate) fn mean(groups: &[Group], keep: impl Fn(&Rollout) -> bool, value: imp
     sum / count as f64
 }
 
-/// Mean of each reward over all rollouts, before its weight.
+/// Mean of each reward over all rollouts, unweighted.
 pub(crate) fn mean_parts(groups: &[Group]) -> BTreeMap<String, f64> {
     let names: BTreeSet<&String> = rollouts(groups).flat_map(|rollout| rollout.reward.parts.keys()).collect();
     let part = |name: &String| mean(groups, |_| true, |rollout| rollout.reward.parts[name]);
@@ -185,7 +186,7 @@ fn rollouts(groups: &[Group]) -> impl Iterator<Item = &Rollout> {
     groups.iter().flat_map(|group| &group.rollouts)
 }
 
-/// 1 for a response cut at the length limit.
+/// 1 if the response was cut at the length limit, else 0.
 pub(crate) fn truncated(rollout: &Rollout) -> f64 {
     f64::from(u8::from(rollout.response.finish == FinishReason::Length))
 }

@@ -1,10 +1,13 @@
-//! Rollouts: the responses to a triplet's images, their groups, and which groups are trained on.
+//! Rollouts: responses to the anchor and the positive image, their groups, and the filter that drops groups.
+//!
+//! `group` samples and scores, `filter` chooses the groups to train on, `negative` makes negative images.
 
 mod filter;
 mod gap;
 mod group;
 mod image_role;
 mod negative;
+mod over_step;
 
 pub use self::image_role::ImageRole as Role; // transitional
 pub(crate) use self::{

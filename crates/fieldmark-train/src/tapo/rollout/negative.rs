@@ -1,8 +1,8 @@
-//! The negative image of a sample: the triplet's photograph of the most similar other class, or the anchor itself with
-//! random patches of it blackened, which needs no third photograph.
+//! The negative image of a sample: a photograph of the most similar other class, or the anchor with random patches
+//! blackened, which needs no third photograph.
 //!
-//! Patches: PAPO's augmentation, which the released TAPO code falls back to for rows without a negative. A grid of 14 pixels
-//! over the photograph as decoded, before any resize; each cell is black with probability 0.6.
+//! The patches are PAPO's augmentation, which the released TAPO code uses for rows without a negative: a grid of 14-pixel
+//! cells over the decoded photograph, before any resize; each cell is black with probability 0.6.
 
 use fieldmark_processor::{Photo, ProcessorError};
 use fieldmark_stream::{RandomStream, StreamKey};
@@ -15,20 +15,20 @@ use crate::TrainError;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NegativeImage {
-    /// The sample's own negative: a photograph of the most similar other class (the paper).
+    /// The negative photograph of the sample, of the most similar other class (paper).
     #[default]
     Triplet,
-    /// The anchor with black patches ([`BlackPatches`]).
+    /// The anchor photograph with black patches (settings: `patches`).
     Patches,
 }
 
-/// Blackens random cells of a grid over a photograph.
+/// Black patches: divides a photograph into square cells and blackens each with a fixed probability.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BlackPatches {
-    /// Side of a cell in pixels of the photograph; cells at the right and lower border are cut.
+    /// Side of a cell in pixels of the photograph. Cells at the right and bottom edges are cut off.
     pub patch: usize,
-    /// Probability that a cell is blackened.
+    /// Probability that a cell turns black, 0 to 1.
     pub probability: f64,
 }
 
@@ -42,7 +42,7 @@ impl BlackPatches {
     /// Checks both settings.
     ///
     /// # Errors
-    /// A side of 0, or a probability outside 0..=1.
+    /// Returns an error if `patch` is 0 or `probability` is outside 0..=1.
     pub fn validate(&self) -> Result<(), TrainError> {
         if self.patch == 0 {
             return Err(TrainError::Setting { key: "patches.patch", value: "0".into(), expected: "at least 1" });
@@ -58,22 +58,22 @@ impl BlackPatches {
         Ok(())
     }
 
-    /// The negative made of a sample's anchor, from the stream (run, "negative", epoch, row): the same whatever was made
-    /// before, another one in every epoch.
+    /// Makes the negative of a sample from its anchor, with the random stream (run, "negative", epoch, row). The result does
+    /// not depend on earlier calls and differs in every epoch.
     ///
     /// # Errors
-    /// As [`Self::apply`].
+    /// Returns the errors of [`Self::apply`].
     pub fn negative(&self, anchor: &Photo, run: &StreamKey, epoch: usize, row: usize) -> Result<Photo, ProcessorError> {
         let key = run.word("negative").number(epoch as u64).number(row as u64);
         self.apply(anchor, &mut key.stream())
     }
 
-    /// The photograph with some cells black, drawn row by row from `stream`, one number a cell.
+    /// Blackens cells of the photograph. `stream` gives one number per cell, row by row.
     ///
-    /// Reference: `random_patch_blackening`, whose random numbers come from one global generator without a seed.
+    /// Reference: `random_patch_blackening`, which uses one global random generator without a seed.
     ///
     /// # Errors
-    /// None in practice: the result has the size of `photo`.
+    /// Passes on the errors of [`Photo::from_rgb`]. None are expected, because the result has the size of `photo`.
     pub fn apply(&self, photo: &Photo, stream: &mut RandomStream) -> Result<Photo, ProcessorError> {
         let (height, width, patch) = (photo.height(), photo.width(), self.patch.max(1));
         let mut rgb = photo.rgb().to_vec();

@@ -1,15 +1,18 @@
-//! Advantages that need all groups of a step.
+//! Advantages that need all groups of a step: REINFORCE++ whitens over every token that the step trains on.
 
 use std::borrow::BorrowMut;
 
-use super::{estimator::Estimator, reinforce::whitened_advantages};
-use crate::{TrainError, tapo::rollout::Group};
+use super::group::Group;
+use crate::{
+    TrainError,
+    tapo::advantage::{Estimator, whitened_advantages},
+};
 
 impl Estimator {
-    /// Sets the advantages that need all groups of a step; does nothing where a group is enough.
+    /// Sets the advantages of estimators that need all groups of a step. Does nothing for the others.
     ///
     /// # Errors
-    /// A reward that is NaN or infinite.
+    /// Returns an error if a reward is NaN or infinite.
     pub(crate) fn over_step(self, groups: &mut [impl BorrowMut<Group>]) -> Result<(), TrainError> {
         if !self.is_over_step() {
             return Ok(());
