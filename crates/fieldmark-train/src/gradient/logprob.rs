@@ -1,7 +1,7 @@
 //! Log-probabilities of given tokens, `log softmax(head(h) / temperature)[target]`, without the logits of all tokens at
 //! once. The head runs on one chunk of states at a time. A single tape would keep the logits of every chunk until the
-//! backward pass, so [`ChunkedLogProbs`] has two phases: first the values, without a tape; then, with the loss's gradient
-//! with respect to the log-probabilities, each chunk again on its own tape. Logits are at least f32.
+//! backward pass, so [`ChunkedLogProbs`] has two phases: first the values, without a tape; then, with the loss's
+//! gradient with respect to the log-probabilities, each chunk again on its own tape. Logits are at least f32.
 
 use std::ops::Range;
 
@@ -149,8 +149,8 @@ impl ChunkedLogProbs {
         TokenScores { logp_n: Tensor::cat(logp, 0), entropy_n: Tensor::cat(entropy, 0) }
     }
 
-    /// Second phase: returns the gradients of `sum(logp * grad_logp)`, where `grad_logp` is the loss's gradient with respect to
-    /// the log-probabilities of the first phase.
+    /// Second phase: returns the gradients of `sum(logp * grad_logp)`, where `grad_logp` is the loss's gradient with
+    /// respect to the log-probabilities of the first phase.
     ///
     /// * `grad_logp_n`: `[N]`, a constant.
     /// * `module`: holds the parameters whose gradients are wanted, including the head's (and a tied embedding).

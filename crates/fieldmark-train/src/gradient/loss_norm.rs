@@ -1,6 +1,6 @@
 //! The divisor of a loss. `batch`: one token mean over the whole update, as in equation 4 of the paper; gradient
-//! accumulation does not change it. `micro`: the mean of the means of the micro-batches, as in the released SFT and TAPO
-//! code. A mean is `sum(v m) / (sum(m) + 1e-8)`.
+//! accumulation does not change it. `micro`: the mean of the means of the micro-batches, as in the released SFT and
+//! TAPO code. A mean is `sum(v m) / (sum(m) + 1e-8)`.
 
 use burn::tensor::Tensor;
 use schemars::JsonSchema;
@@ -15,7 +15,8 @@ pub enum LossNorm {
     /// All tokens of the update. The gradient does not depend on how the update is cut into micro-batches.
     #[default]
     Batch,
-    /// The tokens of each micro-batch; then a mean over micro-batches. Tokens of short micro-batches weigh more (released code).
+    /// The tokens of each micro-batch; then a mean over micro-batches. Tokens of short micro-batches weigh more
+    /// (released code).
     Micro,
 }
 
@@ -59,9 +60,9 @@ impl Normaliser {
         Self { token_budget: tokens.max(1) as f64, ..self }
     }
 
-    /// This micro-batch's share of the sum over tokens, divided by the number of sequences times the token budget. The divisor
-    /// does not depend on the lengths of the responses, so a token weighs the same in a short response, in a long one, and in
-    /// every update. Shape `[1]`.
+    /// This micro-batch's share of the sum over tokens, divided by the number of sequences times the token budget. The
+    /// divisor does not depend on the lengths of the responses, so a token weighs the same in a short response, in a
+    /// long one, and in every update. Shape `[1]`.
     ///
     /// Dr. GRPO, arXiv 2503.20783: the generation budget replaces the length of the response. If no budget is set
     /// ([`Self::with_token_budget`]) it is 1, which gives the mean over sequences of each sequence's sum.

@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
-/// Cuts `lengths`, the number of tokens of each sequence, into consecutive ranges of at most `sequences` entries and, unless
-/// `tokens` is 0, at most `tokens` tokens. A sequence longer than that is alone in its range.
+/// Cuts `lengths`, the number of tokens of each sequence, into consecutive ranges of at most `sequences` entries and,
+/// unless `tokens` is 0, at most `tokens` tokens. A sequence longer than that is alone in its range.
 pub(crate) fn micro_batches(lengths: &[usize], sequences: usize, tokens: usize) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
     let mut filled = 0;

@@ -1,7 +1,7 @@
 //! From a micro-batch to log-probabilities, and from the loss's gradient back to the gradients of the parameters.
 //!
-//! [`Scorer`] leads through both ways: `trunk` runs the network up to the head, `packing` picks the states that predict tokens in
-//! the loss, `logprob` runs the head on them in chunks, and `sum` collects the gradients.
+//! [`Scorer`] leads through both ways: `trunk` runs the network up to the head, `packing` picks the states that predict
+//! tokens in the loss, `logprob` runs the head on them in chunks, and `sum` collects the gradients.
 
 mod logprob;
 mod loss_norm;

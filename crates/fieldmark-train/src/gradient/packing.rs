@@ -1,6 +1,6 @@
-//! From rows of tokens to the tokens in the loss, and back. The state at position t predicts token t + 1, so a token in the
-//! loss at t needs the hidden state at t - 1. Logits are computed for these N states only, never for `[batch, sequence]`.
-//! SFT (assistant tokens) and TAPO (response tokens) both use this.
+//! From rows of tokens to the tokens in the loss, and back. The state at position t predicts token t + 1, so a token in
+//! the loss at t needs the hidden state at t - 1. Logits are computed for these N states only, never for
+//! `[batch, sequence]`. SFT (assistant tokens) and TAPO (response tokens) both use this.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -55,8 +55,8 @@ impl TokenPacking {
     /// Finds the tokens in the loss in sequences that are placed one after another in a single row, without padding.
     ///
     /// # Errors
-    /// Returns an error if a sequence and its mask differ in length, the first token of a sequence is in the loss, or no token of
-    /// any sequence is in the loss.
+    /// Returns an error if a sequence and its mask differ in length, the first token of a sequence is in the loss, or
+    /// no token of any sequence is in the loss.
     pub fn packed(ids: &[Vec<u32>], mask: &[Vec<bool>]) -> Result<Self, TrainError> {
         let mut whole = Self { states: Vec::new(), targets: Vec::new(), counts: Vec::new() };
         let mut first = 0;

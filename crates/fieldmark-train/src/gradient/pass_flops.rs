@@ -5,8 +5,9 @@ use std::{collections::HashSet, sync::Arc};
 use fieldmark_model::{AdapterSizes, Flops, Qwen25VlConfig};
 use fieldmark_processor::Sequence;
 
-/// Counts the operations for `sequences` in a network with `adapters`. Each sequence attends causally to itself; padding is not
-/// counted. An image that several sequences share is encoded once. The head computes logits for `targets` positions.
+/// Counts the operations for `sequences` in a network with `adapters`. Each sequence attends causally to itself;
+/// padding is not counted. An image that several sequences share is encoded once. The head computes logits for
+/// `targets` positions.
 pub(crate) fn pass_flops<'a>(
     config: &Qwen25VlConfig,
     adapters: AdapterSizes,

@@ -1,8 +1,8 @@
 //! Log-probabilities of the tokens in the loss of one micro-batch, and the backward pass from their gradients.
 //!
-//! The trunk runs once, with one tape per block ([`TrunkTape`]). The head runs in chunks, only on the states that predict a
-//! token in the loss ([`ChunkedLogProbs`]), so no `[batch, sequence, vocabulary]` tensor exists. SFT and TAPO differ only in
-//! the gradient that they put on the log-probabilities.
+//! The trunk runs once, with one tape per block ([`TrunkTape`]). The head runs in chunks, only on the states that
+//! predict a token in the loss ([`ChunkedLogProbs`]), so no `[batch, sequence, vocabulary]` tensor exists. SFT and TAPO
+//! differ only in the gradient that they put on the log-probabilities.
 
 use burn::tensor::{Device, Int, Tensor};
 use fieldmark_model::{AdapterSizes, Flops, ModelInputs, Padding, Qwen25Vl, Qwen25VlConfig};
@@ -45,8 +45,8 @@ impl MicroBatch {
         Ok(Self { packing: TokenPacking::new(&ids, &masks)?, sequences, padding: Padding::Right })
     }
 
-    /// Makes a micro-batch without padding: `samples` are placed one after another in a single row, each attending only to
-    /// itself.
+    /// Makes a micro-batch without padding: `samples` are placed one after another in a single row, each attending only
+    /// to itself.
     ///
     /// # Errors
     /// Returns the errors of [`Self::new`].
@@ -97,8 +97,8 @@ pub struct Scorer {
 }
 
 impl Scorer {
-    /// Makes a scorer that computes the logits of `chunk` states at a time and divides them by `temperature`. It keeps the tapes
-    /// of all blocks, unless [`Self::with_trunk`] says otherwise.
+    /// Makes a scorer that computes the logits of `chunk` states at a time and divides them by `temperature`. It keeps
+    /// the tapes of all blocks, unless [`Self::with_trunk`] says otherwise.
     ///
     /// # Errors
     /// Returns an error if `chunk` is 0 or `temperature` is not positive.
@@ -127,8 +127,8 @@ impl Scorer {
         if self.packing { MicroBatch::packed(samples) } else { MicroBatch::new(samples, self.pad_id) }
     }
 
-    /// Computes the log-probabilities of the tokens in the loss. If `model` and `device` are on autodiff, the result also keeps
-    /// what [`Self::backward`] needs.
+    /// Computes the log-probabilities of the tokens in the loss. If `model` and `device` are on autodiff, the result
+    /// also keeps what [`Self::backward`] needs.
     ///
     /// # Errors
     /// Returns an error that names the sample if a sequence does not fit the model.
@@ -160,8 +160,8 @@ impl Scorer {
         Ok(collate(&micro.sequences, micro.padding, self.pad_id, None, model.config(), device)?)
     }
 
-    /// Adds the gradients of `sum(logp · grad_logp)` to `sum`. `grad_logp_n` is a constant, `[N]`. If `scored` was made without a
-    /// tape, nothing is added.
+    /// Adds the gradients of `sum(logp · grad_logp)` to `sum`. `grad_logp_n` is a constant, `[N]`. If `scored` was made
+    /// without a tape, nothing is added.
     pub fn backward(&self, model: &Qwen25Vl, scored: Scored, grad_logp_n: Tensor<1>, sum: &mut GradientSum) {
         let Scored { states_nd, targets_n, tape, .. } = scored;
         let Some((tape, packing, dims)) = tape else { return };

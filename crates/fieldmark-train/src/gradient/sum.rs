@@ -1,6 +1,6 @@
-//! Sums of gradients over micro-batches and over the tapes of one pass, parameter by parameter. Half-precision gradients
-//! are summed in f32. Deviation from the released code, which sums in bf16: over 80 micro-batches, every addend below 1/256
-//! of the sum is lost there.
+//! Sums of gradients over micro-batches and over the tapes of one pass, parameter by parameter. Half-precision
+//! gradients are summed in f32. Deviation from the released code, which sums in bf16: over 80 micro-batches, every
+//! addend below 1/256 of the sum is lost there.
 
 use burn::{
     module::{Module, ModuleVisitor, Param},

@@ -1,8 +1,8 @@
 //! The network up to the head, with one autodiff tape per block instead of one tape for everything.
 //!
-//! The backward pass goes through the blocks from last to first and starts each with the gradient that the block behind it
-//! left. With `recompute`, only the input of each block is kept, and the block runs again in the backward pass (Chen et al.
-//! 2016, arXiv 1604.06174). Attention never has a tape.
+//! The backward pass goes through the blocks from last to first and starts each with the gradient that the block behind
+//! it left. With `recompute`, only the input of each block is kept, and the block runs again in the backward pass (Chen
+//! et al. 2016, arXiv 1604.06174). Attention never has a tape.
 
 use burn::{
     module::{Module, ModuleVisitor, Param},
@@ -72,8 +72,8 @@ struct BlockTape {
 }
 
 impl TrunkTape {
-    /// Returns the hidden states after the final norm, `[batch, sequence, width]`, without a tape, and the data for the backward
-    /// pass. `model` must be on an autodiff device.
+    /// Returns the hidden states after the final norm, `[batch, sequence, width]`, without a tape, and the data for the
+    /// backward pass. `model` must be on an autodiff device.
     pub fn forward(model: &Qwen25Vl, inputs: ModelInputs, settings: TrunkSettings) -> (Tensor<3>, Self) {
         let (plain, inputs, learns) = (model.valid(), without_tape(inputs), Learns::of(model));
         let (mut vision, mut features) = (None, None);
@@ -95,8 +95,8 @@ impl TrunkTape {
         (hidden_btd, Self { settings, inputs, features, vision, plan, decoder: stack })
     }
 
-    /// Adds two things to `sum`: the gradients of `sum(hidden · grad)` with respect to all trainable parameters, and the
-    /// gradients in `head`, which may be for the matrix that head and embedding share. `grad_btd` has no tape.
+    /// Adds two things to `sum`: the gradients of `sum(hidden · grad)` with respect to all trainable parameters, and
+    /// the gradients in `head`, which may be for the matrix that head and embedding share. `grad_btd` has no tape.
     pub fn backward(self, model: &Qwen25Vl, grad_btd: Tensor<3>, head: GradientsParams, sum: &mut GradientSum) {
         let learns = Learns::of(model);
         let mut ends = GradientSum::new();

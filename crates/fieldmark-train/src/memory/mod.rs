@@ -1,4 +1,4 @@
-//! What training takes in memory: planned from sizes before a run, and measured during it.
+//! Memory of a training run: the plan computed from sizes before the run, and the peak measured during it.
 
 mod blocks;
 mod peak_memory;

@@ -1,9 +1,9 @@
-//! The most memory that a run has used so far, from where each device tells it.
+//! Peak memory of the run so far, as the device or the operating system reports it.
 
 use burn::tensor::Device;
 
-/// Most memory used so far, in bytes. A GPU's: what Burn's allocator has reserved there, which it keeps for reuse. A CPU's:
-/// the largest resident set of the process, where the system tells it (`VmHWM` of Linux).
+/// Returns the peak memory so far, in bytes. On a GPU it is what Burn's allocator has reserved, including memory kept
+/// for reuse. On a CPU it is the largest resident set of the process (`VmHWM` on Linux). `None` if it is not known.
 pub fn peak_memory(device: &Device) -> Option<u64> {
     device.memory_pool_usage().map(|usage| usage.bytes_reserved).or_else(peak_resident)
 }

@@ -1,8 +1,7 @@
-//! The memory that training takes, from sizes alone, before anything is loaded: what stands all the time (weights, what the
-//! optimiser keeps), and what each phase of a step adds at its worst. The peak is what stands and the largest phase.
-//!
-//! Activations are counted operation by operation from what Burn's tapes keep (`blocks.rs`); a test compares the sum with
-//! every byte that real runs allocate. Backends may copy where the CPU's does not, and reserve more than is in use.
+//! Plans the memory of training from sizes alone, before anything is loaded: memory that is always in use (weights, the
+//! optimiser's state), and what each phase of a step adds at its worst. The peak is the former plus the largest phase.
+//! Activations are counted per operation, from what Burn's tapes keep (`blocks.rs`); a test compares the sum with every
+//! byte that real runs allocate. Other backends may copy where the CPU's does not, and may reserve more than they use.
 
 use fieldmark_model::{AdapterCounts, Quantize, TrainableParts};
 
@@ -11,57 +10,57 @@ use super::{
     workload::{RolloutShape, Workload},
 };
 
-/// Bytes under a name.
+/// One named amount of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryPart {
-    /// What they are for.
+    /// What the memory is used for.
     pub name: &'static str,
-    /// How many.
+    /// Number of bytes.
     pub bytes: u64,
 }
 
-/// A phase of a step and what it needs beside what stands.
+/// A phase of a step, and the memory that it needs in addition to what is always in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Phase {
-    /// What happens.
+    /// Name of the phase.
     pub name: &'static str,
-    /// What it needs.
+    /// Memory by use.
     pub parts: Vec<MemoryPart>,
 }
 
 impl Phase {
-    /// The sum of its parts.
+    /// Sum of the parts, in bytes.
     pub fn bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.bytes).sum()
     }
 }
 
-/// What a workload needs.
+/// Memory that a workload needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// There all the time.
+    /// Memory that is always in use.
     pub standing: Vec<MemoryPart>,
-    /// One after another.
+    /// Phases of a step, one after another.
     pub phases: Vec<Phase>,
 }
 
 impl MemoryPlan {
-    /// What is there all the time.
+    /// Memory that is always in use, in bytes.
     pub fn standing_bytes(&self) -> u64 {
         self.standing.iter().map(|part| part.bytes).sum()
     }
 
-    /// The most that is there at once.
+    /// Largest memory in use at a time, in bytes.
     pub fn peak(&self) -> u64 {
         self.standing_bytes() + self.phases.iter().map(Phase::bytes).max().unwrap_or(0)
     }
 }
 
-/// Bytes of an f32: gradients, scores and logits are f32 whatever the weights are.
+/// Bytes of an f32. Gradients, scores and logits are f32 for every type of weights.
 const F32: f64 = 4.0;
 
 impl Workload {
-    /// What it needs.
+    /// Plans the memory of this workload.
     pub fn plan(&self) -> MemoryPlan {
         let learning = self.learning() as f64;
         let mut standing =
@@ -77,14 +76,14 @@ impl Workload {
         MemoryPlan { standing, phases }
     }
 
-    /// Weights and adapters.
+    /// Bytes of weights and adapters.
     fn weights(&self) -> f64 {
         let AdapterCounts { adapters, adapted } = self.config.adapter_counts(&self.lora, self.parts);
         let whole = (self.config.parameter_counts().total() - adapted + adapters) as f64 * self.number;
         whole + adapted as f64 * self.lora.weight_bytes(self.number)
     }
 
-    /// What the tapes keep of quantised weights: their dense form, of all blocks or of the one that is run again.
+    /// Bytes of dequantised weights that the tapes keep: of all blocks, or of the one block that is run again.
     fn dense(&self) -> f64 {
         if self.lora.quantize == Quantize::None {
             return 0.0;
@@ -100,7 +99,7 @@ impl Workload {
         each(vision, self.config.vision.depth).max(each(decoder, self.config.text.num_hidden_layers))
     }
 
-    /// Parameters that learn.
+    /// Number of trainable parameters.
     fn learning(&self) -> u64 {
         if self.lora.is_on() {
             return self.config.adapter_counts(&self.lora, self.parts).adapters;
@@ -112,13 +111,13 @@ impl Workload {
             + of(self.parts.decoder, counts.decoder)
     }
 
-    /// The sum of gradients; each worker of several has one of its own too.
+    /// The sum of gradients. If there are several workers, each has a sum too.
     fn gradients(&self) -> MemoryPart {
         let sums = if self.workers > 1 { self.workers + 1 } else { 1 };
         part("gradients", self.learning() as f64 * F32 * sums as f64)
     }
 
-    /// Bytes of a matrix as large as the embedding, in f32.
+    /// Bytes of the embedding matrix in f32, or 0 if it is not trained.
     fn matrix(&self) -> f64 {
         if self.parts.decoder && !self.lora.is_on() {
             self.config.parameter_counts().embedding as f64 * F32
@@ -139,7 +138,7 @@ impl Workload {
         (BlockSizes::vision(&self.config.vision, self.number), self.micro.vision_tokens())
     }
 
-    /// What the forward pass leaves for the backward pass: of the encoder, of the decoder.
+    /// Bytes that the forward pass keeps for the backward pass: of the encoder and of the decoder.
     fn kept(&self) -> [f64; 2] {
         let (text, tokens) = self.text();
         let (encoder, patches) = self.vision();
@@ -179,7 +178,8 @@ impl Workload {
         let [vision, decoder] = self.kept();
         let chunk = self.micro.targets.min(self.logit_chunk) as f64;
         let chunk = chunk * self.config.text.vocab_size as f64 * F32;
-        // Logits, their softmax and its gradient; or one of them with the sum of the head's gradient, a chunk's and both.
+        // Either logits, their softmax and its gradient; or one of these, with the head's gradient of all chunks, of
+        // one chunk, and their sum.
         let several = if self.micro.targets > self.logit_chunk { chunk + 3.0 * self.matrix() } else { 0.0 };
         let logits = several.max(3.0 * chunk);
         let parts = vec![
@@ -195,7 +195,7 @@ impl Workload {
         let (text, tokens) = self.text();
         let mut most = (vision + decoder, self.block(&text, &tokens), self.matrix());
         if self.parts.vision {
-            // The decoder's blocks are done when the encoder's turn comes, the embedding's gradient is there.
+            // The encoder's backward pass starts when the decoder's blocks are done and the embedding has its gradient.
             let (encoder, patches) = self.vision();
             let later = (vision, self.block(&encoder, &patches), 2.0 * self.matrix());
             if later.0 + later.1 + later.2 > most.0 + most.1 + most.2 {
@@ -213,7 +213,7 @@ impl Workload {
         Phase { name: "backward through the blocks", parts }
     }
 
-    /// The last block's backward pass, beside what is kept of all.
+    /// Bytes of the last block's backward pass, in addition to what is kept of all blocks.
     fn block(&self, sizes: &BlockSizes, tokens: &Tokens) -> f64 {
         let adapters = if self.lora.is_on() { sizes.adapters(tokens) } else { 0.0 };
         let (tape, finish) = (sizes.tape(tokens) - sizes.input(tokens), sizes.finish(tokens));
@@ -258,7 +258,7 @@ impl Workload {
         let seen = encoder.forward(&patches) + encoder.input(&patches) + pixels;
         let workers = |name, bytes| self.each_worker(name, bytes);
         let parts = vec![
-            // A layer's buffers are there twice while they grow.
+            // While the buffers of a layer grow, old and new exist together.
             workers("keys and values", layer * (text.num_hidden_layers as f64 + 0.5)),
             workers("prompts or logits", (read + pixels).max(seen).max(logits)),
         ];

@@ -1,7 +1,7 @@
-//! AdamW, as in `torch.optim.AdamW`: `p <- p (1 - lr wd)`, then `p <- p - lr (m / bc1) / (sqrt(v / bc2) + eps)`.
-//! Burn's AdamW computes the same (decoupled decay first, bias correction, eps outside the root). This file sets torch's
-//! constants and excludes biases and norms from decay. Burn stores the betas in f32, so its steps differ from torch's by
-//! rounding, less than 1e-5 of lr. In f32 a decay with lr wd < 3e-8 has no effect, as in torch.
+//! AdamW, as in `torch.optim.AdamW`: `p <- p (1 - lr wd)`, then `p <- p - lr (m / bc1) / (sqrt(v / bc2) + eps)`. Burn's
+//! AdamW computes the same (decoupled decay first, bias correction, eps outside the root). This file sets torch's
+//! constants and excludes biases and norms from decay. Burn stores the betas in f32, so its steps differ from torch's
+//! by rounding, less than 1e-5 of lr. In f32 a decay with lr wd < 3e-8 has no effect, as in torch.
 
 use burn::{
     module::{Module, ModuleVisitor, Param, ParamGroup, ParamId},

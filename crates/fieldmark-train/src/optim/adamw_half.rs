@@ -1,7 +1,8 @@
 //! AdamW for 16-bit weights: Burn's AdamW makes the step in f32, on the exact value of the weight, which is stored too.
 //!
-//! Reference of [`HalfWeights::Kahan`]: `AnyPrecisionAdamW` (torchdistx; `verl/utils/torch_functional.py`), which computes
-//! the step in bf16 and loses the decay. Here only the stored values have 16 bits. f32 weights take Burn's own step.
+//! Reference of [`HalfWeights::Kahan`]: `AnyPrecisionAdamW` (torchdistx; `verl/utils/torch_functional.py`), which
+//! computes the step in bf16 and loses the decay. Here only the stored values have 16 bits. f32 weights take Burn's own
+//! step.
 
 use burn::{
     optim::{
@@ -17,15 +18,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HalfWeights {
-    /// An f32 copy of the weight, 4 bytes more per parameter. Training is as in f32, but forward and backward passes use
-    /// the rounded weights.
+    /// An f32 copy of the weight, 4 bytes more per parameter. Training is as in f32, but forward and backward passes
+    /// use the rounded weights.
     #[default]
     Master,
     /// The rounding error of the weight, in the weight's type, 2 bytes more per parameter (released code). An update
     /// smaller than 2^-18 of the weight is lost: with a learning rate of 1e-6, weights above 0.25 soon stop changing.
     /// Biases and norms are few and often that large, so they get an f32 copy instead.
     Kahan,
-    /// Nothing. An update smaller than 2^-9 of a bf16 weight is lost; with a learning rate of 1e-6 that is nearly every one.
+    /// Nothing. An update smaller than 2^-9 of a bf16 weight is lost; with a learning rate of 1e-6 that is nearly every
+    /// one.
     None,
 }
 
@@ -36,8 +38,8 @@ pub enum Moments {
     /// 32 bits.
     #[default]
     F32,
-    /// 16 bits, half the memory (released code). Rounding swallows a decay by `beta2` = 0.999: the second moment rises with
-    /// the largest gradients and hardly falls again.
+    /// 16 bits, half the memory (released code). Rounding swallows a decay by `beta2` = 0.999: the second moment rises
+    /// with the largest gradients and hardly falls again.
     Bf16,
 }
 

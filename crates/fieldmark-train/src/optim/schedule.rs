@@ -1,7 +1,7 @@
 //! Learning-rate schedules: linear warm-up, then constant or a cosine to 0. The first rate is `lr / warmup`, or `lr` if
-//! there is no warm-up. `released` starts at 0, like `get_cosine_schedule_with_warmup` (SFT) and the constant schedule of
-//! the released TAPO code. The latter counts rollout steps and starts at 0 even with a warm-up of 0, so no update of its
-//! first step changes the weights.
+//! there is no warm-up. `released` starts at 0, like `get_cosine_schedule_with_warmup` (SFT) and the constant schedule
+//! of the released TAPO code. The latter counts rollout steps and starts at 0 even with a warm-up of 0, so no update of
+//! its first step changes the weights.
 
 use std::f64::consts::PI;
 
@@ -31,8 +31,8 @@ pub struct LrSchedule {
     pub shape: LrShape,
     /// Number of updates of linear warm-up. The first one uses `lr / warmup`.
     pub warmup: usize,
-    /// Whether to start at 0 like the released code. In TAPO, `warmup` then counts rollout steps instead of updates, and all
-    /// updates of a step use the same rate.
+    /// Whether to start at 0 like the released code. In TAPO, `warmup` then counts rollout steps instead of updates,
+    /// and all updates of a step use the same rate.
     pub released: bool,
 }
 

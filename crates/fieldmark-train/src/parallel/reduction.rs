@@ -15,16 +15,17 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reduction {
-    /// The backend's collective operations ([`all_reduce`]). In Burn 0.22 only CUDA has them, through NCCL; other backends
-    /// panic.
+    /// The backend's collective operations ([`all_reduce`]). In Burn 0.22 only CUDA has them, through NCCL; other
+    /// backends panic.
     AllReduce,
-    /// Each device's sum is moved to the first device and added there, in the order of the devices. Works on any device.
+    /// Each device's sum is moved to the first device and added there, in the order of the devices. Works on any
+    /// device.
     #[default]
     Gather,
 }
 
-/// Adds up `sums`, one per entry of `devices`, on the first device. If a device has no gradient for a parameter, it counts as
-/// zeros.
+/// Adds up `sums`, one per entry of `devices`, on the first device. If a device has no gradient for a parameter, it
+/// counts as zeros.
 ///
 /// # Panics
 /// Panics if `reduction` is [`Reduction::AllReduce`] and a device has no all-reduce.
@@ -116,8 +117,8 @@ fn reduce_one<M: Module>(
     reduced
 }
 
-/// Gives a device zeros for parameters that only other devices have a gradient of. Without them the collective operation would
-/// wait for ever.
+/// Gives a device zeros for parameters that only other devices have a gradient of. Without them the collective
+/// operation would wait for ever.
 struct Complete<'a> {
     sums: &'a mut [GradientsParams],
     devices: &'a [Device],

@@ -60,7 +60,8 @@ pub struct Trainable {
     pub learning: usize,
 }
 
-/// Counts the parameters of each part of a model, with adapters counted separately. Kinds without parameters are left out.
+/// Counts the parameters of each part of a model, with adapters counted separately. Kinds without parameters are left
+/// out.
 pub fn trainable(model: &Qwen25Vl) -> Vec<Trainable> {
     let named = model.named_parameters();
     let kinds = Part::ALL.into_iter().flat_map(|part| [false, true].map(|adapters| (part, adapters)));

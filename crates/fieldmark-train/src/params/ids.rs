@@ -7,8 +7,8 @@ use burn::{
     tensor::{Bool, Int, Tensor},
 };
 
-/// Replaces the parameter ids of `module` by ids made from their paths. Call this after loading weights and before creating
-/// an optimiser.
+/// Replaces the parameter ids of `module` by ids made from their paths. Call this after loading weights and before
+/// creating an optimiser.
 pub fn stable_param_ids<M: Module>(module: M) -> M {
     module.map(&mut Renamer::default())
 }

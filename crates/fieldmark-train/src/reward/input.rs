@@ -1,43 +1,43 @@
-//! What a reward is: a function of a response and its sample to a number.
+//! The interface of a reward: its input and the trait to implement.
 
-/// What a reward may look at. More may come to it: make one with [`Self::new`].
+/// Input of a reward. Make one with [`Self::new`], because fields may be added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RewardInput<'a> {
-    /// The response, decoded without special tokens up to its end token.
+    /// Text of the response, without special tokens, up to the end token.
     pub response: &'a str,
     /// The right answer.
     pub truth: &'a str,
-    /// Name of the sample, as messages have it: file and row. For rewards that keep more about a sample elsewhere.
+    /// Name of the sample as in error messages: file and row. Rewards can use it to look up more data about the sample.
     pub sample: &'a str,
-    /// Tokens of the response, its end token included.
+    /// Number of tokens in the response, including the end token.
     pub response_tokens: usize,
-    /// Most tokens that a response may have.
+    /// Largest number of tokens that a response may have.
     pub max_new_tokens: usize,
 }
 
 impl<'a> RewardInput<'a> {
-    /// A response and the truth; no name, and lengths of 0.
+    /// Makes an input from a response and the right answer, without a name and with lengths of 0.
     pub fn new(response: &'a str, truth: &'a str) -> Self {
         Self { response, truth, sample: "", response_tokens: 0, max_new_tokens: 0 }
     }
 
-    /// The same with the sample's name.
+    /// Sets the name of the sample.
     #[must_use]
     pub fn with_sample(self, sample: &'a str) -> Self {
         Self { sample, ..self }
     }
 
-    /// The same with the length of the response and the longest allowed, both in tokens.
+    /// Sets the length of the response and the largest length allowed, both in tokens.
     #[must_use]
     pub fn with_tokens(self, response_tokens: usize, max_new_tokens: usize) -> Self {
         Self { response_tokens, max_new_tokens, ..self }
     }
 }
 
-/// Scores one response. A closure `Fn(&RewardInput) -> f64` is one.
+/// Scores a response. Every closure `Fn(&RewardInput) -> f64` is a reward.
 pub trait Reward: Send + Sync {
-    /// The score, usually in 0..=1. A score that is not finite ends the run.
+    /// Returns the score, usually in 0..=1. A score that is not finite ends the run with an error.
     fn score(&self, input: &RewardInput<'_>) -> f64;
 }
 

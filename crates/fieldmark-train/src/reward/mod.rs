@@ -1,5 +1,6 @@
-//! Rewards: what a response is worth, as numbers with names. A recipe's `[tapo.rewards]` gives each a weight; a project of
-//! its own adds rewards of its own to the [`RewardRegistry`].
+//! Rewards: named scores of a response. `[tapo.rewards]` in a recipe gives each a weight.
+//!
+//! To add a reward, implement [`Reward`] (or pass a closure) and register it with [`RewardRegistry::with`].
 
 mod exact;
 mod input;

@@ -22,15 +22,16 @@ pub struct SftConfig {
     pub micro_batch: usize,
     /// Largest number of tokens in a micro-batch. A longer sequence forms a micro-batch alone. 0 means no limit.
     pub micro_tokens: usize,
-    /// Whether to put the sequences of a micro-batch one after another in a single row, each attending only to itself, instead
-    /// of padding them to the longest. The result is the same.
+    /// Whether to put the sequences of a micro-batch one after another in a single row, each attending only to itself,
+    /// instead of padding them to the longest. The result is the same.
     pub packing: bool,
-    /// Whether to run each block again in the backward pass instead of keeping its activations: less memory, more time. Also
-    /// called gradient checkpointing.
+    /// Whether to run each block again in the backward pass instead of keeping its activations: less memory, more time.
+    /// Also called gradient checkpointing.
     pub recompute: bool,
     /// Number of queries whose attention scores are computed at a time in the backward pass. 0 means all.
     pub query_chunk: usize,
-    /// Number of micro-batches computed in parallel on each device. Use up to the number of cores on a CPU, and 1 on a GPU.
+    /// Number of micro-batches computed in parallel on each device. Use up to the number of cores on a CPU, and 1 on a
+    /// GPU.
     pub workers: usize,
     /// Learning rate over the run.
     pub schedule: LrSchedule,
@@ -40,8 +41,8 @@ pub struct SftConfig {
     pub max_grad_norm: f64,
     /// Whether the loss is a mean over the whole `batch` or over each micro-batch (`micro`).
     pub loss_norm: LossNorm,
-    /// Number of updates between two validations. The validation set is always scored at the end; 0 means only there. Unset:
-    /// once per epoch.
+    /// Number of updates between two validations. The validation set is always scored at the end; 0 means only there.
+    /// Unset: once per epoch.
     pub eval_every: Option<usize>,
     /// Which parts of the model are trained.
     pub train: TrainableParts,

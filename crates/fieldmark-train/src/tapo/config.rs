@@ -63,11 +63,11 @@ pub struct TapoConfig {
     pub max_new_tokens: usize,
     /// Largest number of responses decoded in parallel.
     pub generation_batch: usize,
-    /// Weights of the rewards by name, for example `accuracy = 0.9`. A weight of 0 only measures. Names: `accuracy`, `format`,
-    /// `exact`, `text_similarity`, `length_penalty` and `semantic`, plus those a program registers.
+    /// Weights of the rewards by name, for example `accuracy = 0.9`. A weight of 0 only measures. Names: `accuracy`,
+    /// `format`, `exact`, `text_similarity`, `length_penalty` and `semantic`, plus those a program registers.
     pub rewards: BTreeMap<String, f64>,
-    /// Number of tokens before `max_new_tokens` over which the reward `length_penalty` falls from 0 to -1. The default is a fifth
-    /// of the default `max_new_tokens`, as in DAPO.
+    /// Number of tokens before `max_new_tokens` over which the reward `length_penalty` falls from 0 to -1. The default
+    /// is a fifth of the default `max_new_tokens`, as in DAPO.
     pub length_cache: usize,
     /// How advantages are computed from rewards.
     pub estimator: Estimator,
@@ -75,21 +75,21 @@ pub struct TapoConfig {
     pub filter: GroupFilter,
     /// Number of responses per update.
     pub batch: usize,
-    /// Largest number of responses in a micro-batch, that is, in memory at a time. With `loss.negative_grad`, each response is
-    /// there twice: with the update's image and with the negative image.
+    /// Largest number of responses in a micro-batch, that is, in memory at a time. With `loss.negative_grad`, each
+    /// response is there twice: with the update's image and with the negative image.
     pub micro_batch: usize,
     /// Largest number of tokens in a micro-batch. A longer response forms a micro-batch alone. 0 means no limit.
     pub micro_tokens: usize,
-    /// Whether to put the sequences of a micro-batch one after another in a single row, each attending only to itself, instead
-    /// of padding them to the longest. The result is the same.
+    /// Whether to put the sequences of a micro-batch one after another in a single row, each attending only to itself,
+    /// instead of padding them to the longest. The result is the same.
     pub packing: bool,
-    /// Whether to run each block again in the backward pass instead of keeping its activations: less memory, more time. Also
-    /// called gradient checkpointing.
+    /// Whether to run each block again in the backward pass instead of keeping its activations: less memory, more time.
+    /// Also called gradient checkpointing.
     pub recompute: bool,
     /// Number of queries whose attention scores are computed at a time in the backward pass. 0 means all.
     pub query_chunk: usize,
-    /// Number of micro-batches computed, and of shares of the rollouts sampled, in parallel on each device. Use up to the number
-    /// of cores on a CPU, and 1 on a GPU.
+    /// Number of micro-batches computed, and of shares of the rollouts sampled, in parallel on each device. Use up to
+    /// the number of cores on a CPU, and 1 on a GPU.
     pub workers: usize,
     /// Source of the negative images: the sample's own photograph (`triplet`) or the anchor with black `patches`.
     pub negative: NegativeImage,
@@ -99,9 +99,11 @@ pub struct TapoConfig {
     pub update_image: UpdateImage,
     /// Coefficients and clips of the loss.
     pub loss: TapoLossConfig,
-    /// Whether `gamma` and the entropy weights stay constant (`fixed`) or fall to 0 over the first half of the steps (`anneal`).
+    /// Whether `gamma` and the entropy weights stay constant (`fixed`) or fall to 0 over the first half of the steps
+    /// (`anneal`).
     pub terms: TermSchedule,
-    /// Whether the loss is a mean over the whole `batch` of an update or over each micro-batch (`micro`, released code).
+    /// Whether the loss is a mean over the whole `batch` of an update or over each micro-batch (`micro`, released
+    /// code).
     pub loss_norm: LossNorm,
     /// Learning rate over the run.
     pub schedule: LrSchedule,
@@ -109,8 +111,8 @@ pub struct TapoConfig {
     pub adamw: AdamWSettings,
     /// Largest global gradient norm: gradients above it are scaled down to it. `inf` turns clipping off.
     pub max_grad_norm: f64,
-    /// Number of rollout steps between two validations. The validation set is always scored before the first step and at the
-    /// end; 0 means only there. Unset: once per epoch.
+    /// Number of rollout steps between two validations. The validation set is always scored before the first step and
+    /// at the end; 0 means only there. Unset: once per epoch.
     pub eval_every: Option<usize>,
     /// Which parts of the model are trained.
     pub train: TrainableParts,

@@ -1,7 +1,8 @@
 //! The TAPO loss: `mean(L) - gamma mean(k3(pi, pi_neg)) + eta1 mean(-log pi) + eta2 mean(-log pi_neg)`, paper 4.3,
-//! equations 3 and 4. Deviations from the paper, both as in the released code: k3 uses the inverse ratio (`policy/k3.rs`),
-//! and the entropies are -log pi where the paper prints log pi. Deviations from the released code: one mean over the whole
-//! batch of an update ([`LossNorm`](crate::gradient::LossNorm)), and gradient through log pi_neg (`negative_grad`).
+//! equations 3 and 4. Deviations from the paper, both as in the released code: k3 uses the inverse ratio
+//! (`policy/k3.rs`), and the entropies are -log pi where the paper prints log pi. Deviations from the released code:
+//! one mean over the whole batch of an update ([`LossNorm`](crate::gradient::LossNorm)), and gradient through log
+//! pi_neg (`negative_grad`).
 
 use burn::tensor::Tensor;
 use schemars::JsonSchema;
@@ -19,13 +20,13 @@ pub enum LossAverage {
     Token,
     /// Mean over sequences of each sequence's token mean: every sequence weighs the same.
     Sequence,
-    /// Sum over all tokens, divided by the number of sequences times `max_new_tokens`: every token weighs the same in every
-    /// update (Dr. GRPO).
+    /// Sum over all tokens, divided by the number of sequences times `max_new_tokens`: every token weighs the same in
+    /// every update (Dr. GRPO).
     Constant,
 }
 
-/// The TAPO loss: `mean(policy) - gamma mean(KL to the negative) + eta1 entropy + eta2 entropy on the negative`. The defaults are
-/// the paper's.
+/// The TAPO loss: `mean(policy) - gamma mean(KL to the negative) + eta1 entropy + eta2 entropy on the negative`. The
+/// defaults are the paper's.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TapoLossConfig {
@@ -37,15 +38,15 @@ pub struct TapoLossConfig {
     pub clip_dual: f64,
     /// Importance ratio per `token`, or per `sequence` (GSPO, which clips at about 3e-4 and 4e-4).
     pub importance: Importance,
-    /// Truncated importance sampling: multiplies each token's policy loss by π_old / π_sampler, but at most by this cap (TRL:
-    /// 2), to correct for differences between sampler and trainer. It leaves out rollouts that are scored on another image
-    /// than the one they were sampled from. Unset: no correction.
+    /// Truncated importance sampling: multiplies each token's policy loss by π_old / π_sampler, but at most by this cap
+    /// (TRL: 2), to correct for differences between sampler and trainer. It leaves out rollouts that are scored on
+    /// another image than the one they were sampled from. Unset: no correction.
     pub sampler_cap: Option<f64>,
-    /// Weight of the inter-class term, which pushes the policy on the update's image away from the policy on the negative
-    /// image.
+    /// Weight of the inter-class term, which pushes the policy on the update's image away from the policy on the
+    /// negative image.
     pub gamma: f64,
-    /// Weight of the entropy on the update's image. A positive weight lowers the entropy: every sampled token becomes more
-    /// likely.
+    /// Weight of the entropy on the update's image. A positive weight lowers the entropy: every sampled token becomes
+    /// more likely.
     pub eta1: f64,
     /// Weight of the entropy on the negative image.
     pub eta2: f64,
@@ -53,8 +54,8 @@ pub struct TapoLossConfig {
     pub kl_ref: f64,
     /// How the policy and KL terms are averaged: `token`, `sequence` or `constant`.
     pub loss_average: LossAverage,
-    /// Whether gradients flow through the log-probabilities on the negative image. `false` is the released code; `eta2` then
-    /// has no effect on the gradient.
+    /// Whether gradients flow through the log-probabilities on the negative image. `false` is the released code; `eta2`
+    /// then has no effect on the gradient.
     pub negative_grad: bool,
 }
 
@@ -83,7 +84,8 @@ impl TapoLossConfig {
         ClipConfig { clip_low: self.clip_low, clip_high: self.clip_high, clip_dual: self.clip_dual }
     }
 
-    /// Whether any term of the loss uses the negative image. If not, it is not encoded, which halves the work of an update.
+    /// Whether any term of the loss uses the negative image. If not, it is not encoded, which halves the work of an
+    /// update.
     pub fn needs_negative(&self) -> bool {
         self.gamma != 0.0 || self.eta2 != 0.0
     }
@@ -97,8 +99,8 @@ impl TapoLossConfig {
     /// Checks every coefficient.
     ///
     /// # Errors
-    /// Returns an error if a clip bound is out of range (see [`ClipConfig::validate`]), `sampler_cap` is below 1, or a weight is
-    /// not finite.
+    /// Returns an error if a clip bound is out of range (see [`ClipConfig::validate`]), `sampler_cap` is below 1, or a
+    /// weight is not finite.
     pub fn validate(&self) -> Result<(), TrainError> {
         self.clip().validate()?;
         if let Some(cap) = self.sampler_cap.filter(|cap| !(1.0..=f64::INFINITY).contains(cap)) {
@@ -121,11 +123,11 @@ pub struct TapoInputs {
     pub logp_bt: Tensor<2>,
     /// The same before the first update of the step. A constant.
     pub old_logp_bt: Tensor<2>,
-    /// The same as the sampler recorded it. A constant. For responses sampled from another image, set it to `old_logp_bt`.
-    /// Without it, `sampler_cap` has no effect.
+    /// The same as the sampler recorded it. A constant. For responses sampled from another image, set it to
+    /// `old_logp_bt`. Without it, `sampler_cap` has no effect.
     pub sampler_logp_bt: Option<Tensor<2>>,
-    /// Log-probability of the same tokens given the negative image. Without it, the loss has neither the inter-class term nor
-    /// the entropy on the negative image, whatever their weights are.
+    /// Log-probability of the same tokens given the negative image. Without it, the loss has neither the inter-class
+    /// term nor the entropy on the negative image, whatever their weights are.
     pub neg_logp_bt: Option<Tensor<2>>,
     /// Log-probability of the same tokens under the reference model. A constant. Without it, `kl_ref` has no effect.
     pub ref_logp_bt: Option<Tensor<2>>,
@@ -192,8 +194,8 @@ pub struct TapoLoss {
 
 /// Computes the TAPO loss of one micro-batch.
 ///
-/// `normaliser` holds the divisors of the means. With [`LossNorm::Batch`](crate::gradient::LossNorm::Batch) the gradients of all
-/// micro-batches add up to those of the whole batch.
+/// `normaliser` holds the divisors of the means. With [`LossNorm::Batch`](crate::gradient::LossNorm::Batch) the
+/// gradients of all micro-batches add up to those of the whole batch.
 pub fn tapo_loss(inputs: TapoInputs, config: &TapoLossConfig, normaliser: &Normaliser) -> TapoLoss {
     let TapoInputs { logp_bt, old_logp_bt, sampler_logp_bt, neg_logp_bt, ref_logp_bt, advantages_bt, mask_bt } = inputs;
     let old_logp_bt = old_logp_bt.detach();
@@ -281,7 +283,8 @@ mod tests {
     // Ratios 1, 1.5, 3 and 0.5 of trainer and sampler.
     const RATIOS: [f32; 4] = [1.0, 1.5, 3.0, 0.5];
 
-    /// Two responses, of two tokens and of one: the weight meets the policy term and neither its neighbours nor its ratio.
+    /// Two responses, of two tokens and of one: the weight meets the policy term and neither its neighbours nor its
+    /// ratio.
     fn loss(sampler_cap: Option<f64>) -> (TapoLoss, Vec<f32>) {
         let device = Device::default().autodiff();
         let tensor = |values: [[f32; 2]; 2]| Tensor::<2>::from_floats(values, &device);

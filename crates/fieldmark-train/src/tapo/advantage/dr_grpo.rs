@@ -1,5 +1,5 @@
-//! Dr. GRPO (arXiv 2503.20783): `A_i = r_i - mean(r)`, not divided by the standard deviation. A group that is nearly all
-//! right or all wrong then weighs no more than others.
+//! Dr. GRPO (arXiv 2503.20783): `A_i = r_i - mean(r)`, not divided by the standard deviation. A group that is nearly
+//! all right or all wrong then weighs no more than others.
 
 use super::rewards::{all_equal, check};
 use crate::TrainError;

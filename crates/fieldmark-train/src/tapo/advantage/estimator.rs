@@ -1,7 +1,7 @@
 //! The choice of estimator: GRPO (the default), RLOO, ReMax, REINFORCE++ or Dr. GRPO.
 //!
-//! Reference: the estimators of the same names in `core_algos.py` of the released code, here in f64; Dr. GRPO follows its
-//! paper. For equal rewards, every estimator that subtracts their mean gives exactly 0.
+//! Reference: the estimators of the same names in `core_algos.py` of the released code, here in f64; Dr. GRPO follows
+//! its paper. For equal rewards, every estimator that subtracts their mean gives exactly 0.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,12 +21,12 @@ pub enum Estimator {
     /// Reward minus the mean of the other rewards in the group (arXiv 2402.14740).
     #[serde(rename = "rloo")]
     Rloo,
-    /// Reward minus the mean of the step, divided by the standard deviation of the step, both over all tokens trained on (arXiv
-    /// 2501.03262). Groups only decide which responses are trained on.
+    /// Reward minus the mean of the step, divided by the standard deviation of the step, both over all tokens trained
+    /// on (arXiv 2501.03262). Groups only decide which responses are trained on.
     #[serde(rename = "reinforce++")]
     ReinforcePlusPlus,
-    /// Reward minus the reward of a greedy response to the same prompt and image (arXiv 2310.10505). The greedy response costs
-    /// one more response per prompt and image and is not trained on.
+    /// Reward minus the reward of a greedy response to the same prompt and image (arXiv 2310.10505). The greedy
+    /// response costs one more response per prompt and image and is not trained on.
     #[serde(rename = "remax")]
     Remax,
     /// Reward minus the group's mean (Dr. GRPO, arXiv 2503.20783). For the loss of that paper, also set
@@ -46,8 +46,8 @@ impl Estimator {
         self == Self::Remax
     }
 
-    /// Advantages within one group, in the order of `rewards`. For each of them, `greedy` holds the reward of the greedy
-    /// response to the same prompt and image; only ReMax uses it. All are 0 if [`Self::is_over_step`].
+    /// Advantages within one group, in the order of `rewards`. For each of them, `greedy` holds the reward of the
+    /// greedy response to the same prompt and image; only ReMax uses it. All are 0 if [`Self::is_over_step`].
     ///
     /// # Errors
     /// Returns an error if a reward is NaN or infinite.

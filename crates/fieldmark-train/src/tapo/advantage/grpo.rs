@@ -1,6 +1,6 @@
-//! GRPO: `A_i = (r_i - mean(r)) / (std(r) + 1e-6)`, with the unbiased standard deviation over the group. All rollouts of a
-//! prompt, from anchor and positive, form one group. Deviation from the released code: if all rewards are equal, or there
-//! is only one, the advantage is exactly 0; its f32 mean leaves up to 0.05 there, and NaN for a group of one.
+//! GRPO: `A_i = (r_i - mean(r)) / (std(r) + 1e-6)`, with the unbiased standard deviation over the group. All rollouts
+//! of a prompt, from anchor and positive, form one group. Deviation from the released code: if all rewards are equal,
+//! or there is only one, the advantage is exactly 0; its f32 mean leaves up to 0.05 there, and NaN for a group of one.
 
 use super::rewards::{all_equal, check};
 use crate::TrainError;

@@ -1,9 +1,11 @@
-//! ReMax (arXiv 2310.10505): `A_i = r_i - b_i`, where `b_i` is the reward of the greedy response to the same prompt and image.
+//! ReMax (arXiv 2310.10505): `A_i = r_i - b_i`, where `b_i` is the reward of the greedy response to the same prompt and
+//! image.
 
 use super::rewards::check;
 use crate::TrainError;
 
-/// Advantages of one group, in the order of `rewards`. `greedy` holds the baseline `b_i` of each and has the same length.
+/// Advantages of one group, in the order of `rewards`. `greedy` holds the baseline `b_i` of each and has the same
+/// length.
 ///
 /// Reference: `compute_remax_outcome_advantage`.
 ///

@@ -1,6 +1,6 @@
-//! Schedule of the TAPO terms: gamma, the coefficient of the inter-class term, stays constant or falls linearly to 0 over
-//! the first half of the steps. The entropy weights are scaled by the same factor. Reference: the `kl_prcp` controllers,
-//! whose counter is not checkpointed; here the factor depends on the step alone.
+//! Schedule of the TAPO terms: gamma, the coefficient of the inter-class term, stays constant or falls linearly to 0
+//! over the first half of the steps. The entropy weights are scaled by the same factor. Reference: the `kl_prcp`
+//! controllers, whose counter is not checkpointed; here the factor depends on the step alone.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,8 @@
 //! Importance ratios: one per token, `pi_t / pi_old_t` (the paper, like PPO and GRPO), or one per response,
-//! `s_i = exp(mean over t of (log pi_t - log pi_old_t))` (GSPO, arXiv 2507.18071). The latter takes the form that its paper
-//! calls GSPO-token: `s_it = sg[s_i] pi_t / sg[pi_t]`, where sg stops the gradient. Its value is s_i on every token, so the
-//! same policy loss clips both. References: `importance_sampling_level` in TRL, `compute_policy_loss_gspo` in verl.
+//! `s_i = exp(mean over t of (log pi_t - log pi_old_t))` (GSPO, arXiv 2507.18071). The latter takes the form that its
+//! paper calls GSPO-token: `s_it = sg[s_i] pi_t / sg[pi_t]`, where sg stops the gradient. Its value is s_i on every
+//! token, so the same policy loss clips both. References: `importance_sampling_level` in TRL,
+//! `compute_policy_loss_gspo` in verl.
 
 use burn::tensor::Tensor;
 use schemars::JsonSchema;
@@ -14,13 +15,14 @@ pub enum Importance {
     /// One ratio per token.
     #[default]
     Token,
-    /// One ratio per response: the geometric mean of its tokens' ratios, applied to each token (GSPO). It stays so close to 1
-    /// that the usual clips are `clip_low` = 3e-4 and `clip_high` = 4e-4.
+    /// One ratio per response: the geometric mean of its tokens' ratios, applied to each token (GSPO). It stays so
+    /// close to 1 that the usual clips are `clip_low` = 3e-4 and `clip_high` = 4e-4.
     Sequence,
 }
 
 impl Importance {
-    /// Logarithm of the importance ratio, `[batch, response]`. Its derivative with respect to the token's own `logp_bt` is 1.
+    /// Logarithm of the importance ratio, `[batch, response]`. Its derivative with respect to the token's own `logp_bt`
+    /// is 1.
     ///
     /// * `old_logp_bt`: log π_old, a constant.
     /// * `mask_bt`: 1 on response tokens, else 0. Masked entries are ignored but must be finite.
@@ -93,7 +95,8 @@ mod tests {
         let [found, _] = two(sequence, &clip, [4.0, 0.25], -2.0);
         close(&found, &[on, [2.0, 2.0], [2.0, 2.0], off, off, off]);
 
-        // s = sqrt(4 * 0.36) = 1.2, inside; sqrt(4 * 1) = 2, above; sqrt(0.25 * 1) = 0.5, below; sqrt(16 * 1) = 4, dual.
+        // s = sqrt(4 * 0.36) = 1.2, inside; sqrt(4 * 1) = 2, above; sqrt(0.25 * 1) = 0.5, below; sqrt(16 * 1) = 4,
+        // dual.
         let [found, _] = two(sequence, &clip, [4.0, 0.36], 2.0);
         close(&found, &[[1.2, 1.2], [-2.4, -2.4], [-2.4, -2.4], off, off, off]);
         let [found, _] = two(sequence, &clip, [4.0, 1.0], 2.0);

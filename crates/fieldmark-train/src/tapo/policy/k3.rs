@@ -1,7 +1,7 @@
 //! Unbiased low-variance estimate of `KL(pi || other)` for tokens sampled from pi ("k3", `low_var_kl`):
-//! `k = clamp(exp(u) - u - 1, -10, 10)` with `u = clamp(log other - log pi, -20, 20)`.
-//! Deviation from the paper: equation 3 prints the inverse ratio `pi / other`, whose expected value under pi is not a KL.
-//! This is the form of the released code, and the estimator that the paper's text describes.
+//! `k = clamp(exp(u) - u - 1, -10, 10)` with `u = clamp(log other - log pi, -20, 20)`. Deviation from the paper:
+//! equation 3 prints the inverse ratio `pi / other`, whose expected value under pi is not a KL. This is the form of the
+//! released code, and the estimator that the paper's text describes.
 
 use burn::tensor::Tensor;
 

@@ -17,8 +17,8 @@ pub struct ClipConfig {
     pub clip_low: f64,
     /// The ratio is clipped from above at `1 + clip_high`. Default: 0.28.
     pub clip_high: f64,
-    /// If the advantage A is negative, the loss is at most `clip_dual * |A|`. Default: 3. Infinity (`inf` in a recipe) means no
-    /// limit.
+    /// If the advantage A is negative, the loss is at most `clip_dual * |A|`. Default: 3. Infinity (`inf` in a recipe)
+    /// means no limit.
     pub clip_dual: f64,
 }
 
@@ -63,7 +63,8 @@ pub struct PolicyLoss {
 }
 
 /// Policy loss of each token. `log_ratio_bt` is the logarithm of the importance ratio
-/// ([`Importance::log_ratio`](super::Importance::log_ratio)); `advantages_bt` is a constant. Both are `[batch, response]`.
+/// ([`Importance::log_ratio`](super::Importance::log_ratio)); `advantages_bt` is a constant. Both are
+/// `[batch, response]`.
 ///
 /// Masked tokens are computed like all others, so they must have finite values.
 pub fn policy_loss(log_ratio_bt: Tensor<2>, advantages_bt: Tensor<2>, clip: &ClipConfig) -> PolicyLoss {
@@ -74,8 +75,8 @@ pub fn policy_loss(log_ratio_bt: Tensor<2>, advantages_bt: Tensor<2>, clip: &Cli
 
     let gain_bt = advantages_bt.clone().neg();
     let clipped_bt = (gain_bt.clone() * ratio_bt.clone()).max_pair(gain_bt.clone() * bounded_bt);
-    // No ratio reaches twice the largest one, so this changes nothing. An infinite ceiling times an advantage of 0 would be
-    // NaN, and devices differ in how they compare with NaN.
+    // No ratio reaches twice the largest one, so this changes nothing. An infinite ceiling times an advantage of 0
+    // would be NaN, and devices differ in how they compare with NaN.
     let ceiling_bt = gain_bt * clip.clip_dual.min(2.0 * MAX_LOG_RATIO.exp());
     let negative_bt = advantages_bt.clone().lower_elem(0.0);
     let above_bt = clipped_bt.clone().greater(ceiling_bt.clone()).bool_and(negative_bt.clone());

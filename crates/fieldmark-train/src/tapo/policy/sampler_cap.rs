@@ -1,7 +1,7 @@
-//! Truncated importance sampling: each token's policy loss is multiplied by the constant `min(pi_old / pi_sampler, cap)`. It
-//! corrects for differences between sampler and trainer under the same weights (`rollout/gap.rs` measures them).
-//! Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training". Reference:
-//! `vllm_importance_sampling_correction` in TRL, with its cap of 2.
+//! Truncated importance sampling: each token's policy loss is multiplied by the constant
+//! `min(pi_old / pi_sampler, cap)`. It corrects for differences between sampler and trainer under the same weights
+//! (`rollout/gap.rs` measures them). Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL
+//! training". Reference: `vllm_importance_sampling_correction` in TRL, with its cap of 2.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -16,8 +16,8 @@ pub(crate) struct SamplerWeights {
     pub capped_bt: Tensor<2>,
 }
 
-/// The sampler weights of an update. Tokens of rollouts scored on another image than the one they were sampled from have weight
-/// 1 and are included.
+/// The sampler weights of an update. Tokens of rollouts scored on another image than the one they were sampled from
+/// have weight 1 and are included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct SamplerCorrection {
     /// Mean weight of the tokens.
@@ -33,12 +33,13 @@ impl std::ops::AddAssign for SamplerCorrection {
     }
 }
 
-/// Computes the weights. Both log-probabilities are of the sampled tokens, `[batch, response]`: from the trainer, before the
-/// first update of the step, and from the sampler. The log-ratio is clamped to ±20.
+/// Computes the weights. Both log-probabilities are of the sampled tokens, `[batch, response]`: from the trainer,
+/// before the first update of the step, and from the sampler. The log-ratio is clamped to ±20.
 pub(crate) fn sampler_weights(old_logp_bt: Tensor<2>, sampler_logp_bt: Tensor<2>, cap: f64) -> SamplerWeights {
     let log_ratio_bt = (old_logp_bt - sampler_logp_bt).detach().clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO);
     let ratio_bt = log_ratio_bt.exp();
-    // An infinite cap means no cap. Not every device compares with infinity, and no ratio reaches twice the largest one.
+    // An infinite cap means no cap. Not every device compares with infinity, and no ratio reaches twice the largest
+    // one.
     let cap = cap.min(2.0 * MAX_LOG_RATIO.exp());
     SamplerWeights { weight_bt: ratio_bt.clone().clamp_max(cap), capped_bt: ratio_bt.greater_elem(cap).float() }
 }

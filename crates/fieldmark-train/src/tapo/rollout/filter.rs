@@ -1,7 +1,7 @@
 //! Dynamic sampling: keep the groups with 0.01 < mean accuracy < 0.99, and draw more prompts until the rollout batch is
-//! full or `max_tries` is reached; then train on the groups there are. Deviations from the released code: a chunk without a
-//! kept group adds nothing (there the whole chunk is kept, with advantage 0), surplus groups go to the next step (there
-//! they are thrown away), and the number of tries is limited (there it is not).
+//! full or `max_tries` is reached; then train on the groups there are. Deviations from the released code: a chunk
+//! without a kept group adds nothing (there the whole chunk is kept, with advantage 0), surplus groups go to the next
+//! step (there they are thrown away), and the number of tries is limited (there it is not).
 
 use std::{cmp::Ordering, collections::VecDeque};
 
@@ -10,15 +10,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 
-/// Group filter (dynamic sampling). A group is trained on if its mean accuracy is above `low` and below `high`, for example 3
-/// right answers of 10. If all answers of a group are right, or all are wrong, its GRPO advantages are almost or exactly 0.
+/// Group filter (dynamic sampling). A group is trained on if its mean accuracy is above `low` and below `high`, for
+/// example 3 right answers of 10. If all answers of a group are right, or all are wrong, its GRPO advantages are almost
+/// or exactly 0.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GroupFilter {
     /// Whether to filter. `false` keeps every group, as in GRPO.
     pub enabled: bool,
-    /// Name of the reward whose unweighted mean is the group's accuracy. It must be listed in `rewards`; a weight of 0 is
-    /// enough.
+    /// Name of the reward whose unweighted mean is the group's accuracy. It must be listed in `rewards`; a weight of 0
+    /// is enough.
     pub key: String,
     /// Groups are kept if their mean accuracy is above this. Released `filter_low`: 0.01.
     pub low: f64,
@@ -58,8 +59,8 @@ impl GroupFilter {
         Ok(())
     }
 
-    /// Decides about a group with this mean accuracy. NaN (an empty group) counts as all wrong. A disabled filter keeps every
-    /// group.
+    /// Decides about a group with this mean accuracy. NaN (an empty group) counts as all wrong. A disabled filter keeps
+    /// every group.
     pub fn verdict(&self, mean_accuracy: f64) -> GroupVerdict {
         if !self.enabled {
             GroupVerdict::Keep
@@ -100,8 +101,8 @@ pub struct FilterCounts {
 
 /// Collects the groups that pass the filter until a step has enough. Surplus groups wait for the next step.
 ///
-/// Checkpoints store the [surplus](Self::surplus). The policy of the step before sampled those groups, so they must keep the
-/// old log-probabilities from then.
+/// Checkpoints store the [surplus](Self::surplus). The policy of the step before sampled those groups, so they must
+/// keep the old log-probabilities from then.
 #[derive(Debug, Clone)]
 pub(crate) struct GroupBuffer<G> {
     filter: GroupFilter,
@@ -159,8 +160,8 @@ impl<G: RolloutGroup> GroupBuffer<G> {
         self
     }
 
-    /// Ends the step and returns its groups in the order drawn, with the counts. There are fewer groups than the target, or
-    /// none, if the tries ran out. The surplus stays for the next step, which counts its tries from 0.
+    /// Ends the step and returns its groups in the order drawn, with the counts. There are fewer groups than the
+    /// target, or none, if the tries ran out. The surplus stays for the next step, which counts its tries from 0.
     pub fn take(&mut self) -> (Vec<G>, FilterCounts) {
         let n = self.target.min(self.groups.len());
         let taken = self.groups.drain(..n).collect();

@@ -16,13 +16,14 @@ pub struct SamplerGap {
     pub sampler_gap: f64,
     /// Largest |log π_sampler − log π_trainer|, in nats.
     pub sampler_gap_max: f64,
-    /// Mean of π_trainer / π_sampler over the tokens. It is 1 if the two agree. Its expected value is 1 for any gap, provided
-    /// that top-p cuts nothing off.
+    /// Mean of π_trainer / π_sampler over the tokens. It is 1 if the two agree. Its expected value is 1 for any gap,
+    /// provided that top-p cuts nothing off.
     pub sampler_ratio: f64,
 }
 
 impl SamplerGap {
-    /// Computes the gap over all rollouts in `groups` whose old log-probabilities are for the image they were sampled from.
+    /// Computes the gap over all rollouts in `groups` whose old log-probabilities are for the image they were sampled
+    /// from.
     pub fn of(groups: &[Group], update_image: UpdateImage) -> Self {
         let gaps: Vec<f64> = groups
             .iter()

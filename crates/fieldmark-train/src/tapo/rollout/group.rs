@@ -1,8 +1,8 @@
 //! Rollouts of TAPO: n₁ responses to the anchor image and n₂ responses to the positive image, scored, in one group.
 //!
-//! Fine-R1 (arXiv 2602.07605), section 4.3: responses are drawn from π_old(·|q,x) and π_old(·|q,x⁺), and the n₁ + n₂ of a
-//! group share one mean and standard deviation. Each response has its own random stream (run, step, chunk, prompt, role,
-//! index); the released code uses the same streams for every prompt of every step.
+//! Fine-R1 (arXiv 2602.07605), section 4.3: responses are drawn from π_old(·|q,x) and π_old(·|q,x⁺), and the n₁ + n₂ of
+//! a group share one mean and standard deviation. Each response has its own random stream (run, step, chunk, prompt,
+//! role, index); the released code uses the same streams for every prompt of every step.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,8 +20,8 @@ use crate::{
     tapo::advantage::Estimator,
 };
 
-/// One training sample: the same question about an anchor image, a positive image of the same class, and a negative image of
-/// the most similar other class. Each is a whole prompt with its own image, so the three may differ in length.
+/// One training sample: the same question about an anchor image, a positive image of the same class, and a negative
+/// image of the most similar other class. Each is a whole prompt with its own image, so the three may differ in length.
 #[derive(Debug, Clone)]
 pub struct TripletPrompt {
     /// The question about the anchor.
@@ -63,7 +63,8 @@ pub struct Rollout {
     pub text: String,
     /// Reward and its parts.
     pub reward: RewardScore,
-    /// Advantage. If the estimator needs all groups of the step ([`Estimator::is_over_step`]), it is 0 until they are known.
+    /// Advantage. If the estimator needs all groups of the step ([`Estimator::is_over_step`]), it is 0 until they are
+    /// known.
     pub advantage: f64,
     /// log π_old of each token given the update's image, from the policy that sampled the response. Empty until scored.
     #[serde(with = "crate::tapo::widened")]
@@ -96,8 +97,8 @@ pub(crate) struct RolloutCounts {
 
 /// Samples the responses to `prompts`, scores them and puts them into groups.
 ///
-/// `key` names the step and the chunk; `first` is the number of the first prompt within the chunk. If `estimator` needs them,
-/// greedy responses are generated too, and only their rewards are used.
+/// `key` names the step and the chunk; `first` is the number of the first prompt within the chunk. If `estimator` needs
+/// them, greedy responses are generated too, and only their rewards are used.
 ///
 /// # Errors
 /// Returns an error if a prompt does not fit the model or a reward is not finite.
@@ -166,8 +167,8 @@ pub(crate) fn rollout_groups(
     Ok(groups)
 }
 
-/// Mean of `value` over the rollouts that `keep` selects, for metrics. NaN if there are none: a step that the surplus of the
-/// last step filled draws nothing.
+/// Mean of `value` over the rollouts that `keep` selects, for metrics. NaN if there are none: a step that the surplus
+/// of the last step filled draws nothing.
 pub(crate) fn mean(groups: &[Group], keep: impl Fn(&Rollout) -> bool, value: impl Fn(&Rollout) -> f64) -> f64 {
     let (sum, count) = rollouts(groups)
         .filter(|rollout| keep(rollout))

@@ -1,8 +1,8 @@
 //! The negative image of a sample: a photograph of the most similar other class, or the anchor with random patches
 //! blackened, which needs no third photograph.
 //!
-//! The patches are PAPO's augmentation, which the released TAPO code uses for rows without a negative: a grid of 14-pixel
-//! cells over the decoded photograph, before any resize; each cell is black with probability 0.6.
+//! The patches are PAPO's augmentation, which the released TAPO code uses for rows without a negative: a grid of
+//! 14-pixel cells over the decoded photograph, before any resize; each cell is black with probability 0.6.
 
 use fieldmark_processor::{Photo, ProcessorError};
 use fieldmark_stream::{RandomStream, StreamKey};
@@ -58,8 +58,8 @@ impl BlackPatches {
         Ok(())
     }
 
-    /// Makes the negative of a sample from its anchor, with the random stream (run, "negative", epoch, row). The result does
-    /// not depend on earlier calls and differs in every epoch.
+    /// Makes the negative of a sample from its anchor, with the random stream (run, "negative", epoch, row). The result
+    /// does not depend on earlier calls and differs in every epoch.
     ///
     /// # Errors
     /// Returns the errors of [`Self::apply`].
