@@ -18,9 +18,15 @@ use fieldmark::{
     processor::{PatchedImage, Sequence, SupervisedSequence, collate},
     stream::{RandomStream, StreamKey},
     train::{
-        AdamWSettings, BatchSize, GradientSum, LossNorm, LrSchedule, LrShape, Replicas, ResponseRows, Scorer,
-        TapoInputs, TapoLossConfig, TokenPacking, TrunkSettings, Updater, initialise, sft_gradients, tapo_loss,
-        token_logprobs,
+        gradient::{
+            BatchSize, GradientSum, LossNorm, ResponseRows, Scorer, TokenPacking, TrunkSettings, token_logprobs,
+        },
+        optim::{AdamWSettings, LrSchedule, LrShape},
+        parallel::Replicas,
+        params::initialise,
+        sft::sft_gradients,
+        tapo::{TapoInputs, TapoLossConfig, tapo_loss},
+        trainer::Updater,
     },
 };
 

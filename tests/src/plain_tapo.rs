@@ -8,8 +8,12 @@ use fieldmark::{
     model::Qwen25Vl,
     processor::Sequence,
     train::{
-        BatchSize, Group, LossNorm, Role, Rollout, TapoConfig, TapoInputs, TapoMetrics, TapoParts, UpdateImage,
-        tapo_loss,
+        gradient::{BatchSize, LossNorm},
+        tapo::{
+            TapoConfig, TapoInputs, TapoMetrics, TapoParts, UpdateImage,
+            rollout::{Group, Role, Rollout},
+            tapo_loss,
+        },
     },
 };
 

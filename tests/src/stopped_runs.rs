@@ -8,7 +8,13 @@ use fieldmark::{
     model::{LoadOptions, Qwen25Vl, Qwen25VlConfig, SaveOptions},
     processor::{Sequence, SupervisedSequence},
     stream::StreamKey,
-    train::{Checkpoints, Mark, SftSource, TrainError, TripletPrompt, TripletSource, Updater, stable_param_ids},
+    train::{
+        Checkpoints, TrainError,
+        params::stable_param_ids,
+        sft::SftSource,
+        tapo::{TripletSource, rollout::TripletPrompt},
+        trainer::{Mark, Updater},
+    },
 };
 
 use crate::{

@@ -8,7 +8,7 @@ use fieldmark::{
     model::{Qwen25Vl, Qwen25VlConfig},
     processor::SupervisedSequence,
     stream::StreamKey,
-    train::MicroBatch,
+    train::gradient::MicroBatch,
 };
 
 use crate::{

@@ -8,8 +8,13 @@ use fieldmark::{
     model::{Qwen25Vl, Qwen25VlConfig},
     stream::StreamKey,
     train::{
-        AdamWSettings, Group, GroupFilter, LrSchedule, LrShape, Reward, RewardInput, RewardRegistry, RolloutMetrics,
-        TapoConfig, TapoEvent, TapoMetrics, TapoTrainer, TrainError, TripletPrompt, TripletSource,
+        TapoEvent, TrainError,
+        optim::{AdamWSettings, LrSchedule, LrShape},
+        reward::{Reward, RewardInput, RewardRegistry},
+        tapo::{
+            RolloutMetrics, TapoConfig, TapoMetrics, TapoTrainer, TripletSource,
+            rollout::{Group, GroupFilter, TripletPrompt},
+        },
     },
 };
 

@@ -9,7 +9,11 @@ use burn::{
 use fieldmark::{
     model::{Padding, Qwen25Vl},
     processor::{Sequence, SupervisedSequence, Tokenizer, collate, special},
-    train::{SftSource, TrainError, TripletPrompt, TripletSource},
+    train::{
+        TrainError,
+        sft::SftSource,
+        tapo::{TripletSource, rollout::TripletPrompt},
+    },
 };
 use serde_json::{Map, Value, json};
 

@@ -4,7 +4,13 @@ use fieldmark::{
     model::TrainableParts,
     processor::SupervisedSequence,
     stream::StreamKey,
-    train::{LossNorm, Reduction, Replicas, Scorer, TapoConfig, TapoEvent, TapoTrainer, sft_gradients},
+    train::{
+        TapoEvent,
+        gradient::{LossNorm, Scorer},
+        parallel::{Reduction, Replicas},
+        sft::sft_gradients,
+        tapo::{TapoConfig, TapoTrainer},
+    },
 };
 use fieldmark_tests::{
     plain_tapo::step_of,

@@ -10,8 +10,11 @@ use fieldmark::{
     processor::{SupervisedSequence, collate},
     stream::StreamKey,
     train::{
-        LossNorm, LrSchedule, LrShape, MicroBatch, Replicas, Scorer, SftConfig, initialise_adapters, sft_gradients,
-        train_sft, trainable,
+        gradient::{LossNorm, MicroBatch, Scorer},
+        optim::{LrSchedule, LrShape},
+        parallel::Replicas,
+        params::{initialise_adapters, trainable},
+        sft::{SftConfig, sft_gradients, train_sft},
     },
 };
 use fieldmark_tests::{

@@ -15,8 +15,14 @@ use fieldmark::{
     recipe::{Recipe, WeightType},
     stream::StreamKey,
     train::{
-        GroupFilter, HalfWeights, Moments, RewardRegistry, SftConfig, TapoConfig, TapoTrainer, TripletPrompt,
-        initialise, initialise_adapters, train_sft,
+        optim::{HalfWeights, Moments},
+        params::{initialise, initialise_adapters},
+        reward::RewardRegistry,
+        sft::{SftConfig, train_sft},
+        tapo::{
+            TapoConfig, TapoTrainer,
+            rollout::{GroupFilter, TripletPrompt},
+        },
     },
 };
 use fieldmark_tests::{

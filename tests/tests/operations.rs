@@ -7,8 +7,13 @@ use fieldmark::{
     processor::{Sequence, SupervisedSequence},
     stream::StreamKey,
     train::{
-        GroupFilter, RewardRegistry, SftConfig, TapoConfig, TapoEvent, TapoLossConfig, TapoTrainer, TripletPrompt,
-        train_sft,
+        TapoEvent,
+        reward::RewardRegistry,
+        sft::{SftConfig, train_sft},
+        tapo::{
+            TapoConfig, TapoLossConfig, TapoTrainer,
+            rollout::{GroupFilter, TripletPrompt},
+        },
     },
 };
 use fieldmark_tests::{

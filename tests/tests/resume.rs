@@ -9,7 +9,12 @@ use std::{
 use fieldmark::{
     model::{Qwen25Vl, TrainableParts},
     stream::StreamKey,
-    train::{Best, Checkpoints, Interrupt, LrSchedule, LrShape, Mark, SftConfig, SftState, SftTrainer, TrainError},
+    train::{
+        Best, Checkpoints, TrainError,
+        optim::{LrSchedule, LrShape},
+        sft::{SftConfig, SftState, SftTrainer},
+        trainer::{Interrupt, Mark},
+    },
 };
 use fieldmark_tests::{
     stopped_runs::{Rows, device, order_of, start, through_a_checkpoint},

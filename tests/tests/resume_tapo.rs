@@ -5,8 +5,16 @@ use fieldmark::{
     processor::Tokenizer,
     stream::StreamKey,
     train::{
-        Estimator, GroupFilter, Importance, Interrupt, LrSchedule, LrShape, Mark, Reward, RewardInput, RewardRegistry,
-        TapoConfig, TapoEvent, TapoLossConfig, TapoState, TapoTrainer, TermSchedule, TrainError,
+        TapoEvent, TrainError,
+        optim::{LrSchedule, LrShape},
+        reward::{Reward, RewardInput, RewardRegistry},
+        tapo::{
+            TapoConfig, TapoLossConfig, TapoState, TapoTrainer,
+            advantage::Estimator,
+            policy::{Importance, TermSchedule},
+            rollout::GroupFilter,
+        },
+        trainer::{Interrupt, Mark},
     },
 };
 use fieldmark_tests::{

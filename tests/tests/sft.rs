@@ -11,8 +11,12 @@ use fieldmark::{
     processor::SupervisedSequence,
     stream::StreamKey,
     train::{
-        AdamWSettings, HalfWeights, LossNorm, LrSchedule, LrShape, Replicas, Scorer, SftConfig, SftMetrics, SftSource,
-        SftTrainer, TrainError, initialise, sft_gradients, train_sft, validate_sft,
+        TrainError,
+        gradient::{LossNorm, Scorer},
+        optim::{AdamWSettings, HalfWeights, LrSchedule, LrShape},
+        parallel::Replicas,
+        params::initialise,
+        sft::{SftConfig, SftMetrics, SftSource, SftTrainer, sft_gradients, train_sft, validate_sft},
     },
 };
 use fieldmark_tests::{

@@ -5,7 +5,11 @@ use fieldmark::{
     model::{LoadOptions, Qwen25Vl, Qwen25VlConfig, TrainableParts},
     processor::SupervisedSequence,
     stream::StreamKey,
-    train::{LossNorm, MicroBatch, Replicas, Scorer, TrunkSettings, sft_gradients},
+    train::{
+        gradient::{LossNorm, MicroBatch, Scorer, TrunkSettings},
+        parallel::Replicas,
+        sft::sft_gradients,
+    },
 };
 use fieldmark_tests::{
     prompts::{MODELS, Part, fixture, load, sequence},

@@ -13,8 +13,13 @@ use fieldmark::{
     processor::Sequence,
     stream::StreamKey,
     train::{
-        Estimator, Group, GroupFilter, GroupVerdict, Reward, RewardInput, RewardRegistry, Role, Rollout, RolloutGroup,
-        TapoConfig, TapoTrainer, TrainError, TripletPrompt, UpdateImage, group_advantages,
+        TrainError,
+        reward::{Reward, RewardInput, RewardRegistry},
+        tapo::{
+            TapoConfig, TapoTrainer, UpdateImage,
+            advantage::{Estimator, group_advantages},
+            rollout::{Group, GroupFilter, GroupVerdict, Role, Rollout, RolloutGroup, TripletPrompt},
+        },
     },
 };
 use fieldmark_tests::{

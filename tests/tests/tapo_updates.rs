@@ -5,9 +5,17 @@ use fieldmark::{
     model::{Qwen25Vl, TrainableParts},
     stream::StreamKey,
     train::{
-        AdamWSettings, Group, Importance, LossAverage, LossNorm, LrSchedule, OpenStep, RewardRegistry, Role,
-        SavedGroup, TapoConfig, TapoEvent, TapoLossConfig, TapoMetrics, TapoParts, TapoTrainer, TermSchedule,
-        TrainError, TripletPrompt, UpdateImage, stable_param_ids,
+        TapoEvent, TrainError,
+        gradient::LossNorm,
+        optim::{AdamWSettings, LrSchedule},
+        params::stable_param_ids,
+        reward::RewardRegistry,
+        tapo::{
+            LossAverage, OpenStep, SavedGroup, TapoConfig, TapoLossConfig, TapoMetrics, TapoParts, TapoTrainer,
+            UpdateImage,
+            policy::{Importance, TermSchedule},
+            rollout::{Group, Role, TripletPrompt},
+        },
     },
 };
 use fieldmark_tests::{

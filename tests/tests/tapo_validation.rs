@@ -5,7 +5,13 @@ use fieldmark::{
     generate::{GenerationConfig, Generator, Request},
     model::Qwen25Vl,
     stream::StreamKey,
-    train::{Group, TapoConfig, TapoEvent, TapoTrainer, TapoValidation, TripletPrompt},
+    train::{
+        TapoEvent,
+        tapo::{
+            TapoConfig, TapoTrainer, TapoValidation,
+            rollout::{Group, TripletPrompt},
+        },
+    },
 };
 use fieldmark_tests::{
     prompts::{MODELS, load},

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
-use fieldmark::train::TrunkSettings;
+use fieldmark::train::gradient::TrunkSettings;
 use fieldmark_allocator::keep_freed_pages;
 use fieldmark_benches::{
     Trainer, config,

@@ -15,8 +15,10 @@ use fieldmark::{
     processor::{PatchedImage, Sequence, SupervisedSequence},
     stream::StreamKey,
     train::{
-        AdamWSettings, HalfWeights, LrSchedule, LrShape, Moments, SftConfig, SftSource, TrainError, initialise,
-        stable_param_ids, train_sft,
+        TrainError,
+        optim::{AdamWSettings, HalfWeights, LrSchedule, LrShape, Moments},
+        params::{initialise, stable_param_ids},
+        sft::{SftConfig, SftSource, train_sft},
     },
 };
 

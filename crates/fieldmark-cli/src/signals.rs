@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use fieldmark::train::Interrupt;
+use fieldmark::train::trainer::Interrupt;
 use signal_hook::{
     SigId,
     consts::{SIGINT, SIGTERM},

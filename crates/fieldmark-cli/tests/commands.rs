@@ -11,7 +11,7 @@ use std::{
 use burn::tensor::Device;
 use fieldmark::{
     processor::SiglipEmbedder,
-    train::{EmbeddingSimilarity, Reward, RewardInput},
+    train::reward::{EmbeddingSimilarity, Reward, RewardInput},
 };
 use safetensors::SafeTensors;
 use serde_json::{Value, json};

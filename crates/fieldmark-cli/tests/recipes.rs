@@ -6,8 +6,15 @@ use fieldmark::recipe::{
     DataSection, EvalSection, Exif, ModelSection, Recipe, RunSection, SftData, TapoData, WeightType,
 };
 use fieldmark::train::{
-    AdamWSettings, Estimator, GroupFilter, HalfWeights, Importance, LossAverage, LossNorm, LrSchedule, LrShape,
-    Moments, NegativeImage, SftConfig, TapoConfig, TapoLossConfig, UpdateImage,
+    gradient::LossNorm,
+    optim::{AdamWSettings, HalfWeights, LrSchedule, LrShape, Moments},
+    sft::SftConfig,
+    tapo::{
+        LossAverage, TapoConfig, TapoLossConfig, UpdateImage,
+        advantage::Estimator,
+        policy::Importance,
+        rollout::{GroupFilter, NegativeImage},
+    },
 };
 use serde_json::Value;
 

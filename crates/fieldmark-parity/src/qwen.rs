@@ -8,7 +8,7 @@ use fieldmark_model::{
     vision::{WindowPlan, patch_positions},
 };
 
-use fieldmark_train::ChunkedLogProbs;
+use fieldmark_train::gradient::ChunkedLogProbs;
 
 use super::{
     ParityError,

@@ -5,8 +5,14 @@ use std::{collections::BTreeSet, path::Path};
 use burn::tensor::{Device, Tensor};
 use fieldmark_generate::Sampling;
 use fieldmark_train::{
-    BatchSize, LossAverage, LossNorm, RewardInput, RewardRegistry, TapoConfig, TapoInputs, TapoLossConfig,
-    group_advantages, k3, policy_loss, tapo_loss, token_logprobs,
+    gradient::{BatchSize, LossNorm, token_logprobs},
+    reward::{RewardInput, RewardRegistry},
+    tapo::{
+        LossAverage, TapoConfig, TapoInputs, TapoLossConfig,
+        advantage::group_advantages,
+        policy::{k3, policy_loss},
+        tapo_loss,
+    },
 };
 use serde::Deserialize;
 

@@ -9,8 +9,11 @@ use burn::{
 use fieldmark_model::{NamedParameter, Qwen25Vl, TrainableParts};
 use fieldmark_processor::SupervisedSequence;
 use fieldmark_train::{
-    AdamWSettings, LossNorm, LrSchedule, LrShape, MicroBatch, Replicas, Scorer, SftGradients, Updater, grad_norm,
-    sft_gradients,
+    gradient::{LossNorm, MicroBatch, Scorer},
+    optim::{AdamWSettings, LrSchedule, LrShape, grad_norm},
+    parallel::Replicas,
+    sft::{SftGradients, sft_gradients},
+    trainer::Updater,
 };
 
 use super::{

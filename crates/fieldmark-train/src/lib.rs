@@ -1,88 +1,25 @@
-//! Supervised fine-tuning and TAPO: losses, optimiser, loops, metrics.
-//! Letters at the end of a tensor's name are its axes: B batch, T sequence, D width, N rows.
+//! Supervised fine-tuning and TAPO: losses, optimiser, rollouts, trainers.
+//!
+//! Every room is a module: [`sft`] and [`tapo`] are the two stages, [`trainer`] is the frame that they share; [`gradient`],
+//! [`optim`], [`parallel`], [`params`] and [`reward`] are what they are made of; [`memory`] plans what they need.
+//!
+//! Letters at the end of a tensor's name are its axes: b batch, t sequence, r response, d width, n rows, v vocabulary.
 
-#![allow(non_snake_case)]
-
-mod adamw;
-mod adamw_half;
-mod adapters;
-mod advantage;
-mod anneal;
-mod clip;
 mod error;
-mod estimator;
-mod gradients;
-mod group_filter;
-mod importance;
-mod initialise;
-mod kl;
-mod logprob;
-mod loss_norm;
-mod memory;
-mod micro_batches;
-mod negative;
-mod packing;
-mod parallel;
-mod param_ids;
-mod pass_flops;
-mod peak_memory;
-mod policy_loss;
-mod reduction;
-mod reward;
-mod rollout;
-mod sampler_cap;
-mod sampler_gap;
-mod schedule;
-mod scoring;
-mod sft;
-mod tapo;
-mod trainer;
-mod trunk;
+pub mod gradient;
+pub mod memory;
+pub mod optim;
+pub mod parallel;
+pub mod params;
+pub mod reward;
+pub mod sft;
+pub mod tapo;
+pub mod trainer;
 
-pub use adamw::AdamWSettings;
-pub use adamw_half::{HalfWeights, Moments};
-pub use adapters::{Trainable, initialise_adapters, trainable};
-pub use advantage::group_advantages;
-pub use anneal::TermSchedule;
-pub use clip::{Clipped, GradClipper, grad_norm};
 pub use error::TrainError;
-pub use estimator::{Estimator, centred_advantages, remax_advantages, rloo_advantages, whitened_advantages};
-pub use gradients::GradientSum;
-pub use group_filter::{FilterCounts, GroupBuffer, GroupFilter, GroupVerdict, RolloutGroup};
-pub use importance::Importance;
-pub use initialise::initialise;
-pub use kl::k3;
-pub use logprob::{ChunkedLogProbs, HeadGradients, TokenScores, backward_states, token_logprobs};
-pub use loss_norm::{BatchSize, LossNorm, Normaliser};
-pub use memory::{MemoryPlan, MicroShape, Part, Phase, RolloutShape, Workload};
-pub use micro_batches::micro_batches;
-pub use negative::{BlackPatches, NegativeImage};
-pub use packing::{ResponseRows, TokenPacking};
-pub use parallel::Replicas;
-pub use param_ids::stable_param_ids;
-pub use pass_flops::pass_flops;
-pub use peak_memory::peak_memory;
-pub use policy_loss::{ClipConfig, PolicyLoss, policy_loss};
-pub use reduction::Reduction;
-pub use reward::{
-    Accuracy, EmbeddingSimilarity, Exact, Format, LengthPenalty, Reward, RewardInput, RewardRegistry, RewardScore,
-    SEMANTIC, TextSimilarity, WeightedRewards,
-};
-pub use rollout::{Group, Role, Rollout, RolloutCounts, TripletPrompt, rollout_groups};
-pub use sampler_cap::{SamplerCorrection, SamplerWeights, sampler_weights};
-pub use sampler_gap::SamplerGap;
-pub use schedule::{LrSchedule, LrShape};
-pub use scoring::{MicroBatch, Scored, Scorer};
-pub use sft::{
-    SftConfig, SftGradients, SftMetrics, SftSource, SftState, SftTrainer, Validation, cross_entropy_sum, sft_gradients,
-    sft_loss, sft_loss_grad, train_sft, validate_sft,
-};
-pub use tapo::{
-    LossAverage, OpenStep, RolloutMetrics, SampleFacts, SavedGroup, TapoConfig, TapoInputs, TapoLoss, TapoLossConfig,
-    TapoMetrics, TapoParts, TapoState, TapoTrainer, TapoValidation, TripletSource, UpdateImage, tapo_loss,
-};
-pub use trainer::{
-    Decoding, DecodingTiming, Direction, Interrupt, MOST_SKIPPED_IN_A_ROW, Mark, OnEvent, Score, TrainEvent, Trainer,
-    UpdateTiming, Updated, Updater, UpdaterState, Verdict,
-};
-pub use trunk::{TrunkSettings, TrunkTape};
+pub use trainer::{TrainEvent, Trainer};
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadMe;

@@ -3,8 +3,12 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use fieldmark_train::{
-    BatchSize, LossAverage, LossNorm, Normaliser, TapoInputs, TapoLoss, TapoLossConfig, k3, policy_loss, tapo_loss,
-    token_logprobs,
+    gradient::{BatchSize, LossNorm, Normaliser, token_logprobs},
+    tapo::{
+        LossAverage, TapoInputs, TapoLoss, TapoLossConfig,
+        policy::{k3, policy_loss},
+        tapo_loss,
+    },
 };
 use safetensors::SafeTensors;
 

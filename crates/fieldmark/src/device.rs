@@ -14,7 +14,7 @@ use burn::tensor::{
     Device, Tensor,
     distributed::{ReduceOperation, all_reduce},
 };
-use fieldmark_train::Reduction;
+use fieldmark_train::parallel::Reduction;
 
 /// How long a device may take to add three numbers. A first use compiles kernels.
 const PATIENCE: Duration = Duration::from_secs(180);

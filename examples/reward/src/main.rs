@@ -4,7 +4,10 @@
 //! it a weight as a recipe would under `[tapo.rewards]`, and the registry is what `TapoTrainer::new` takes: a training
 //! program of one's own differs from `fieldmark tapo` in this alone.
 
-use fieldmark::train::{Reward, RewardInput, RewardRegistry, TapoConfig};
+use fieldmark::train::{
+    reward::{Reward, RewardInput, RewardRegistry},
+    tapo::TapoConfig,
+};
 
 /// 1 if the thought compares: it names two candidates or more, the answer among them.
 struct Comparison {

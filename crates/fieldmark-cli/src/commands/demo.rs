@@ -6,7 +6,7 @@ use anyhow::bail;
 use fieldmark::{
     demo::{self, DemoOptions},
     device,
-    train::Interrupt,
+    train::trainer::Interrupt,
 };
 
 use super::{Outcome, say};

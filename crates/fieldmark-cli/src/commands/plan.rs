@@ -7,7 +7,7 @@ use fieldmark::{
     plan::{Fit, Planned, Stage, nearest_fit, published, published_text_encoder},
     recipe::Recipe,
     source,
-    train::{MemoryPlan, Part},
+    train::memory::{MemoryPart, MemoryPlan},
 };
 
 use super::{Outcome, say};
@@ -101,7 +101,7 @@ fn describe(planned: &Planned, recipe: &Recipe) -> String {
 
 fn table(plan: &MemoryPlan) -> String {
     let mut lines = vec![line("all the time", plan.standing_bytes(), "")];
-    let part = |part: &Part| line(&format!("  {}", part.name), part.bytes, "");
+    let part = |part: &MemoryPart| line(&format!("  {}", part.name), part.bytes, "");
     lines.extend(plan.standing.iter().map(part));
     let most = plan.phases.iter().map(|phase| phase.bytes()).max();
     for phase in &plan.phases {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use fieldmark::{
     recipe::Recipe,
     run::{Outcome as RunOutcome, RecipeRun},
-    train::Interrupt,
+    train::trainer::Interrupt,
 };
 
 use super::{Outcome, say};

@@ -4,7 +4,11 @@ use fieldmark::{
     RunError,
     folder::RunFolder,
     run::{Course, Observer, RunEvent},
-    train::{Interrupt, RolloutMetrics, TrainEvent, Trainable},
+    train::{
+        params::Trainable,
+        tapo::RolloutMetrics,
+        trainer::{Interrupt, TrainEvent},
+    },
 };
 
 use super::{

@@ -2,7 +2,7 @@
 
 use fieldmark::{
     run::Course,
-    train::{Decoding, DecodingTiming, UpdateTiming},
+    train::trainer::{Decoding, DecodingTiming, UpdateTiming},
 };
 use serde::Serialize;
 

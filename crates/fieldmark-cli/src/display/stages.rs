@@ -3,7 +3,7 @@
 use fieldmark::{
     RunError,
     run::{Observer, RunEvent},
-    train::TrainEvent,
+    train::trainer::TrainEvent,
 };
 
 use super::progress::Progress;

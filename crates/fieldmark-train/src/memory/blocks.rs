@@ -1,47 +1,49 @@
-//! Activations of one block of the decoder or the encoder, in bytes: what its tapes keep, and what its passes take.
+//! Bytes of the activations of one decoder or encoder block: what its tapes keep, and what its passes need.
 //!
-//! Counted on `text/block.rs`, `vision/block.rs`, `mlp.rs` and `trunk.rs` with what Burn 0.22's autodiff keeps: both
-//! factors of a product, the input of a linear map, of a root and of a sigmoid; nothing of sums, views and joins.
+//! The counts follow the operations of `text/block.rs`, `vision/block.rs`, `mlp.rs` and `trunk.rs`. Burn 0.22's
+//! autodiff keeps both factors of a product and the input of a linear map, a root and a sigmoid; it keeps nothing for
+//! sums, views and joins.
 
 use fieldmark_model::{TextConfig, VisionConfig, attention::CAUSAL_CHUNK};
 
 const F32: f64 = 4.0;
 
-/// Widths of a block, per token.
+/// Widths of a block, in numbers per token.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BlockSizes {
-    /// Of the residual stream, which is also that of the queries.
+    /// Width of the residual stream, and of the queries.
     width: f64,
-    /// Of the keys, and of the values.
+    /// Width of the keys, and of the values.
     shared: f64,
-    /// Of what the tape keeps alive for the values: where they are a view of the fused projection, all of it.
+    /// Width of what the tape keeps alive for the values. If they are a view of the fused projection, it is all of
+    /// that.
     values: f64,
-    /// Inside the MLP.
+    /// Width inside the MLP.
     inner: f64,
     heads: f64,
-    /// Query heads that share a key head.
+    /// Number of query heads that share a key head.
     group: f64,
-    /// Bytes of a number.
+    /// Bytes per number.
     number: f64,
 }
 
-/// Tokens that go through a block together.
+/// The tokens that go through a block together.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tokens {
-    /// All of them.
+    /// Number of all tokens.
     pub count: f64,
-    /// Sequences, or images.
+    /// Number of sequences or images.
     pub items: f64,
-    /// Tokens of the longest that attend to each other.
+    /// Largest number of tokens that attend to each other.
     pub longest: f64,
-    /// Whether they lie in several pieces that attention joins.
+    /// Whether attention joins its result from several pieces.
     pub joined: bool,
-    /// Whether a query sees only what is before it.
+    /// Whether a query attends only to earlier tokens and itself.
     pub causal: bool,
 }
 
 impl Tokens {
-    /// The mask of a causal batch, a byte an entry.
+    /// Bytes of the mask of a causal batch, one per entry.
     pub(super) fn mask(&self) -> f64 {
         if self.causal { self.longest * self.longest } else { 0.0 }
     }
@@ -74,60 +76,62 @@ impl BlockSizes {
         }
     }
 
-    /// The block's input: all that is kept of a block that is run again.
+    /// Bytes of the block's input. Nothing else is kept of a block that is run again.
     pub(super) fn input(&self, tokens: &Tokens) -> f64 {
         tokens.count * self.width * self.number
     }
 
-    /// All that the tapes of a block keep, its input included: input, normed, scaled; queries, keys, values; attended; and
-    /// what [`Self::finish`] counts.
+    /// Bytes of everything that the tapes of a block keep: its input, normed, and scaled; queries, keys, and values;
+    /// the result of attention; and the part that [`Self::finish`] counts.
     pub(super) fn tape(&self, tokens: &Tokens) -> f64 {
         let before = 5.0 * self.width + self.shared + self.values;
         tokens.count * (before * self.number + self.norm()) + self.finish(tokens)
     }
 
-    /// The part of [`Self::tape`] behind attention: the sum, normed, scaled; of the MLP gate, sigmoid, their product, up,
-    /// and the product of all; where attention's result is not in one piece already, a copy of it that is.
+    /// The part of [`Self::tape`] behind attention: the residual sum, normed, and scaled; in the MLP the gate, its
+    /// sigmoid, their product, the up projection, and the product of all. If attention does not return its result in
+    /// one piece, there is also a contiguous copy of it.
     pub(super) fn finish(&self, tokens: &Tokens) -> f64 {
         let copy = if tokens.joined { 0.0 } else { self.width };
         tokens.count * ((3.0 * self.width + copy + 5.0 * self.inner) * self.number + self.norm())
     }
 
-    /// A norm's mean square and root, and in half precision its input in f32.
+    /// Bytes of a norm: the mean square and its root and, in half precision, the input in f32.
     fn norm(&self) -> f64 {
         1.5 * F32 + if self.number < F32 { self.width * F32 } else { 0.0 }
     }
 
-    /// Gradients at the MLP's widest place, beside its tape.
+    /// Bytes of gradients at the widest point of the MLP, in addition to its tape.
     pub(super) fn feed_forward_backward(&self, tokens: &Tokens) -> f64 {
         tokens.count * (2.0 * self.width + 2.0 * self.inner) * self.number
     }
 
-    /// Gradients of queries, keys, values and result, and three tensors of the scores of `chunk` queries (0: all).
+    /// Bytes of the gradients of queries, keys, values and result, and of three tensors of scores for `chunk` queries
+    /// (0 means all).
     pub(super) fn attention_backward(&self, tokens: &Tokens, chunk: usize) -> f64 {
         let queries = if chunk == 0 { tokens.longest } else { tokens.longest.min(chunk as f64) };
         let scores = tokens.items * self.heads * queries * tokens.longest * F32;
         tokens.count * (3.0 * self.width + 2.0 * self.shared) * self.number + 3.0 * scores
     }
 
-    /// A pass without a tape at its widest place: the MLP or attention.
+    /// Bytes at the widest point of a pass without a tape: in the MLP or in attention.
     pub(super) fn forward(&self, tokens: &Tokens) -> f64 {
         let attention =
             tokens.count * (4.0 * self.width + self.shared + self.values) * self.number + self.masks(tokens);
         self.feed_forward(tokens).max(attention)
     }
 
-    /// The MLP's part of it.
+    /// Bytes at the widest point of the MLP in a pass without a tape.
     fn feed_forward(&self, tokens: &Tokens) -> f64 {
         tokens.count * (2.0 * self.width + 3.0 * self.inner) * self.number
     }
 
-    /// What adapters add to the MLP's backward pass: the gradient that comes through them beside that through the layer.
+    /// Bytes that adapters add to the backward pass of the MLP: a second gradient, which comes through the adapters.
     pub(super) fn adapters(&self, tokens: &Tokens) -> f64 {
         tokens.count * 2.0 * self.inner * self.number
     }
 
-    /// The mask as the fused attention takes it, for every head and a chunk of the queries.
+    /// Bytes of the mask for the fused attention, for every head and one chunk of queries.
     pub(super) fn masks(&self, tokens: &Tokens) -> f64 {
         if !tokens.causal {
             return 0.0;

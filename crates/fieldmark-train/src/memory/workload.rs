@@ -1,66 +1,66 @@
-//! A training stage as its memory sees it: sizes, settings, and the longest sequences that are to be expected.
+//! The sizes and settings of a training stage that decide its memory, with the longest sequences to expect.
 
 use fieldmark_model::{GridThw, LoraSettings, Qwen25VlConfig, TrainableParts};
 
 use super::blocks::Tokens;
-use crate::TrunkSettings;
+use crate::gradient::TrunkSettings;
 
-/// What decides the memory of a stage.
+/// Everything that decides the memory of a training stage.
 #[derive(Debug, Clone)]
 pub struct Workload {
-    /// The network.
+    /// Configuration of the model.
     pub config: Qwen25VlConfig,
-    /// What learns.
+    /// Parts that are trained.
     pub parts: TrainableParts,
-    /// Adapters that learn in place of the parts' weights.
+    /// Adapters that are trained instead of the weights of these parts.
     pub lora: LoraSettings,
-    /// Bytes of a weight and of an activation.
+    /// Bytes per weight and per activation.
     pub number: f64,
-    /// Bytes that the optimiser's moments take for each parameter that learns.
+    /// Bytes of the optimiser's moments per trainable parameter.
     pub moments: f64,
-    /// Bytes beside each 16-bit weight that learns: its master or its compensation.
+    /// Bytes that the optimiser keeps per trainable 16-bit weight: an f32 copy or the rounding error.
     pub beside: f64,
-    /// What is computed at once.
+    /// The largest micro-batch.
     pub micro: MicroShape,
-    /// How it is computed.
+    /// How the training pass trades time for memory.
     pub trunk: TrunkSettings,
-    /// Sequences of a micro-batch one after another instead of padded.
+    /// Whether the sequences of a micro-batch are packed into one row instead of padded.
     pub packing: bool,
-    /// States that meet the vocabulary at once.
+    /// Number of positions whose logits are computed at a time.
     pub logit_chunk: usize,
-    /// Micro-batches computed side by side.
+    /// Number of micro-batches computed in parallel.
     pub workers: usize,
-    /// Sampling between the updates.
+    /// Rollouts between the updates, if there are any.
     pub rollouts: Option<RolloutShape>,
-    /// A second model beside the one that learns.
+    /// Whether a reference model is loaded too.
     pub reference: bool,
 }
 
-/// A micro-batch at its largest.
+/// The largest micro-batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MicroShape {
-    /// Sequences.
+    /// Number of sequences.
     pub sequences: usize,
-    /// Tokens of each.
+    /// Number of tokens in each sequence.
     pub tokens: usize,
-    /// States in the loss, of all sequences together.
+    /// Number of tokens in the loss, in all sequences together.
     pub targets: usize,
-    /// Different images.
+    /// Number of different images.
     pub images: usize,
-    /// Size of each.
+    /// Size of each image.
     pub grid: GridThw,
 }
 
-/// Responses sampled at once.
+/// Responses that are sampled together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RolloutShape {
-    /// Responses side by side.
+    /// Number of responses.
     pub responses: usize,
-    /// Different prompts that they answer.
+    /// Number of different prompts.
     pub prompts: usize,
-    /// Tokens of a prompt.
+    /// Number of tokens in a prompt.
     pub prompt: usize,
-    /// New tokens of a response.
+    /// Number of new tokens in a response.
     pub response: usize,
     /// Size of each prompt's image.
     pub grid: GridThw,
@@ -79,19 +79,19 @@ impl MicroShape {
 }
 
 impl RolloutShape {
-    /// The prompts read at once.
+    /// Tokens of the prompts, which are read together.
     pub(super) fn prompt_tokens(&self) -> Tokens {
         let (items, longest) = (self.prompts as f64, self.prompt as f64);
         Tokens { count: items * longest, items, longest, joined: false, causal: true }
     }
 
-    /// Their images.
+    /// Patches of the prompts' images.
     pub(super) fn patches(&self) -> Tokens {
         let (items, longest) = (self.prompts as f64, self.grid.patches() as f64);
         Tokens { count: items * longest, items, longest, joined: true, causal: false }
     }
 
-    /// Tokens that the cache has room for in the end: it doubles from the prompt's length.
+    /// Number of tokens that the cache has room for at the end. It starts with the length of the prompt and doubles.
     pub(super) fn capacity(&self) -> usize {
         let needed = self.prompt + self.response.saturating_sub(1);
         let mut capacity = self.prompt.max(1);

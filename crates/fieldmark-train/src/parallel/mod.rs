@@ -1,6 +1,7 @@
-//! Work side by side, on several workers of a device and on several devices.
+//! Work side by side: on several workers of a device, and on several devices.
 
+mod reduction;
 mod workers;
 
-pub use self::workers::Replicas;
 pub(crate) use self::workers::{on_replicas, sum_on_replicas};
+pub use self::{reduction::Reduction, workers::Replicas};

@@ -10,7 +10,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use burn::{module::Module, optim::GradientsParams, tensor::Device};
 use fieldmark_model::Qwen25Vl;
 
-use crate::{GradientSum, Reduction, TrainError, reduction::reduce};
+use super::reduction::{Reduction, reduce};
+use crate::{TrainError, gradient::GradientSum};
 
 /// The devices that a training step is spread over, and the workers on each. The first holds the model and the
 /// optimiser's state.

@@ -1,14 +1,14 @@
-//! Exact match: the answer is the truth and nothing more. Inclusion, the released rule, also rewards an answer that lists
-//! every candidate, and "border collie" for "collie".
+//! Exact match: the answer is the truth and nothing else. Deviation from the released rule, inclusion, which also
+//! rewards an answer that lists every candidate, and "border collie" for "collie".
 
 use fieldmark_data::{normal_form, strict_answer};
 
-use super::{Reward, RewardInput};
+use super::input::{Reward, RewardInput};
 
-/// 1 if the last answer block outside the thought and the truth have the same normal form, else 0.
+/// 1 if the last answer block outside the think block equals the truth in normal form, else 0.
 ///
-/// Block and normal form are those of the evaluation's strict matching ([`strict_answer`], [`normal_form`]): case, `_` and
-/// white space do not count. Without an answer, or with an empty truth, it is 0.
+/// Strict evaluation uses the same answer block and normal form ([`strict_answer`], [`normal_form`]), which ignore
+/// case, `_` and white space. The score is 0 if there is no answer or the truth is empty.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Exact;
 

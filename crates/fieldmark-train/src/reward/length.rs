@@ -1,12 +1,12 @@
-//! Soft over-long punishment, equation 13 of DAPO (arXiv 2503.14476): 0 up to `max - cache` tokens, then falling in a line
-//! to -1 at `max`.
+//! Soft penalty for over-long responses, equation 13 of DAPO (arXiv 2503.14476): 0 up to `max - cache` tokens, then
+//! falling linearly to -1 at `max`.
 
-use super::{Reward, RewardInput};
+use super::input::{Reward, RewardInput};
 
-/// Punishes responses that come near the most tokens allowed. The score is in -1..=0.
+/// Penalty for responses close to the largest length allowed. The score is in -1..=0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LengthPenalty {
-    /// Tokens before the limit in which the punishment grows. DAPO: 4096 of 20480.
+    /// Number of tokens before the limit over which the penalty grows. DAPO: 4096 of 20480.
     pub cache: usize,
 }
 

@@ -1,61 +1,19 @@
-//! Rewards: what a response is worth, as numbers with names. A recipe's `[tapo.rewards]` gives each a weight; a project of
-//! its own adds rewards of its own to the [`RewardRegistry`].
+//! Rewards: named scores of a response. `[tapo.rewards]` in a recipe gives each a weight.
+//!
+//! To add a reward, implement [`Reward`] (or pass a closure) and register it with [`RewardRegistry::with`].
 
 mod exact;
+mod input;
 mod length;
 mod registry;
 mod rules;
 mod similarity;
 
-pub use exact::Exact;
-pub use length::LengthPenalty;
-pub use registry::{RewardRegistry, RewardScore, WeightedRewards};
-pub use rules::{Accuracy, Format};
-pub use similarity::{EmbeddingSimilarity, SEMANTIC, TextSimilarity};
-
-/// What a reward may look at. More may come to it: make one with [`Self::new`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RewardInput<'a> {
-    /// The response, decoded without special tokens up to its end token.
-    pub response: &'a str,
-    /// The right answer.
-    pub truth: &'a str,
-    /// Name of the sample, as messages have it: file and row. For rewards that keep more about a sample elsewhere.
-    pub sample: &'a str,
-    /// Tokens of the response, its end token included.
-    pub response_tokens: usize,
-    /// Most tokens that a response may have.
-    pub max_new_tokens: usize,
-}
-
-impl<'a> RewardInput<'a> {
-    /// A response and the truth; no name, and lengths of 0.
-    pub fn new(response: &'a str, truth: &'a str) -> Self {
-        Self { response, truth, sample: "", response_tokens: 0, max_new_tokens: 0 }
-    }
-
-    /// The same with the sample's name.
-    #[must_use]
-    pub fn with_sample(self, sample: &'a str) -> Self {
-        Self { sample, ..self }
-    }
-
-    /// The same with the length of the response and the longest allowed, both in tokens.
-    #[must_use]
-    pub fn with_tokens(self, response_tokens: usize, max_new_tokens: usize) -> Self {
-        Self { response_tokens, max_new_tokens, ..self }
-    }
-}
-
-/// Scores one response. A closure `Fn(&RewardInput) -> f64` is one.
-pub trait Reward: Send + Sync {
-    /// The score, usually in 0..=1. A score that is not finite ends the run.
-    fn score(&self, input: &RewardInput<'_>) -> f64;
-}
-
-impl<F: Fn(&RewardInput<'_>) -> f64 + Send + Sync> Reward for F {
-    fn score(&self, input: &RewardInput<'_>) -> f64 {
-        self(input)
-    }
-}
+pub use self::{
+    exact::Exact,
+    input::{Reward, RewardInput},
+    length::LengthPenalty,
+    registry::{RewardRegistry, RewardScore, WeightedRewards},
+    rules::{Accuracy, Format},
+    similarity::{EmbeddingSimilarity, SEMANTIC, TextSimilarity},
+};

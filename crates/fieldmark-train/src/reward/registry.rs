@@ -1,4 +1,4 @@
-//! Rewards by name, and their weighted sum: what `[tapo.rewards]` of a recipe chooses from.
+//! The registry of rewards that `[tapo.rewards]` in a recipe chooses from, and their weighted sum.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -6,25 +6,29 @@ use fieldmark_processor::TextEmbedder;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Accuracy, EmbeddingSimilarity, Exact, Format, LengthPenalty, Reward, RewardInput, SEMANTIC, TextSimilarity,
+    exact::Exact,
+    input::{Reward, RewardInput},
+    length::LengthPenalty,
+    rules::{Accuracy, Format},
+    similarity::{EmbeddingSimilarity, SEMANTIC, TextSimilarity},
 };
-use crate::{TapoConfig, TrainError};
+use crate::{TrainError, tapo::config::TapoConfig};
 
-/// A response's reward and what it is made of.
+/// Reward of a response, and its parts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RewardScore {
-    /// The weighted sum, from which advantages are made.
+    /// Weighted sum of the parts. Advantages are computed from it.
     pub overall: f64,
-    /// The reward that the group filter looks at (`tapo.filter.key`), before its weight.
+    /// The reward that the group filter uses (`tapo.filter.key`), unweighted.
     pub accuracy: f64,
-    /// Each reward by its name, before its weight.
+    /// Each reward by name, unweighted.
     pub parts: BTreeMap<String, f64>,
 }
 
-/// The rewards that a recipe can name.
+/// The rewards that a recipe can use by name.
 ///
 /// ```
-/// use fieldmark_train::{RewardInput, RewardRegistry, TapoConfig};
+/// use fieldmark_train::{reward::{RewardInput, RewardRegistry}, tapo::TapoConfig};
 /// let mut config = TapoConfig::default();
 /// let registry = RewardRegistry::standard(&config)
 ///     .with("short", |input: &RewardInput<'_>| f64::from(u8::from(input.response_tokens < 200)));
@@ -42,9 +46,9 @@ pub struct RewardRegistry {
 }
 
 impl RewardRegistry {
-    /// `accuracy` and `format` as released ([`Accuracy`], [`Format`]), `exact` ([`Exact`]), `text_similarity`
-    /// ([`TextSimilarity`]), and `length_penalty` ([`LengthPenalty`] over the last `length_cache` tokens). `semantic`, which
-    /// needs a text encoder, is added with [`Self::with_semantic`].
+    /// Makes a registry with `accuracy` and `format` as in the released code ([`Accuracy`], [`Format`]), `exact`
+    /// ([`Exact`]), `text_similarity` ([`TextSimilarity`]), and `length_penalty` ([`LengthPenalty`] over the last
+    /// `length_cache` tokens). To add `semantic`, which needs a text encoder, call [`Self::with_semantic`].
     pub fn standard(config: &TapoConfig) -> Self {
         Self::default()
             .with("accuracy", Accuracy)
@@ -54,28 +58,29 @@ impl RewardRegistry {
             .with("length_penalty", LengthPenalty { cache: config.length_cache })
     }
 
-    /// The same with `semantic`, an [`EmbeddingSimilarity`] under `embedder`.
+    /// Adds `semantic`, an [`EmbeddingSimilarity`] that uses `embedder`.
     #[must_use]
     pub fn with_semantic(self, embedder: impl TextEmbedder + 'static) -> Self {
         self.with(SEMANTIC, EmbeddingSimilarity::new(embedder))
     }
 
-    /// The same with one reward more; one of the same name is replaced.
+    /// Adds a reward. It replaces a reward of the same name.
     #[must_use]
     pub fn with(mut self, name: &str, reward: impl Reward + 'static) -> Self {
         self.rewards.insert(name.into(), Arc::new(reward));
         self
     }
 
-    /// The names there are, sorted.
+    /// Names of the registered rewards, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.rewards.keys().map(String::as_str)
     }
 
-    /// The weighted sum that `config.rewards` asks for.
+    /// Makes the weighted sum that `config.rewards` describes.
     ///
     /// # Errors
-    /// A name that is not registered, a weight that is negative or not finite, or a filter whose key is not among the names.
+    /// Returns an error if a name is not registered, a weight is negative or not finite, or `config.filter.key` is not
+    /// among the names in `config.rewards`.
     pub fn choose(&self, config: &TapoConfig) -> Result<WeightedRewards, TrainError> {
         let mut parts = Vec::with_capacity(config.rewards.len());
         for (name, &weight) in &config.rewards {
@@ -105,7 +110,7 @@ impl std::fmt::Debug for RewardRegistry {
     }
 }
 
-/// A weighted sum of rewards with names. A weight of 0 measures without rewarding.
+/// A weighted sum of named rewards. A weight of 0 only measures the reward.
 #[derive(Clone)]
 pub struct WeightedRewards {
     parts: Vec<(String, f64, Arc<dyn Reward>)>,
@@ -119,7 +124,7 @@ impl std::fmt::Debug for WeightedRewards {
 }
 
 impl WeightedRewards {
-    /// Every part and their weighted sum.
+    /// Computes all parts and their weighted sum.
     pub fn parts(&self, input: &RewardInput<'_>) -> RewardScore {
         let scores: Vec<f64> = self.parts.iter().map(|(_, _, reward)| reward.score(input)).collect();
         let overall = self.parts.iter().zip(&scores).map(|((_, weight, _), score)| weight * score).sum();
@@ -137,7 +142,7 @@ impl Reward for WeightedRewards {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::GroupFilter;
+    use crate::tapo::rollout::GroupFilter;
 
     const RIGHT: &str = "<think>a</think><answer>Border Collie</answer>";
 
@@ -201,5 +206,48 @@ mod tests {
         }
         let error = choose(&[("exact", 0.9), ("format", 0.1)], "accuracy").unwrap_err().to_string();
         assert!(error.contains("`tapo.filter.key`") && error.contains("exact, format"), "{error}");
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Case {
+        response: String,
+        ground_truth: String,
+        accuracy: f64,
+        format: f64,
+        overall: f64,
+    }
+
+    #[test]
+    fn every_reference_case_has_its_reward() {
+        let text = include_str!("../../../../tests/fixtures/tapo/rewards.json");
+        let cases: Vec<Case> = serde_json::from_str(text).unwrap();
+        assert_eq!(cases.len(), 24);
+        let config = TapoConfig::default();
+        let rewards = RewardRegistry::standard(&config).choose(&config).unwrap();
+        for case in cases {
+            let score = rewards.parts(&RewardInput::new(&case.response, &case.ground_truth));
+            let found = [score.parts["accuracy"], score.parts["format"], score.accuracy, score.overall];
+            let expected = [case.accuracy, case.format, case.accuracy, case.overall];
+            assert_eq!(found, expected, "{:?} / {:?}", case.response, case.ground_truth);
+            assert_eq!(score.parts.len(), 2);
+        }
+    }
+
+    /// How often a text has an a and a b.
+    struct Letters;
+
+    impl TextEmbedder for Letters {
+        fn embed(&self, text: &str) -> Vec<f32> {
+            ["a", "b"].map(|letter| text.matches(letter).count() as f32).into()
+        }
+    }
+
+    #[test]
+    fn an_embedder_is_the_semantic_reward() {
+        let mut config = TapoConfig::default();
+        config.rewards.insert("semantic".into(), 0.5);
+        let rewards = RewardRegistry::standard(&config).with_semantic(Letters).choose(&config).unwrap();
+        let score = rewards.parts(&RewardInput::new("<answer>aaabbbb</answer>", "a"));
+        assert!((score.parts["semantic"] - 0.6).abs() < 1e-12 && (score.overall - (0.9 + 0.3)).abs() < 1e-12);
     }
 }

@@ -1,14 +1,14 @@
-//! Rule reward of TAPO: `r = 0.9 accuracy + 0.1 format`, as the released `cls_thinking.py` computes it.
-//! White space around `<`, `>` and `/` is removed first, from the response only. Accuracy: the lower-cased truth is
-//! contained in the first answer block. Format: the whole response is one think block, then one answer block.
-//! White space is Python's (`\s` and `str.strip`): Unicode's White_Space and the separators U+001C to U+001F.
+//! The rules in TAPO's reward `r = 0.9 accuracy + 0.1 format`, as in the released `cls_thinking.py`. First, white space
+//! around `<`, `>` and `/` is removed, from the response only. Accuracy: the first answer block contains the
+//! lower-cased truth. Format: the whole response is one think block, then one answer block. White space means Python's
+//! (`\s` and `str.strip`): Unicode's White_Space and the separators U+001C to U+001F.
 
 use std::{borrow::Cow, sync::LazyLock};
 
 use fieldmark_data::is_python_space;
 use regex::Regex;
 
-use super::{Reward, RewardInput};
+use super::input::{Reward, RewardInput};
 
 fn pattern(source: &str) -> Regex {
     Regex::new(source).expect("a constant pattern, covered by tests")
@@ -23,10 +23,10 @@ fn tighten(response: &str) -> Cow<'_, str> {
     TIGHTEN.replace_all(response, "$1")
 }
 
-/// 1 if the lower-cased truth is a substring of the first `<answer>` block (stripped, lower-cased), else 0.
+/// 1 if the first `<answer>` block (stripped, lower-cased) contains the lower-cased truth, else 0.
 ///
-/// An empty truth is contained in every closed block. A truth with white space around `/` never matches, since that
-/// white space is removed from the response alone. Reference: `accuracy_reward` of the released reward.
+/// Every closed block contains an empty truth. A truth with white space around `/` never matches, because that white
+/// space is removed from the response only. Reference: `accuracy_reward` of the released reward.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Accuracy;
 
@@ -43,7 +43,8 @@ impl Reward for Accuracy {
 
 /// 1 if the whole response is a think block, optional white space, and an answer block, else 0.
 ///
-/// Surrounding white space does not count; tags are case-sensitive. Reference: `format_reward` of the released reward.
+/// White space around the response is ignored. Tags are case-sensitive. Reference: `format_reward` of the released
+/// reward.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Format;
 
@@ -56,32 +57,6 @@ impl Reward for Format {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{RewardRegistry, TapoConfig};
-
-    #[derive(serde::Deserialize)]
-    struct Case {
-        response: String,
-        ground_truth: String,
-        accuracy: f64,
-        format: f64,
-        overall: f64,
-    }
-
-    #[test]
-    fn every_reference_case_has_its_reward() {
-        let text = include_str!("../../../../tests/fixtures/tapo/rewards.json");
-        let cases: Vec<Case> = serde_json::from_str(text).unwrap();
-        assert_eq!(cases.len(), 24);
-        let config = TapoConfig::default();
-        let rewards = RewardRegistry::standard(&config).choose(&config).unwrap();
-        for case in cases {
-            let score = rewards.parts(&RewardInput::new(&case.response, &case.ground_truth));
-            let found = [score.parts["accuracy"], score.parts["format"], score.accuracy, score.overall];
-            let expected = [case.accuracy, case.format, case.accuracy, case.overall];
-            assert_eq!(found, expected, "{:?} / {:?}", case.response, case.ground_truth);
-            assert_eq!(score.parts.len(), 2);
-        }
-    }
 
     fn accuracy(response: &str, truth: &str) -> f64 {
         Accuracy.score(&RewardInput::new(response, truth))

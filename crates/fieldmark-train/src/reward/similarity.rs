@@ -1,14 +1,15 @@
-//! Partial credit for an answer that is close to the truth: in spelling, or in the space of a text encoder.
+//! Partial credit for answers that are close to the truth, in spelling or in the embedding of a text encoder.
 
 use fieldmark_data::{normal_form, strict_answer};
 use fieldmark_processor::{TextEmbedder, cosine};
 
-use super::{Reward, RewardInput};
+use super::input::{Reward, RewardInput};
 
-/// 1 - d/n for the Levenshtein distance d of answer and truth and the n characters of the longer; 0 without an answer.
+/// `1 - d/n`, where d is the Levenshtein distance of answer and truth and n the number of characters of the longer one.
+/// 0 without an answer.
 ///
-/// It is about spelling, not meaning: "Boeing 737-200" is nearly "Boeing 737-300", and a synonym is worth little. Answer
-/// and truth are compared in their normal forms, as in [`super::Exact`].
+/// It compares spelling, not meaning: "Boeing 737-200" is very close to "Boeing 737-300", and a synonym scores low.
+/// Answer and truth are compared in normal form, as in [`Exact`](super::Exact).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TextSimilarity;
 
@@ -20,20 +21,21 @@ impl Reward for TextSimilarity {
     }
 }
 
-/// The name that recipes have for an [`EmbeddingSimilarity`] under the encoder of `model.text_encoder`.
+/// Name in recipes of the [`EmbeddingSimilarity`] that uses the encoder in `model.text_encoder`.
 pub const SEMANTIC: &str = "semantic";
 
-/// The cosine of answer and truth under a text encoder, and 0 where it is negative or there is no answer.
+/// Cosine of the embeddings of answer and truth, or 0 if it is negative or there is no answer.
 ///
-/// Under a `fieldmark_processor::SiglipEmbedder` it is the reward [`SEMANTIC`] of recipes. That encoder was never taught that
-/// unlike texts lie apart: names of two classes have cosines far above 0, and only differences within a group count.
+/// With a `fieldmark_processor::SiglipEmbedder` it is the reward [`SEMANTIC`] of recipes. That encoder was not trained
+/// to separate unlike texts: the names of two classes have cosines far above 0, so only differences within a group are
+/// meaningful.
 #[derive(Debug, Clone)]
 pub struct EmbeddingSimilarity<E> {
     embedder: E,
 }
 
 impl<E: TextEmbedder> EmbeddingSimilarity<E> {
-    /// A reward from `embedder`, which sees answer and truth as they stand.
+    /// Makes a reward that uses `embedder`. Answer and truth are embedded unchanged.
     pub fn new(embedder: E) -> Self {
         Self { embedder }
     }
@@ -43,7 +45,7 @@ impl<E: TextEmbedder> Reward for EmbeddingSimilarity<E> {
     fn score(&self, input: &RewardInput<'_>) -> f64 {
         let Some(answer) = strict_answer(input.response) else { return 0.0 };
         let cosine = cosine(&self.embedder.embed(answer), &self.embedder.embed(input.truth));
-        // A vector that is not finite must be heard of: `max` would hide it.
+        // `max` would hide a vector that is not finite, which must be reported.
         if cosine < 0.0 { 0.0 } else { cosine }
     }
 }
@@ -51,7 +53,6 @@ impl<E: TextEmbedder> Reward for EmbeddingSimilarity<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{RewardRegistry, TapoConfig};
 
     #[test]
     fn spelling_is_the_share_of_characters_that_stay() {
@@ -89,10 +90,5 @@ mod tests {
         assert!((score("<answer>ab</answer>", "aabb") - 1.0).abs() < 1e-12);
         assert_eq!((score("<answer>b</answer>", "a"), score("a", "a")), (0.0, 0.0));
         assert!(score("<answer>x</answer>", "a").is_nan(), "no direction is no number");
-        let mut config = TapoConfig::default();
-        config.rewards.insert("semantic".into(), 0.5);
-        let rewards = RewardRegistry::standard(&config).with_semantic(Letters).choose(&config).unwrap();
-        let score = rewards.parts(&RewardInput::new("<answer>aaabbbb</answer>", "a"));
-        assert!((score.parts["semantic"] - 0.6).abs() < 1e-12 && (score.overall - (0.9 + 0.3)).abs() < 1e-12);
     }
 }

@@ -1,46 +1,52 @@
-//! Settings of SFT, with the paper's as defaults.
+//! Settings of SFT. The defaults are the paper's.
 
 use fieldmark_model::TrainableParts;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdamWSettings, LossNorm, LrSchedule, Scorer, TrainError, TrunkSettings};
+use crate::{
+    TrainError,
+    gradient::{LossNorm, Scorer, TrunkSettings},
+    optim::{AdamWSettings, LrSchedule},
+};
 
-/// Everything that decides how SFT runs. The defaults are the paper's.
+/// Supervised fine-tuning (SFT). The defaults are the paper's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SftConfig {
-    /// Passes over the data.
+    /// Number of passes over the data.
     pub epochs: usize,
-    /// Sequences an update.
+    /// Number of sequences per update.
     pub batch: usize,
-    /// Sequences in memory at once, at most.
+    /// Largest number of sequences in a micro-batch, that is, in memory at a time.
     pub micro_batch: usize,
-    /// Tokens in memory at once, at most; a longer sequence is alone. 0 sets no limit.
+    /// Largest number of tokens in a micro-batch. A longer sequence forms a micro-batch alone. 0 means no limit.
     pub micro_tokens: usize,
-    /// Whether the sequences of a micro-batch lie one after another, each attending to itself alone, instead of being
-    /// padded to the longest. The result is the same.
+    /// Whether to put the sequences of a micro-batch one after another in a single row, each attending only to itself,
+    /// instead of padding them to the longest. The result is the same.
     pub packing: bool,
-    /// Whether blocks are run again in the backward pass instead of keeping what they computed.
+    /// Whether to run each block again in the backward pass instead of keeping its activations: less memory, more time.
+    /// Also called gradient checkpointing.
     pub recompute: bool,
-    /// Queries whose attention scores exist at once in the backward pass; 0 is all.
+    /// Number of queries whose attention scores are computed at a time in the backward pass. 0 means all.
     pub query_chunk: usize,
-    /// Micro-batches computed side by side on each device: up to the number of cores on a CPU, 1 on a GPU.
+    /// Number of micro-batches computed in parallel on each device. Use up to the number of cores on a CPU, and 1 on a
+    /// GPU.
     pub workers: usize,
     /// Learning rate over the run.
     pub schedule: LrSchedule,
-    /// The optimiser's constants.
+    /// Settings of the AdamW optimiser.
     pub adamw: AdamWSettings,
-    /// The gradients' global norm is cut to this.
+    /// Largest global gradient norm: gradients above it are scaled down to it. `inf` turns clipping off.
     pub max_grad_norm: f64,
-    /// What the loss is a mean over.
+    /// Whether the loss is a mean over the whole `batch` or over each micro-batch (`micro`).
     pub loss_norm: LossNorm,
-    /// Updates between two scorings of the validation set, which is scored at the end too; 0: only there. Without it, once
-    /// an epoch.
+    /// Number of updates between two validations. The validation set is always scored at the end; 0 means only there.
+    /// Unset: once per epoch.
     pub eval_every: Option<usize>,
-    /// Which parts learn.
+    /// Which parts of the model are trained.
     pub train: TrainableParts,
-    /// States that meet the vocabulary at once.
+    /// Number of positions whose logits are computed at a time.
     pub logit_chunk: usize,
 }
 
@@ -67,15 +73,15 @@ impl Default for SftConfig {
 }
 
 impl SftConfig {
-    /// Updates of a run over `rows` rows: the last batch of an epoch may be smaller.
+    /// Number of updates of a run over `rows` rows. The last batch of an epoch may be smaller.
     pub fn updates(&self, rows: usize) -> usize {
         self.epochs * rows.div_ceil(self.batch.max(1))
     }
 
-    /// How micro-batches are scored.
+    /// Makes the scorer of micro-batches.
     ///
     /// # Errors
-    /// A chunk of 0.
+    /// Returns an error if `logit_chunk` is 0.
     pub fn scorer(&self, pad_id: u32) -> Result<Scorer, TrainError> {
         let trunk = TrunkSettings { recompute: self.recompute, query_chunk: self.query_chunk };
         Ok(Scorer::new(self.logit_chunk, 1.0, pad_id)?.with_trunk(trunk).with_packing(self.packing))
@@ -84,7 +90,7 @@ impl SftConfig {
     /// Checks every setting.
     ///
     /// # Errors
-    /// The first that is out of range.
+    /// Returns an error for the first setting that is out of range.
     pub fn validate(&self) -> Result<(), TrainError> {
         let counts = [
             ("epochs", self.epochs),

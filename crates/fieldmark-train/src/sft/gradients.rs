@@ -4,9 +4,9 @@ use fieldmark_model::Qwen25Vl;
 
 use super::{sft_loss, sft_loss_grad};
 use crate::{
-    BatchSize, LossNorm, TrainError,
+    TrainError,
+    gradient::{BatchSize, LossNorm, MicroBatch, Scorer},
     parallel::{Replicas, sum_on_replicas},
-    scoring::{MicroBatch, Scorer},
 };
 
 /// Loss of one update and its gradients, before the optimiser sees them.

@@ -4,7 +4,7 @@
 
 use burn::tensor::Tensor;
 
-use crate::Normaliser;
+use crate::gradient::Normaliser;
 
 /// Sum of the negative log-probabilities of the tokens in the loss. `logp`: `[N]`; result `[1]`.
 pub fn cross_entropy_sum(logp_n: Tensor<1>) -> Tensor<1> {
@@ -26,7 +26,7 @@ pub fn sft_loss_grad(logp_n: &Tensor<1>, normaliser: &Normaliser) -> Tensor<1> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BatchSize, LossNorm};
+    use crate::gradient::{BatchSize, LossNorm};
     use burn::tensor::Device;
 
     #[test]

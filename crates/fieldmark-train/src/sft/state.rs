@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::UpdaterState;
+use crate::trainer::UpdaterState;
 
 /// A run of SFT between two updates, beside weights and moments. The place in the data is that of the update; random
 /// streams have no state, since the epoch names them.

@@ -8,12 +8,14 @@ use fieldmark_processor::SupervisedSequence;
 use fieldmark_stream::StreamKey;
 
 use crate::{
-    Direction, Interrupt, Mark, OnEvent, Reduction, Replicas, Score, TrainError, TrainEvent, Trainer, UpdateTiming,
-    Updated, Updater, Verdict,
-    clip::grad_norm,
-    micro_batches,
-    scoring::MicroBatch,
-    trainer::{Engine, culprits},
+    TrainError, Trainer,
+    gradient::{MicroBatch, micro_batches},
+    optim::grad_norm,
+    parallel::{Reduction, Replicas},
+    trainer::{
+        Direction, Engine, Interrupt, Mark, OnEvent, Score, TrainEvent, UpdateTiming, Updated, Updater, Verdict,
+        culprits,
+    },
 };
 
 use super::{

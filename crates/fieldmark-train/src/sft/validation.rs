@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{SftConfig, SftSource};
 use crate::{
-    MicroBatch, Scorer, TrainError, micro_batches,
+    TrainError,
+    gradient::{MicroBatch, Scorer, micro_batches},
     parallel::{Replicas, on_replicas},
 };
 

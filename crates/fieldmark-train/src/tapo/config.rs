@@ -1,7 +1,7 @@
-//! Settings of TAPO, with the paper's as defaults (Fine-R1, arXiv 2602.07605, section 4.3).
+//! Settings of TAPO. The defaults are the paper's (Fine-R1, arXiv 2602.07605, section 4.3).
 //!
-//! Where the paper and its code differ, the paper's way is the default and the code's has a name: [`UpdateImage`],
-//! `negative_grad`, [`LossNorm`], and a first update whose learning rate is not 0 ([`LrSchedule`]).
+//! Where the paper and the released code differ, the paper's way is the default and a setting selects the code's:
+//! [`UpdateImage`], `negative_grad`, [`LossNorm`], and [`LrSchedule`] for a first step with a learning rate of 0.
 
 use std::collections::BTreeMap;
 
@@ -9,102 +9,114 @@ use fieldmark_model::TrainableParts;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{
+    advantage::Estimator,
+    loss::TapoLossConfig,
+    policy::TermSchedule,
+    rollout::{BlackPatches, GroupFilter, ImageRole, NegativeImage},
+};
 use crate::{
-    AdamWSettings, BlackPatches, ChunkedLogProbs, Estimator, GradClipper, GroupFilter, LossNorm, LrSchedule, LrShape,
-    NegativeImage, Role, Scorer, TapoLossConfig, TermSchedule, TrainError, TrunkSettings,
+    TrainError,
+    gradient::{ChunkedLogProbs, LossNorm, Scorer, TrunkSettings},
+    optim::{AdamWSettings, GradClipper, LrSchedule, LrShape},
 };
 
-/// The image that a positive rollout is scored on, before and during the update.
+/// The image that positive rollouts are scored on: for π_old and in the update.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum UpdateImage {
-    /// The anchor, for every rollout, π_old included: the paper.
+    /// The anchor, for every rollout (paper).
     #[default]
     Anchor,
-    /// The image it was sampled from: the released code.
+    /// The image that the rollout was sampled from (released code).
     Own,
 }
 
 impl UpdateImage {
-    /// Whether a rollout of `role` is scored on the image that it was sampled from.
-    pub fn is_own_of(self, role: Role) -> bool {
-        role == Role::Anchor || self == Self::Own
+    /// Whether a rollout of `role` is scored on the image it was sampled from.
+    pub fn is_own_of(self, role: ImageRole) -> bool {
+        role == ImageRole::Anchor || self == Self::Own
     }
 }
 
-/// Everything that decides how TAPO runs. The defaults are the paper's for 3 B parameters.
+/// Triplet-augmented policy optimisation (TAPO). The defaults are the paper's for the 3B model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TapoConfig {
-    /// Passes over the data that the number of steps is computed from.
+    /// Sets only the number of steps: epochs × rows / `prompts_per_step`, at least 1.
     pub epochs: usize,
-    /// Groups a step trains on.
+    /// Number of groups (prompts with all their rollouts) that a step trains on.
     pub prompts_per_step: usize,
-    /// Samples drawn at a time until a step's groups are found.
+    /// Number of prompts drawn at a time until a step has enough groups that pass the filter.
     pub chunk: usize,
-    /// Chunks drawn for a step at most.
+    /// Largest number of chunks drawn for a step. If it is reached, the step trains on the groups there are.
     pub max_tries: usize,
-    /// n₁: rollouts from the anchor.
+    /// n₁: number of rollouts per prompt from the anchor image.
     pub anchor_rollouts: usize,
-    /// n₂: rollouts from the positive.
+    /// n₂: number of rollouts per prompt from the positive image. With 0, samples need no positive.
     pub positive_rollouts: usize,
-    /// Sampling temperature, also that of the log-probabilities.
+    /// Sampling temperature. Log-probabilities are computed at the same temperature.
     pub temperature: f64,
-    /// Nucleus of the sampler; log-probabilities ignore it.
+    /// Top-p (nucleus) of the sampler. Log-probabilities ignore it.
     pub top_p: f64,
-    /// Most tokens of a response.
+    /// Largest number of tokens in a response.
     pub max_new_tokens: usize,
-    /// Most responses decoded side by side.
+    /// Largest number of responses decoded in parallel.
     pub generation_batch: usize,
-    /// Weights of the rewards by their names (see [`crate::RewardRegistry`]); 0 only measures.
+    /// Weights of the rewards by name, for example `accuracy = 0.9`. A weight of 0 only measures. Names: `accuracy`,
+    /// `format`, `exact`, `text_similarity`, `length_penalty` and `semantic`, plus those a program registers.
     pub rewards: BTreeMap<String, f64>,
-    /// Tokens before `max_new_tokens` in which the reward `length_penalty` falls to -1. The default is a fifth, as in DAPO.
+    /// Number of tokens before `max_new_tokens` over which the reward `length_penalty` falls from 0 to -1. The default
+    /// is a fifth of the default `max_new_tokens`, as in DAPO.
     pub length_cache: usize,
-    /// How advantages are made from rewards.
+    /// How advantages are computed from rewards.
     pub estimator: Estimator,
-    /// Groups to train on: mean accuracy strictly inside.
+    /// Which groups to train on, by their mean accuracy (dynamic sampling).
     pub filter: GroupFilter,
-    /// Sequences an update.
+    /// Number of responses per update.
     pub batch: usize,
-    /// Responses in memory at once, at most: each with its update's image and, where that is scored with gradient, with
-    /// its negative one.
+    /// Largest number of responses in a micro-batch, that is, in memory at a time. With `loss.negative_grad`, each
+    /// response is there twice: with the update's image and with the negative image.
     pub micro_batch: usize,
-    /// Tokens in memory at once, at most; a longer response is alone. 0 sets no limit.
+    /// Largest number of tokens in a micro-batch. A longer response forms a micro-batch alone. 0 means no limit.
     pub micro_tokens: usize,
-    /// Whether the sequences of a micro-batch lie one after another, each attending to itself alone, instead of being
-    /// padded to the longest. The result is the same.
+    /// Whether to put the sequences of a micro-batch one after another in a single row, each attending only to itself,
+    /// instead of padding them to the longest. The result is the same.
     pub packing: bool,
-    /// Whether blocks are run again in the backward pass instead of keeping what they computed.
+    /// Whether to run each block again in the backward pass instead of keeping its activations: less memory, more time.
+    /// Also called gradient checkpointing.
     pub recompute: bool,
-    /// Queries whose attention scores exist at once in the backward pass; 0 is all.
+    /// Number of queries whose attention scores are computed at a time in the backward pass. 0 means all.
     pub query_chunk: usize,
-    /// Micro-batches computed, and halves of the rollouts sampled, side by side: up to the number of cores on a CPU, 1 on a
-    /// GPU.
+    /// Number of micro-batches computed, and of shares of the rollouts sampled, in parallel on each device. Use up to
+    /// the number of cores on a CPU, and 1 on a GPU.
     pub workers: usize,
-    /// Where negative images come from.
+    /// Source of the negative images: the sample's own photograph (`triplet`) or the anchor with black `patches`.
     pub negative: NegativeImage,
-    /// The black patches of `negative = "patches"`.
+    /// Settings of the black patches. Used if `negative = "patches"`.
     pub patches: BlackPatches,
-    /// Image of the update.
+    /// Image that positive rollouts are scored on: the `anchor`, or their `own` image (released code).
     pub update_image: UpdateImage,
-    /// The loss.
+    /// Coefficients and clips of the loss.
     pub loss: TapoLossConfig,
-    /// Whether γ and the entropy weights stay or fall.
+    /// Whether `gamma` and the entropy weights stay constant (`fixed`) or fall to 0 over the first half of the steps
+    /// (`anneal`).
     pub terms: TermSchedule,
-    /// What the loss is a mean over.
+    /// Whether the loss is a mean over the whole `batch` of an update or over each micro-batch (`micro`, released
+    /// code).
     pub loss_norm: LossNorm,
     /// Learning rate over the run.
     pub schedule: LrSchedule,
-    /// The optimiser's constants.
+    /// Settings of the AdamW optimiser.
     pub adamw: AdamWSettings,
-    /// The gradients' global norm is cut to this.
+    /// Largest global gradient norm: gradients above it are scaled down to it. `inf` turns clipping off.
     pub max_grad_norm: f64,
-    /// Rollout steps between two scorings of the validation set, which is scored before the first step and at the end too; 0:
-    /// only there. Without it, once an epoch.
+    /// Number of rollout steps between two validations. The validation set is always scored before the first step and
+    /// at the end; 0 means only there. Unset: once per epoch.
     pub eval_every: Option<usize>,
-    /// Which parts learn.
+    /// Which parts of the model are trained.
     pub train: TrainableParts,
-    /// States that meet the vocabulary at once.
+    /// Number of positions whose logits are computed at a time.
     pub logit_chunk: usize,
 }
 
@@ -149,29 +161,29 @@ impl Default for TapoConfig {
 }
 
 impl TapoConfig {
-    /// Rollout steps of a run over `rows` samples, filtering not counted.
+    /// Number of rollout steps of a run over `rows` samples. The filter is not taken into account.
     pub fn steps(&self, rows: usize) -> usize {
         (self.epochs * rows / self.prompts_per_step.max(1)).max(1)
     }
 
-    /// Updates of a full step.
+    /// Number of updates of a full step.
     pub fn updates_per_step(&self) -> usize {
         (self.prompts_per_step * (self.anchor_rollouts + self.positive_rollouts)).div_ceil(self.batch.max(1))
     }
 
-    /// How micro-batches are scored.
+    /// Makes the scorer of micro-batches.
     ///
     /// # Errors
-    /// A chunk of 0 or a temperature that is not positive.
+    /// Returns an error if `logit_chunk` is 0 or `temperature` is not positive.
     pub fn scorer(&self, pad_id: u32) -> Result<Scorer, TrainError> {
         let trunk = TrunkSettings { recompute: self.recompute, query_chunk: self.query_chunk };
         Ok(Scorer::new(self.logit_chunk, self.temperature, pad_id)?.with_trunk(trunk).with_packing(self.packing))
     }
 
-    /// Checks every setting, so that a run refuses nothing once it has begun to write.
+    /// Checks every setting, so that a run fails before it has written anything.
     ///
     /// # Errors
-    /// The first that is out of range.
+    /// Returns an error for the first setting that is out of range.
     pub fn validate(&self) -> Result<(), TrainError> {
         let counts = [
             ("epochs", self.epochs),

@@ -11,8 +11,9 @@ use super::{
     state::{DrawnGroup, OpenStep, SavedGroup},
 };
 use crate::{
-    BatchSize, Scorer, TrainError, pass_flops,
-    rollout::{Group, Role, Rollout},
+    TrainError,
+    gradient::{BatchSize, Scorer, pass_flops},
+    tapo::rollout::{Group, ImageRole, Rollout},
 };
 
 /// One response with everything the loss needs.
@@ -132,7 +133,7 @@ pub(super) fn update_sequences(image: UpdateImage, group: &Group) -> Vec<Supervi
     let prompt = &group.prompt;
     let scored = group.rollouts.iter().map(|rollout| {
         let prompt = match (image, rollout.role, &prompt.positive) {
-            (UpdateImage::Own, Role::Positive, Some(positive)) => positive,
+            (UpdateImage::Own, ImageRole::Positive, Some(positive)) => positive,
             _ => &prompt.anchor,
         };
         attach(prompt, &rollout.response.ids)

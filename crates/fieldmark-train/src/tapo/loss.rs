@@ -1,54 +1,61 @@
 //! The TAPO loss: `mean(L) - gamma mean(k3(pi, pi_neg)) + eta1 mean(-log pi) + eta2 mean(-log pi_neg)`, paper 4.3,
-//! equations 3 and 4. Deviations from the paper: k3 takes the inverse ratio (see [`crate::k3`]), and the entropies
-//! are -log pi, where it prints log pi; both as the released code has them. Deviations from the released code: one
-//! mean over the update's whole batch ([`crate::LossNorm`]), and gradient through log pi_neg (`negative_grad`).
+//! equations 3 and 4. Deviations from the paper, both as in the released code: k3 uses the inverse ratio
+//! (`policy/k3.rs`), and the entropies are -log pi where the paper prints log pi. Deviations from the released code:
+//! one mean over the whole batch of an update ([`LossNorm`](crate::gradient::LossNorm)), and gradient through log
+//! pi_neg (`negative_grad`).
 
 use burn::tensor::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ClipConfig, Importance, Normaliser, SamplerCorrection, TrainError, k3, policy_loss, sampler_weights};
+use super::policy::{ClipConfig, Importance, SamplerCorrection, k3, policy_loss, sampler_weights};
+use crate::{TrainError, gradient::Normaliser};
 
-/// How token losses of the policy and KL terms are averaged. The entropy terms are always token means.
+/// How the policy and KL terms are averaged over tokens. The entropy terms are always token means.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LossAverage {
-    /// Every token weighs the same (equation 4).
+    /// Mean over all tokens: every token weighs the same (equation 4).
     #[default]
     Token,
-    /// Every sequence weighs the same.
+    /// Mean over sequences of each sequence's token mean: every sequence weighs the same.
     Sequence,
-    /// Every token of every update weighs the same: the sum is divided by sequences times `max_new_tokens` (Dr. GRPO; see
-    /// [`Normaliser::constant_mean`]).
+    /// Sum over all tokens, divided by the number of sequences times `max_new_tokens`: every token weighs the same in
+    /// every update (Dr. GRPO).
     Constant,
 }
 
-/// Coefficients of the TAPO loss. The defaults are the paper's.
+/// The TAPO loss: `mean(policy) - gamma mean(KL to the negative) + eta1 entropy + eta2 entropy on the negative`. The
+/// defaults are the paper's.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TapoLossConfig {
-    /// The importance ratio's lower bound is `1 - clip_low`.
+    /// The importance ratio is clipped from below at `1 - clip_low`.
     pub clip_low: f64,
-    /// The importance ratio's upper bound is `1 + clip_high`.
+    /// The importance ratio is clipped from above at `1 + clip_high`.
     pub clip_high: f64,
-    /// Dual clip for negative advantages.
+    /// Dual clip: if the advantage A is negative, the policy loss is at most `clip_dual * |A|`. `inf` means no limit.
     pub clip_dual: f64,
-    /// Whether the importance ratio is each token's or its response's (GSPO, whose own clips are about 3e-4 and 4e-4).
+    /// Importance ratio per `token`, or per `sequence` (GSPO, which clips at about 3e-4 and 4e-4).
     pub importance: Importance,
-    /// Each token's policy loss is multiplied by π_old / π_sampler, at most this, against what sampler and trainer disagree
-    /// on (TRL: 2). Rollouts scored on another image than their own are left alone. Without it all are.
+    /// Truncated importance sampling: multiplies each token's policy loss by π_old / π_sampler, but at most by this cap
+    /// (TRL: 2), to correct for differences between sampler and trainer. It leaves out rollouts that are scored on
+    /// another image than the one they were sampled from. Unset: no correction.
     pub sampler_cap: Option<f64>,
-    /// Weight of the inter-class term, which pushes pi away from pi on the negative image.
+    /// Weight of the inter-class term, which pushes the policy on the update's image away from the policy on the
+    /// negative image.
     pub gamma: f64,
-    /// Weight of the entropy on the update's image. Positive lowers it: every sampled token is pushed up.
+    /// Weight of the entropy on the update's image. A positive weight lowers the entropy: every sampled token becomes
+    /// more likely.
     pub eta1: f64,
     /// Weight of the entropy on the negative image.
     pub eta2: f64,
-    /// Weight of `KL(pi || reference model)`; 0 (the default) needs no reference model.
+    /// Weight of `KL(pi || reference model)`. The default, 0, needs no reference model.
     pub kl_ref: f64,
-    /// Averaging of the policy and KL terms.
+    /// How the policy and KL terms are averaged: `token`, `sequence` or `constant`.
     pub loss_average: LossAverage,
-    /// Whether log pi_neg carries gradient. `false`: as released, the second entropy then has no effect.
+    /// Whether gradients flow through the log-probabilities on the negative image. `false` is the released code; `eta2`
+    /// then has no effect on the gradient.
     pub negative_grad: bool,
 }
 
@@ -77,12 +84,13 @@ impl TapoLossConfig {
         ClipConfig { clip_low: self.clip_low, clip_high: self.clip_high, clip_dual: self.clip_dual }
     }
 
-    /// Whether any term of the loss looks at the negative image. Else it is not encoded, which halves an update.
+    /// Whether any term of the loss uses the negative image. If not, it is not encoded, which halves the work of an
+    /// update.
     pub fn needs_negative(&self) -> bool {
         self.gamma != 0.0 || self.eta2 != 0.0
     }
 
-    /// The same with gamma and both entropy weights times `factor` (see [`crate::TermSchedule`]).
+    /// Multiplies gamma and both entropy weights by `factor` (see [`TermSchedule`](super::policy::TermSchedule)).
     #[must_use]
     pub fn scaled(self, factor: f64) -> Self {
         Self { gamma: self.gamma * factor, eta1: self.eta1 * factor, eta2: self.eta2 * factor, ..self }
@@ -91,7 +99,8 @@ impl TapoLossConfig {
     /// Checks every coefficient.
     ///
     /// # Errors
-    /// A clip bound out of range (see [`ClipConfig::validate`]), a `sampler_cap` below 1, or a weight that is not finite.
+    /// Returns an error if a clip bound is out of range (see [`ClipConfig::validate`]), `sampler_cap` is below 1, or a
+    /// weight is not finite.
     pub fn validate(&self) -> Result<(), TrainError> {
         self.clip().validate()?;
         if let Some(cap) = self.sampler_cap.filter(|cap| !(1.0..=f64::INFINITY).contains(cap)) {
@@ -108,43 +117,43 @@ impl TapoLossConfig {
     }
 }
 
-/// What the loss of one micro-batch is made of. All `[batch, response]`; masked entries must be finite.
+/// Inputs of the loss of one micro-batch. All are `[batch, response]`; masked entries must be finite.
 pub struct TapoInputs {
-    /// Log-probability of each sampled token under the policy on the update's image; carries gradient.
+    /// Log-probability of each sampled token under the policy, given the update's image. Carries the gradient.
     pub logp_bt: Tensor<2>,
-    /// The same before the step's first update; a constant.
+    /// The same before the first update of the step. A constant.
     pub old_logp_bt: Tensor<2>,
-    /// The same as the sampler recorded it; a constant. Responses that were sampled from another image have `old_logp_bt`
-    /// here. Without it `sampler_cap` has no effect.
+    /// The same as the sampler recorded it. A constant. For responses sampled from another image, set it to
+    /// `old_logp_bt`. Without it, `sampler_cap` has no effect.
     pub sampler_logp_bt: Option<Tensor<2>>,
-    /// The same tokens under the policy on the negative image. Without it neither the inter-class term nor the negative's
-    /// entropy is part of the loss, whatever their weights.
+    /// Log-probability of the same tokens given the negative image. Without it, the loss has neither the inter-class
+    /// term nor the entropy on the negative image, whatever their weights are.
     pub neg_logp_bt: Option<Tensor<2>>,
-    /// The same tokens under a reference model, if there is one; a constant. Without it `kl_ref` has no effect.
+    /// Log-probability of the same tokens under the reference model. A constant. Without it, `kl_ref` has no effect.
     pub ref_logp_bt: Option<Tensor<2>>,
-    /// Group advantage of the response, on each of its tokens.
+    /// Advantage of the response, repeated on each of its tokens.
     pub advantages_bt: Tensor<2>,
     /// 1 up to and including the first end token, else 0.
     pub mask_bt: Tensor<2>,
 }
 
-/// Parts of the loss, read from the device. Each is this micro-batch's share: the sum over the micro-batches of an
-/// update is the update's mean.
+/// Parts of the loss, read from the device. Each is the share of one micro-batch: the shares of all micro-batches of an
+/// update add up to the update's mean.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct TapoParts {
     /// The whole loss.
     pub loss: f64,
     /// Policy term.
     pub pg_loss: f64,
-    /// Estimate of KL(pi || pi_neg), before gamma; not a number where the negative image is not looked at.
+    /// Estimate of KL(pi || pi_neg), before gamma. NaN if the negative image is not used.
     pub kl_neg: f64,
     /// Mean of -log pi over the sampled tokens.
     pub entropy: f64,
-    /// Mean of -log pi_neg over the sampled tokens; not a number where the negative image is not looked at.
+    /// Mean of -log pi_neg over the sampled tokens. NaN if the negative image is not used.
     pub neg_entropy: f64,
-    /// Estimate of KL(pi || reference model), before its weight; 0 without one.
+    /// Estimate of KL(pi || reference model), before its weight. 0 without a reference model.
     pub kl_ref: f64,
-    /// Mean importance ratio over the tokens, each with its response's where that is what the ratio is of.
+    /// Mean importance ratio over the tokens. With ratios per response, each token has the ratio of its response.
     pub ratio: f64,
     /// Share of tokens stopped by the upper clip.
     pub clipped_high: f64,
@@ -152,7 +161,7 @@ pub struct TapoParts {
     pub clipped_low: f64,
     /// Share of tokens stopped by the dual clip.
     pub clipped_dual: f64,
-    /// How the policy term was corrected for the sampler; absent where it was not.
+    /// Correction of the policy term for the sampler. Absent if there was none.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub sampler: Option<SamplerCorrection>,
 }
@@ -175,18 +184,18 @@ impl std::ops::AddAssign for TapoParts {
     }
 }
 
-/// The loss to differentiate, and its parts.
+/// The loss as a tensor to differentiate, and the values of its parts.
 pub struct TapoLoss {
-    /// Total, shape `[1]`, on the tape of `logp_bt` (and of `neg_logp_bt` with `negative_grad`).
+    /// The whole loss, shape `[1]`, on the tape of `logp_bt` (and of `neg_logp_bt` if `negative_grad` is set).
     pub total: Tensor<1>,
-    /// Detached values.
+    /// Values of the parts, without gradient.
     pub parts: TapoParts,
 }
 
-/// TAPO loss of one micro-batch.
+/// Computes the TAPO loss of one micro-batch.
 ///
-/// `normaliser` says what the micro-batch is a share of; with [`crate::LossNorm::Batch`] the gradients of all
-/// micro-batches add up to those of the whole batch.
+/// `normaliser` holds the divisors of the means. With [`LossNorm::Batch`](crate::gradient::LossNorm::Batch) the
+/// gradients of all micro-batches add up to those of the whole batch.
 pub fn tapo_loss(inputs: TapoInputs, config: &TapoLossConfig, normaliser: &Normaliser) -> TapoLoss {
     let TapoInputs { logp_bt, old_logp_bt, sampler_logp_bt, neg_logp_bt, ref_logp_bt, advantages_bt, mask_bt } = inputs;
     let old_logp_bt = old_logp_bt.detach();
@@ -242,7 +251,7 @@ pub fn tapo_loss(inputs: TapoInputs, config: &TapoLossConfig, normaliser: &Norma
     TapoLoss { total, parts: read_parts(Tensor::cat(values, 0)) }
 }
 
-/// One read from the device for all parts.
+/// Reads all parts from the device at once.
 fn read_parts(values: Tensor<1>) -> TapoParts {
     let data = values.into_data();
     let mut values = data.iter::<f64>();
@@ -262,5 +271,59 @@ fn read_parts(values: Tensor<1>) -> TapoParts {
             sampler_weight,
             sampler_capped: values.next().unwrap_or(f64::NAN),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gradient::{BatchSize, LossNorm};
+    use burn::tensor::Device;
+
+    // Ratios 1, 1.5, 3 and 0.5 of trainer and sampler.
+    const RATIOS: [f32; 4] = [1.0, 1.5, 3.0, 0.5];
+
+    /// Two responses, of two tokens and of one: the weight meets the policy term and neither its neighbours nor its
+    /// ratio.
+    fn loss(sampler_cap: Option<f64>) -> (TapoLoss, Vec<f32>) {
+        let device = Device::default().autodiff();
+        let tensor = |values: [[f32; 2]; 2]| Tensor::<2>::from_floats(values, &device);
+        let logp = tensor([[-1.0, -2.0], [-0.5, -7.0]]).require_grad();
+        let [_, half, three, low] = RATIOS.map(f32::ln);
+        let inputs = TapoInputs {
+            logp_bt: logp.clone(),
+            old_logp_bt: logp.clone().detach(),
+            sampler_logp_bt: Some(tensor([[-1.0 - half, -2.0 - three], [-0.5 - low, 9.0]])),
+            neg_logp_bt: Some(tensor([[-1.0, -2.0], [-0.5, -7.0]])),
+            ref_logp_bt: None,
+            advantages_bt: tensor([[2.0, 2.0], [-4.0, -4.0]]),
+            mask_bt: tensor([[1.0, 1.0], [1.0, 0.0]]),
+        };
+        let size = BatchSize { tokens: 3, sequences: 2 };
+        let config = TapoLossConfig { sampler_cap, ..TapoLossConfig::default() };
+        let found = tapo_loss(inputs, &config, &LossNorm::Batch.normaliser(size, size, 1));
+        let grads = found.total.clone().backward();
+        let grad = logp.grad(&grads).unwrap().into_data().iter::<f32>().collect();
+        (found, grad)
+    }
+
+    #[test]
+    fn a_capped_loss_by_hand() {
+        let (off, off_grad) = loss(None);
+        assert!(off.parts.sampler.is_none());
+        let (on, on_grad) = loss(Some(2.0));
+        // Losses -2, -2 and 4 at ratio 1; weights 1.5, 2 (capped from 3) and 0.5.
+        let close = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+        close(off.parts.pg_loss, 0.0);
+        close(on.parts.pg_loss, (-3.0 - 4.0 + 2.0) / 3.0);
+        let sampler = on.parts.sampler.unwrap();
+        close(sampler.sampler_weight, (1.5 + 2.0 + 0.5) / 3.0);
+        close(sampler.sampler_capped, 1.0 / 3.0);
+        close(on.parts.ratio, 1.0);
+        // Only the policy's share of the gradient differs, by (weight - 1) of it.
+        for (at, expected) in [(0, -2.0 * 0.5 / 3.0), (1, -2.0 / 3.0), (2, 4.0 * -0.5 / 3.0), (3, 0.0)] {
+            close(f64::from(on_grad[at] - off_grad[at]), expected);
+        }
+        assert!(off.parts.entropy == on.parts.entropy && off.parts.kl_neg == on.parts.kl_neg);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::TapoParts;
-use crate::{FilterCounts, SamplerGap};
+use crate::tapo::rollout::{FilterCounts, SamplerGap};
 
 /// Measurements of one TAPO update.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,7 +60,7 @@ pub struct RolloutMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::SamplerCorrection;
+    use crate::tapo::policy::SamplerCorrection;
 
     #[test]
     fn tapo_rows_are_flat() {

@@ -3,11 +3,13 @@
 //!
 //! Where the paper and its code differ, [`TapoConfig`] decides.
 
-mod config;
+pub mod advantage;
+pub(crate) mod config;
 mod items;
-mod loss;
+pub(crate) mod loss;
 mod metrics;
-mod rollout;
+pub mod policy;
+pub mod rollout;
 mod source;
 mod state;
 mod trainer;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{TrainError, rollout::TripletPrompt};
+use crate::{TrainError, tapo::rollout::TripletPrompt};
 
 /// Makes the prompts of a sample in an epoch.
 pub trait TripletSource: Sync {

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::source::TripletSource;
 use crate::{
-    RolloutGroup, TrainError, UpdaterState,
-    rollout::{Group, Rollout},
+    TrainError,
+    tapo::rollout::{Group, Rollout, RolloutGroup},
+    trainer::UpdaterState,
 };
 
 /// A group with the place in the data that its prompt is made from.
@@ -110,7 +111,7 @@ pub(crate) mod widened {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{RewardScore, Role};
+    use crate::{reward::RewardScore, tapo::rollout::ImageRole};
     use fieldmark_generate::{FinishReason, Response};
 
     #[test]
@@ -126,7 +127,7 @@ mod tests {
         wide.extend([f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, 0.1 + 0.2, 5e-324]);
         narrow.extend([f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, f32::MIN_POSITIVE, 1e-45]);
         let rollout = Rollout {
-            role: Role::Positive,
+            role: ImageRole::Positive,
             response: Response { ids: vec![1, u32::MAX], logps: wide, finish: FinishReason::Length },
             text: "\"\\n\n\t\u{1F986}'''\"\"\"\r\u{0}".into(),
             reward: RewardScore {

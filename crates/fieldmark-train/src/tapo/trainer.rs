@@ -15,8 +15,11 @@ use super::{
     validation::Held,
 };
 use crate::{
-    Direction, GroupBuffer, Interrupt, Mark, OnEvent, Reduction, Replicas, RewardRegistry, Score, TrainError, Trainer,
-    Updater, Verdict, trainer::Engine,
+    TrainError, Trainer,
+    parallel::{Reduction, Replicas},
+    reward::RewardRegistry,
+    tapo::rollout::GroupBuffer,
+    trainer::{Direction, Engine, Interrupt, Mark, OnEvent, Score, Updater, Verdict},
 };
 
 /// What the best checkpoint is best in: without a validation set, and with one.

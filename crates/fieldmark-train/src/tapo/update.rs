@@ -15,11 +15,11 @@ use super::{
     state::TapoState,
 };
 use crate::{
-    BatchSize, GradientSum, Normaliser, ResponseRows, Scorer, TrainError, UpdateTiming,
-    clip::grad_norm,
-    micro_batches,
+    TrainError,
+    gradient::{BatchSize, GradientSum, Normaliser, ResponseRows, Scorer, micro_batches},
+    optim::grad_norm,
     parallel::sum_on_replicas,
-    trainer::{Engine, culprits},
+    trainer::{Engine, UpdateTiming, culprits},
 };
 
 /// The updates of rollout step `step` (from 0) of `steps`.

@@ -17,8 +17,13 @@ use super::{
     source::TripletSource,
 };
 use crate::{
-    Decoding, DecodingTiming, Estimator, OnEvent, Replicas, TrainError, TrainEvent,
-    rollout::{Group, RolloutCounts, TripletPrompt, mean, mean_parts, truncated},
+    TrainError,
+    parallel::Replicas,
+    tapo::{
+        advantage::Estimator,
+        rollout::{Group, RolloutCounts, TripletPrompt, mean, mean_parts, truncated},
+    },
+    trainer::{Decoding, DecodingTiming, OnEvent, TrainEvent},
 };
 
 /// Means over the answers to a validation set.

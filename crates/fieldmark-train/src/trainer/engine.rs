@@ -3,7 +3,12 @@
 use fieldmark_model::Qwen25Vl;
 
 use super::{Interrupt, Updater, streak::Streak};
-use crate::{AdamWSettings, LrSchedule, Replicas, Scorer, TrainError};
+use crate::{
+    TrainError,
+    gradient::Scorer,
+    optim::{AdamWSettings, LrSchedule},
+    parallel::Replicas,
+};
 
 /// The parts of a trainer that SFT and TAPO share. `S` is the trainer's state.
 pub(crate) struct Engine<S> {

@@ -3,9 +3,8 @@
 use super::{DecodingTiming, UpdateTiming};
 use crate::{
     TrainError,
-    rollout::Group,
     sft::SftMetrics,
-    tapo::{RolloutMetrics, TapoMetrics, TapoValidation},
+    tapo::{RolloutMetrics, TapoMetrics, TapoValidation, rollout::Group},
 };
 
 /// Something that happened in a step. SFT reports [`Self::SftUpdate`] alone, TAPO all others.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use crate::peak_memory;
+use crate::memory::peak_memory;
 
 /// How long one update took: from its samples to the new parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -11,7 +11,10 @@ use fieldmark_model::Qwen25Vl;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AdamWSettings, Clipped, GradClipper, LrSchedule, TrainError};
+use crate::{
+    TrainError,
+    optim::{AdamWSettings, Clipped, GradClipper, LrSchedule},
+};
 
 /// Updates skipped one after another after which a run stops: what is wrong then will not go away by itself.
 pub const MOST_SKIPPED_IN_A_ROW: usize = 3;

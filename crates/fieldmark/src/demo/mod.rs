@@ -16,7 +16,7 @@ use burn::{module::Module, tensor::Device};
 use fieldmark_data::Split;
 use fieldmark_eval::{Accuracy, Report, Scores, World};
 use fieldmark_stream::StreamKey;
-use fieldmark_train::{Interrupt, UpdateImage, initialise};
+use fieldmark_train::{params::initialise, tapo::UpdateImage, trainer::Interrupt};
 
 use produce::Produce;
 use sources::DemoData;

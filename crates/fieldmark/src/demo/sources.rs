@@ -12,7 +12,11 @@ use fieldmark_processor::{
     Message, PatchedImage, Photo, ProcessOptions, Processor, Sequence, SupervisedSequence, TargetEnd,
 };
 use fieldmark_stream::{RandomStream, StreamKey};
-use fieldmark_train::{SftSource, TrainError, TripletPrompt, TripletSource};
+use fieldmark_train::{
+    TrainError,
+    sft::SftSource,
+    tapo::{TripletSource, rollout::TripletPrompt},
+};
 
 use super::produce::{Produce, QUESTION, SIDE, TrainPhoto, to_image};
 use crate::error::RunError;

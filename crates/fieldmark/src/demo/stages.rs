@@ -11,7 +11,12 @@ use fieldmark_eval::{
 use fieldmark_generate::GenerationConfig;
 use fieldmark_model::{Qwen25Vl, TrainableParts};
 use fieldmark_processor::DecodeOptions;
-use fieldmark_train::{AdamWSettings, LrSchedule, LrShape, RewardRegistry, SftConfig, TapoConfig, UpdateImage};
+use fieldmark_train::{
+    optim::{AdamWSettings, LrSchedule, LrShape},
+    reward::RewardRegistry,
+    sft::SftConfig,
+    tapo::{TapoConfig, UpdateImage},
+};
 
 use super::{
     DemoOptions,

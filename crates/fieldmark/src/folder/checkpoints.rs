@@ -9,7 +9,7 @@ use std::{
 };
 
 use fieldmark_model::files::{persist_folder, write_whole};
-use fieldmark_train::{Mark, Updater};
+use fieldmark_train::trainer::{Mark, Updater};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::manifest::Manifest;

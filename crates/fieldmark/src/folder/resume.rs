@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use fieldmark_train::Mark;
+use fieldmark_train::trainer::Mark;
 
 use super::{
     checkpoints::Checkpoints,

@@ -1,5 +1,5 @@
 //! What a run measures, one JSON object a line in `metrics.jsonl`: only what is the same in every run of a recipe (what
-//! the clock says is in [`fieldmark_train::UpdateTiming`]). Each line is written whole; a resumed run first cuts off the rows after
+//! the clock says is in [`fieldmark_train::trainer::UpdateTiming`]). Each line is written whole; a resumed run first cuts off the rows after
 //! its checkpoint, and a last line that a kill left unfinished. Not-a-number becomes `null`.
 
 use std::{
@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fieldmark_train::{SftState, TapoState};
+use fieldmark_train::{sft::SftState, tapo::TapoState};
 use serde::{Deserialize, Serialize};
 
 use crate::error::RunError;

@@ -2,7 +2,10 @@
 //! worth.
 
 use fieldmark_generate::FinishReason;
-use fieldmark_train::{Group, Role, Rollout, SampleFacts, TapoValidation};
+use fieldmark_train::tapo::{
+    SampleFacts, TapoValidation,
+    rollout::{Group, ImageRole, Rollout},
+};
 use serde_json::{Value, json};
 
 use super::metrics::MetricsWriter;
@@ -59,8 +62,8 @@ impl Responses<'_> {
 
 fn line(facts: &SampleFacts, group: &Group, rollout: &Rollout) -> Value {
     let (role, image) = match rollout.role {
-        Role::Anchor => ("anchor", &facts.anchor),
-        Role::Positive => ("positive", &facts.positive),
+        ImageRole::Anchor => ("anchor", &facts.anchor),
+        ImageRole::Positive => ("positive", &facts.positive),
     };
     json!({
         "row": group.prompt.anchor.name,

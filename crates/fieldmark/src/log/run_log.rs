@@ -1,7 +1,10 @@
 //! All logs of a run: they take the trainer's events, and continue after a checkpoint as if the run had not been stopped.
 
 use burn::tensor::Device;
-use fieldmark_train::{Decoding, DecodingTiming, Group, SampleFacts, TrainEvent, UpdateTiming};
+use fieldmark_train::{
+    tapo::{SampleFacts, rollout::Group},
+    trainer::{Decoding, DecodingTiming, TrainEvent, UpdateTiming},
+};
 use serde::Serialize;
 
 use super::{

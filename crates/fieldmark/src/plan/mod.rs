@@ -11,8 +11,12 @@ pub use search::{Fit, nearest_fit};
 
 use fieldmark_model::{GridThw, Qwen25VlConfig, SiglipTextConfig};
 use fieldmark_train::{
-    AdamWSettings, HalfWeights, MemoryPlan, MicroShape, Moments, Part, RolloutShape, SftConfig, TapoConfig,
-    TrunkSettings, UpdateImage, Workload,
+    gradient::TrunkSettings,
+    memory::MemoryPart,
+    memory::{MemoryPlan, MicroShape, RolloutShape, Workload},
+    optim::{AdamWSettings, HalfWeights, Moments},
+    sft::SftConfig,
+    tapo::{TapoConfig, UpdateImage},
 };
 
 use crate::recipe::{ImageSizes, Recipe, WeightType};
@@ -57,7 +61,8 @@ impl Planned {
         let mut plan = self.workload(recipe).plan();
         // Its activations are those of one short text.
         let encoder = self.text_encoder.as_ref().filter(|_| self.stage == Stage::Tapo);
-        plan.standing.extend(encoder.map(|config| Part { name: "text encoder", bytes: 4 * config.parameter_count() }));
+        plan.standing
+            .extend(encoder.map(|config| MemoryPart { name: "text encoder", bytes: 4 * config.parameter_count() }));
         plan
     }
 

@@ -1,7 +1,7 @@
 //! The nearest settings that fit into a budget: changes that cost least first, those that round more last, each kept only if
 //! it lowers the peak, and dropped again in the end if the others are enough.
 
-use fieldmark_train::MemoryPlan;
+use fieldmark_train::memory::MemoryPlan;
 
 use super::{Planned, Stage};
 use crate::recipe::{Recipe, RecipeError, WeightType};

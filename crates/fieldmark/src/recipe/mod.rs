@@ -16,7 +16,7 @@ use burn::tensor::FloatDType;
 use fieldmark_data::PromptTemplate;
 use fieldmark_eval::World;
 use fieldmark_model::LoraSettings;
-use fieldmark_train::{Reduction, SftConfig, TapoConfig};
+use fieldmark_train::{parallel::Reduction, sft::SftConfig, tapo::TapoConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

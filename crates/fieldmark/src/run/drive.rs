@@ -4,7 +4,7 @@
 use std::{cell::RefCell, ops::ControlFlow, path::PathBuf};
 
 use fieldmark_model::Qwen25Vl;
-use fieldmark_train::{TrainError, TrainEvent, Trainer};
+use fieldmark_train::{TrainError, Trainer, trainer::TrainEvent};
 
 use super::{Course, Observer, RunEvent, saving::Saving};
 use crate::{error::RunError, log::RunLog};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fieldmark_train::{TrainEvent, Trainable};
+use fieldmark_train::{params::Trainable, trainer::TrainEvent};
 
 use super::Course;
 use crate::{error::RunError, folder::RunFolder};

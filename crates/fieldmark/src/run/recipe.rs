@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use fieldmark_train::{AdamWSettings, HalfWeights, TrainError};
+use fieldmark_train::{
+    TrainError,
+    optim::{AdamWSettings, HalfWeights},
+};
 
 use super::{Observer, RunEvent, RunSetup};
 use crate::{
@@ -25,13 +28,13 @@ pub struct RecipeRun {
     /// Whether the run in the folder is continued.
     pub resume: bool,
     /// A shared flag that stops the run after the current step.
-    pub interrupt: fieldmark_train::Interrupt,
+    pub interrupt: fieldmark_train::trainer::Interrupt,
 }
 
 impl RecipeRun {
     /// A run of `recipe` from the first step.
     pub fn new(recipe: Recipe) -> Self {
-        let interrupt = fieldmark_train::Interrupt::new();
+        let interrupt = fieldmark_train::trainer::Interrupt::new();
         Self { recipe, device: None, overwrite: false, resume: false, interrupt }
     }
 

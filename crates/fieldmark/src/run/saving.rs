@@ -7,7 +7,10 @@ use std::{
 };
 
 use fieldmark_model::Qwen25Vl;
-use fieldmark_train::{Mark, Score, Trainer, Verdict};
+use fieldmark_train::{
+    Trainer,
+    trainer::{Mark, Score, Verdict},
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{

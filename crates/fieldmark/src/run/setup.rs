@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 use fieldmark_model::{LoraSettings, Qwen25Vl, TrainableParts};
 use fieldmark_stream::StreamKey;
-use fieldmark_train::{Interrupt, Reduction, initialise_adapters};
+use fieldmark_train::{parallel::Reduction, params::initialise_adapters, trainer::Interrupt};
 
 use crate::{
     checkpoint::Checkpoint,

@@ -5,7 +5,11 @@ use std::path::{Path, PathBuf};
 
 use fieldmark_data::DataError;
 use fieldmark_processor::TargetEnd;
-use fieldmark_train::{SftConfig, SftSource, SftState, SftTrainer, Trainer, stable_param_ids, trainable};
+use fieldmark_train::{
+    Trainer,
+    params::{stable_param_ids, trainable},
+    sft::{SftConfig, SftSource, SftState, SftTrainer},
+};
 
 use super::{
     Course, Finished, Observer, Outcome, RunEvent, RunSetup, drive,

@@ -4,8 +4,13 @@ use std::path::{Path, PathBuf};
 
 use fieldmark_processor::Processor;
 use fieldmark_train::{
-    Group, NegativeImage, RewardRegistry, TapoConfig, TapoState, TapoTrainer, Trainer, TripletSource, stable_param_ids,
-    trainable,
+    Trainer,
+    params::{stable_param_ids, trainable},
+    reward::RewardRegistry,
+    tapo::{
+        TapoConfig, TapoState, TapoTrainer, TripletSource,
+        rollout::{Group, NegativeImage},
+    },
 };
 
 use super::{

@@ -10,7 +10,7 @@ use fieldmark_processor::{
     self as processor, Content, DecodeOptions, Message, Photo, Processor, SupervisedSequence, TargetEnd,
 };
 use fieldmark_stream::RandomStream;
-use fieldmark_train::{SftSource, TrainError};
+use fieldmark_train::{TrainError, sft::SftSource};
 
 use super::held_out::take_out;
 

@@ -4,7 +4,11 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use fieldmark_processor::{SiglipEmbedder, TextEmbedder};
-use fieldmark_train::{RewardRegistry, SEMANTIC, TapoConfig, TrainError};
+use fieldmark_train::{
+    TrainError,
+    reward::{RewardRegistry, SEMANTIC},
+    tapo::TapoConfig,
+};
 
 use crate::error::RunError;
 

@@ -13,7 +13,13 @@ use fieldmark_data::{
 };
 use fieldmark_processor::{DecodeOptions, Message, Photo, ProcessOptions, Processor, ProcessorError, Sequence};
 use fieldmark_stream::{RandomStream, StreamKey};
-use fieldmark_train::{BlackPatches, SampleFacts, TrainError, TripletPrompt, TripletSource};
+use fieldmark_train::{
+    TrainError,
+    tapo::{
+        SampleFacts, TripletSource,
+        rollout::{BlackPatches, TripletPrompt},
+    },
+};
 
 use super::{held_out::take_out, labels::Labels};
 use crate::error::RunError;

@@ -106,8 +106,12 @@ mod tests {
     use std::{collections::BTreeMap, time::Duration};
 
     use fieldmark::train::{
-        Decoding, DecodingTiming, FilterCounts, RolloutMetrics, SamplerGap, SftMetrics, TapoMetrics, TapoParts,
-        TapoValidation, UpdateTiming, Validation,
+        sft::{SftMetrics, Validation},
+        tapo::{
+            RolloutMetrics, TapoMetrics, TapoParts, TapoValidation,
+            rollout::{FilterCounts, SamplerGap},
+        },
+        trainer::{Decoding, DecodingTiming, UpdateTiming},
     };
 
     use super::*;

@@ -23,7 +23,7 @@ use burn::train::{
     metric::{MetricDefinition, MetricEntry, MetricId, NumericAttributes, NumericEntry, SerializedEntry},
     renderer::{MetricState, MetricsRenderer, MetricsRendererTraining, tui::TuiMetricsRendererWrapper},
 };
-use fieldmark::{RunError, run::Course, train::Interrupt};
+use fieldmark::{RunError, run::Course, train::trainer::Interrupt};
 use serde::Serialize;
 use signal_hook::iterator::Signals;
 

@@ -7,11 +7,16 @@ use fieldmark_generate::{GenerationConfig, Sampling};
 use fieldmark_model::Qwen25Vl;
 use fieldmark_stream::StreamKey;
 
-use super::responder::{Responder, Wanted};
+use super::{
+    filter::{GroupBuffer, GroupVerdict, RolloutGroup},
+    gap::SamplerGap,
+    group::{Group, RolloutCounts, TripletPrompt, mean, mean_parts, truncated},
+    image_role::ImageRole,
+    responder::{Responder, Wanted},
+};
 use crate::{
-    Decoding, DecodingTiming, GroupBuffer, GroupVerdict, OnEvent, RolloutGroup, SamplerGap, Scorer, TrainError,
-    TrainEvent,
-    rollout::{Group, Role, RolloutCounts, TripletPrompt, mean, mean_parts, truncated},
+    TrainError, TrainEvent,
+    gradient::Scorer,
     tapo::{
         config::TapoConfig,
         items::{score, update_sequences},
@@ -19,7 +24,7 @@ use crate::{
         source::TripletSource,
         state::{DrawnGroup, TapoState},
     },
-    trainer::Engine,
+    trainer::{Decoding, DecodingTiming, Engine, OnEvent},
 };
 
 /// Draws prompts from a source and groups of responses to them.
@@ -75,8 +80,12 @@ impl<S: TripletSource> Drawer<'_, S> {
             step: engine.updater.done(),
             rollout_step: step + 1,
             reward: mean(&all, |_| true, |rollout| rollout.reward.overall),
-            accuracy_anchor: mean(&all, |rollout| rollout.role == Role::Anchor, |rollout| rollout.reward.accuracy),
-            accuracy_positive: mean(&all, |rollout| rollout.role == Role::Positive, |rollout| rollout.reward.accuracy),
+            accuracy_anchor: mean(&all, |rollout| rollout.role == ImageRole::Anchor, |rollout| rollout.reward.accuracy),
+            accuracy_positive: mean(
+                &all,
+                |rollout| rollout.role == ImageRole::Positive,
+                |rollout| rollout.reward.accuracy,
+            ),
             rewards: mean_parts(&all),
             response_tokens: mean(&all, |_| true, |rollout| rollout.response.ids.len() as f64),
             truncated: mean(&all, |_| true, truncated),

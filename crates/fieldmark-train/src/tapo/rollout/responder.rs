@@ -7,9 +7,13 @@ use fieldmark_processor::Tokenizer;
 use fieldmark_stream::StreamKey;
 
 use crate::{
-    Estimator, TrainError, WeightedRewards,
+    TrainError,
     parallel::{Replicas, on_replicas},
-    rollout::{Group, RolloutCounts, TripletPrompt, rollout_groups},
+    reward::WeightedRewards,
+    tapo::{
+        advantage::Estimator,
+        rollout::{Group, RolloutCounts, TripletPrompt, rollout_groups},
+    },
 };
 
 /// What turns prompts into scored responses, besides a model: tokenizer, end tokens and rewards.

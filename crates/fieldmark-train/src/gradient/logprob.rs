@@ -1,0 +1,347 @@
+//! Log-probabilities of given tokens, `log softmax(head(h) / temperature)[target]`, without the logits of all tokens at
+//! once. The head runs on one chunk of states at a time. A single tape would keep the logits of every chunk until the
+//! backward pass, so [`ChunkedLogProbs`] has two phases: first the values, without a tape; then, with the loss's
+//! gradient with respect to the log-probabilities, each chunk again on its own tape. Logits are at least f32.
+
+use std::ops::Range;
+
+use burn::{
+    module::Module,
+    optim::GradientsParams,
+    tensor::{DType, FloatDType, Gradients, Int, Tensor, activation::log_softmax},
+};
+
+use super::sum::GradientSum;
+use crate::TrainError;
+
+/// Log-probabilities of the targets, on the tape, for all logits at once. Reference: `logprobs_from_logits`.
+///
+/// * `logits_nv`: `[N, V]`; half precision is cast to f32.
+/// * `targets_n`: `[N]`, ids below V.
+///
+/// Returns `[N]`.
+pub fn token_logprobs(logits_nv: Tensor<2>, targets_n: Tensor<1, Int>, temperature: f64) -> Tensor<1> {
+    pick(log_probs(logits_nv, temperature), targets_n)
+}
+
+fn log_probs(logits_nv: Tensor<2>, temperature: f64) -> Tensor<2> {
+    let logits_nv = match logits_nv.dtype() {
+        DType::F16 | DType::BF16 => logits_nv.cast(FloatDType::F32),
+        _ => logits_nv,
+    };
+    log_softmax(logits_nv / temperature, 1)
+}
+
+fn pick(logp_nv: Tensor<2>, targets_n: Tensor<1, Int>) -> Tensor<1> {
+    logp_nv.gather(1, targets_n.unsqueeze_dim(1)).squeeze_dim(1)
+}
+
+/// Log-probabilities, and the entropies of the distributions.
+pub struct TokenScores {
+    /// Log-probability of each target. `[N]`.
+    pub logp_n: Tensor<1>,
+    /// `-sum p log p` over the vocabulary, in nats. `[N]`.
+    pub entropy_n: Tensor<1>,
+}
+
+/// Gradients from the backward pass of the head.
+pub struct HeadGradients {
+    /// Gradient with respect to the states, for [`backward_states`]. `[N, D]`, without a tape.
+    pub hidden_nd: Tensor<2>,
+    /// Gradients of the parameters that the head uses.
+    pub params: GradientsParams,
+}
+
+/// Computes log-probabilities in chunks of `chunk` states, in two phases.
+///
+/// Peak memory is a few `[chunk, V]` tensors instead of `[N, V]`. The cost is one more pass through the head.
+///
+/// ```
+/// use burn::{module::Module, nn::LinearConfig, optim::GradientsParams};
+/// use burn::tensor::{Device, Distribution, Int, Tensor};
+/// use fieldmark_train::gradient::{ChunkedLogProbs, GradientSum, backward_states};
+///
+/// # let device = Device::flex().autodiff();
+/// # let trunk = LinearConfig::new(4, 8).init(&device);
+/// # let head = LinearConfig::new(8, 32).with_bias(false).init(&device);
+/// # let module = (trunk.clone(), head.clone());
+/// # let x = Tensor::<2>::random([6, 4], Distribution::Default, &device);
+/// # let targets = Tensor::<1, Int>::from_ints([3, 1, 4, 1, 5, 9], &device);
+/// let logprobs = ChunkedLogProbs::new(2, 1.0)?;
+/// let hidden = trunk.forward(x);
+/// let logp = logprobs.forward(&hidden, &targets, |h| head.forward(h));
+///
+/// // The log-probabilities are the leaves of the loss.
+/// let logp = logp.autodiff().require_grad();
+/// let loss = logp.clone().mean().neg();
+/// let grad = logp.grad(&loss.backward()).unwrap();
+///
+/// let by_head = logprobs.backward(&hidden, &targets, grad, &module, |h| head.forward(h));
+/// let mut by_trunk = backward_states(hidden, by_head.hidden_nd);
+/// let mut total = GradientSum::new();
+/// total.add(&module, by_head.params);
+/// total.add(&module, GradientsParams::from_module(&mut by_trunk, &module));
+/// assert_eq!(total.into_grads().len(), 3);
+/// # Ok::<(), fieldmark_train::TrainError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ChunkedLogProbs {
+    chunk: usize,
+    temperature: f64,
+}
+
+impl ChunkedLogProbs {
+    /// Processes `chunk` states at a time and divides logits by `temperature`.
+    ///
+    /// # Errors
+    /// Returns an error if `chunk` is 0, or `temperature` is not positive and finite.
+    pub fn new(chunk: usize, temperature: f64) -> Result<Self, TrainError> {
+        if chunk == 0 {
+            return Err(TrainError::Setting { key: "logit_chunk", value: "0".into(), expected: "at least 1" });
+        }
+        if !(temperature.is_finite() && temperature > 0.0) {
+            return Err(TrainError::Setting {
+                key: "temperature",
+                value: temperature.to_string(),
+                expected: "a positive number",
+            });
+        }
+        Ok(Self { chunk, temperature })
+    }
+
+    /// First phase: returns the log-probabilities `[N]`, without a tape.
+    ///
+    /// * `hidden_nd`: states that predict the targets, `[N, D]`, N at least 1.
+    /// * `targets_n`: `[N]`.
+    /// * `head`: maps `[n, D]` to logits `[n, V]`.
+    pub fn forward(
+        &self,
+        hidden_nd: &Tensor<2>,
+        targets_n: &Tensor<1, Int>,
+        head: impl Fn(Tensor<2>) -> Tensor<2>,
+    ) -> Tensor<1> {
+        let hidden_nd = hidden_nd.clone().inner();
+        let chunks = self.ranges(hidden_nd.dims()[0]).map(|range| {
+            let logits_nv = head(hidden_nd.clone().slice([range.clone()])).inner();
+            token_logprobs(logits_nv, targets_n.clone().inner().slice([range]), self.temperature)
+        });
+        Tensor::cat(chunks.collect(), 0)
+    }
+
+    /// Like [`Self::forward`], and also returns the entropy of each distribution, for metrics.
+    pub fn forward_with_entropy(
+        &self,
+        hidden_nd: &Tensor<2>,
+        targets_n: &Tensor<1, Int>,
+        head: impl Fn(Tensor<2>) -> Tensor<2>,
+    ) -> TokenScores {
+        let hidden_nd = hidden_nd.clone().inner();
+        let (logp, entropy): (Vec<_>, Vec<_>) = self
+            .ranges(hidden_nd.dims()[0])
+            .map(|range| {
+                let logits_nv = head(hidden_nd.clone().slice([range.clone()])).inner();
+                let logp_nv = log_probs(logits_nv, self.temperature);
+                let entropy_n = (logp_nv.clone().exp() * logp_nv.clone()).sum_dim(1).neg();
+                let logp_n = pick(logp_nv, targets_n.clone().inner().slice([range]));
+                (logp_n, entropy_n.squeeze_dim::<1>(1))
+            })
+            .unzip();
+        TokenScores { logp_n: Tensor::cat(logp, 0), entropy_n: Tensor::cat(entropy, 0) }
+    }
+
+    /// Second phase: returns the gradients of `sum(logp * grad_logp)`, where `grad_logp` is the loss's gradient with
+    /// respect to the log-probabilities of the first phase.
+    ///
+    /// * `grad_logp_n`: `[N]`, a constant.
+    /// * `module`: holds the parameters whose gradients are wanted, including the head's (and a tied embedding).
+    ///
+    /// This does not touch the tape of the states: pass the result to [`backward_states`].
+    pub fn backward<M: Module>(
+        &self,
+        hidden_nd: &Tensor<2>,
+        targets_n: &Tensor<1, Int>,
+        grad_logp_n: Tensor<1>,
+        module: &M,
+        head: impl Fn(Tensor<2>) -> Tensor<2>,
+    ) -> HeadGradients {
+        let constant_nd = hidden_nd.clone().autodiff().detach();
+        let grad_logp_n = grad_logp_n.inner();
+        let mut params = GradientSum::new();
+        let mut hidden = Vec::new();
+        for range in self.ranges(constant_nd.dims()[0]) {
+            let leaf_nd = constant_nd.clone().slice([range.clone()]).detach().require_grad();
+            let targets_n = targets_n.clone().slice([range.clone()]);
+            let logp_n = token_logprobs(head(leaf_nd.clone()), targets_n, self.temperature);
+            let mut grads = (logp_n * grad_logp_n.clone().slice([range])).sum().backward();
+            let leaf_grad_nd = leaf_nd.grad_remove(&mut grads);
+            hidden.push(leaf_grad_nd.unwrap_or_else(|| leaf_nd.inner().zeros_like()));
+            params.add(module, GradientsParams::from_module(&mut grads, module));
+        }
+        HeadGradients { hidden_nd: Tensor::cat(hidden, 0), params: params.into_grads() }
+    }
+
+    fn ranges(&self, n: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let chunk = self.chunk;
+        (0..n).step_by(chunk).map(move |start| start..n.min(start + chunk))
+    }
+}
+
+/// Runs the backward pass of the network that made the states, with the gradient of the states: the gradients of
+/// `sum(hidden * grad)`. Both are `[N, D]`.
+///
+/// `hidden_nd` must be on a tape, so do not call this if everything before the head is frozen.
+pub fn backward_states(hidden_nd: Tensor<2>, grad_nd: Tensor<2>) -> Gradients {
+    (hidden_nd * grad_nd.inner()).sum().backward()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::{
+        module::Param,
+        tensor::{Device, TensorData},
+    };
+
+    /// A stand-in for a tied model: the trunk looks up and mixes the table that is also the head.
+    #[derive(Module, Debug)]
+    struct Tied {
+        table: Param<Tensor<2>>,
+        mix: Param<Tensor<2>>,
+    }
+
+    const VOCABULARY: usize = 23;
+
+    impl Tied {
+        fn new(device: &Device) -> Self {
+            let filled = |shape: [usize; 2]| {
+                let values = (0..shape[0] * shape[1]).map(|i| (1.7 * i as f64 * i as f64).sin()).collect();
+                let data = TensorData::new::<f64, _>(values, shape);
+                Param::from_tensor(Tensor::from_data(data, (device, DType::F64)))
+            };
+            Self { table: filled([VOCABULARY, 6]), mix: filled([6, 6]) }
+        }
+
+        fn hidden(&self, ids: &Tensor<1, Int>) -> Tensor<2> {
+            self.table.val().select(0, ids.clone()).matmul(self.mix.val()).tanh()
+        }
+
+        fn head(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
+            hidden_nd.matmul(self.table.val().transpose())
+        }
+    }
+
+    struct Case {
+        model: Tied,
+        ids: Tensor<1, Int>,
+        targets: Tensor<1, Int>,
+    }
+
+    fn case() -> Case {
+        let device = Device::default().autodiff();
+        Case {
+            model: Tied::new(&device),
+            ids: Tensor::from_ints([3, 1, 4, 1, 5, 9, 2], &device),
+            targets: Tensor::from_ints([6, 5, 3, 5, 22, 0, 9], &device),
+        }
+    }
+
+    /// Some loss of the log-probabilities that weighs each differently.
+    fn loss(logp_n: Tensor<1>) -> Tensor<1> {
+        (logp_n.clone().exp() * 2.0 + logp_n.square() * 0.3).mean()
+    }
+
+    fn relative<const D: usize>(found: Tensor<D>, expected: Tensor<D>) -> f64 {
+        let scale: f64 = expected.clone().abs().max().into_scalar();
+        (found - expected).abs().max().into_scalar::<f64>() / scale
+    }
+
+    fn grads_of(model: &Tied, grads: &GradientsParams) -> (Tensor<2>, Tensor<2>) {
+        (grads.get(model.table.id).unwrap(), grads.get(model.mix.id).unwrap())
+    }
+
+    #[test]
+    fn two_phases_give_the_gradient_of_one_tape() {
+        let Case { model, ids, targets } = case();
+        for temperature in [1.0, 0.7] {
+            let naive = token_logprobs(model.head(model.hidden(&ids)), targets.clone(), temperature);
+            let values = naive.clone().inner();
+            let naive = GradientsParams::from_grads(loss(naive).backward(), &model);
+            let (table, mix) = grads_of(&model, &naive);
+            for chunk in [1, 3, 7, 100] {
+                let chunked = ChunkedLogProbs::new(chunk, temperature).unwrap();
+                let hidden = model.hidden(&ids);
+                let logp = chunked.forward(&hidden, &targets, |h| model.head(h));
+                assert!(!logp.is_autodiff());
+                assert!(relative(logp.clone(), values.clone()) < 1e-12);
+
+                let leaf = logp.autodiff().require_grad();
+                let grad_logp = leaf.grad(&loss(leaf.clone()).backward()).unwrap();
+                let head = chunked.backward(&hidden, &targets, grad_logp, &model, |h| model.head(h));
+                let mut trunk = backward_states(hidden, head.hidden_nd);
+                let mut total = GradientSum::new();
+                total.add(&model, head.params);
+                total.add(&model, GradientsParams::from_module(&mut trunk, &model));
+                let (found_table, found_mix) = grads_of(&model, &total.into_grads());
+                assert!(relative(found_table, table.clone()) < 1e-12, "chunk {chunk}");
+                assert!(relative(found_mix, mix.clone()) < 1e-12, "chunk {chunk}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_gradient_is_that_of_finite_differences() {
+        let Case { model, ids, targets } = case();
+        let chunked = ChunkedLogProbs::new(2, 0.7).unwrap();
+        let hidden = model.hidden(&ids).inner();
+        let ones = hidden.clone().slice([0..7, 0..1]).squeeze_dim::<1>(1).ones_like();
+        let head = chunked.backward(&hidden, &targets, ones, &model, |h| model.head(h));
+        let grad: Vec<f64> = head.hidden_nd.into_data().iter().collect();
+        let sum =
+            |hidden: Tensor<2>| -> f64 { chunked.forward(&hidden, &targets, |h| model.head(h)).sum().into_scalar() };
+        let step = 1e-5;
+        for (n, d) in [(0, 0), (3, 2), (6, 5)] {
+            let bump = |by: f64| {
+                let cell = hidden.clone().slice([n..n + 1, d..d + 1]) + by;
+                sum(hidden.clone().slice_assign([n..n + 1, d..d + 1], cell))
+            };
+            let slope = (bump(step) - bump(-step)) / (2.0 * step);
+            // Autodiff divides by the temperature in f32.
+            assert!((slope - grad[n * 6 + d]).abs() < 1e-7, "{slope} {}", grad[n * 6 + d]);
+        }
+    }
+
+    #[test]
+    fn entropy_is_that_of_the_distribution() {
+        let Case { model, ids, targets } = case();
+        let chunked = ChunkedLogProbs::new(2, 0.7).unwrap();
+        let hidden = model.hidden(&ids);
+        let scores = chunked.forward_with_entropy(&hidden, &targets, |h| model.head(h));
+        let plain = chunked.forward(&hidden, &targets, |h| model.head(h));
+        assert!(relative(scores.logp_n, plain) < 1e-12);
+        let logits: Vec<f64> = model.head(hidden).into_data().iter().collect();
+        let found: Vec<f64> = scores.entropy_n.into_data().iter().collect();
+        for (row, found) in logits.chunks(VOCABULARY).zip(found) {
+            let weights: Vec<f64> = row.iter().map(|x| (x / 0.7).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            let entropy: f64 = weights.iter().map(|w| -(w / total) * (w / total).ln()).sum();
+            assert!((entropy - found).abs() < 1e-10);
+        }
+    }
+
+    #[test]
+    fn large_logits_stay_finite() {
+        let logits = Tensor::<2>::from_floats([[1e4, -1e4, 0.0]], &Device::default());
+        let at = |id: i64| {
+            let target = Tensor::from_ints([id], &Device::default());
+            token_logprobs(logits.clone(), target, 1.0).into_scalar::<f32>()
+        };
+        assert_eq!([at(0), at(1), at(2)], [0.0, -2e4, -1e4]);
+    }
+
+    #[test]
+    fn settings_are_checked() {
+        assert!(ChunkedLogProbs::new(0, 1.0).is_err());
+        assert!(ChunkedLogProbs::new(1, 0.0).is_err());
+        assert!(ChunkedLogProbs::new(1, f64::NAN).is_err());
+    }
+}

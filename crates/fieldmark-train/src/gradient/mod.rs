@@ -1,0 +1,23 @@
+//! From a micro-batch to log-probabilities, and from the loss's gradient back to the gradients of the parameters.
+//!
+//! [`Scorer`] leads through both ways: `trunk` runs the network up to the head, `packing` picks the states that predict
+//! tokens in the loss, `logprob` runs the head on them in chunks, and `sum` collects the gradients.
+
+mod logprob;
+mod loss_norm;
+mod micro_batches;
+mod packing;
+mod pass_flops;
+mod scorer;
+mod sum;
+mod trunk;
+
+pub use self::{
+    logprob::{ChunkedLogProbs, HeadGradients, TokenScores, backward_states, token_logprobs},
+    loss_norm::{BatchSize, LossNorm, Normaliser},
+    packing::{ResponseRows, TokenPacking},
+    scorer::{MicroBatch, Scored, Scorer},
+    sum::GradientSum,
+    trunk::TrunkSettings,
+};
+pub(crate) use self::{micro_batches::micro_batches, pass_flops::pass_flops};

@@ -1,0 +1,11 @@
+//! The parameters of a model: stable ids, initial values, and counts of trainable ones.
+
+mod adapters;
+mod ids;
+mod initialise;
+
+pub use self::{
+    adapters::{Trainable, initialise_adapters, trainable},
+    ids::stable_param_ids,
+    initialise::initialise,
+};

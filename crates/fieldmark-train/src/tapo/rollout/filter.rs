@@ -1,0 +1,250 @@
+//! Dynamic sampling: keep the groups with 0.01 < mean accuracy < 0.99, and draw more prompts until the rollout batch is
+//! full or `max_tries` is reached; then train on the groups there are. Deviations from the released code: a chunk
+//! without a kept group adds nothing (there the whole chunk is kept, with advantage 0), surplus groups go to the next
+//! step (there they are thrown away), and the number of tries is limited (there it is not).
+
+use std::{cmp::Ordering, collections::VecDeque};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::TrainError;
+
+/// Group filter (dynamic sampling). A group is trained on if its mean accuracy is above `low` and below `high`, for
+/// example 3 right answers of 10. If all answers of a group are right, or all are wrong, its GRPO advantages are almost
+/// or exactly 0.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct GroupFilter {
+    /// Whether to filter. `false` keeps every group, as in GRPO.
+    pub enabled: bool,
+    /// Name of the reward whose unweighted mean is the group's accuracy. It must be listed in `rewards`; a weight of 0
+    /// is enough.
+    pub key: String,
+    /// Groups are kept if their mean accuracy is above this. Released `filter_low`: 0.01.
+    pub low: f64,
+    /// Groups are kept if their mean accuracy is below this. Released `filter_high`: 0.99.
+    pub high: f64,
+}
+
+impl Default for GroupFilter {
+    fn default() -> Self {
+        Self { enabled: true, key: "accuracy".into(), low: 0.01, high: 0.99 }
+    }
+}
+
+/// The filter's decision about one group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupVerdict {
+    /// Mean accuracy between `low` and `high`: some rollouts are right and some are wrong.
+    Keep,
+    /// Mean accuracy at or below `low`.
+    AllWrong,
+    /// Mean accuracy at or above `high`.
+    AllRight,
+}
+
+impl GroupFilter {
+    /// Checks `low` and `high`, the number of groups of a step and the number of tries.
+    pub(crate) fn validate(&self, target: usize, max_tries: usize) -> Result<(), TrainError> {
+        for (key, value) in [("prompts_per_step", target), ("max_tries", max_tries)] {
+            if value == 0 {
+                return Err(TrainError::Setting { key, value: "0".into(), expected: "at least 1" });
+            }
+        }
+        if self.low.partial_cmp(&self.high) != Some(Ordering::Less) {
+            let expected = "below filter.high";
+            return Err(TrainError::Setting { key: "filter.low", value: self.low.to_string(), expected });
+        }
+        Ok(())
+    }
+
+    /// Decides about a group with this mean accuracy. NaN (an empty group) counts as all wrong. A disabled filter keeps
+    /// every group.
+    pub fn verdict(&self, mean_accuracy: f64) -> GroupVerdict {
+        if !self.enabled {
+            GroupVerdict::Keep
+        } else if mean_accuracy >= self.high {
+            GroupVerdict::AllRight
+        } else if mean_accuracy > self.low {
+            GroupVerdict::Keep
+        } else {
+            GroupVerdict::AllWrong
+        }
+    }
+}
+
+/// What the filter needs to know about a group of rollouts.
+pub trait RolloutGroup {
+    /// Mean of the reward named by [`GroupFilter::key`], usually in 0..=1.
+    fn mean_accuracy(&self) -> f64;
+}
+
+/// Counts of the groups drawn for one step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilterCounts {
+    /// Number of chunks drawn.
+    pub tries: usize,
+    /// Number of groups drawn.
+    pub offered: usize,
+    /// Number of groups kept.
+    pub kept: usize,
+    /// Number of groups dropped because all rollouts were right.
+    pub all_right: usize,
+    /// Number of groups dropped because all rollouts were wrong.
+    pub all_wrong: usize,
+    /// Number of surplus groups that came from the step before.
+    pub carried_in: usize,
+    /// Number of groups missing from a full step.
+    pub short: usize,
+}
+
+/// Collects the groups that pass the filter until a step has enough. Surplus groups wait for the next step.
+///
+/// Checkpoints store the [surplus](Self::surplus). The policy of the step before sampled those groups, so they must
+/// keep the old log-probabilities from then.
+#[derive(Debug, Clone)]
+pub(crate) struct GroupBuffer<G> {
+    filter: GroupFilter,
+    target: usize,
+    max_tries: usize,
+    groups: VecDeque<G>,
+    counts: FilterCounts,
+}
+
+impl<G: RolloutGroup> GroupBuffer<G> {
+    /// Makes an empty buffer for `target` groups per step and at most `max_tries` chunks per step (paper: 20).
+    ///
+    /// # Errors
+    /// Returns an error if `target` or `max_tries` is 0, or if `low` is not below `high`.
+    pub fn new(filter: GroupFilter, target: usize, max_tries: usize) -> Result<Self, TrainError> {
+        filter.validate(target, max_tries)?;
+        Ok(Self { filter, target, max_tries, groups: VecDeque::new(), counts: FilterCounts::default() })
+    }
+
+    /// Filters the groups of one chunk and keeps those that pass, in order. Each call counts as one try.
+    pub fn offer(&mut self, groups: impl IntoIterator<Item = G>) {
+        self.counts.tries += 1;
+        for group in groups {
+            self.counts.offered += 1;
+            match self.filter.verdict(group.mean_accuracy()) {
+                GroupVerdict::Keep => {
+                    self.counts.kept += 1;
+                    self.groups.push_back(group);
+                }
+                GroupVerdict::AllRight => self.counts.all_right += 1,
+                GroupVerdict::AllWrong => self.counts.all_wrong += 1,
+            }
+        }
+    }
+
+    /// Whether there are enough groups for a step.
+    pub fn is_full(&self) -> bool {
+        self.groups.len() >= self.target
+    }
+
+    /// Whether another chunk should be drawn: the buffer is not full and there are tries left.
+    pub fn wants_more(&self) -> bool {
+        !self.is_full() && self.counts.tries < self.max_tries
+    }
+
+    /// The groups in the buffer, in order. Between two steps they are the surplus of the first.
+    pub fn surplus(&self) -> impl Iterator<Item = &G> {
+        self.groups.iter()
+    }
+
+    /// Restores a buffer between two steps, with this surplus.
+    pub fn with_surplus(mut self, groups: impl IntoIterator<Item = G>) -> Self {
+        self.groups = groups.into_iter().collect();
+        self.counts = FilterCounts { carried_in: self.groups.len(), ..FilterCounts::default() };
+        self
+    }
+
+    /// Ends the step and returns its groups in the order drawn, with the counts. There are fewer groups than the
+    /// target, or none, if the tries ran out. The surplus stays for the next step, which counts its tries from 0.
+    pub fn take(&mut self) -> (Vec<G>, FilterCounts) {
+        let n = self.target.min(self.groups.len());
+        let taken = self.groups.drain(..n).collect();
+        let next = FilterCounts { carried_in: self.groups.len(), ..FilterCounts::default() };
+        let mut counts = std::mem::replace(&mut self.counts, next);
+        counts.short = self.target - n;
+        (taken, counts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Clone, PartialEq)]
+    struct Group(usize, f64);
+
+    impl RolloutGroup for Group {
+        fn mean_accuracy(&self) -> f64 {
+            self.1
+        }
+    }
+
+    #[test]
+    fn the_band_is_open_at_both_ends() {
+        let filter = GroupFilter::default();
+        let verdicts = [0.0, 0.01, 0.0101, 0.1, 0.9, 0.9899, 0.99, 1.0, f64::NAN].map(|a| filter.verdict(a));
+        use GroupVerdict::{AllRight as R, AllWrong as W, Keep as K};
+        assert_eq!(verdicts, [W, W, K, K, K, K, R, R, W]);
+    }
+
+    #[test]
+    fn without_a_filter_every_group_stays() {
+        let filter = GroupFilter { enabled: false, ..GroupFilter::default() };
+        let mut buffer = GroupBuffer::new(filter, 3, 20).unwrap();
+        buffer.offer([Group(0, 0.0), Group(1, 1.0), Group(2, 0.5)]);
+        let (groups, counts) = buffer.take();
+        assert_eq!(groups.iter().map(|g| g.0).collect::<Vec<_>>(), [0, 1, 2]);
+        let expected = FilterCounts { tries: 1, offered: 3, kept: 3, ..FilterCounts::default() };
+        assert_eq!(counts, expected);
+    }
+
+    #[test]
+    fn surplus_waits_in_order_and_dead_chunks_add_nothing() {
+        let mut buffer = GroupBuffer::new(GroupFilter::default(), 3, 20).unwrap();
+        buffer.offer([Group(0, 0.0), Group(1, 1.0)]);
+        assert!(buffer.surplus().next().is_none() && buffer.wants_more());
+        buffer.offer([Group(2, 0.5), Group(3, 0.2)]);
+        assert!(!buffer.is_full());
+        buffer.offer([Group(4, 0.5), Group(5, 0.0), Group(6, 0.7), Group(7, 0.3)]);
+        assert!(buffer.is_full() && !buffer.wants_more());
+
+        let (groups, counts) = buffer.take();
+        assert_eq!(groups.iter().map(|g| g.0).collect::<Vec<_>>(), [2, 3, 4]);
+        let expected =
+            FilterCounts { tries: 3, offered: 8, kept: 5, all_right: 1, all_wrong: 2, carried_in: 0, short: 0 };
+        assert_eq!(counts, expected);
+
+        let surplus: Vec<Group> = buffer.surplus().cloned().collect();
+        let mut buffer = GroupBuffer::new(GroupFilter::default(), 3, 20).unwrap().with_surplus(surplus);
+        buffer.offer([Group(8, 0.4)]);
+        let (groups, counts) = buffer.take();
+        assert_eq!(groups.iter().map(|g| g.0).collect::<Vec<_>>(), [6, 7, 8]);
+        assert_eq!((counts.carried_in, counts.tries, counts.kept), (2, 1, 1));
+    }
+
+    #[test]
+    fn tries_are_bounded_and_a_short_step_says_so() {
+        let mut buffer = GroupBuffer::new(GroupFilter::default(), 4, 20).unwrap();
+        buffer.offer([Group(0, 0.5)]);
+        while buffer.wants_more() {
+            buffer.offer([Group(1, 1.0)]);
+        }
+        let (groups, counts) = buffer.take();
+        assert_eq!((groups.len(), counts.tries, counts.short), (1, 20, 3));
+        assert!(buffer.wants_more());
+    }
+
+    #[test]
+    fn senseless_settings_are_refused() {
+        let band = GroupFilter { low: 0.5, high: 0.5, ..GroupFilter::default() };
+        assert!(GroupBuffer::<Group>::new(band, 1, 1).is_err());
+        assert!(GroupBuffer::<Group>::new(GroupFilter::default(), 0, 1).is_err());
+        assert!(GroupBuffer::<Group>::new(GroupFilter::default(), 1, 0).is_err());
+    }
+}
