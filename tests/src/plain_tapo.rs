@@ -11,7 +11,7 @@ use fieldmark::{
         gradient::{BatchSize, LossNorm},
         tapo::{
             TapoConfig, TapoInputs, TapoMetrics, TapoParts, UpdateImage,
-            rollout::{Group, Role, Rollout},
+            rollout::{Group, ImageRole, Rollout},
             tapo_loss,
         },
     },
@@ -25,7 +25,7 @@ use crate::{
 /// The image that a rollout is scored on.
 pub fn scored_on<'a>(group: &'a Group, rollout: &Rollout, image: UpdateImage) -> &'a Sequence {
     match (image, rollout.role) {
-        (UpdateImage::Own, Role::Positive) => group.prompt.positive.as_ref().unwrap(),
+        (UpdateImage::Own, ImageRole::Positive) => group.prompt.positive.as_ref().unwrap(),
         _ => &group.prompt.anchor,
     }
 }
@@ -68,7 +68,7 @@ pub fn plainly(model: &Qwen25Vl, groups: &[&Group], config: &TapoConfig, referen
             old_logp_bt: rows(&|_, rollout| constant(rollout.old_logp.clone())),
             sampler_logp_bt: config.loss.sampler_cap.is_some().then(|| {
                 rows(&|_, rollout| match (config.update_image, rollout.role) {
-                    (UpdateImage::Anchor, Role::Positive) => constant(rollout.old_logp.clone()),
+                    (UpdateImage::Anchor, ImageRole::Positive) => constant(rollout.old_logp.clone()),
                     _ => constant(rollout.response.logps.iter().map(|&logp| logp as f32).collect()),
                 })
             }),

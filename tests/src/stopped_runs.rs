@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use fieldmark::{
+    RunError,
+    folder::Checkpoints,
     model::{LoadOptions, Qwen25Vl, Qwen25VlConfig, SaveOptions},
     processor::{Sequence, SupervisedSequence},
     stream::StreamKey,
     train::{
-        Checkpoints, TrainError,
+        TrainError,
         params::stable_param_ids,
         sft::SftSource,
         tapo::{TripletSource, rollout::TripletPrompt},
@@ -111,7 +113,7 @@ pub fn through_a_checkpoint<S: serde::Serialize + serde::de::DeserializeOwned>(
 ) -> (Qwen25Vl, S, PathBuf) {
     let checkpoints = Checkpoints::new(folder);
     let mark = Mark { step: 1, updates: 0 };
-    let saved = checkpoints.save(mark, updater, state, |folder| -> Result<(), TrainError> {
+    let saved = checkpoints.save(mark, updater, state, |folder| -> Result<(), RunError> {
         model.save_pretrained(folder, SaveOptions::default()).unwrap();
         Ok(())
     });

@@ -8,7 +8,7 @@ use fieldmark::{
     model::{Qwen25Vl, Qwen25VlConfig},
     stream::StreamKey,
     train::{
-        TapoEvent, TrainError,
+        TrainError, TrainEvent, Trainer,
         optim::{AdamWSettings, LrSchedule, LrShape},
         reward::{Reward, RewardInput, RewardRegistry},
         tapo::{
@@ -183,13 +183,13 @@ pub fn run_with(
     let (mut rollouts, mut drawn, mut updates) = (vec![Vec::new()], Vec::new(), Vec::new());
     let after = trainer.with_steps(steps).train(model.clone(), |event| {
         match event {
-            TapoEvent::Rollouts(groups) => rollouts.last_mut().unwrap().extend(groups.to_vec()),
-            TapoEvent::Drawn(metrics, _) => {
+            TrainEvent::Rollouts(groups) => rollouts.last_mut().unwrap().extend(groups.to_vec()),
+            TrainEvent::Drawn(metrics, _) => {
                 drawn.push(metrics.clone());
                 rollouts.push(Vec::new());
             }
-            TapoEvent::Update(metrics, _) => updates.push(metrics.clone()),
-            TapoEvent::Validation(..) => {}
+            TrainEvent::TapoUpdate(metrics, _) => updates.push(metrics.clone()),
+            _ => {}
         }
         Ok(())
     });

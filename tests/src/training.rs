@@ -10,9 +10,10 @@ use fieldmark::{
     model::{Padding, Qwen25Vl},
     processor::{Sequence, SupervisedSequence, Tokenizer, collate, special},
     train::{
-        TrainError,
-        sft::SftSource,
+        TrainError, TrainEvent,
+        sft::{SftMetrics, SftSource},
         tapo::{TripletSource, rollout::TripletPrompt},
+        trainer::UpdateTiming,
     },
 };
 use serde_json::{Map, Value, json};
@@ -45,6 +46,18 @@ impl TripletSource for Rows<TripletPrompt> {
 
     fn prompt(&self, row: usize, _epoch: usize) -> Result<TripletPrompt, TrainError> {
         Ok(self.0[row].clone())
+    }
+}
+
+/// A receiver of SFT's updates as one of all events.
+pub fn updates(
+    mut on_update: impl FnMut(&SftMetrics, &UpdateTiming),
+) -> impl FnMut(TrainEvent<'_>) -> Result<(), TrainError> {
+    move |event| {
+        if let TrainEvent::SftUpdate(row, timing) = event {
+            on_update(row, timing);
+        }
+        Ok(())
     }
 }
 

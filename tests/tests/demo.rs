@@ -8,6 +8,8 @@ use fieldmark::{
     eval::{World, read_predictions},
     model::{LoadOptions, Qwen25Vl},
     processor::Processor,
+    run::{RunEvent, Silent},
+    train::trainer::Interrupt,
 };
 
 /// Twelve classes of the demo's photographs with three training photographs and one test photograph each.
@@ -45,6 +47,9 @@ fn options(photos: &Path, out: &Path) -> DemoOptions {
         sft_epochs: 2,
         tapo_steps: 1,
         ablation: false,
+        judge: true,
+        resume: false,
+        interrupt: Interrupt::new(),
         device: Device::flex(),
         device_name: "flex".into(),
     }
@@ -56,7 +61,7 @@ fn every_stage_leaves_whole_files_and_the_same_seed_the_same_ones() {
     let photos = folder.path().join("photos");
     small_photographs(&photos);
     let out = folder.path().join("out");
-    let outcome = run(&options(&photos, &out)).unwrap();
+    let outcome = run(&options(&photos, &out), &mut Silent).unwrap();
     assert_eq!(outcome.missed.len(), 2, "two epochs teach nothing: {}", outcome.report);
 
     for stage in ["base", "sft", "tapo"] {
@@ -65,15 +70,33 @@ fn every_stage_leaves_whole_files_and_the_same_seed_the_same_ones() {
         assert_eq!((predictions.len(), closed.count()), (24, 12), "{stage}");
     }
     for stage in ["sft", "tapo"] {
-        Processor::from_dir(out.join(stage)).unwrap();
-        Qwen25Vl::from_pretrained(&out.join(stage), LoadOptions::default(), &Device::flex()).unwrap();
-        assert!(out.join(stage).join("metrics.jsonl").is_file());
+        let checkpoint = out.join(stage).join("checkpoint");
+        Processor::from_dir(&checkpoint).unwrap();
+        Qwen25Vl::from_pretrained(&checkpoint, LoadOptions::default(), &Device::flex()).unwrap();
+        for name in ["metrics.jsonl", "timings.jsonl"] {
+            assert!(out.join(stage).join(name).is_file(), "{stage}/{name}");
+        }
     }
+    let rollouts = std::fs::read_to_string(out.join("tapo/rollouts.jsonl")).unwrap();
+    assert!(rollouts.lines().count() >= 8, "{rollouts}");
     assert!(std::fs::read_to_string(out.join("report.md")).unwrap().contains("SFT + TAPO"));
 
+    // Stopped in its first stage, and continued: the same weights at the end.
     let again = folder.path().join("again");
-    run(&options(&photos, &again)).unwrap();
-    let weights = |out: &Path, stage: &str| std::fs::read(out.join(stage).join("model.safetensors")).unwrap();
+    let interrupt = Interrupt::new();
+    let first = DemoOptions { interrupt: interrupt.clone(), ..options(&photos, &again) };
+    let mut stop = |event: RunEvent<'_>| {
+        if let RunEvent::Stepped(_) = event {
+            interrupt.ask();
+        }
+        Ok(())
+    };
+    assert!(run(&first, &mut stop).unwrap().stopped);
+    assert!(!again.join("sft/checkpoint").exists() && again.join("sft/checkpoints/step-000001").is_dir());
+    let outcome = run(&DemoOptions { resume: true, ..options(&photos, &again) }, &mut Silent).unwrap();
+    assert!(!outcome.stopped && outcome.report.contains("SFT + TAPO"));
+    let weights =
+        |out: &Path, stage: &str| std::fs::read(out.join(stage).join("checkpoint/model.safetensors")).unwrap();
     for stage in ["sft", "tapo"] {
         assert!(weights(&out, stage) == weights(&again, stage), "{stage}: the same seed gives other weights");
     }

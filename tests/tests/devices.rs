@@ -5,7 +5,7 @@ use fieldmark::{
     processor::SupervisedSequence,
     stream::StreamKey,
     train::{
-        TapoEvent,
+        TrainEvent, Trainer,
         gradient::{LossNorm, Scorer},
         parallel::{Reduction, Replicas},
         sft::sft_gradients,
@@ -82,7 +82,7 @@ fn rollouts_are_the_same_on_any_number_of_devices_and_so_is_the_update() {
         let mut responses = Vec::new();
         let mut trainer = trainer.with_steps(1).with_devices(&vec![device(); devices - 1], Reduction::Gather);
         let after = trainer.train(model.clone(), |event| {
-            if let TapoEvent::Rollouts(groups) = event {
+            if let TrainEvent::Rollouts(groups) = event {
                 let rollouts = groups.iter().flat_map(|group| &group.rollouts);
                 responses.extend(rollouts.map(|rollout| (rollout.response.ids.clone(), rollout.reward.overall)));
             }

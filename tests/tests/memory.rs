@@ -15,6 +15,7 @@ use fieldmark::{
     recipe::{Recipe, WeightType},
     stream::StreamKey,
     train::{
+        Trainer,
         optim::{HalfWeights, Moments},
         params::{initialise, initialise_adapters},
         reward::RewardRegistry,

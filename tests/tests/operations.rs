@@ -7,7 +7,7 @@ use fieldmark::{
     processor::{Sequence, SupervisedSequence},
     stream::StreamKey,
     train::{
-        TapoEvent,
+        TrainEvent, Trainer,
         reward::RewardRegistry,
         sft::{SftConfig, train_sft},
         tapo::{
@@ -115,11 +115,11 @@ fn tapo_counts_the_negatives_that_it_scores_with_a_gradient() {
             .with_steps(1)
             .train(model.clone(), |event| {
                 match event {
-                    TapoEvent::Rollouts(groups) => {
+                    TrainEvent::Rollouts(groups) => {
                         answers.extend(groups[0].rollouts.iter().map(|rollout| rollout.response.ids.clone()));
                     }
-                    TapoEvent::Update(_, timing) => found.push(timing.flops),
-                    TapoEvent::Drawn(..) | TapoEvent::Validation(..) => {}
+                    TrainEvent::TapoUpdate(_, timing) => found.push(timing.flops),
+                    TrainEvent::Drawn(..) | TrainEvent::Validation(..) => {}
                 }
                 Ok(())
             })

@@ -7,10 +7,12 @@ use std::{
 };
 
 use fieldmark::{
+    folder::{Best, Checkpoints},
+    log::LogEnd,
     model::{Qwen25Vl, TrainableParts},
     stream::StreamKey,
     train::{
-        Best, Checkpoints, TrainError,
+        TrainError, Trainer,
         optim::{LrSchedule, LrShape},
         sft::{SftConfig, SftState, SftTrainer},
         trainer::{Interrupt, Mark},
@@ -18,7 +20,7 @@ use fieldmark::{
 };
 use fieldmark_tests::{
     stopped_runs::{Rows, device, order_of, start, through_a_checkpoint},
-    training::parameters,
+    training::{parameters, updates},
 };
 
 const PAD: u32 = 0;
@@ -48,13 +50,13 @@ fn sft_until(
     let folder = tempfile::tempdir().unwrap();
     let interrupt = Interrupt::new();
     let mut trainer = trainer.with_interrupt(interrupt.clone());
-    let model = trainer.train(model, |row, _| {
+    let on_update = updates(|row, _| {
         log.push(serde_json::to_string(row).unwrap());
         if row.step >= stop {
             interrupt.ask();
         }
-        Ok(())
     });
+    let model = trainer.train(model, on_update);
     let (model, state, moments) =
         through_a_checkpoint(folder.path(), &model.unwrap(), trainer.updater(), &trainer.state());
     (model, state, Saved { moments, _folder: folder })
@@ -69,21 +71,16 @@ struct Saved {
 fn sft_goes_on_to_the_bit_after_any_update() {
     let (rows, config) = (Rows::new(5), sft());
     let mut whole = Vec::new();
-    let model = sft_trainer(&start(), &rows, &config).train(start(), |row, _| {
-        whole.push(serde_json::to_string(row).unwrap());
-        Ok(())
-    });
+    let on_update = updates(|row, _| whole.push(serde_json::to_string(row).unwrap()));
+    let model = sft_trainer(&start(), &rows, &config).train(start(), on_update);
     let expected = parameters(&model.unwrap());
     assert_eq!(whole.len(), 9);
     for stop in 1..9 {
         let mut log = Vec::new();
         let (model, state, saved) = sft_until(sft_trainer(&start(), &rows, &config), start(), stop, &mut log);
-        assert_eq!((log.len(), state.updates.done, state.log_end().step), (stop, stop, stop));
+        assert_eq!((log.len(), state.updates.done, LogEnd::from(&state).step), (stop, stop, stop));
         let mut again = sft_trainer(&model, &rows, &config).restore(&state, &saved.moments).unwrap();
-        let model = again.train(model, |row, _| {
-            log.push(serde_json::to_string(row).unwrap());
-            Ok(())
-        });
+        let model = again.train(model, updates(|row, _| log.push(serde_json::to_string(row).unwrap())));
         assert_eq!(log, whole, "stopped after {stop}");
         assert!(parameters(&model.unwrap()) == expected, "stopped after {stop}");
     }
@@ -98,13 +95,15 @@ fn training_twice_goes_on() {
     let mut model = start();
     for _ in 0..2 {
         model = trainer
-            .train(model, |row, _| {
-                assert_eq!(row.step, 1 + steps.fetch_add(1, Ordering::SeqCst));
-                if row.step == 9 {
-                    interrupt.ask();
-                }
-                Ok(())
-            })
+            .train(
+                model,
+                updates(|row, _| {
+                    assert_eq!(row.step, 1 + steps.fetch_add(1, Ordering::SeqCst));
+                    if row.step == 9 {
+                        interrupt.ask();
+                    }
+                }),
+            )
             .unwrap();
         assert!(trainer.is_finished());
     }
@@ -135,28 +134,27 @@ fn three_bad_sft_updates_in_a_row_stop_before_the_first_of_them() {
     let bad = [order[4], order[7], order[8]];
     let (poisoned, healthy) = (Rows::poisoned(12, &bad), Rows::new(12));
     let mut whole = Vec::new();
-    let model = sft_trainer(&start(), &healthy, &config).train(start(), |row, _| {
-        whole.push(serde_json::to_string(row).unwrap());
-        Ok(())
-    });
+    let on_update = updates(|row, _| whole.push(serde_json::to_string(row).unwrap()));
+    let model = sft_trainer(&start(), &healthy, &config).train(start(), on_update);
     let expected = parameters(&model.unwrap());
 
     let mut trainer = sft_trainer(&start(), &poisoned, &config);
     let (mut model, mut named, mut log) = (start(), Vec::new(), Vec::new());
-    while trainer.fault().is_none() {
+    let error = loop {
         assert!(!trainer.is_finished());
-        model = trainer
-            .step(model, |row, _| {
-                named.push(row.non_finite.clone());
-                log.push(serde_json::to_string(row).unwrap());
-                Ok(())
-            })
-            .unwrap();
-    }
+        let mut on_update = updates(|row, _| {
+            named.push(row.non_finite.clone());
+            log.push(serde_json::to_string(row).unwrap());
+        });
+        let (next, verdict) = trainer.step(model, &mut on_update).unwrap();
+        model = next;
+        if let Some(fault) = verdict.fault {
+            break fault.to_string();
+        }
+    };
     assert_eq!(named[..2], [Vec::<String>::new(), Vec::new()]);
     // The sample alone, not its micro-batch.
     assert_eq!(named[2..], bad.map(|row| vec![format!("row {row}")]));
-    let error = trainer.fault().unwrap().to_string();
     assert!(
         bad.iter().all(|row| error.contains(&format!("row {row}"))) && error.contains("3 updates in a row"),
         "{error}"
@@ -167,16 +165,13 @@ fn three_bad_sft_updates_in_a_row_stop_before_the_first_of_them() {
     // With the rows mended, the run from there is the one that never met them.
     let folder = tempfile::tempdir().unwrap();
     let (model, state, moments) = through_a_checkpoint(folder.path(), &model, trainer.updater(), &state);
-    log.truncate(state.log_end().step);
+    log.truncate(LogEnd::from(&state).step);
     let mut again = sft_trainer(&model, &healthy, &config).restore(&state, &moments).unwrap();
-    let model = again.train(model, |row, _| {
-        log.push(serde_json::to_string(row).unwrap());
-        Ok(())
-    });
+    let model = again.train(model, updates(|row, _| log.push(serde_json::to_string(row).unwrap())));
     assert_eq!(log, whole);
     assert!(parameters(&model.unwrap()) == expected);
     // train() says so by itself.
-    let refused = sft_trainer(&start(), &poisoned, &config).train(start(), |_, _| Ok(()));
+    let refused = sft_trainer(&start(), &poisoned, &config).train(start(), |_| Ok(()));
     assert!(matches!(refused, Err(TrainError::Diverged { count: 3, update: 5, .. })));
 }
 
@@ -187,7 +182,8 @@ fn the_newest_whole_checkpoint_is_found_and_the_newest_few_and_the_best_are_kept
     let checkpoints = Checkpoints::new(folder.path().join("checkpoints"));
     assert!(checkpoints.list().unwrap().is_empty());
     checkpoints.rotate(3, None).unwrap();
-    let fill = |folder: &Path| std::fs::write(folder.join("config.json"), "{}").map_err(|_| TrainError::EmptySource);
+    let fill =
+        |folder: &Path| std::fs::write(folder.join("config.json"), "{}").map_err(|_| TrainError::EmptySource.into());
     let mark = |step, updates| Mark { step, updates };
     let best = Best { metric: "reward".into(), value: 0.1 + 0.2, mark: mark(2, 0) };
     for step in [2, 9, 10, 11, 1_000_000] {
@@ -222,7 +218,7 @@ fn the_newest_whole_checkpoint_is_found_and_the_newest_few_and_the_best_are_kept
     assert_eq!(checkpoints.list().unwrap(), [mark(2, 0), mark(11, 0), mark(11, 2)]);
 
     // What cannot be filled is not there, and one of the same mark takes the place of the damaged.
-    let refused = checkpoints.save(mark(12, 0), trainer.updater(), &best, |_| Err(TrainError::EmptySource));
+    let refused = checkpoints.save(mark(12, 0), trainer.updater(), &best, |_| Err(TrainError::EmptySource.into()));
     assert!(refused.is_err() && !checkpoints.path(mark(12, 0)).exists());
     checkpoints.save(mark(1_000_000, 0), trainer.updater(), &best, fill).unwrap();
     assert_eq!(newest(), (Some(mark(1_000_000, 0)), Vec::new()));

@@ -1,11 +1,12 @@
 //! TAPO stopped, saved, and continued by another trainer on a model read from the checkpoint: to the bit as if never stopped.
 
 use fieldmark::{
+    log::LogEnd,
     model::Qwen25Vl,
     processor::Tokenizer,
     stream::StreamKey,
     train::{
-        TapoEvent, TrainError,
+        TrainError, TrainEvent, Trainer,
         optim::{LrSchedule, LrShape},
         reward::{Reward, RewardInput, RewardRegistry},
         tapo::{
@@ -63,18 +64,18 @@ fn tapo_trainer<'a>(
 }
 
 /// Every event as it is written down, with the step and the update it belongs to.
-fn note(log: &mut Vec<(Mark, String)>, event: TapoEvent<'_>) {
+fn note(log: &mut Vec<(Mark, String)>, event: TrainEvent<'_>) {
     match event {
-        TapoEvent::Validation(..) => {}
-        TapoEvent::Rollouts(groups) => {
+        TrainEvent::Validation(..) | TrainEvent::SftUpdate(..) => {}
+        TrainEvent::Rollouts(groups) => {
             let texts: Vec<_> =
                 groups.iter().flat_map(|group| &group.rollouts).map(|rollout| format!("{rollout:?}")).collect();
             log.push((Mark { step: 0, updates: 0 }, texts.join(";")));
         }
-        TapoEvent::Drawn(row, _) => {
+        TrainEvent::Drawn(row, _) => {
             log.push((Mark { step: row.rollout_step, updates: row.step }, serde_json::to_string(row).unwrap()))
         }
-        TapoEvent::Update(row, _) => {
+        TrainEvent::TapoUpdate(row, _) => {
             log.push((Mark { step: row.rollout_step, updates: row.step }, serde_json::to_string(row).unwrap()))
         }
     }
@@ -109,7 +110,7 @@ fn tapo_goes_on_to_the_bit_after_any_step_with_its_surplus_and_its_reference() {
             let mut trainer = tapo_trainer(&start(), &rows, &tokenizer, &config, 4).with_interrupt(interrupt.clone());
             let mut log = Vec::new();
             let model = trainer.train(start(), |event| {
-                if matches!(&event, TapoEvent::Drawn(row, _) if row.rollout_step == stop) {
+                if matches!(&event, TrainEvent::Drawn(row, _) if row.rollout_step == stop) {
                     interrupt.ask();
                 }
                 note(&mut log, event);
@@ -146,25 +147,27 @@ fn three_bad_tapo_updates_in_a_row_stop_before_the_first_of_them_in_the_middle_o
 
     let mut trainer = tapo_trainer(&start(), &poisoned, &tokenizer, &config, 2);
     let (mut log, mut named) = (Vec::new(), Vec::new());
-    let model = trainer.step(start(), |event| {
-        if let TapoEvent::Update(row, _) = &event {
-            named.push(row.non_finite.clone());
-        }
-        note(&mut log, event);
-        Ok(())
-    });
+    let (model, verdict) = trainer
+        .step(start(), &mut |event| {
+            if let TrainEvent::TapoUpdate(row, _) = &event {
+                named.push(row.non_finite.clone());
+            }
+            note(&mut log, event);
+            Ok(())
+        })
+        .unwrap();
     assert_eq!(named[1..], [1, 2, 3].map(|place| vec![format!("row {}", order[place])]));
-    assert!(named[0].is_empty() && trainer.fault().unwrap().to_string().contains(&format!("row {}", order[3])));
+    assert!(named[0].is_empty() && verdict.fault.unwrap().to_string().contains(&format!("row {}", order[3])));
     let state = trainer.state();
     let open = state.open.as_ref().unwrap();
     assert_eq!(
         (state.step, state.updates.done, state.updates.skipped, open.updates, open.groups.len()),
         (0, 1, 0, 1, 4)
     );
-    assert_eq!((state.surplus.len(), state.log_end().rollout_step), (1, Some(1)));
+    assert_eq!((state.surplus.len(), LogEnd::from(&state).rollout_step), (1, Some(1)));
 
     let folder = tempfile::tempdir().unwrap();
-    let (model, state, moments) = through_a_checkpoint(folder.path(), &model.unwrap(), trainer.updater(), &state);
+    let (model, state, moments) = through_a_checkpoint(folder.path(), &model, trainer.updater(), &state);
     log.retain(|(mark, _)| mark.updates <= 1);
     let mut again = tapo_trainer(&model, &healthy, &tokenizer, &config, 2).restore(&state, &moments).unwrap();
     assert_eq!(again.state(), state);
@@ -176,19 +179,21 @@ fn three_bad_tapo_updates_in_a_row_stop_before_the_first_of_them_in_the_middle_o
     let released = TapoConfig { loss: TapoLossConfig { negative_grad: false, ..config.loss }, ..config };
     let mut first = tapo_trainer(&start(), &poisoned, &tokenizer, &released, 2);
     let (mut before, mut after) = (Vec::new(), Vec::new());
-    let model = first.step(start(), |event| {
-        note(&mut before, event);
-        Ok(())
-    });
-    assert!(first.fault().is_some());
+    let (model, verdict) = first
+        .step(start(), &mut |event| {
+            note(&mut before, event);
+            Ok(())
+        })
+        .unwrap();
+    assert!(verdict.fault.is_some());
     let folder = tempfile::tempdir().unwrap();
     let (model, state, moments): (_, TapoState, _) =
-        through_a_checkpoint(folder.path(), &model.unwrap(), first.updater(), &first.state());
+        through_a_checkpoint(folder.path(), &model, first.updater(), &first.state());
     let open = state.open.as_ref().unwrap();
     assert!(open.negatives.len() == 16 && open.negatives[15][0].is_nan() && open.negatives[0][0].is_finite());
     let mut again = tapo_trainer(&model, &poisoned, &tokenizer, &released, 2).restore(&state, &moments).unwrap();
     again
-        .step(model, |event| {
+        .step(model, &mut |event| {
             note(&mut after, event);
             Ok(())
         })

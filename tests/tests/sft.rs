@@ -11,7 +11,7 @@ use fieldmark::{
     processor::SupervisedSequence,
     stream::StreamKey,
     train::{
-        TrainError,
+        TrainError, Trainer,
         gradient::{LossNorm, Scorer},
         optim::{AdamWSettings, HalfWeights, LrSchedule, LrShape},
         parallel::Replicas,
@@ -22,7 +22,7 @@ use fieldmark::{
 use fieldmark_tests::{
     prompts::{MODELS, fixture, load},
     supervised::{PAD, SHAPES, device, micros, plainly, samples},
-    training::{formats, gradients, parameters},
+    training::{formats, gradients, parameters, updates},
 };
 
 /// Samples of the fixture models, and which were asked for.
@@ -109,12 +109,7 @@ fn the_validation_loss_is_that_of_single_sequences_and_changes_nothing() {
     let (mut trained, mut rows) = (model.clone(), Vec::new());
     while !trainer.is_finished() {
         let mut row = None;
-        trained = trainer
-            .step(trained, |metrics, _| {
-                row = Some(metrics.clone());
-                Ok(())
-            })
-            .unwrap();
+        trained = trainer.step(trained, &mut updates(|metrics, _| row = Some(metrics.clone()))).unwrap().0;
         let row = row.unwrap();
         assert_eq!(row.validation.is_some(), row.step >= 3);
         if let Some(found) = row.validation {

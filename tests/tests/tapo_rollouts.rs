@@ -13,12 +13,12 @@ use fieldmark::{
     processor::Sequence,
     stream::StreamKey,
     train::{
-        TrainError,
+        TrainError, Trainer,
         reward::{Reward, RewardInput, RewardRegistry},
         tapo::{
             TapoConfig, TapoTrainer, UpdateImage,
             advantage::{Estimator, group_advantages},
-            rollout::{Group, GroupFilter, GroupVerdict, Role, Rollout, RolloutGroup, TripletPrompt},
+            rollout::{Group, GroupFilter, GroupVerdict, ImageRole, Rollout, RolloutGroup, TripletPrompt},
         },
     },
 };
@@ -42,8 +42,11 @@ fn a_group_is_n1_anchor_then_n2_positive_rollouts_with_their_rewards_and_advanta
     assert_eq!(run.steps[0].len(), 3);
     let mut differ = 0;
     for group in &run.steps[0] {
-        let roles: Vec<Role> = group.rollouts.iter().map(|rollout| rollout.role).collect();
-        assert_eq!(roles, [Role::Anchor, Role::Anchor, Role::Anchor, Role::Positive, Role::Positive]);
+        let roles: Vec<ImageRole> = group.rollouts.iter().map(|rollout| rollout.role).collect();
+        assert_eq!(
+            roles,
+            [ImageRole::Anchor, ImageRole::Anchor, ImageRole::Anchor, ImageRole::Positive, ImageRole::Positive]
+        );
         let ids: BTreeSet<&[u32]> = group.rollouts.iter().map(|rollout| rollout.response.ids.as_slice()).collect();
         assert!(ids.len() > 2, "every response has a stream of its own");
         for rollout in &group.rollouts {
@@ -89,7 +92,7 @@ fn old_log_probabilities_are_those_of_the_sampling_policy_on_the_updates_image()
 
                         let sampler: Vec<f32> = rollout.response.logps.iter().map(|&logp| logp as f32).collect();
                         let apart = distance(&sampler, &rollout.old_logp);
-                        if rollout.role == Role::Anchor || update_image == UpdateImage::Own {
+                        if rollout.role == ImageRole::Anchor || update_image == UpdateImage::Own {
                             assert!(apart < 1e-3, "{apart}");
                         } else {
                             assert!(apart > 1e-3, "sampled on another image: {apart}");
@@ -108,7 +111,7 @@ fn all_from_the_anchor_or_all_from_the_positive() {
     for (anchor_rollouts, positive_rollouts) in [(10, 0), (0, 10)] {
         let config = TapoConfig { anchor_rollouts, positive_rollouts, max_new_tokens: 3, ..descent() };
         let run = run(&model, &source, &config, 1);
-        let role = if anchor_rollouts == 0 { Role::Positive } else { Role::Anchor };
+        let role = if anchor_rollouts == 0 { ImageRole::Positive } else { ImageRole::Anchor };
         for group in &run.steps[0] {
             assert!(group.rollouts.len() == 10 && group.rollouts.iter().all(|rollout| rollout.role == role));
         }
@@ -151,7 +154,7 @@ fn remax_takes_the_greedy_answer_about_the_rollouts_own_image_as_its_baseline() 
     let greedy = Generator::new(&plain, generation, 0, &Device::flex()).unwrap();
     let mut differ = 0;
     for group in &found.steps[0] {
-        let baselines = [Role::Anchor, Role::Positive].map(|role| {
+        let baselines = [ImageRole::Anchor, ImageRole::Positive].map(|role| {
             let prompt = group.prompt.about(role).unwrap();
             let request = Request { prompt: prompt.clone(), streams: vec![StreamKey::new(0).stream()] };
             let response = greedy.generate(&[request]).unwrap()[0][0].clone();

@@ -5,7 +5,7 @@ use fieldmark::{
     model::{Qwen25Vl, TrainableParts},
     stream::StreamKey,
     train::{
-        TapoEvent, TrainError,
+        TrainError, TrainEvent, Trainer,
         gradient::LossNorm,
         optim::{AdamWSettings, LrSchedule},
         params::stable_param_ids,
@@ -14,7 +14,7 @@ use fieldmark::{
             LossAverage, OpenStep, SavedGroup, TapoConfig, TapoLossConfig, TapoMetrics, TapoParts, TapoTrainer,
             UpdateImage,
             policy::{Importance, TermSchedule},
-            rollout::{Group, Role, TripletPrompt},
+            rollout::{Group, ImageRole, TripletPrompt},
         },
     },
 };
@@ -215,8 +215,8 @@ fn go_on(
     let mut made = Vec::new();
     let after = trainer().restore(&state, &moments).unwrap().train(model.clone(), |event| {
         match event {
-            TapoEvent::Update(metrics, _) => made.push(metrics.clone()),
-            TapoEvent::Rollouts(_) => panic!("a state with its groups draws others"),
+            TrainEvent::TapoUpdate(metrics, _) => made.push(metrics.clone()),
+            TrainEvent::Rollouts(_) => panic!("a state with its groups draws others"),
             _ => {}
         }
         Ok(())
@@ -238,7 +238,7 @@ fn what_the_sampler_recorded_corrects_the_update_of_groups_that_waited() {
         // A sampler that is far off: ratios 1.5, 3 (at the cap), 0.5 and 1 in turn.
         let (mut weights, mut capped, mut turn) = (Vec::new(), 0.0, [1.5f64, 3.0, 0.5, 1.0].into_iter().cycle());
         for rollout in groups.iter_mut().flat_map(|group| &mut group.rollouts) {
-            let apart = (update_image, rollout.role) == (UpdateImage::Anchor, Role::Positive);
+            let apart = (update_image, rollout.role) == (UpdateImage::Anchor, ImageRole::Positive);
             for (logp, &old) in rollout.response.logps.iter_mut().zip(&rollout.old_logp) {
                 let ratio = turn.next().unwrap();
                 *logp = f64::from(old) - ratio.ln();

@@ -6,7 +6,7 @@ use fieldmark::{
     model::Qwen25Vl,
     stream::StreamKey,
     train::{
-        TapoEvent,
+        TrainEvent, Trainer,
         tapo::{
             TapoConfig, TapoTrainer, TapoValidation,
             rollout::{Group, TripletPrompt},
@@ -32,7 +32,7 @@ fn run(model: &Qwen25Vl, held: Option<&Source>, config: TapoConfig) -> (Qwen25Vl
     }
     let mut scored = Vec::new();
     let after = trainer.train(model.clone(), |event| {
-        if let TapoEvent::Validation(answers, found, timing) = event {
+        if let TrainEvent::Validation(answers, found, timing) = event {
             let tokens: usize = answers.iter().map(|group| group.rollouts[0].response.ids.len()).sum();
             assert_eq!((timing.step, timing.rollout_step, timing.tokens), (found.step, found.rollout_step, tokens));
             scored.push((found.clone(), answers.to_vec()));

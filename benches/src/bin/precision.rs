@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use burn::tensor::{Device, FloatDType};
 use fieldmark::{
-    memory::{Allocator, keep_freed_pages},
     model::{
         GridThw, LoadOptions, Qwen25Vl, Qwen25VlConfig, SaveOptions, TextConfig, TrainableParts, VisionConfig,
         VisionTokens,
@@ -21,6 +20,7 @@ use fieldmark::{
         sft::{SftConfig, SftSource, train_sft},
     },
 };
+use fieldmark_allocator::{Allocator, keep_freed_pages};
 
 const CLASSES: usize = 8;
 const ROWS: usize = 64;
