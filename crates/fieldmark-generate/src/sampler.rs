@@ -1,7 +1,8 @@
 //! Chooses the next token from the logits of one position, in f64 on the CPU.
 //!
-//! Order and meaning are those of transformers' logits processors: repetition penalty, banned tokens, temperature, top-k,
-//! top-p (`TopPLogitsWarper`: drops tokens from the least likely upwards while their total probability is at most 1 − p).
+//! Order and meaning are those of transformers' logits processors: repetition penalty, banned tokens, temperature,
+//! top-k, top-p (`TopPLogitsWarper`: drops tokens from the least likely upwards while their total probability is at
+//! most 1 − p).
 
 use std::collections::BTreeSet;
 
@@ -20,7 +21,8 @@ pub struct Sampling {
     pub top_k: usize,
     /// Keeps the most likely tokens that together have this probability; 1 keeps all.
     pub top_p: f64,
-    /// Divides the positive and multiplies the negative logits of tokens already in prompt or response; 1 is no penalty.
+    /// Divides the positive and multiplies the negative logits of tokens already in prompt or response; 1 is no
+    /// penalty.
     pub repetition_penalty: f64,
 }
 
@@ -53,8 +55,8 @@ impl Sampling {
         Ok(())
     }
 
-    /// Returns the probability of each token, `[vocab]`, given the logits, `[vocab]`, and the tokens already in the sequence.
-    /// Greedy sampling gives one token probability 1.
+    /// Returns the probability of each token, `[vocab]`, given the logits, `[vocab]`, and the tokens already in the
+    /// sequence. Greedy sampling gives one token probability 1.
     pub fn probabilities(&self, logits: &[f32], seen: &BTreeSet<u32>, banned: &[u32]) -> Vec<f64> {
         let mut scores = self.scores(logits, seen, banned);
         if self.temperature == 0.0 {
@@ -94,8 +96,8 @@ impl Sampling {
         probabilities
     }
 
-    /// Returns the next token and its log-probability at this temperature (1 for greedy) over the whole vocabulary, without
-    /// penalty, bans and dropped tokens: the value that a trainer recomputes.
+    /// Returns the next token and its log-probability at this temperature (1 for greedy) over the whole vocabulary,
+    /// without penalty, bans and dropped tokens: the value that a trainer recomputes.
     pub fn next(&self, logits: &[f32], seen: &BTreeSet<u32>, banned: &[u32], stream: &mut RandomStream) -> (u32, f64) {
         let token = if self.temperature == 0.0 {
             argmax(&self.scores(logits, seen, banned))
@@ -106,7 +108,8 @@ impl Sampling {
                 left -= p;
                 left < 0.0
             });
-            // Rounding can leave the sum slightly below the draw, which then belongs to the last token with any probability.
+            // Rounding can leave the sum slightly below the draw, which then belongs to the last token with any
+            // probability.
             drawn.unwrap_or_else(|| probabilities.iter().rposition(|&p| p > 0.0).unwrap_or(0))
         };
         let temperature = if self.temperature == 0.0 { 1.0 } else { self.temperature };
