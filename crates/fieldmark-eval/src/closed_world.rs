@@ -1,6 +1,6 @@
-//! Closed world: which order the options are shown in, and when an output is right.
-//! The released rows have the truth first, and the rule of `eval/evaluation.py` is inclusion; ours shuffles and wants
-//! exactly one name.
+//! Closed world: the order in which options are shown, and whether an output is right.
+//! The released rows list the truth first and `eval/evaluation.py` scores by inclusion. Ours shuffles the options and
+//! requires exactly one name.
 
 use fieldmark_data::Split;
 use fieldmark_stream::StreamKey;
@@ -13,24 +13,24 @@ use crate::text::{normalise, occurrences};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OptionOrder {
-    /// As in the file; in the released files the truth is always first.
+    /// The order of the file; in the released files the truth is always first.
     Released,
-    /// Shuffled, for each row on its own.
+    /// Shuffled separately for each row.
     Shuffled {
         /// The seed of the evaluation.
         seed: u64,
     },
-    /// The shuffled order turned to the left, so that over all turns each option stands in each place once.
+    /// The shuffled order rotated to the left: over all rotations, each option is in each place once.
     Rotated {
         /// The seed of the evaluation.
         seed: u64,
-        /// By how many places.
+        /// The number of places.
         by: usize,
     },
 }
 
 impl OptionOrder {
-    /// The options of a row in this order; the row is named by data set, split and its number in the file.
+    /// Returns the options of a row in this order. Data set, split and row number select the random stream.
     pub fn arrange(self, options: &[String], dataset: &str, split: Split, row: usize) -> Vec<String> {
         let mut shown = options.to_vec();
         let (seed, by) = match self {
@@ -49,13 +49,13 @@ impl OptionOrder {
     }
 }
 
-/// The orders whose mean is the all-rotations accuracy of rows with `count` options.
+/// Returns all rotations of `count` options; their mean accuracy is the all-rotations accuracy.
 pub fn rotations(seed: u64, count: usize) -> impl Iterator<Item = OptionOrder> {
     (0..count).map(move |by| OptionOrder::Rotated { seed, by })
 }
 
-/// The released rule: the truth is contained in the answer, both lower-cased with `_` as a blank. Without an answer
-/// block, or with an empty one, it is wrong. An answer that lists all options is right.
+/// The released rule: an output is right if its answer contains the truth, both lower-cased with `_` as a blank. A
+/// missing or empty answer block is wrong. An answer that lists all options is right.
 pub fn official(output: &str, ground_truth: &str) -> bool {
     let plain = |text: &str| text.to_lowercase().replace('_', " ");
     extract::official(output)
@@ -63,15 +63,15 @@ pub fn official(output: &str, ground_truth: &str) -> bool {
         .is_some_and(|answer| plain(answer).contains(&plain(ground_truth)))
 }
 
-/// The strict rule: the answer names exactly one option, and that is the truth.
+/// The strict rule: the answer names exactly one option, and that option is the truth.
 ///
-/// An option is named where it stands as a whole phrase of the normalised answer and not merely inside a longer option's
-/// name: "Border Collie" does not name "Collie", "Collie or Border Collie" names both.
+/// "Border Collie" does not name "Collie"; "Collie or Border Collie" names both. An answer names an option if the
+/// option is a whole phrase of the normalised answer outside any longer option's name.
 pub fn strict(output: &str, ground_truth: &str, options: &[String]) -> bool {
     extract::strict(output).is_some_and(|answer| named(answer, options) == [normalise(ground_truth)])
 }
 
-/// The options that an answer names, normalised, in the order of `options`.
+/// Returns the options that an answer names, normalised, in the order of `options`.
 fn named(answer: &str, options: &[String]) -> Vec<String> {
     let answer = normalise(answer);
     let options: Vec<String> = options.iter().map(|option| normalise(option)).collect();

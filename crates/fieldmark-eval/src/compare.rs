@@ -1,27 +1,27 @@
-//! Two models on the same questions: McNemar's exact test on the questions that only one of them answers right.
+//! Compares two models on the same questions: McNemar's exact test on the questions that only one model answers right.
 
 use std::collections::BTreeMap;
 
 use crate::predictions::Prediction;
 use crate::score::Matching;
 
-/// How two models' answers to the questions that both were asked compare.
+/// Counts of right answers to the questions that both models were asked.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PairedComparison {
-    /// Questions both answer right.
+    /// Questions that both models answer right.
     pub both: usize,
-    /// Questions only the first answers right.
+    /// Questions that only the first model answers right.
     pub only_first: usize,
-    /// Questions only the second answers right.
+    /// Questions that only the second model answers right.
     pub only_second: usize,
-    /// Questions neither answers right.
+    /// Questions that neither model answers right.
     pub neither: usize,
-    /// The two-sided probability of a difference at least this large between equally good models.
+    /// The two-sided probability that equally good models differ at least this much.
     pub p_value: f64,
 }
 
 impl PairedComparison {
-    /// Compares predictions for the same data set, split, world, row and option order; others are left out.
+    /// Compares predictions with the same data set, split, world, row and option order; ignores all others.
     pub fn of(first: &[Prediction], second: &[Prediction], matching: Matching) -> Self {
         let judged = |predictions: &[Prediction]| -> BTreeMap<_, bool> {
             let rows = predictions.iter();
@@ -45,7 +45,7 @@ impl PairedComparison {
     }
 }
 
-/// Twice the smaller tail of the binomial distribution with probability ½, at most 1.
+/// Returns twice the smaller tail of the binomial distribution with probability ½, at most 1.
 fn two_sided_sign_test(a: usize, b: usize) -> f64 {
     let n = a + b;
     let mut log_term = -(n as f64) * std::f64::consts::LN_2;

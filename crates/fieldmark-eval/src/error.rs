@@ -1,4 +1,4 @@
-//! What can go wrong in an evaluation: one error enum, each message names the file and row and says what to do.
+//! The errors of an evaluation.
 
 use std::path::PathBuf;
 
@@ -6,22 +6,22 @@ use fieldmark_data::DataError;
 use fieldmark_generate::GenerateError;
 use fieldmark_processor::ProcessorError;
 
-/// An error of an evaluation.
+/// An error of an evaluation; it names the file and row and says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
     /// A data or predictions file cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// A file cannot be written; nothing of it is left.
-    #[error("{}: cannot be written: {source}; check the folder, its permissions and the space left", file.display())]
+    /// A file cannot be written; no part of it remains.
+    #[error("{}: cannot be written: {source}; check the folder, its permissions and the free space", file.display())]
     Write {
         /// The file.
         file: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A row of a predictions file is wrong.
-    #[error("{}:{row}: {problem}; correct or remove the row, or run the evaluation again", file.display())]
+    /// A row of a predictions file is invalid.
+    #[error("{}:{row}: {problem}; correct or remove the row, or repeat the evaluation", file.display())]
     Prediction {
         /// The file.
         file: PathBuf,
@@ -30,24 +30,24 @@ pub enum EvalError {
         /// What is wrong.
         problem: String,
     },
-    /// A closed-world question was asked of a row without options.
-    #[error("{dataset} {split}, row {row}: no options; ask it in the open world or add options")]
+    /// A row without options cannot become a closed-world question.
+    #[error("{dataset} {split}, row {row}: no options; add options or ask the row in the open world")]
     NoOptions {
         /// The data set.
         dataset: String,
-        /// Its split.
+        /// The split.
         split: fieldmark_data::Split,
-        /// The row in its file, from 1.
+        /// The row in the file, from 1.
         row: usize,
     },
-    /// The photograph of a question is not where it was looked for.
+    /// The photograph of a question was not found.
     #[error("{question}: image {image} not found under {}; correct the path or the image folder", folder.display())]
     ImageNotFound {
         /// Data set, split and row.
         question: String,
         /// The path in the row.
         image: String,
-        /// The folder it was looked for in.
+        /// The folder that was searched.
         folder: PathBuf,
     },
     /// The photograph of a question cannot be used.
@@ -58,7 +58,7 @@ pub enum EvalError {
         /// What is wrong.
         source: ProcessorError,
     },
-    /// A question cannot be turned into a prompt, or an output into text.
+    /// A question cannot be turned into a prompt, or tokens into text.
     #[error(transparent)]
     Processor(#[from] ProcessorError),
     /// Decoding failed; the message names the question.

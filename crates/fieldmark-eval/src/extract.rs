@@ -1,20 +1,20 @@
-//! The answer inside a model's output: as the released evaluation finds it, and strictly.
-//! Official: `re.search(r"<answer>(.*)</answer>", output, re.DOTALL)` of `eval/evaluation.py`, stripped.
+//! Extracts the answer from a model's output, by the released rule and by the strict one.
+//! Released rule: `re.search(r"<answer>(.*)</answer>", output, re.DOTALL)` of `eval/evaluation.py`, stripped.
 
 use crate::text::strip;
 
 const OPEN: &str = "<answer>";
 const CLOSE: &str = "</answer>";
 
-/// From the first opening tag to the last closing one, stripped; `None` without such a pair. Several blocks come back as
-/// one text with the tags between them, as in the released code.
+/// Returns the text from the first opening tag to the last closing tag, stripped; `None` without such a pair. As in the
+/// released code, several answer blocks become one text with the tags between them.
 pub fn official(output: &str) -> Option<&str> {
     let start = output.find(OPEN)? + OPEN.len();
     let length = output[start..].rfind(CLOSE)?;
     Some(strip(&output[start..start + length]))
 }
 
-/// The last complete block outside the thought: what the rewards look at too.
+/// Returns the last complete answer block outside the thought, as the rewards do.
 pub use fieldmark_data::strict_answer as strict;
 
 #[cfg(test)]

@@ -1,28 +1,28 @@
-//! Accuracies with 95 % confidence intervals: Wilson's score interval for one data set, and for means over data sets
-//! the square-and-add rule (Newcombe 1998, MOVER), which for one data set is Wilson's again.
+//! Accuracies with 95 % confidence intervals: Wilson's score interval for one data set, the square-and-add rule
+//! (Newcombe 1998, MOVER) for means over data sets. For a single data set, the rule gives Wilson's interval.
 
 use serde::Serialize;
 
 /// The 97.5 % point of the normal distribution.
 const Z: f64 = 1.959_963_984_540_054;
 
-/// A share of right answers, from 0 to 1, with the ends of its 95 % confidence interval.
+/// The share of right answers, from 0 to 1, with its 95 % confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Accuracy {
     /// The share.
     pub value: f64,
-    /// The lower end.
+    /// The lower end of the interval.
     pub low: f64,
-    /// The upper end.
+    /// The upper end of the interval.
     pub high: f64,
-    /// How many questions it rests on; a question asked in several option orders counts once.
+    /// The number of questions; a question asked in several option orders counts once.
     pub questions: usize,
 }
 
 impl Accuracy {
-    /// Wilson's interval for a share of `questions`; `None` for no question.
+    /// Returns the share `right / questions` with Wilson's interval; `None` without questions.
     ///
-    /// `right` may be a fraction: a question asked in several orders adds its mean.
+    /// `right` may have a fraction, because a question asked in several orders adds its mean.
     pub fn wilson(right: f64, questions: usize) -> Option<Self> {
         if questions == 0 {
             return None;
@@ -40,7 +40,7 @@ impl Accuracy {
         })
     }
 
-    /// The plain mean of independent accuracies, each with the same weight; `None` for none.
+    /// Returns the unweighted mean of independent accuracies; `None` if `parts` is empty.
     pub fn mean(parts: &[Self]) -> Option<Self> {
         if parts.is_empty() {
             return None;

@@ -1,7 +1,7 @@
-//! Closed-world and open-world evaluation: predictions first, scores and reports from them.
+//! Closed-world and open-world evaluation.
 //!
-//! Questions are made from evaluation rows, a model's raw outputs are written as predictions, and every figure is computed
-//! from that file alone, so that a score can be recomputed under another rule without running the model again.
+//! Evaluation rows become questions, a model's raw outputs are written to a predictions file, and every figure is
+//! computed from that file alone. So a score can be recomputed under another rule without running the model again.
 
 pub mod closed_world;
 pub mod compare;
@@ -27,3 +27,8 @@ pub use question_set::QuestionSet;
 pub use report::{Report, TextTable};
 pub use runner::{EvalRun, RunName};
 pub use score::{Matching, Scores};
+
+/// The README's examples compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadMe;

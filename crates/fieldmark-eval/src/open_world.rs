@@ -1,14 +1,14 @@
-//! Open world: text inclusion, as in the released `eval/evaluation.py`. Relative similarity (equation 5) needs a text encoder and is not here.
-//! Cars leave out the last two words of their name, body type and year, as in the released code.
+//! Open world: text inclusion, as in the released `eval/evaluation.py`. As in the released code, car names lose their
+//! last two words, body type and year. Relative similarity (equation 5) needs a text encoder and is not computed here.
 
 use crate::extract;
 use crate::text::{normalise, occurrences, words};
 
 const CAR: &str = "car";
 
-/// The released rule: the lower-cased truth is contained in the lower-cased answer, or in the whole output, thinking
-/// included, where there is no answer or an empty one. `_` in the truth is a blank (not for cars, nor in the text).
-/// A car name of two words or fewer is contained in everything.
+/// The released rule: an output is right if its lower-cased answer contains the lower-cased truth. If the answer is
+/// missing or empty, the whole output counts, including the thought. `_` in the truth is a blank, but not for cars and
+/// not in the answer. A car name of at most two words is contained in everything.
 pub fn official(output: &str, ground_truth: &str, super_category: &str) -> bool {
     let text = extract::official(output).filter(|answer| !answer.is_empty()).unwrap_or(output);
     let truth = ground_truth.to_lowercase();
@@ -21,8 +21,8 @@ pub fn official(output: &str, ground_truth: &str, super_category: &str) -> bool 
     text.to_lowercase().contains(&wanted)
 }
 
-/// The strict rule: there is an answer, and in it the truth stands as a whole phrase, both in normal form. Cars leave
-/// out body type and year where something remains.
+/// The strict rule: an output is right if it has an answer that contains the truth as a whole phrase, both in normal
+/// form. Car names of more than two words lose body type and year.
 pub fn strict(output: &str, ground_truth: &str, super_category: &str) -> bool {
     let truth = normalise(ground_truth);
     let mut name: Vec<&str> = words(&truth).collect();

@@ -1,4 +1,4 @@
-//! Predictions: one JSON object a line with the question, the settings it was asked under and the raw output.
+//! Predictions: one JSON object per line with the question, the settings of the run and the raw output.
 //! The file appears whole or not at all: it is written under a temporary name and renamed at the end.
 
 use std::fs;
@@ -14,29 +14,29 @@ use tempfile::NamedTempFile;
 use crate::error::EvalError;
 use crate::question::{Question, World};
 
-/// How a model was asked; the same in every row of a run.
+/// The settings of a run, which every row repeats.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunSettings {
-    /// What the model is called in reports (its folder, or "base").
+    /// The name of the model in reports (its folder, or "base").
     pub model: String,
-    /// The smallest number of pixels of an image after resizing.
+    /// The minimum number of pixels of an image after resizing.
     pub min_pixels: usize,
-    /// The largest number of pixels of an image after resizing.
+    /// The maximum number of pixels of an image after resizing.
     pub max_pixels: usize,
-    /// The number format of the weights in computation ("f32").
+    /// The float type of the weights during computation ("f32").
     pub dtype: String,
     /// The device ("flex").
     pub device: String,
-    /// Whether the orientation a camera noted in a photograph was followed.
+    /// Whether photographs were turned as their EXIF orientation says.
     pub exif_honoured: bool,
-    /// What was done with transparency ("drop" or "white").
+    /// How transparency was treated ("drop" or "white").
     pub alpha: String,
     /// How tokens were chosen: temperature (0 is greedy), top-k, top-p and the repetition penalty (1 is none).
     #[serde(flatten)]
     pub sampling: Sampling,
-    /// The seed of the random streams; without effect where decoding is greedy.
+    /// The seed of the random streams; it has no effect on greedy decoding.
     pub seed: u64,
-    /// The most tokens an output may have.
+    /// The maximum number of tokens of an output.
     pub max_new_tokens: usize,
 }
 
@@ -49,32 +49,32 @@ pub struct Prediction {
     /// The settings.
     #[serde(flatten)]
     pub settings: RunSettings,
-    /// The output, unchanged, without special tokens.
+    /// The unchanged output, without special tokens.
     pub output: String,
-    /// How many tokens it has, the end token included.
+    /// The number of tokens of the output, including the end token.
     pub output_tokens: usize,
-    /// Whether it ended with an end token and not at `max_new_tokens`.
+    /// Whether the output ended with an end token, rather than at the length limit.
     pub finished: bool,
 }
 
 impl Prediction {
-    /// What contradicts itself in a row that was read.
+    /// Returns the contradiction in a row, if there is one.
     fn problem(&self) -> Option<String> {
         let question = &self.question;
         match (question.world, question.option_order) {
             (World::Closed, _) if !question.options.contains(&question.ground_truth) => Some(format!(
-                "the ground truth {:?} is not among the options of a closed-world question",
+                "`ground_truth` is {:?}, which is not among the options of a closed-world question",
                 question.ground_truth
             )),
-            (World::Closed, None) => Some("a closed-world question without option_order".into()),
-            (World::Open, _) if !question.options.is_empty() => Some("an open-world question with options".into()),
-            _ if question.ground_truth.trim().is_empty() => Some("ground_truth is empty".into()),
+            (World::Closed, None) => Some("a closed-world question without `option_order`".into()),
+            (World::Open, _) if !question.options.is_empty() => Some("an open-world question with `options`".into()),
+            _ if question.ground_truth.trim().is_empty() => Some("`ground_truth` is empty".into()),
             _ => None,
         }
     }
 }
 
-/// Writes predictions in the order they are given; nothing is at `path` until [`PredictionWriter::finish`].
+/// Writes predictions in order; the file appears only with [`PredictionWriter::finish`].
 #[derive(Debug)]
 pub struct PredictionWriter {
     path: PathBuf,
@@ -82,10 +82,10 @@ pub struct PredictionWriter {
 }
 
 impl PredictionWriter {
-    /// Opens a temporary file beside `path`, whose folder is created where it is missing.
+    /// Opens a temporary file next to `path` and creates the folder if it is missing.
     ///
     /// # Errors
-    /// [`EvalError::Write`].
+    /// Returns [`EvalError::Write`] if the folder or the file cannot be created.
     pub fn create(path: &Path) -> Result<Self, EvalError> {
         let write_error = |source| EvalError::Write { file: path.to_path_buf(), source };
         let folder = match path.parent() {
@@ -101,7 +101,7 @@ impl PredictionWriter {
     /// Appends one row.
     ///
     /// # Errors
-    /// [`EvalError::Write`].
+    /// Returns [`EvalError::Write`] if the row cannot be written.
     pub fn append(&mut self, prediction: &Prediction) -> Result<(), EvalError> {
         serde_json::to_writer(&mut self.file, prediction)
             .map_err(std::io::Error::from)
@@ -109,10 +109,10 @@ impl PredictionWriter {
             .map_err(|source| self.error(source))
     }
 
-    /// Gives the file its name, in place of an older one.
+    /// Renames the temporary file to `path`, replacing an older file.
     ///
     /// # Errors
-    /// [`EvalError::Write`].
+    /// Returns [`EvalError::Write`] if the file cannot be written or renamed.
     pub fn finish(self) -> Result<(), EvalError> {
         let Self { path, file } = self;
         let write_error = |source| EvalError::Write { file: path.clone(), source };
@@ -128,7 +128,7 @@ impl PredictionWriter {
 /// Reads a predictions file, plain or gzipped.
 ///
 /// # Errors
-/// [`EvalError::Data`] for a file that cannot be read, [`EvalError::Prediction`] for the first wrong row.
+/// Returns [`EvalError::Data`] if the file cannot be read, [`EvalError::Prediction`] for the first invalid row.
 pub fn read_predictions(path: &Path) -> Result<Vec<Prediction>, EvalError> {
     let records = read_records(path, ReadLimits::default())?;
     let rows = records.rows.into_iter().map(|record| {
@@ -228,23 +228,25 @@ pub(crate) mod tests {
         let good = prediction("bird", Split::Seen, World::Closed, 1, "A", "");
         let good = serde_json::to_value(&good).unwrap();
         for (field, value, expected) in [
-            ("split", serde_json::json!("both"), "unknown variant `both`"),
-            ("output", serde_json::Value::Null, "invalid type: null"),
-            ("ground_truth", serde_json::json!("E"), "not among the options"),
-            ("option_order", serde_json::Value::Null, "without option_order"),
-            ("world", serde_json::json!("open"), "with options"),
+            ("split", serde_json::json!("both"), "`both`"),
+            ("output", serde_json::Value::Null, "null"),
+            ("ground_truth", serde_json::json!("E"), "`ground_truth`"),
+            ("option_order", serde_json::Value::Null, "`option_order`"),
+            ("world", serde_json::json!("open"), "`options`"),
         ] {
             let mut bad = good.clone();
             bad[field] = value;
             fs::write(&path, format!("{good}\n{bad}\n")).unwrap();
-            let error = read_predictions(&path).unwrap_err().to_string();
+            let error = read_predictions(&path).unwrap_err();
+            assert!(matches!(error, EvalError::Prediction { row: 2, .. }), "{error}");
+            let error = error.to_string();
             assert!(error.starts_with(&format!("{}:2: ", path.display())), "{error}");
             assert!(error.contains(expected), "{error}");
         }
         let mut short = good.clone();
         short.as_object_mut().unwrap().remove("output");
         fs::write(&path, short.to_string()).unwrap();
-        assert!(read_predictions(&path).unwrap_err().to_string().contains("missing field `output`"));
+        assert!(read_predictions(&path).unwrap_err().to_string().contains("`output`"));
     }
 
     #[test]
@@ -253,6 +255,7 @@ pub(crate) mod tests {
         let file = dir.path().join("file");
         fs::write(&file, "x").unwrap();
         let error = PredictionWriter::create(&file.join("p.jsonl")).unwrap_err();
-        assert!(error.to_string().contains("cannot be written"), "{error}");
+        assert!(matches!(&error, EvalError::Write { file, .. } if file.ends_with("file/p.jsonl")), "{error}");
+        assert!(error.to_string().contains("p.jsonl"), "{error}");
     }
 }

@@ -34,32 +34,32 @@ impl fmt::Display for World {
     }
 }
 
-/// One question as a model gets it, with all that its score needs.
+/// One question, with everything that asking and scoring it need.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
     /// The data set.
     pub dataset: String,
-    /// Seen or unseen class.
+    /// Whether the class was seen in training.
     pub split: Split,
-    /// With or without options.
+    /// Whether options are shown.
     pub world: World,
     /// The row in the data set's file, from 1.
     pub row: usize,
-    /// The image path as the row names it.
+    /// The image path as written in the row.
     pub image_path: String,
-    /// The bare question.
+    /// The question alone.
     pub question: String,
-    /// The options in the order shown; empty in the open world.
+    /// The options in the order in which they are shown; empty in the open world.
     pub options: Vec<String>,
-    /// How they were arranged; `None` in the open world.
+    /// The rule that arranged the options; `None` in the open world.
     pub option_order: Option<OptionOrder>,
     /// The true class.
     pub ground_truth: String,
-    /// Its super-category.
+    /// The super-category of the true class.
     pub super_category: String,
-    /// The wording of the prompt.
+    /// The prompt template.
     pub prompt_template: PromptTemplate,
-    /// The rendered system text, if the wording has one.
+    /// The rendered system text, if the template has one.
     pub system: Option<String>,
     /// The rendered user turn, with `<image>`.
     pub prompt: String,
@@ -102,10 +102,10 @@ impl Question {
     }
 }
 
-/// The closed-world questions of a set, all in the same kind of order.
+/// Makes the closed-world questions of a data set, with the options of every row in `order`.
 ///
 /// # Errors
-/// [`EvalError::NoOptions`] for a row without options.
+/// Returns [`EvalError::NoOptions`] for the first row without options.
 pub fn closed_questions(
     set: &EvalSet,
     order: OptionOrder,
@@ -124,7 +124,7 @@ pub fn closed_questions(
     rows.collect()
 }
 
-/// The open-world questions of a set.
+/// Makes the open-world questions of a data set.
 pub fn open_questions(set: &EvalSet, template: PromptTemplate) -> Vec<Question> {
     let rows = set.rows.iter();
     rows.map(|row| Question::new(set, row, template, None)).collect()
@@ -161,6 +161,7 @@ mod tests {
         assert_eq!((open[0].row, open[0].image_path.as_str(), &*open[0].super_category), (3, "a/b.jpg", "citrus"));
         set.rows[0].options.clear();
         let error = closed_questions(&set, order, PromptTemplate::EvalClosed).unwrap_err();
-        assert!(error.to_string().starts_with("fruit unseen, row 3: no options"), "{error}");
+        assert!(matches!(error, EvalError::NoOptions { row: 3, .. }), "{error}");
+        assert!(error.to_string().starts_with("fruit unseen, row 3: "), "{error}");
     }
 }

@@ -8,22 +8,22 @@ use crate::interval::Accuracy;
 use crate::question::World;
 use crate::score::Scores;
 
-/// A table of texts that prints two ways.
+/// A table of texts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TextTable {
-    /// The heads of the columns; the first is that of the row labels.
+    /// The column headings; the first column holds the row labels.
     pub header: Vec<String>,
-    /// The rows, each as long as the header.
+    /// The rows, each with as many cells as the header.
     pub rows: Vec<Vec<String>>,
 }
 
 impl TextTable {
-    /// For a terminal: boxed, never wrapped.
+    /// Renders the table for a terminal: boxed, never wrapped.
     pub fn to_text(&self) -> String {
         self.rendered(presets::UTF8_FULL_CONDENSED)
     }
 
-    /// For a Markdown file.
+    /// Renders the table for a Markdown file.
     pub fn to_markdown(&self) -> String {
         let escape = |row: &Vec<String>| {
             let cells = row.iter();
@@ -54,24 +54,24 @@ pub struct Report {
 }
 
 impl Report {
-    /// A report without rows.
+    /// Creates a report without rows.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Appends a model or baseline.
+    /// Adds a row for a model or baseline.
     pub fn add(&mut self, label: impl Into<String>, scores: Scores) -> &mut Self {
         self.rows.push((label.into(), scores));
         self
     }
 
-    /// Appends a line that is printed below the table.
+    /// Adds a line below the table.
     pub fn note(&mut self, note: impl Into<String>) -> &mut Self {
         self.notes.push(note.into());
         self
     }
 
-    /// One row a model; the columns are closed and open world, each seen and unseen.
+    /// Returns one row per model; the columns are closed and open world, each with seen and unseen classes.
     pub fn table(&self) -> TextTable {
         let columns = World::ALL.iter().flat_map(|world| Split::ALL.map(|split| (*world, split)));
         let columns: Vec<(World, Split)> = columns.collect();
@@ -96,7 +96,7 @@ impl Report {
         }
     }
 
-    /// One row a data set of one model, with seen, unseen and their mean; the last row is the average.
+    /// Returns one row per data set for one model: seen, unseen and their mean. The last row is the average.
     pub fn datasets_table(scores: &Scores, world: World) -> TextTable {
         let mut rows: Vec<Vec<String>> = scores
             .datasets(world)
@@ -114,12 +114,12 @@ impl Report {
         TextTable { header: [&format!("{world} world, %"), "seen", "unseen", "mean"].map(str::to_owned).into(), rows }
     }
 
-    /// Table and notes for a terminal.
+    /// Renders table and notes for a terminal.
     pub fn to_text(&self) -> String {
         self.with_notes(self.table().to_text(), "")
     }
 
-    /// Table and notes for a Markdown file.
+    /// Renders table and notes for a Markdown file.
     pub fn to_markdown(&self) -> String {
         self.with_notes(self.table().to_markdown(), "\n")
     }
@@ -135,7 +135,7 @@ impl Report {
     }
 }
 
-/// "76.7 (69.3–82.7)" or a dash.
+/// Formats an accuracy as "76.7 (69.3–82.7)", or a dash if there is none.
 fn cell(accuracy: Option<Accuracy>) -> String {
     accuracy.map_or("–".to_owned(), |Accuracy { value, low, high, .. }| {
         let [value, low, high] = [value, low, high].map(|share| 100.0 * share);

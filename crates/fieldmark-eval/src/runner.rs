@@ -1,7 +1,7 @@
 //! Asks a model: questions in, predictions out. The file appears once all questions are answered.
 //!
-//! Reference: the loop of the released `eval/evaluation.py` (one user turn, image first, greedy). Pixel limits, repetition
-//! penalty and sampling have no defaults here: the caller sets them, and every row records them.
+//! Reference: the loop of the released `eval/evaluation.py` (one user turn, image first, greedy). Pixel limits,
+//! repetition penalty and sampling have no defaults here: the caller sets them, and every row records them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -71,8 +71,9 @@ impl EvalRun<'_> {
         }
     }
 
-    /// Answers all questions of `sets` and writes one prediction per line to `path`, in order. The file appears once all
-    /// are answered. Calls `on_progress` with (questions done, questions in all) at the start and after every batch.
+    /// Answers all questions of `sets` and writes one prediction per line to `path`, in order. The file appears once
+    /// all are answered. Calls `on_progress` with (questions done, questions in all) at the start and after every
+    /// batch.
     ///
     /// # Errors
     /// Returns [`EvalError::ImageNotFound`] before anything is asked if a photograph is missing, then the errors of
@@ -89,8 +90,8 @@ impl EvalRun<'_> {
         writer.finish()
     }
 
-    /// Like [`Self::predict`], but appends to a writer that may take predictions of other runs too, and does not look for
-    /// missing photographs first (see [`QuestionSet::check_images`]).
+    /// Like [`Self::predict`], but appends to a writer that may take predictions of other runs too, and does not look
+    /// for missing photographs first (see [`QuestionSet::check_images`]).
     ///
     /// # Errors
     /// Returns the errors of [`Self::answer`], and [`EvalError::Write`] if the file cannot be written.
@@ -115,12 +116,12 @@ impl EvalRun<'_> {
         Ok(())
     }
 
-    /// Answers `questions`, in their order; `images` is where their photographs are. A photograph that several questions
-    /// share is decoded once.
+    /// Answers `questions`, in their order; `images` is where their photographs are. A photograph that several
+    /// questions share is decoded once.
     ///
     /// # Errors
-    /// Returns [`EvalError::ImageNotFound`], [`EvalError::Photo`] or [`EvalError::Processor`] for a question that cannot
-    /// become a prompt, and [`EvalError::Generate`] if a prompt does not fit the model or logits are not finite.
+    /// Returns [`EvalError::ImageNotFound`], [`EvalError::Photo`] or [`EvalError::Processor`] for a question that
+    /// cannot become a prompt, and [`EvalError::Generate`] if a prompt does not fit the model or logits are not finite.
     pub fn answer(&self, questions: &[Question], images: &ImageRoots) -> Result<Vec<Prediction>, EvalError> {
         let mut decoded: BTreeMap<PathBuf, PatchedImage> = BTreeMap::new();
         let mut requests = Vec::with_capacity(questions.len());

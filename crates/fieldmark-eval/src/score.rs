@@ -1,5 +1,5 @@
-//! Scores of a predictions file: accuracy by world, split and data set, and the averages of the paper's tables:
-//! the mean of data sets within seen and within unseen, then the mean of the two.
+//! Scores of predictions: the accuracy of each world, split and data set, and the averages of the paper's tables
+//! (the mean over data sets within seen and within unseen, then the mean of the two).
 
 use std::collections::BTreeMap;
 
@@ -11,18 +11,18 @@ use crate::predictions::Prediction;
 use crate::question::World;
 use crate::{closed_world, open_world};
 
-/// When an output counts as right.
+/// The rule that decides whether an output is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Matching {
-    /// As the released evaluation counts: inclusion.
+    /// The rule of the released evaluation: the output contains the truth.
     Official,
-    /// Exactly one option named, or the truth as a whole phrase of the answer.
+    /// The answer names exactly one option (closed world), or contains the truth as a whole phrase (open world).
     Strict,
 }
 
 impl Matching {
-    /// Whether a prediction is right.
+    /// Returns whether a prediction is right.
     pub fn is_right(self, prediction: &Prediction) -> bool {
         let (question, output) = (&prediction.question, prediction.output.as_str());
         let truth = question.ground_truth.as_str();
@@ -42,21 +42,21 @@ pub struct Scores {
 }
 
 impl Scores {
-    /// The scores of predictions under a rule. A question asked in several option orders counts with its mean, so that
+    /// Scores predictions under a rule. A question asked in several option orders counts once, with its mean, so
     /// predictions in all rotations give the all-rotations accuracy.
     pub fn of(predictions: &[Prediction], matching: Matching) -> Self {
         Self::by(predictions, |prediction| matching.is_right(prediction))
     }
 
-    /// What always answering the first option shown would score; closed world only. Well above the chance of one in
-    /// four, the options were not shuffled.
+    /// Scores a baseline that always answers the first option; closed world only. A score well above chance (one in
+    /// four) means that the options were not shuffled.
     pub fn first_option(predictions: &[Prediction]) -> Self {
         let closed = predictions.iter();
         let closed = closed.filter(|prediction| prediction.question.world == World::Closed);
         Self::by(closed, |prediction| prediction.question.options.first() == Some(&prediction.question.ground_truth))
     }
 
-    /// The scores under any rule.
+    /// Scores predictions under any rule.
     pub fn by<'a>(
         predictions: impl IntoIterator<Item = &'a Prediction>,
         is_right: impl Fn(&Prediction) -> bool,
@@ -78,17 +78,17 @@ impl Scores {
         Self { cells: cells.collect() }
     }
 
-    /// The accuracy of a baseline or of another evaluation, put in by hand.
+    /// Inserts the accuracy of a baseline or of another evaluation.
     pub fn insert(&mut self, world: World, split: Split, dataset: &str, accuracy: Accuracy) {
         self.cells.insert((world, split, dataset.to_owned()), accuracy);
     }
 
-    /// The accuracy of one data set in one split and world.
+    /// Returns the accuracy of one data set in one world and split.
     pub fn dataset(&self, world: World, split: Split, dataset: &str) -> Option<Accuracy> {
         self.cells.get(&(world, split, dataset.to_owned())).copied()
     }
 
-    /// The data sets there are in a world, by name.
+    /// Returns the names of the data sets in a world, sorted.
     pub fn datasets(&self, world: World) -> Vec<&str> {
         let keys = self.cells.keys().filter(|(of, _, _)| *of == world);
         let mut names: Vec<&str> = keys.map(|(_, _, dataset)| dataset.as_str()).collect();
@@ -97,7 +97,7 @@ impl Scores {
         names
     }
 
-    /// The mean over the data sets of a split.
+    /// Returns the mean over the data sets of a split.
     pub fn split(&self, world: World, split: Split) -> Option<Accuracy> {
         let cells = self.cells.iter();
         let parts: Vec<Accuracy> = cells
@@ -107,7 +107,7 @@ impl Scores {
         Accuracy::mean(&parts)
     }
 
-    /// The mean of seen and unseen; `None` unless there are both.
+    /// Returns the mean of seen and unseen; `None` unless both exist.
     pub fn overall(&self, world: World) -> Option<Accuracy> {
         let halves = Split::ALL.map(|split| self.split(world, split));
         match halves {

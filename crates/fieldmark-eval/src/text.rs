@@ -1,5 +1,5 @@
-//! Text rules: Python's `str.strip` and `str.split` as the released scorer uses them, and phrases that stand alone. The
-//! normal form in which answer and truth are compared on equal terms is [`normal_form`], shared with the rewards.
+//! Text rules: Python's `str.strip` and `str.split`, which the released scorer uses, and the search for whole phrases.
+//! The strict rules compare texts in the normal form that the rewards use too (`fieldmark_data::normal_form`).
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(is_python_space).filter(|word| !word.is_empty())
 }
 
-/// Where `phrase` stands in `text` as a whole: neither preceded nor followed by a letter or digit.
+/// Returns the ranges where `text` contains `phrase` with no letter or digit directly before or after it.
 pub(crate) fn occurrences(text: &str, phrase: &str) -> Vec<Range<usize>> {
     if phrase.is_empty() {
         return Vec::new();

@@ -64,8 +64,8 @@ impl ChatModel {
     /// Like [`Self::from_pretrained`], with the float types of the weights.
     ///
     /// # Errors
-    /// Returns the errors of [`Self::from_pretrained`], and [`GenerateError::Setting`] if the device does not compute in
-    /// one of the types.
+    /// Returns the errors of [`Self::from_pretrained`], and [`GenerateError::Setting`] if the device does not compute
+    /// in one of the types.
     pub fn from_pretrained_with(
         folder: impl AsRef<Path>,
         options: LoadOptions,
@@ -132,8 +132,8 @@ impl ChatModel {
         self.generate_with(chats, |_, _| ())
     }
 
-    /// Like [`Self::generate`], and calls `on_text` with the index of a chat and the next piece of its reply, as soon as
-    /// the piece is complete (never half a character). Pieces of different chats alternate.
+    /// Like [`Self::generate`], and calls `on_text` with the index of a chat and the next piece of its reply, as soon
+    /// as the piece is complete (never half a character). Pieces of different chats alternate.
     ///
     /// # Errors
     /// Returns the errors of [`Self::generate`].

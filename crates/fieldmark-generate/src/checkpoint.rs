@@ -12,8 +12,8 @@ use crate::error::GenerateError;
 pub struct CheckpointGeneration {
     /// The end tokens; a single id in the file becomes a list of one.
     pub eos_token_ids: Vec<u32>,
-    /// The repetition penalty, `None` if the file has none. Published checkpoints have 1.05, which the released evaluation
-    /// applies without saying so.
+    /// The repetition penalty, `None` if the file has none. Published checkpoints have 1.05, which the released
+    /// evaluation applies without saying so.
     pub repetition_penalty: Option<f64>,
 }
 

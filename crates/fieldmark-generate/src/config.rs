@@ -2,26 +2,26 @@
 
 use crate::{error::GenerateError, sampler::Sampling};
 
-/// Everything that decides what is generated, the random streams excepted.
+/// All settings that decide what is generated, except the random streams.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GenerationConfig {
     /// How each token is chosen.
     pub sampling: Sampling,
-    /// Most new tokens of one response, the end token counted.
+    /// The maximum number of new tokens per response, including the end token.
     pub max_new_tokens: usize,
-    /// Any of these ends a response.
+    /// Tokens that end a response.
     pub eos_token_ids: Vec<u32>,
-    /// Never chosen, besides the vision tokens.
+    /// Tokens that are never chosen, in addition to the vision tokens.
     pub banned: Vec<u32>,
-    /// Lets the vision tokens be chosen, as the reference does: only for comparisons with it. A sampled image token makes
-    /// a sequence that no batch accepts.
+    /// Allows the vision tokens, as the reference does. Use it only to compare with the reference: a sequence with a
+    /// sampled image token cannot be batched.
     pub allow_vision_tokens: bool,
-    /// Most sequences decoded side by side.
+    /// The maximum number of sequences decoded together.
     pub max_batch: usize,
 }
 
 impl GenerationConfig {
-    /// The greedy setting with nothing banned yet.
+    /// Returns a greedy configuration that bans nothing but the vision tokens and decodes 32 sequences together.
     pub fn greedy(max_new_tokens: usize, eos_token_ids: Vec<u32>) -> Self {
         Self {
             sampling: Sampling::greedy(),
@@ -33,10 +33,10 @@ impl GenerationConfig {
         }
     }
 
-    /// Checks that every value has a meaning.
+    /// Checks every value.
     ///
     /// # Errors
-    /// [`GenerateError::Setting`] names the first that has none.
+    /// Returns [`GenerateError::Setting`] for the first invalid value.
     pub fn validate(&self) -> Result<(), GenerateError> {
         for (key, value) in [("max_new_tokens", self.max_new_tokens), ("max_batch", self.max_batch)] {
             if value == 0 {

@@ -34,9 +34,7 @@ pub enum GenerateError {
         reason: String,
     },
     /// The model computed logits that are not finite.
-    #[error(
-        "{sample}: the logits of new token {step} (from 0) are not finite; check the weights and the device's arithmetic"
-    )]
+    #[error("{sample}: the logits of new token {step} (from 0) are not finite; check weights and device")]
     NotFinite {
         /// The name of the sample.
         sample: String,

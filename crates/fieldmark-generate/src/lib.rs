@@ -1,7 +1,8 @@
 //! Batched, cached decoding of Qwen2.5-VL.
 //!
-//! [`ChatModel`] turns a checkpoint folder and chat messages into texts; [`Generator`] turns tokenised prompts into token
-//! ids and log-probabilities. The KV cache and the random streams belong to a call and its sequences, never to the model.
+//! [`ChatModel`] turns a checkpoint folder and chat messages into texts; [`Generator`] turns tokenised prompts into
+//! token ids and log-probabilities. The KV cache and the random streams belong to a call and its sequences, never to
+//! the model.
 
 mod chat;
 mod chat_model;

@@ -17,7 +17,8 @@ pub enum FinishReason {
 pub struct Response {
     /// The new tokens, including the end token.
     pub ids: Vec<u32>,
-    /// The log-probability of each token at the sampling temperature, before top-k, top-p, penalty and bans.
+    /// The log-probability of each token at the sampling temperature (1 for greedy), without top-k, top-p, penalty and
+    /// bans.
     pub logps: Vec<f64>,
     /// Why the response ended.
     pub finish: FinishReason,

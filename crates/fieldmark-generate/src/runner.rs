@@ -49,7 +49,8 @@ impl ModelRunner<'_> {
         to_rows(self.model.logits(hidden_btd.reshape([rows.len(), width])))
     }
 
-    /// Row i of the cache, which has `batch` rows, becomes what row `rows[i]` was. Copies nothing if that changes nothing.
+    /// Row i of the cache, which has `batch` rows, becomes what row `rows[i]` was. Copies nothing if that changes
+    /// nothing.
     pub(crate) fn select(&self, cache: &mut KvCache, rows: &[usize], batch: usize) {
         if rows.len() == batch && rows.iter().enumerate().all(|(i, &row)| i == row) {
             return;

@@ -1,7 +1,8 @@
-//! From the logits of one position to the next token.
+//! Chooses the next token from the logits of one position, in f64 on the CPU.
 //!
-//! Order and meaning follow transformers' logits processors: repetition penalty, banned tokens, temperature, top-k, top-p
-//! (`TopPLogitsWarper`: tokens are dropped from the least likely up while their sum is at most 1 − p), in f64.
+//! Order and meaning are those of transformers' logits processors: repetition penalty, banned tokens, temperature,
+//! top-k, top-p (`TopPLogitsWarper`: drops tokens from the least likely upwards while their total probability is at
+//! most 1 − p).
 
 use std::collections::BTreeSet;
 
@@ -14,31 +15,32 @@ use crate::error::GenerateError;
 /// How the next token is chosen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
-    /// Logits are divided by it; 0 takes the most likely token.
+    /// Divides the logits; 0 always takes the most likely token.
     pub temperature: f64,
-    /// Keep this many of the most likely tokens; 0 keeps all.
+    /// Keeps this many of the most likely tokens; 0 keeps all.
     pub top_k: usize,
-    /// Keep the most likely tokens that make up this much probability; 1 keeps all.
+    /// Keeps the most likely tokens that together have this probability; 1 keeps all.
     pub top_p: f64,
-    /// Divides positive and multiplies negative logits of tokens already there, the prompt's included; 1 is none.
+    /// Divides the positive and multiplies the negative logits of tokens already in prompt or response; 1 is no
+    /// penalty.
     pub repetition_penalty: f64,
 }
 
 impl Sampling {
-    /// The most likely token, always.
+    /// Always takes the most likely token.
     pub fn greedy() -> Self {
         Self { temperature: 0.0, top_k: 0, top_p: 1.0, repetition_penalty: 1.0 }
     }
 
-    /// A draw at `temperature` from the most likely tokens that make up `top_p`.
+    /// Draws at `temperature` from the most likely tokens that together have probability `top_p`.
     pub fn nucleus(temperature: f64, top_p: f64) -> Self {
         Self { temperature, top_k: 0, top_p, repetition_penalty: 1.0 }
     }
 
-    /// Checks that every value has a meaning.
+    /// Checks every value.
     ///
     /// # Errors
-    /// [`GenerateError::Setting`] names the first that has none.
+    /// Returns [`GenerateError::Setting`] for the first invalid value.
     pub fn validate(&self) -> Result<(), GenerateError> {
         let refuse = |key, reason: &str| Err(GenerateError::Setting { key, reason: reason.into() });
         if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
@@ -48,12 +50,13 @@ impl Sampling {
             return refuse("top_p", "must be above 0 and at most 1");
         }
         if !(self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite()) {
-            return refuse("repetition_penalty", "must be a positive number; 1 is none");
+            return refuse("repetition_penalty", "must be a positive number; 1 is no penalty");
         }
         Ok(())
     }
 
-    /// Probability of each token, given logits and the tokens already there. Greedy gives one token all of it.
+    /// Returns the probability of each token, `[vocab]`, given the logits, `[vocab]`, and the tokens already in the
+    /// sequence. Greedy sampling gives one token probability 1.
     pub fn probabilities(&self, logits: &[f32], seen: &BTreeSet<u32>, banned: &[u32]) -> Vec<f64> {
         let mut scores = self.scores(logits, seen, banned);
         if self.temperature == 0.0 {
@@ -69,7 +72,7 @@ impl Sampling {
         }
         let mut probabilities = softmax(&scores);
         if self.top_p < 1.0 {
-            // Tokens below (1 − p) / vocabulary are dropped whatever their number: only the others need sorting.
+            // Tokens below (1 − p) / vocabulary are dropped without sorting: together they have less than 1 − p.
             let cut = 1.0 - self.top_p;
             let small = cut / scores.len() as f64;
             let (mut order, tail): (Vec<usize>, Vec<usize>) =
@@ -93,8 +96,8 @@ impl Sampling {
         probabilities
     }
 
-    /// The next token, and its log-probability under the model at this temperature before any token is dropped: what a
-    /// trainer that recomputes it should find.
+    /// Returns the next token and its log-probability at this temperature (1 for greedy) over the whole vocabulary,
+    /// without penalty, bans and dropped tokens: the value that a trainer recomputes.
     pub fn next(&self, logits: &[f32], seen: &BTreeSet<u32>, banned: &[u32], stream: &mut RandomStream) -> (u32, f64) {
         let token = if self.temperature == 0.0 {
             argmax(&self.scores(logits, seen, banned))
@@ -105,7 +108,8 @@ impl Sampling {
                 left -= p;
                 left < 0.0
             });
-            // Rounding can leave a sliver above the sum of all: it belongs to the last token that has any probability.
+            // Rounding can leave the sum slightly below the draw, which then belongs to the last token with any
+            // probability.
             drawn.unwrap_or_else(|| probabilities.iter().rposition(|&p| p > 0.0).unwrap_or(0))
         };
         let temperature = if self.temperature == 0.0 { 1.0 } else { self.temperature };
@@ -134,7 +138,7 @@ impl Sampling {
     }
 }
 
-/// The first of the largest.
+/// Returns the first index of the largest score.
 fn argmax(scores: &[f64]) -> usize {
     let mut best = 0;
     for (i, &score) in scores.iter().enumerate() {

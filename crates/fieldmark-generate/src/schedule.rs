@@ -39,8 +39,8 @@ pub(crate) fn prefill_batches(requests: &[Request], max_batch: usize) -> Vec<Vec
     batches
 }
 
-/// Returns the rows that stay in the batch once at least half of it is finished; `None` before that, because copying the
-/// cache costs more than a few idle rows.
+/// Returns the rows that stay in the batch once at least half of it is finished; `None` before that, because copying
+/// the cache costs more than a few idle rows.
 pub(crate) fn rows_to_keep(running: &[RunningSequence]) -> Option<Vec<usize>> {
     let keep: Vec<usize> = (0..running.len()).filter(|&row| !running[row].is_finished()).collect();
     (2 * keep.len() <= running.len()).then_some(keep)
