@@ -119,7 +119,7 @@ fn tapo_counts_the_negatives_that_it_scores_with_a_gradient() {
                         answers.extend(groups[0].rollouts.iter().map(|rollout| rollout.response.ids.clone()));
                     }
                     TrainEvent::TapoUpdate(_, timing) => found.push(timing.flops),
-                    TrainEvent::Drawn(..) | TrainEvent::Validation(..) => {}
+                    _ => {}
                 }
                 Ok(())
             })

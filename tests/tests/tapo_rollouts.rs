@@ -18,7 +18,7 @@ use fieldmark::{
         tapo::{
             TapoConfig, TapoTrainer, UpdateImage,
             advantage::{Estimator, group_advantages},
-            rollout::{Group, GroupFilter, GroupVerdict, ImageRole, Rollout, RolloutGroup, TripletPrompt},
+            rollout::{Group, GroupFilter, GroupVerdict, ImageRole, Rollout, TripletPrompt},
         },
     },
 };

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::source::TripletSource;
 use crate::{
     TrainError,
-    tapo::rollout::{Group, Rollout, RolloutGroup},
+    tapo::rollout::{Group, Rollout},
     trainer::UpdaterState,
 };
 
@@ -30,12 +30,6 @@ impl Borrow<Group> for DrawnGroup {
 impl BorrowMut<Group> for DrawnGroup {
     fn borrow_mut(&mut self) -> &mut Group {
         &mut self.group
-    }
-}
-
-impl RolloutGroup for DrawnGroup {
-    fn mean_accuracy(&self) -> f64 {
-        self.group.mean_accuracy()
     }
 }
 

@@ -73,7 +73,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         let (replicas, scorer) = (Replicas::new(config.workers, device), config.scorer(tokenizer.pad())?);
         let optimiser = (config.adamw, config.schedule, config.max_grad_norm);
         let engine = Engine::new(model, replicas, scorer, optimiser, steps * config.updates_per_step())?;
-        let buffer = GroupBuffer::new(config.filter.clone(), config.prompts_per_step, config.max_tries)?;
+        let buffer = GroupBuffer::new(&config.filter, config.prompts_per_step, config.max_tries)?;
         Ok(Self {
             config,
             source,

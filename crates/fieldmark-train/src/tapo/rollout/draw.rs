@@ -8,7 +8,7 @@ use fieldmark_model::Qwen25Vl;
 use fieldmark_stream::StreamKey;
 
 use super::{
-    filter::{GroupBuffer, GroupVerdict, RolloutGroup},
+    filter::{GroupBuffer, GroupVerdict},
     gap::SamplerGap,
     group::{Group, RolloutCounts, TripletPrompt, mean, mean_parts, truncated},
     image_role::ImageRole,
@@ -66,13 +66,14 @@ impl<S: TripletSource> Drawer<'_, S> {
             let prompts: Vec<TripletPrompt> =
                 places.iter().map(|&(row, epoch)| self.source.prompt(row, epoch)).collect::<Result<_, _>>()?;
             let wanted = Wanted { counts, estimator: config.estimator, generation: &generation, key: &key };
-            let groups = responder.respond(&sampler, &prompts, &wanted, &replicas, |sampler, group, device| {
-                score_old(config, &engine.scorer, sampler, group, device)
+            let judged = responder.respond(&sampler, &prompts, &wanted, &replicas, |sampler, group, device| {
+                judge(config, &engine.scorer, sampler, group, device)
             })?;
+            let (verdicts, groups): (Vec<GroupVerdict>, Vec<Group>) = judged.into_iter().unzip();
             on_event(TrainEvent::Rollouts(&groups))?;
             all.extend(groups.iter().cloned());
-            let drawn = places.into_iter().zip(groups);
-            self.buffer.offer(drawn.map(|((row, epoch), group)| DrawnGroup { row, epoch, group }));
+            let drawn = places.into_iter().zip(groups).map(|((row, epoch), group)| DrawnGroup { row, epoch, group });
+            self.buffer.offer(verdicts.into_iter().zip(drawn));
             chunk += 1;
         }
         let (mut groups, counts) = self.buffer.take();
@@ -118,21 +119,22 @@ impl<S: TripletSource> Drawer<'_, S> {
     }
 }
 
-/// Adds log π_old to a group that is worth learning from. It is taken now, so that a group that waits for the next step
-/// keeps that of the policy that sampled it.
-fn score_old(
+/// Asks the filter about a group and adds log π_old to one that passes. It is taken now, so that a group that waits for the
+/// next step keeps that of the policy that sampled it.
+fn judge(
     config: &TapoConfig,
     scorer: &Scorer,
     sampler: &Qwen25Vl,
     mut group: Group,
     device: &Device,
-) -> Result<Group, TrainError> {
-    if config.filter.verdict(group.mean_accuracy()) == GroupVerdict::Keep {
+) -> Result<(GroupVerdict, Group), TrainError> {
+    let verdict = config.filter.verdict(group.mean_accuracy());
+    if verdict == GroupVerdict::Keep {
         let samples = update_sequences(config.update_image, &group);
         let found = score(scorer, config.micro_batch, sampler, samples.iter(), device)?;
         for (rollout, old_logp) in group.rollouts.iter_mut().zip(found) {
             rollout.old_logp = old_logp;
         }
     }
-    Ok(group)
+    Ok((verdict, group))
 }

@@ -74,12 +74,6 @@ impl GroupFilter {
     }
 }
 
-/// What the filter needs to know about a group of rollouts.
-pub trait RolloutGroup {
-    /// Mean of the reward named by [`GroupFilter::key`], usually in 0..=1.
-    fn mean_accuracy(&self) -> f64;
-}
-
 /// Counts of the groups drawn for one step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilterCounts {
@@ -105,29 +99,29 @@ pub struct FilterCounts {
 /// keep the old log-probabilities from then.
 #[derive(Debug, Clone)]
 pub(crate) struct GroupBuffer<G> {
-    filter: GroupFilter,
     target: usize,
     max_tries: usize,
     groups: VecDeque<G>,
     counts: FilterCounts,
 }
 
-impl<G: RolloutGroup> GroupBuffer<G> {
+impl<G> GroupBuffer<G> {
     /// Makes an empty buffer for `target` groups per step and at most `max_tries` chunks per step (paper: 20).
     ///
     /// # Errors
-    /// Returns an error if `target` or `max_tries` is 0, or if `low` is not below `high`.
-    pub fn new(filter: GroupFilter, target: usize, max_tries: usize) -> Result<Self, TrainError> {
+    /// Returns an error if `target` or `max_tries` is 0, or if the filter's `low` is not below its `high`.
+    pub fn new(filter: &GroupFilter, target: usize, max_tries: usize) -> Result<Self, TrainError> {
         filter.validate(target, max_tries)?;
-        Ok(Self { filter, target, max_tries, groups: VecDeque::new(), counts: FilterCounts::default() })
+        Ok(Self { target, max_tries, groups: VecDeque::new(), counts: FilterCounts::default() })
     }
 
-    /// Filters the groups of one chunk and keeps those that pass, in order. Each call counts as one try.
-    pub fn offer(&mut self, groups: impl IntoIterator<Item = G>) {
+    /// Keeps the groups of one chunk that pass the filter, in order. Each group comes with its verdict. Each call counts as
+    /// one try.
+    pub fn offer(&mut self, groups: impl IntoIterator<Item = (GroupVerdict, G)>) {
         self.counts.tries += 1;
-        for group in groups {
+        for (verdict, group) in groups {
             self.counts.offered += 1;
-            match self.filter.verdict(group.mean_accuracy()) {
+            match verdict {
                 GroupVerdict::Keep => {
                     self.counts.kept += 1;
                     self.groups.push_back(group);
@@ -179,10 +173,9 @@ mod tests {
     #[derive(Debug, Clone, PartialEq)]
     struct Group(usize, f64);
 
-    impl RolloutGroup for Group {
-        fn mean_accuracy(&self) -> f64 {
-            self.1
-        }
+    /// Groups with the verdicts of the default filter.
+    fn judged<const N: usize>(groups: [Group; N]) -> [(GroupVerdict, Group); N] {
+        groups.map(|group| (GroupFilter::default().verdict(group.1), group))
     }
 
     #[test]
@@ -196,8 +189,8 @@ mod tests {
     #[test]
     fn without_a_filter_every_group_stays() {
         let filter = GroupFilter { enabled: false, ..GroupFilter::default() };
-        let mut buffer = GroupBuffer::new(filter, 3, 20).unwrap();
-        buffer.offer([Group(0, 0.0), Group(1, 1.0), Group(2, 0.5)]);
+        let mut buffer = GroupBuffer::new(&filter, 3, 20).unwrap();
+        buffer.offer([Group(0, 0.0), Group(1, 1.0), Group(2, 0.5)].map(|group| (filter.verdict(group.1), group)));
         let (groups, counts) = buffer.take();
         assert_eq!(groups.iter().map(|g| g.0).collect::<Vec<_>>(), [0, 1, 2]);
         let expected = FilterCounts { tries: 1, offered: 3, kept: 3, ..FilterCounts::default() };
@@ -206,12 +199,12 @@ mod tests {
 
     #[test]
     fn surplus_waits_in_order_and_dead_chunks_add_nothing() {
-        let mut buffer = GroupBuffer::new(GroupFilter::default(), 3, 20).unwrap();
-        buffer.offer([Group(0, 0.0), Group(1, 1.0)]);
+        let mut buffer = GroupBuffer::new(&GroupFilter::default(), 3, 20).unwrap();
+        buffer.offer(judged([Group(0, 0.0), Group(1, 1.0)]));
         assert!(buffer.surplus().next().is_none() && buffer.wants_more());
-        buffer.offer([Group(2, 0.5), Group(3, 0.2)]);
+        buffer.offer(judged([Group(2, 0.5), Group(3, 0.2)]));
         assert!(!buffer.is_full());
-        buffer.offer([Group(4, 0.5), Group(5, 0.0), Group(6, 0.7), Group(7, 0.3)]);
+        buffer.offer(judged([Group(4, 0.5), Group(5, 0.0), Group(6, 0.7), Group(7, 0.3)]));
         assert!(buffer.is_full() && !buffer.wants_more());
 
         let (groups, counts) = buffer.take();
@@ -221,8 +214,8 @@ mod tests {
         assert_eq!(counts, expected);
 
         let surplus: Vec<Group> = buffer.surplus().cloned().collect();
-        let mut buffer = GroupBuffer::new(GroupFilter::default(), 3, 20).unwrap().with_surplus(surplus);
-        buffer.offer([Group(8, 0.4)]);
+        let mut buffer = GroupBuffer::new(&GroupFilter::default(), 3, 20).unwrap().with_surplus(surplus);
+        buffer.offer(judged([Group(8, 0.4)]));
         let (groups, counts) = buffer.take();
         assert_eq!(groups.iter().map(|g| g.0).collect::<Vec<_>>(), [6, 7, 8]);
         assert_eq!((counts.carried_in, counts.tries, counts.kept), (2, 1, 1));
@@ -230,10 +223,10 @@ mod tests {
 
     #[test]
     fn tries_are_bounded_and_a_short_step_says_so() {
-        let mut buffer = GroupBuffer::new(GroupFilter::default(), 4, 20).unwrap();
-        buffer.offer([Group(0, 0.5)]);
+        let mut buffer = GroupBuffer::new(&GroupFilter::default(), 4, 20).unwrap();
+        buffer.offer(judged([Group(0, 0.5)]));
         while buffer.wants_more() {
-            buffer.offer([Group(1, 1.0)]);
+            buffer.offer(judged([Group(1, 1.0)]));
         }
         let (groups, counts) = buffer.take();
         assert_eq!((groups.len(), counts.tries, counts.short), (1, 20, 3));
@@ -243,8 +236,8 @@ mod tests {
     #[test]
     fn senseless_settings_are_refused() {
         let band = GroupFilter { low: 0.5, high: 0.5, ..GroupFilter::default() };
-        assert!(GroupBuffer::<Group>::new(band, 1, 1).is_err());
-        assert!(GroupBuffer::<Group>::new(GroupFilter::default(), 0, 1).is_err());
-        assert!(GroupBuffer::<Group>::new(GroupFilter::default(), 1, 0).is_err());
+        assert!(GroupBuffer::<Group>::new(&band, 1, 1).is_err());
+        assert!(GroupBuffer::<Group>::new(&GroupFilter::default(), 0, 1).is_err());
+        assert!(GroupBuffer::<Group>::new(&GroupFilter::default(), 1, 0).is_err());
     }
 }

@@ -13,7 +13,7 @@ use fieldmark_processor::{Sequence, SpecialTokens, Tokenizer};
 use fieldmark_stream::StreamKey;
 use serde::{Deserialize, Serialize};
 
-use super::{filter::RolloutGroup, image_role::ImageRole};
+use super::image_role::ImageRole;
 use crate::{
     TrainError,
     reward::{RewardInput, RewardScore, WeightedRewards},
@@ -80,8 +80,9 @@ pub struct Group {
     pub rollouts: Vec<Rollout>,
 }
 
-impl RolloutGroup for Group {
-    fn mean_accuracy(&self) -> f64 {
+impl Group {
+    /// Mean of the reward that the group filter looks at, usually in 0..=1. NaN for a group without rollouts.
+    pub fn mean_accuracy(&self) -> f64 {
         self.rollouts.iter().map(|rollout| rollout.reward.accuracy).sum::<f64>() / self.rollouts.len() as f64
     }
 }

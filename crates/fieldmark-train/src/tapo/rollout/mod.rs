@@ -16,14 +16,14 @@ pub(super) use self::{
     draw::Drawer,
     responder::{Responder, Wanted},
 };
+pub(crate) use self::{
+    filter::GroupBuffer,
+    group::{RolloutCounts, mean, mean_parts, rollout_groups, truncated},
+};
 pub use self::{
     filter::{FilterCounts, GroupFilter, GroupVerdict},
     gap::SamplerGap,
     group::{Group, Rollout, TripletPrompt},
     image_role::ImageRole,
     negative::{BlackPatches, NegativeImage},
-};
-pub(crate) use self::{
-    filter::{GroupBuffer, RolloutGroup},
-    group::{RolloutCounts, mean, mean_parts, rollout_groups, truncated},
 };
