@@ -8,10 +8,10 @@ use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
 
 use super::{
-    ParityError,
     compare::{Report, Status},
-    images::{config, json},
-    in_file,
+    error::{ParityError, in_file},
+    images::config,
+    json::json,
 };
 
 /// Largest side of a grid in patches: what an image takes in the text stays below a hundred megabytes.

@@ -10,8 +10,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors};
 
 use super::{
-    ParityError,
     compare::{Report, Status, Tolerance},
+    error::ParityError,
 };
 
 /// The file's name in its folder.

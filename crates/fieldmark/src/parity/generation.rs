@@ -1,18 +1,16 @@
 //! Greedy decoding with a cache: tokens, lengths and the raw logits of every new token.
 
-use std::sync::Arc;
-
 use burn::tensor::Device;
 use fieldmark_generate::{GenerationConfig, Generator, Request, Sampling};
 use fieldmark_model::Qwen25Vl;
-use fieldmark_processor::{PatchedImage, Sequence};
+use fieldmark_processor::Sequence;
 use fieldmark_stream::RandomStream;
 
 use super::{
-    ParityError,
     compare::{Report, Tolerance},
+    error::ParityError,
     fixture::Fixture,
-    qwen::Rows,
+    rows::Rows,
 };
 
 pub(super) fn compare(
@@ -22,7 +20,7 @@ pub(super) fn compare(
     device: &Device,
 ) -> Result<(), ParityError> {
     let rows = Rows::read(fixture, "gen", model.config())?;
-    let prompts = sequences(&rows, model.config().vision.patch_len());
+    let prompts = rows.sequences(model.config().vision.patch_len());
     let vocab = model.config().text.vocab_size;
     let eos: Vec<u32> = fixture.indices("gen.eos_token_ids", vocab)?.into_iter().map(|id| id as u32).collect();
     let [_, steps, _] = fixture.dims("gen.step_logits")?;
@@ -47,23 +45,6 @@ pub(super) fn compare(
         fixture.check_values(report, "gen_penalty.sequences", &sequences, Tolerance::Exact);
     }
     Ok(())
-}
-
-/// The rows of a batch as prompts with their own images.
-pub(super) fn sequences(rows: &Rows, patch_len: usize) -> Vec<Sequence> {
-    let mut at = 0;
-    let prompt = |(i, (ids, grids)): (usize, (&Vec<u32>, &Vec<fieldmark_model::GridThw>))| {
-        let images = grids
-            .iter()
-            .map(|&grid| {
-                let len = grid.patches() * patch_len;
-                at += len;
-                PatchedImage { pixel_values: Arc::from(&rows.pixels[at - len..at]), grid }
-            })
-            .collect();
-        Sequence { name: format!("row {i}"), ids: ids.clone(), images }
-    };
-    rows.ids.iter().zip(&rows.grids).enumerate().map(prompt).collect()
 }
 
 type Decoded = (Vec<Vec<f64>>, Vec<f64>, Vec<f64>);

@@ -6,13 +6,13 @@ use fieldmark_processor::{
     Alpha, DecodeOptions, ExifOrientation, ImageProcessor, ImageProcessorConfig, Photo, PixelLimits, Size, SizeRule,
     area_resize, smart_resize,
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 
 use super::{
-    ParityError,
     compare::{Report, Status, Tolerance},
+    error::{ParityError, in_file},
     fixture::Fixture,
-    in_file,
+    json::json,
 };
 
 #[derive(Deserialize)]
@@ -172,12 +172,4 @@ fn tables(folder: &Path, report: &mut Report) -> Result<(), ParityError> {
         report.push("area_resize.json", Status::Unknown, "not in the folder");
     }
     Ok(())
-}
-
-/// Reads one JSON file of a folder.
-pub(super) fn json<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<T, ParityError> {
-    let path = folder.join(name);
-    let text =
-        std::fs::read_to_string(&path).map_err(|error| ParityError::Folder(format!("{}: {error}", path.display())))?;
-    serde_json::from_str(&text).map_err(|error| ParityError::Folder(format!("{}: {error}", path.display())))
 }

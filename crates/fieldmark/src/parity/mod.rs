@@ -5,10 +5,13 @@
 
 mod chat;
 mod compare;
+mod error;
 mod fixture;
 mod generation;
 mod images;
+mod json;
 mod qwen;
+mod rows;
 mod tapo;
 mod training;
 
@@ -17,32 +20,8 @@ use std::path::Path;
 use burn::tensor::Device;
 
 pub use compare::{Comparison, Report, Status, Tolerance};
+pub use error::ParityError;
 pub use fixture::Fixture;
-
-/// What can stop a comparison before it starts.
-#[derive(Debug, thiserror::Error)]
-pub enum ParityError {
-    /// The folder is not in the form of the fixtures, or of a kind that is not implemented.
-    #[error("{0}")]
-    Folder(String),
-    /// The model could not be built.
-    #[error(transparent)]
-    Model(#[from] fieldmark_model::ModelError),
-    /// The processor could not read something.
-    #[error(transparent)]
-    Processor(#[from] fieldmark_processor::ProcessorError),
-    /// Decoding failed.
-    #[error(transparent)]
-    Generate(#[from] fieldmark_generate::GenerateError),
-    /// A training step failed.
-    #[error(transparent)]
-    Train(#[from] fieldmark_train::TrainError),
-}
-
-/// What is wrong with one item of a folder's file.
-fn in_file(folder: &Path, file: &str, item: &str, error: impl std::fmt::Display) -> ParityError {
-    ParityError::Folder(format!("{}: {item}: {error}", folder.join(file).display()))
-}
 
 /// Compares one folder, whatever kind it is. `tokenizer`, a `tokenizer.json` as it is or gzipped, is
 /// needed only for the token ids of chats.

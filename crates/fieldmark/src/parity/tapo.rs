@@ -11,11 +11,10 @@ use fieldmark_train::{
 use serde::Deserialize;
 
 use super::{
-    ParityError,
     compare::{Report, Tolerance},
+    error::{ParityError, in_file},
     fixture::{Fixture, values},
-    images::json,
-    in_file,
+    json::json,
 };
 
 #[derive(Deserialize)]

@@ -14,11 +14,10 @@ use fieldmark_train::{
 };
 
 use super::{
-    ParityError,
     compare::{Report, Tolerance},
+    error::ParityError,
     fixture::Fixture,
-    generation,
-    qwen::Rows,
+    rows::Rows,
 };
 
 pub(super) fn compare(
@@ -72,7 +71,7 @@ fn micro_batch(fixture: &mut Fixture, rows: &Rows, model: &Qwen25Vl) -> Result<M
     let labels = fixture.integers("sft.labels")?;
     let shape: [usize; 2] = fixture.dims("sft.input_ids")?;
     fixture.expect("sft.labels", shape)?;
-    let sequences = generation::sequences(rows, model.config().vision.patch_len());
+    let sequences = rows.sequences(model.config().vision.patch_len());
     let samples = sequences
         .into_iter()
         .zip(labels.chunks(shape[1]))
