@@ -3,10 +3,12 @@
 pub mod demo;
 pub mod device;
 pub mod memory;
+mod nearest;
 pub mod parity;
 pub mod plan;
 pub mod progress;
 pub mod recipe;
+mod stage;
 
 pub use fieldmark_data as data;
 pub use fieldmark_eval as eval;
@@ -15,3 +17,4 @@ pub use fieldmark_model as model;
 pub use fieldmark_processor as processor;
 pub use fieldmark_stream as stream;
 pub use fieldmark_train as train;
+pub use stage::{Stage, UnknownStage};

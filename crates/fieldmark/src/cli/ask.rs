@@ -22,7 +22,7 @@ pub fn run(args: &AskArgs) -> anyhow::Result<Outcome> {
         bail!("the question is empty; write it behind the options, in quotes");
     }
     let device = device::open(args.device.name().unwrap_or_else(|| device::default_name()))?;
-    let section = ModelSection { path: Some(args.model.clone()), dtype: args.dtype.into(), ..ModelSection::default() };
+    let section = ModelSection { path: Some(args.model.clone()), dtype: args.dtype, ..ModelSection::default() };
     let checkpoint = checkpoint::Checkpoint::open(&section)?;
     let processor = checkpoint::limited(&checkpoint.processor, args.min_pixels, args.max_pixels, "ask")?;
     let decode = DecodeOptions::default();

@@ -1,53 +1,31 @@
-//! The memory that a recipe needs on a device, from its settings and the sizes of its model, before anything is loaded.
+//! The memory plan of a stage at its worst.
 //!
-//! Planned for is the worst that the recipe allows: every sequence of a micro-batch as long as its limit and every image as
-//! large as its own. What a device's runtime takes for itself, and what its allocator loses between tensors, comes on top.
+//! The plan assumes every sequence and every image at its maximum size. The runtime of a device and the fragmentation of its
+//! allocator come on top.
 
-mod published;
-mod search;
-
-pub use published::{published, published_text_encoder};
-pub use search::{Fit, nearest_fit};
-
-use fieldmark_model::{GridThw, Qwen25VlConfig, SiglipTextConfig};
+use fieldmark_model::{GridThw, Qwen25VlConfig, SiglipTextConfig, TrainableParts};
 use fieldmark_train::{
-    AdamWSettings, HalfWeights, MemoryPlan, MicroShape, Moments, Part, RolloutShape, SftConfig, TapoConfig,
-    TrunkSettings, UpdateImage, Workload,
+    AdamWSettings, HalfWeights, MemoryPlan, MicroShape, Moments, Part, Passes, RolloutShape, SftConfig, TapoConfig,
+    UpdateImage, Workload,
 };
 
-use crate::recipe::{ImageSizes, Recipe, WeightType};
+use crate::{
+    recipe::{ImageSizes, Recipe, WeightType},
+    stage::Stage,
+};
 
-/// A stage of training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// Supervised fine-tuning.
-    Sft,
-    /// Policy optimisation.
-    Tapo,
-}
-
-impl Stage {
-    /// Its section in a recipe.
-    pub fn section(self) -> &'static str {
-        match self {
-            Self::Sft => "sft",
-            Self::Tapo => "tapo",
-        }
-    }
-}
-
-/// What is planned for.
+/// The model and the sizes to plan for.
 #[derive(Debug, Clone)]
 pub struct Planned {
-    /// Sizes of the model.
+    /// Configuration of the model.
     pub config: Qwen25VlConfig,
     /// The stage.
     pub stage: Stage,
-    /// Tokens of the longest sequence, prompt and response together; `None`: as long as the recipe allows.
+    /// Tokens of the longest sequence, prompt and response together; `None` takes the recipe's limits.
     pub tokens: Option<usize>,
-    /// Images of a conversation, at most. Triplets have one to a prompt.
+    /// Maximum number of images in a conversation. A TAPO prompt has one.
     pub images: usize,
-    /// The text encoder that the rewards of TAPO need; `None` where they need none.
+    /// The text encoder that the rewards of TAPO need; `None` if they need none.
     pub text_encoder: Option<SiglipTextConfig>,
 }
 
@@ -55,13 +33,13 @@ impl Planned {
     /// The memory that `recipe` needs.
     pub fn memory(&self, recipe: &Recipe) -> MemoryPlan {
         let mut plan = self.workload(recipe).plan();
-        // Its activations are those of one short text.
+        // Only its weights count: its activations are those of one short text.
         let encoder = self.text_encoder.as_ref().filter(|_| self.stage == Stage::Tapo);
         plan.standing.extend(encoder.map(|config| Part { name: "text encoder", bytes: 4 * config.parameter_count() }));
         plan
     }
 
-    /// What the stage computes at its largest.
+    /// The largest work of the stage.
     pub fn workload(&self, recipe: &Recipe) -> Workload {
         match self.stage {
             Stage::Sft => self.sft(recipe, &recipe.sft),
@@ -70,10 +48,10 @@ impl Planned {
     }
 
     fn sft(&self, recipe: &Recipe, sft: &SftConfig) -> Workload {
-        let number = number(recipe);
+        let passes = sft.passes();
         let tokens = self.tokens.unwrap_or(recipe.data.sft.max_tokens).min(self.context());
         let grid = self.grid(recipe.data.sft.sizes, tokens / self.images.max(1));
-        let sequences = at_once(sft.micro_batch, sft.micro_tokens, tokens).min(sft.batch);
+        let sequences = at_once(passes, tokens).min(sft.batch);
         let micro = MicroShape {
             sequences,
             tokens,
@@ -81,36 +59,22 @@ impl Planned {
             images: sequences * self.images,
             grid,
         };
-        Workload {
-            config: self.config.clone(),
-            parts: sft.train,
-            lora: recipe.lora.clone(),
-            number,
-            moments: moments(&sft.adamw),
-            beside: beside(&sft.adamw, number),
-            micro,
-            trunk: TrunkSettings { recompute: sft.recompute, query_chunk: sft.query_chunk },
-            packing: sft.packing,
-            logit_chunk: sft.logit_chunk,
-            workers: sft.workers.clamp(1, sft.batch.div_ceil(sequences.max(1)).max(1)),
-            rollouts: None,
-            reference: false,
-        }
+        self.update(recipe, passes, micro, sft.batch.div_ceil(sequences.max(1)), sft.train, &sft.adamw)
     }
 
     fn tapo(&self, recipe: &Recipe, tapo: &TapoConfig) -> Workload {
-        let number = number(recipe);
+        let passes = tapo.passes();
         let limit = recipe.data.tapo.max_tokens.saturating_add(tapo.max_new_tokens);
         let tokens = self.tokens.unwrap_or(limit).min(self.context());
         let response = tapo.max_new_tokens.min(tokens.saturating_sub(1));
         let prompt = tokens - response;
         let grid = self.grid(recipe.data.tapo.sizes, prompt);
-        // A response is scored on its update's image and, where that has a gradient, on the negative one beside it.
+        // A response is scored on the image of its update and, if the negative term has a gradient, on the negative image.
         let scored = if tapo.loss.needs_negative() && tapo.loss.negative_grad { 2 } else { 1 };
-        let responses = at_once(tapo.micro_batch, tapo.micro_tokens, scored * tokens).min(tapo.batch);
+        let responses = at_once(passes, scored * tokens).min(tapo.batch);
         let group = (tapo.anchor_rollouts + tapo.positive_rollouts).max(1);
-        // Consecutive responses share the images of their group; a micro-batch may begin in the middle of one.
-        let whole = tapo.micro_tokens == 0 && group.is_multiple_of(responses.max(1));
+        // Consecutive responses share the images of their group; a micro-batch may begin in the middle of a group.
+        let whole = passes.micro_tokens == 0 && group.is_multiple_of(responses.max(1));
         let groups = if whole { 1 } else { responses.min(responses.saturating_sub(1).div_ceil(group) + 1) };
         let own = usize::from(tapo.update_image == UpdateImage::Own);
         let micro = MicroShape {
@@ -129,20 +93,39 @@ impl Planned {
             response,
             grid,
         };
+        let micros = tapo.batch.div_ceil(responses.max(1));
         Workload {
-            config: self.config.clone(),
-            parts: tapo.train,
-            lora: recipe.lora.clone(),
-            number,
-            moments: moments(&tapo.adamw),
-            beside: beside(&tapo.adamw, number),
-            micro,
-            trunk: TrunkSettings { recompute: tapo.recompute, query_chunk: tapo.query_chunk },
-            packing: tapo.packing,
-            logit_chunk: tapo.logit_chunk,
-            workers: tapo.workers.clamp(1, tapo.batch.div_ceil(responses.max(1)).max(1)),
             rollouts: Some(rollouts),
             reference: tapo.loss.kl_ref != 0.0,
+            ..self.update(recipe, passes, micro, micros, tapo.train, &tapo.adamw)
+        }
+    }
+
+    /// An update of `micros` micro-batches, without sampling.
+    fn update(
+        &self,
+        recipe: &Recipe,
+        passes: Passes,
+        micro: MicroShape,
+        micros: usize,
+        parts: TrainableParts,
+        adamw: &AdamWSettings,
+    ) -> Workload {
+        let number = number(recipe);
+        Workload {
+            config: self.config.clone(),
+            parts,
+            lora: recipe.lora.clone(),
+            number,
+            moments: moments(adamw),
+            beside: beside(adamw, number),
+            micro,
+            trunk: passes.trunk(),
+            packing: passes.packing,
+            logit_chunk: passes.logit_chunk,
+            workers: passes.workers.clamp(1, micros.max(1)),
+            rollouts: None,
+            reference: false,
         }
     }
 
@@ -150,7 +133,7 @@ impl Planned {
         self.config.text.max_position_embeddings
     }
 
-    /// The largest image, near a square, that the limits allow and whose tokens leave room in `tokens`.
+    /// The largest square image that the size limits allow and whose tokens fit into `tokens`.
     fn grid(&self, sizes: ImageSizes, tokens: usize) -> GridThw {
         let vision = &self.config.vision;
         let unit = (vision.patch_size * vision.spatial_merge_size) as f64;
@@ -164,12 +147,13 @@ impl Planned {
     }
 }
 
-/// Sequences of `tokens` tokens in a micro-batch of at most `most`, and of at most `limit` tokens unless that is 0.
-fn at_once(most: usize, limit: usize, tokens: usize) -> usize {
-    if limit == 0 { most } else { most.min(limit / tokens.max(1)).max(1) }
+/// Number of sequences of `tokens` tokens in a micro-batch.
+fn at_once(passes: Passes, tokens: usize) -> usize {
+    let Passes { micro_batch, micro_tokens, .. } = passes;
+    if micro_tokens == 0 { micro_batch } else { micro_batch.min(micro_tokens / tokens.max(1)).max(1) }
 }
 
-/// Bytes of a weight of the decoder, where nearly all are.
+/// Bytes of a weight of the decoder, which has nearly all of them.
 fn number(recipe: &Recipe) -> f64 {
     match recipe.model.parts.decoder.unwrap_or(recipe.model.dtype) {
         WeightType::F32 => 4.0,
@@ -177,6 +161,7 @@ fn number(recipe: &Recipe) -> f64 {
     }
 }
 
+/// Bytes of the optimiser's two moments for each parameter.
 fn moments(adamw: &AdamWSettings) -> f64 {
     match adamw.moments {
         Moments::F32 => 8.0,
@@ -184,7 +169,7 @@ fn moments(adamw: &AdamWSettings) -> f64 {
     }
 }
 
-/// Bytes beside a weight of `number` bytes.
+/// Bytes of the copy or the compensation kept for a weight of `number` bytes.
 fn beside(adamw: &AdamWSettings, number: f64) -> f64 {
     match adamw.half {
         HalfWeights::Master if number < 4.0 => 4.0,
