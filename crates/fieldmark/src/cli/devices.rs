@@ -54,7 +54,7 @@ pub fn run() -> anyhow::Result<Outcome> {
 fn verdict(device: &Device, check: fn(&Device) -> f64) -> (bool, String) {
     let device = device.clone();
     match attempt(move || check(&device)) {
-        Ok(error) if error <= TOLERANCE => (true, format!("correct ({error:.0e})")),
+        Ok(error) if error <= TOLERANCE => (true, format!("right ({error:.0e})")),
         Ok(error) => (false, format!("WRONG ({error:.0e})")),
         Err(reason) => (false, format!("FAILED ({reason})")),
     }

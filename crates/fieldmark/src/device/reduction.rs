@@ -10,7 +10,7 @@ use fieldmark_train::Reduction;
 
 use super::{attempt::attempt, error::DeviceError, kind::DeviceKind, open::OpenDevice};
 
-/// The reduction that `devices` use: `asked` for several CUDA cards, after a trial all-reduce; gathering for all others.
+/// The reduction that `devices` use: `asked` for several CUDA cards, after a trial; gathering for all others.
 ///
 /// # Errors
 /// Returns an error if the cards fail the trial.

@@ -2,16 +2,16 @@
 
 use std::{fmt::Display, path::Path};
 
-/// What can stop a comparison before it starts.
+/// An error that ends a comparison.
 #[derive(Debug, thiserror::Error)]
 pub enum ParityError {
-    /// The folder is not in the form of the fixtures, or of a kind that is not implemented.
+    /// The folder is not in the form of the fixtures.
     #[error("{0}")]
     Folder(String),
-    /// The model could not be built.
+    /// The model cannot be built.
     #[error(transparent)]
     Model(#[from] fieldmark_model::ModelError),
-    /// The processor could not read something.
+    /// The processor cannot read a file.
     #[error(transparent)]
     Processor(#[from] fieldmark_processor::ProcessorError),
     /// Decoding failed.
@@ -22,7 +22,7 @@ pub enum ParityError {
     Train(#[from] fieldmark_train::TrainError),
 }
 
-/// What is wrong with one item of a folder's file.
+/// An error about one item of a file in the folder.
 pub(super) fn in_file(folder: &Path, file: &str, item: &str, error: impl Display) -> ParityError {
     ParityError::Folder(format!("{}: {item}: {error}", folder.join(file).display()))
 }

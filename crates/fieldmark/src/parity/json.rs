@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::ParityError;
 
-/// Reads one JSON file of a folder.
+/// Reads the JSON file `name` of a folder.
 pub(super) fn json<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<T, ParityError> {
     let path = folder.join(name);
     let text =

@@ -1,7 +1,7 @@
-//! `fieldmark parity DIR`: every tensor of a reference folder against ours, one line each.
+//! `fieldmark parity DIR`: compares every tensor of a reference folder with ours, one line each.
 //!
-//! A folder in the form of the reference fixtures holds weights, inputs and expected tensors. Whatever is in it is compared
-//! and whatever is not known is said to be so: nothing is passed over in silence.
+//! A folder in the form of the reference fixtures holds weights, inputs and expected tensors. Every tensor gets a line;
+//! one that Fieldmark does not know is reported as unknown.
 
 mod chat;
 mod compare;
@@ -23,11 +23,11 @@ pub use compare::{Comparison, Report, Status, Tolerance};
 pub use error::ParityError;
 pub use fixture::Fixture;
 
-/// Compares one folder, whatever kind it is. `tokenizer`, a `tokenizer.json` as it is or gzipped, is
-/// needed only for the token ids of chats.
+/// Compares one folder of any kind. `tokenizer`, a `tokenizer.json` or its gzipped form, is needed only for the token ids
+/// of chats.
 ///
 /// # Errors
-/// If the folder cannot be read or is of a kind that Fieldmark does not implement.
+/// Returns an error if the folder cannot be read or is not a reference folder.
 pub fn parity(folder: &Path, tokenizer: Option<&Path>, device: &Device) -> Result<Report, ParityError> {
     let has = |name: &str| folder.join(name).is_file();
     if has("config.json") && has("expected.safetensors") {
@@ -40,7 +40,7 @@ pub fn parity(folder: &Path, tokenizer: Option<&Path>, device: &Device) -> Resul
         chat::compare(folder, tokenizer)
     } else {
         Err(ParityError::Folder(format!(
-            "{}: not a reference folder: expected config.json with expected.safetensors, smart_resize.json, \
+            "{}: not a reference folder; it needs config.json with expected.safetensors, or smart_resize.json, \
              advantages.json or cases.json",
             folder.display()
         )))

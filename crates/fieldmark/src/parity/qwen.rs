@@ -1,4 +1,4 @@
-//! A Qwen2.5-VL folder: rope positions, every stage of the forward pass, log-probabilities, decoding, training steps.
+//! Qwen2.5-VL: rope positions, every stage of the forward pass, log-probabilities, decoding and training steps.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -19,7 +19,7 @@ use super::{
     training,
 };
 
-/// The batches that a folder may hold, each with the images it uses.
+/// The batches that a folder may hold.
 const BATCHES: [&str; 4] = ["batch", "one", "multi", "text"];
 
 pub(super) fn compare(folder: &Path, device: &Device) -> Result<Report, ParityError> {
@@ -45,7 +45,7 @@ pub(super) fn compare(folder: &Path, device: &Device) -> Result<Report, ParityEr
     Ok(report)
 }
 
-/// The other form of the configuration, the other key layout, and the mapping between the two.
+/// Compares the nested configuration, the new key layout, and the mapping between the layouts.
 fn files(folder: &Path, config: &Qwen25VlConfig, model: &Qwen25Vl, report: &mut Report) -> Result<(), ParityError> {
     let nested = folder.join("config.nested.json");
     if nested.is_file() {
@@ -65,8 +65,8 @@ fn files(folder: &Path, config: &Qwen25VlConfig, model: &Qwen25Vl, report: &mut 
         let differs = expected.iter().find(|(name, values)| found.get(*name) != Some(*values));
         let (status, note) = match differs {
             None if found.len() == expected.len() => (Status::Pass, String::new()),
-            None => (Status::Fail, format!("{} parameters, {} expected", found.len(), expected.len())),
-            Some((name, _)) => (Status::Fail, format!("`{name}` is not that of model.safetensors")),
+            None => (Status::Fail, format!("{} parameters instead of {}", found.len(), expected.len())),
+            Some((name, _)) => (Status::Fail, format!("`{name}` differs from model.safetensors")),
         };
         report.push("model.new_layout.safetensors", status, note);
     }
@@ -84,7 +84,7 @@ fn batch(
     let inputs = rows.inputs(model.config(), device)?;
     for about in ["one.batch_row", "gen.min_top2_gap"] {
         if fixture.has(about) {
-            // Where the case came from, and how far greedy decoding is from a tie: nothing that we compute.
+            // These describe the case; we compute neither of them.
             fixture.get(about)?;
         }
     }
@@ -96,8 +96,8 @@ fn batch(
     fixture.check_values(report, &name("position_ids"), &positions, Tolerance::Exact);
     let next: Vec<f64> = inputs.next_position.iter().map(|p| p.0 as f64).collect();
     fixture.check_values(report, &name("next_position"), &next, Tolerance::Exact);
-    // The published convention counts real tokens; others differ on padded rows, which is why sequences here carry the
-    // next position itself.
+    // The published convention counts real tokens. Conventions differ on padded rows, so our sequences carry the next
+    // position itself.
     let deltas: Vec<f64> =
         inputs.next_position.iter().zip(&rows.ids).map(|(p, ids)| p.0 as f64 - ids.len() as f64).collect();
     fixture.check_values(report, &name("rope_deltas"), &deltas, Tolerance::Exact);
@@ -107,7 +107,7 @@ fn batch(
     log_probs(fixture, report, prefix, &inputs, &trace, model.config())
 }
 
-/// Every stage that the fixture records, text-side values only where a token is real.
+/// Compares every recorded stage; on the text side only real tokens count, not padding.
 fn forward(fixture: &mut Fixture, report: &mut Report, prefix: &str, inputs: &ModelInputs, trace: &Trace) {
     let stage = Tolerance::Absolute(5e-5);
     let layer = Tolerance::Absolute(1e-4);
@@ -134,7 +134,7 @@ fn forward(fixture: &mut Fixture, report: &mut Report, prefix: &str, inputs: &Mo
     text(format!("{prefix}.logits"), &trace.logits, end);
 }
 
-/// Log-probabilities and entropies of the last tokens of each row.
+/// Compares log-probabilities and entropies of the last tokens of each row.
 fn log_probs(
     fixture: &mut Fixture,
     report: &mut Report,
@@ -152,7 +152,10 @@ fn log_probs(
     let [_, response] = fixture.dims(&plain)?;
     fixture.expect(&plain, [batch, response])?;
     if response >= seq {
-        return Err(fixture.malformed(&plain, format!("has {response} tokens a row, but a row has {seq}")));
+        return Err(fixture.malformed(
+            &plain,
+            format!("has {response} tokens a row, which must be fewer than the {seq} of the input"),
+        ));
     }
     let logits = trace.logits.clone().narrow(1, seq - response - 1, response);
     let targets = inputs.input_ids.clone().narrow(1, seq - response, response).unsqueeze_dim::<3>(2);
@@ -161,7 +164,7 @@ fn log_probs(
         let logp = log_softmax(logits.clone() / temperature, 2).gather(2, targets.clone());
         fixture.check(report, &format!("{plain}{name}"), logp, end);
     }
-    // The head is done already: log-probabilities of logits are those of states under the identity.
+    // The logits are computed already, so the head is the identity.
     let scores = ChunkedLogProbs::new(batch * response, 1.0)?.forward_with_entropy(
         &logits.reshape([batch * response, vocab]),
         &targets.reshape([batch * response]),
@@ -173,7 +176,7 @@ fn log_probs(
     Ok(())
 }
 
-/// Patch positions and window boundaries of `batch`, in the reference's terms.
+/// Compares patch positions and window boundaries of `batch`, in the order of the reference.
 fn vision_structure(fixture: &mut Fixture, report: &mut Report, config: &Qwen25VlConfig) -> Result<(), ParityError> {
     if !fixture.has("images.grid_thw") {
         return Ok(());
@@ -198,7 +201,7 @@ fn vision_structure(fixture: &mut Fixture, report: &mut Report, config: &Qwen25V
     fixture.check_values(report, "batch.vision.cu_seqlens", &frames, Tolerance::Exact);
 
     if fixture.has("batch.vision.cu_window_seqlens") {
-        // The reference repeats a boundary for each empty window it pads with; what counts are the windows themselves.
+        // The reference pads with empty windows and repeats a boundary for each; only real windows count.
         let mut expected = fixture.get("batch.vision.cu_window_seqlens")?.values.clone();
         expected.dedup();
         report.compare(
@@ -211,7 +214,7 @@ fn vision_structure(fixture: &mut Fixture, report: &mut Report, config: &Qwen25V
     Ok(())
 }
 
-/// Where windows begin and end, in patches, window after window as the reference has them.
+/// Boundaries of the windows in patches, in the order of the reference.
 fn window_boundaries(plan: &WindowPlan, unit: usize) -> Vec<f64> {
     let mut lengths: Vec<(usize, usize)> = Vec::new();
     let mut first = 0;

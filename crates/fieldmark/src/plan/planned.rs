@@ -1,7 +1,7 @@
 //! The memory plan of a stage at its worst.
 //!
-//! The plan assumes every sequence and every image at its maximum size. The runtime of a device and the fragmentation of its
-//! allocator come on top.
+//! The plan assumes every sequence and every image at its maximum size. The runtime of a device and its allocator need
+//! some more.
 
 use fieldmark_model::{GridThw, Qwen25VlConfig, SiglipTextConfig, TrainableParts};
 use fieldmark_train::{
@@ -69,7 +69,7 @@ impl Planned {
         let response = tapo.max_new_tokens.min(tokens.saturating_sub(1));
         let prompt = tokens - response;
         let grid = self.grid(recipe.data.tapo.sizes, prompt);
-        // A response is scored on the image of its update and, if the negative term has a gradient, on the negative image.
+        // A response is scored on its update's image, and on the negative image if that has a gradient.
         let scored = if tapo.loss.needs_negative() && tapo.loss.negative_grad { 2 } else { 1 };
         let responses = at_once(passes, scored * tokens).min(tapo.batch);
         let group = (tapo.anchor_rollouts + tapo.positive_rollouts).max(1);

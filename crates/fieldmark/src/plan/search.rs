@@ -1,7 +1,7 @@
 //! The settings closest to a recipe that fit into a budget.
 //!
-//! Cheap changes are tried first and those that round more last. A change is kept only if it lowers the peak, and dropped
-//! at the end if the others are enough.
+//! Cheap changes are tried first, changes that round more last. A change is kept only if it lowers the peak, and dropped
+//! at the end if the others suffice.
 
 use fieldmark_train::MemoryPlan;
 
@@ -20,15 +20,15 @@ pub struct Fit {
     pub plan: MemoryPlan,
 }
 
-/// Finds changes to `recipe` that bring its peak to at most `budget` bytes and of which none can be left out. If nothing
-/// fits, the inner `Err` holds the changes with the lowest peak.
+/// Finds changes to `recipe` that bring its peak down to `budget` bytes, none of them superfluous. If nothing fits, the
+/// inner `Err` holds the changes with the lowest peak.
 ///
 /// # Errors
 /// Returns an error if a change is not a valid override, which does not happen in practice.
 pub fn nearest_fit(planned: &Planned, recipe: &Recipe, budget: u64) -> Result<Result<Fit, Fit>, RecipeError> {
     let mut current = Fit { changes: Vec::new(), plan: planned.memory(recipe) };
     for changes in [exact(planned.stage, recipe), rounding(planned.stage, recipe)] {
-        // If two phases are equally large, shrinking one lowers the peak only after the other shrinks: hence more than one round.
+        // Of two equally large phases, shrinking one lowers the peak only after the other: one round may not do.
         loop {
             let before = current.plan.peak();
             for change in &changes {

@@ -108,8 +108,8 @@ pub struct ImageSizes {
     pub min_pixels: usize,
     /// Larger images are reduced to about this many pixels.
     pub max_pixels: usize,
-    /// The resize of the training data loader, before the processor's own. With one, the limits above apply to the loader,
-    /// and the processor uses the limits of the checkpoint.
+    /// The resize of the training data loader, before the processor's own. With one, the limits above apply to the
+    /// loader, and the processor uses the limits of the checkpoint.
     pub resize: ResizeRule,
 }
 
@@ -145,7 +145,7 @@ pub struct SftData {
     pub file: Option<PathBuf>,
     /// Validation set: conversations in a file of the same form. Their loss is measured; nothing is learned from them.
     pub validation: Option<PathBuf>,
-    /// Instead of a validation file: number of rows of `data.sft.file`, drawn by `seed`, to validate on and not to train on.
+    /// Instead of a validation file: number of rows of `data.sft.file`, drawn by `seed`, that are only validated on.
     pub validation_rows: usize,
     /// Maximum length of a conversation in tokens, images included. A longer one is an error; it is never cut.
     pub max_tokens: usize,
@@ -169,10 +169,10 @@ impl Default for SftData {
 pub struct TapoData {
     /// Triplets: rows with problem, answer, anchor, positive and negative. Default: made from `data.labels`.
     pub file: Option<PathBuf>,
-    /// Validation set: rows in a file of the same form. Their questions are answered greedily, with the anchor as the only
-    /// image; nothing is learned from them.
+    /// Validation set: rows in a file of the same form. Their questions are answered greedily, with the anchor as the
+    /// only image; nothing is learned from them.
     pub validation: Option<PathBuf>,
-    /// Instead of a validation file: number of triplets, drawn by `seed`, to validate on and not to train on.
+    /// Instead of a validation file: number of triplets, drawn by `seed`, that are only validated on.
     pub validation_rows: usize,
     /// Wording of the prompt.
     pub prompt: PromptTemplate,

@@ -17,8 +17,8 @@ pub struct Recipe {
     pub seed: u64,
     /// Folder that the run writes to.
     pub output: Option<PathBuf>,
-    /// Device to run on, such as "cuda:0"; `--device` takes precedence. sft and tapo accept several, "cuda:0,cuda:1": every
-    /// update and all rollouts are spread over them (see `run.reduction`), and the first holds the optimiser's state.
+    /// Device to run on, such as "cuda:0"; `--device` takes precedence. sft and tapo accept several, "cuda:0,cuda:1":
+    /// every update and all rollouts are spread over them (see `run.reduction`), and the first holds the optimiser's state.
     pub device: Option<String>,
     /// Checkpoint that the run starts from.
     pub model: ModelSection,

@@ -24,8 +24,8 @@ pub enum Order {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvalSection {
-    /// Files of evaluation rows named `<dataset>_seen.jsonl` or `<dataset>_unseen.jsonl` (also `.gz`), or folders of such
-    /// files. If empty, questions are made from the test photographs of `data.labels`.
+    /// Files of evaluation rows named `<dataset>_seen.jsonl` or `<dataset>_unseen.jsonl` (also `.gz`), or folders of
+    /// such files. If empty, questions are made from the test photographs of `data.labels`.
     pub files: Vec<PathBuf>,
     /// Closed world, open world, or both.
     pub worlds: Vec<World>,

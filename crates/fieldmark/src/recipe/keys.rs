@@ -48,8 +48,8 @@ impl Place {
 
 /// The known keys that an unknown one may stand for.
 ///
-/// They are the keys of the same name inside its section; else all keys of the same name; else the closest spelling in its
-/// section; else the closest spelling of all.
+/// In order of preference: keys of the same name inside its section, all keys of the same name, the closest spelling in
+/// its section, the closest spelling of all.
 fn candidates(path: &[String]) -> Vec<String> {
     let Some((name, section)) = path.split_last() else { return Vec::new() };
     let all = keys(Recipe::schema(), "");

@@ -1,7 +1,7 @@
 //! Reads recipes and `--set key=value` overrides, each laid over the one before.
 //!
-//! Keys are laid over the defaults one by one. A section given in part therefore keeps the stage's other defaults, every
-//! error names its key, and every value has an origin.
+//! Keys are laid over the defaults one by one. So a section given in part keeps the stage's other defaults, every error
+//! names its key, and every value has an origin.
 
 use std::{
     collections::BTreeMap,
@@ -107,7 +107,7 @@ impl LayeredRecipe {
                 }
                 (Some(Place::Section(_) | Place::Map), _) => {
                     return Err(refuse(format!(
-                        "is a section; set a key inside it instead of giving it a value of type {}",
+                        "is a section with keys of its own, not a value of type {}",
                         value.type_str()
                     )));
                 }

@@ -1,8 +1,8 @@
 //! Recipes: one TOML file says what `fieldmark sft`, `tapo` and `eval` do.
 //!
-//! The defaults of `[sft]` and `[tapo]` are those of Fine-R1 on the 3B model (arXiv 2602.07605, section 4, and its released
-//! scripts); each setting names its deviations. `document.rs` holds the whole recipe, one file each section; `layers.rs`
-//! reads files and overrides, `schema.rs` makes the JSON schema. Paths are relative to the current folder.
+//! The defaults of `[sft]` and `[tapo]` are those of Fine-R1 on the 3B model (arXiv 2602.07605, section 4, and its
+//! released scripts); each setting names its deviations. `document.rs` holds the whole recipe, `layers.rs` reads files
+//! and overrides, `schema.rs` makes the JSON schema. Paths are relative to the current folder.
 
 mod data;
 mod difference;

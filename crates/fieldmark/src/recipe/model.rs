@@ -68,11 +68,11 @@ pub struct ModelSection {
     /// Checkpoint folder with `config.json`, weights, tokenizer and processor configuration.
     pub path: Option<PathBuf>,
     /// Checkpoint folder of SigLIP with `config.json`, weights and `tokenizer.json`; the paper uses
-    /// google/siglip-base-patch16-256. Needed if `tapo.rewards` contains `semantic`, the cosine similarity of answer and ground
-    /// truth. Only the text tower is read; it computes in f32 on the first device.
+    /// google/siglip-base-patch16-256. Needed if `tapo.rewards` contains `semantic`, the cosine similarity of answer and
+    /// ground truth. Only the text tower is read; it computes in f32 on the first device.
     pub text_encoder: Option<PathBuf>,
-    /// Number format to compute in. The device must support it: see `fieldmark devices`. Training needs f32, or bf16 with
-    /// `adamw.half` set to "master" or "kahan": an update of 1e-6 is lost when a 16-bit weight is rounded.
+    /// Number format to compute in. The device must support it: see `fieldmark devices`. Training needs f32, or bf16
+    /// with `adamw.half` set to "master" or "kahan": an update of 1e-6 is lost when a 16-bit weight is rounded.
     pub dtype: WeightType,
     /// Number formats of single parts of the model. A part that is not listed uses `dtype`.
     pub parts: PartsSection,
