@@ -1,4 +1,4 @@
-//! `cargo bench -p fieldmark-benches`: every piece of work with divan's statistics.
+//! `cargo bench -p fieldmark-benches`: times all work, with divan's statistics.
 
 use burn::tensor::Device;
 use divan::Bencher;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs ours and the reference in turn, twice each, on two threads, and prints the best time of each and the ratio
-# (above 1: ours is faster). Arguments select lines by name.
+# Runs ours and the reference alternately, twice each, on two threads, and prints the best time of each and the ratio
+# (above 1: ours is faster). Arguments select work by parts of its name.
 #   benches/peers/compare.sh [NAME...]
 set -euo pipefail
 cd "$(dirname "$0")/../.."

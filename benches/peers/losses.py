@@ -1,7 +1,7 @@
-"""The updates of `losses`, made by the reference from the same weights on the same batch: `step<TAB>loss` a line.
+"""Makes the updates of `losses` with the reference, from the same weights on the same batch.
 
     cargo run --release -p fieldmark-benches --bin losses DIR >ours
-    python benches/peers/losses.py DIR ours        # prints both and the largest difference; exit code 1 above 1e-4
+    python benches/peers/losses.py DIR ours        # one `step<TAB>reference<TAB>ours` per line, then the largest difference; exit code 1 above 1e-4
 """
 import pathlib
 import sys

@@ -1,6 +1,6 @@
 """The same work as `speed`, done by the reference: transformers and torch on the CPU, two threads, f32.
 
-Prints `name<TAB>milliseconds` for the best of a few runs; arguments select the lines that contain them.
+Prints `name<TAB>milliseconds` for the best of a few runs; arguments select the work whose name contains them.
     pip install torch==2.15.0 transformers==5.23.0 pillow torchvision
     python benches/peers/reference.py [NAME...]
 """

@@ -1,5 +1,5 @@
-//! An allocator that knows how many bytes are in use and how many were at most: memory to the byte, where a process's
-//! resident size also counts what the allocator keeps for later.
+//! An allocator that counts the bytes in use and their peak, to the byte. The resident size of a process would also count
+//! what the allocator keeps for later.
 
 use std::{
     alloc::{GlobalAlloc, Layout},
@@ -19,7 +19,7 @@ fn grow(bytes: usize) {
     PEAK.fetch_max(live, Relaxed);
 }
 
-// SAFETY: every call goes on to the allocator below with the same arguments; only counters are touched beside it.
+// SAFETY: every call is passed to the inner allocator with the same arguments; besides that only counters change.
 #[allow(unsafe_code)]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -49,12 +49,12 @@ pub fn live() -> usize {
     LIVE.load(Relaxed)
 }
 
-/// Most bytes in use since the last [`reset_peak`].
+/// Largest number of bytes in use since the last [`reset_peak`].
 pub fn peak() -> usize {
     PEAK.load(Relaxed)
 }
 
-/// Counts the peak anew from what is in use now.
+/// Restarts the peak at the bytes in use now.
 pub fn reset_peak() {
     PEAK.store(live(), Relaxed);
 }

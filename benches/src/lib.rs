@@ -1,6 +1,6 @@
-//! The work that the benchmarks time, at the 173 M parameter configuration of the reference script.
+//! The work that the benchmarks time, with the 173 M parameter configuration of the reference script.
 //!
-//! Random weights: speed does not depend on them. Images are 448×448, prompts 512 tokens of which 256 are the image's.
+//! Weights are random, since speed does not depend on them. Images are 448×448; prompts have 512 tokens, 256 of them image.
 
 pub mod counting;
 
@@ -35,15 +35,15 @@ pub const TOKENS: usize = 512;
 /// Tokens of the response in a training sequence.
 pub const RESPONSE: usize = 212;
 
-/// The configuration: decoder of 12 blocks and 768 wide, encoder of 12 blocks and 512 wide.
+/// The 173 M parameter configuration: a decoder of 12 blocks, 768 wide, and an encoder of 12 blocks, 512 wide.
 pub fn config() -> Qwen25VlConfig {
     let text = TextConfig::new(32_000, 768, 3072, 12, 12, 2, [8, 12, 12]).with_max_position_embeddings(4096);
     let vision = VisionConfig::new(12, 512, 1536, 8, 768, 112, vec![5, 11]);
     Qwen25VlConfig::new(text, vision, VisionTokens::new(31_990, 31_991, 31_992, 31_993), true)
 }
 
-/// A configuration of 30 M parameters with the same vocabulary: decoder of 6 blocks and 384 wide, encoder of 6 blocks and
-/// 320 wide.
+/// A configuration of 30 M parameters with the same vocabulary: a decoder of 6 blocks, 384 wide, and an encoder of 6
+/// blocks, 320 wide.
 pub fn small_config() -> Qwen25VlConfig {
     let text = TextConfig::new(32_000, 384, 1536, 6, 6, 2, [8, 12, 12]).with_max_position_embeddings(4096);
     let vision = VisionConfig::new(6, 320, 960, 5, 384, 112, vec![2, 5]);
@@ -55,7 +55,7 @@ pub fn model(device: &Device) -> Qwen25Vl {
     initialise(config().init(device), 0.02, &StreamKey::new(0))
 }
 
-/// Random numbers in −1.7..1.7, a standard deviation of 1.
+/// Uniform random numbers in −1.7..1.7, which have a standard deviation of 1.
 fn noise(count: usize, name: &str) -> Vec<f32> {
     let mut stream = RandomStream::new(0, &["bench", name]);
     (0..count).map(|_| stream.uniform_in(-1.732, 1.732) as f32).collect()
@@ -66,7 +66,7 @@ pub fn image(name: &str) -> PatchedImage {
     PatchedImage { pixel_values: noise(1024 * 1176, name).into(), grid: GridThw::image(32, 32) }
 }
 
-/// A sequence of [`TOKENS`] tokens that begins with `image`; `name` decides its text.
+/// A sequence of [`TOKENS`] tokens that starts with `image`; `name` seeds its text.
 pub fn sequence(name: &str, image: &PatchedImage) -> Sequence {
     sequence_of(name, image, TOKENS)
 }
@@ -83,7 +83,7 @@ fn sequence_of(name: &str, image: &PatchedImage, length: usize) -> Sequence {
     Sequence { name: name.into(), ids, images: vec![image.clone()] }
 }
 
-/// The encoder's input of one image.
+/// The input of the encoder for one image.
 pub fn vision_input(device: &Device) -> ImageInputs {
     let image = image("image");
     let data = burn::tensor::TensorData::new(image.pixel_values.to_vec(), [1024, 1176]);
@@ -97,7 +97,7 @@ pub fn prompts(batch: usize, device: &Device) -> ModelInputs {
     collate(&sequences, Padding::Left, 0, None, &config(), device).expect("the sequences fit the configuration")
 }
 
-/// Prefill of `inputs`, and then one decoding step for each call of the returned closure.
+/// Prefills `inputs`; each call of the returned closure is one decoding step.
 pub fn decoder<'a>(model: &'a Qwen25Vl, inputs: &ModelInputs, device: &'a Device) -> impl FnMut() + 'a {
     let mut cache = KvCache::new(config().text.num_hidden_layers, 0);
     model.prefill(inputs, &mut cache);
@@ -112,7 +112,7 @@ pub fn decoder<'a>(model: &'a Qwen25Vl, inputs: &ModelInputs, device: &'a Device
     }
 }
 
-/// Ten responses of 65 tokens to one prompt, sampled.
+/// Samples ten responses of 65 tokens to one prompt.
 pub fn rollouts(model: &Qwen25Vl, device: &Device) {
     let prompt = sequence("rollouts", &image("image"));
     let streams = (0..10).map(|i| StreamKey::new(0).number(i).stream()).collect();
@@ -122,7 +122,7 @@ pub fn rollouts(model: &Qwen25Vl, device: &Device) {
     assert!(responses[0].iter().all(|response| response.ids.len() == 65));
 }
 
-/// `batch` training sequences of `length` tokens whose last [`RESPONSE`] are in the loss.
+/// `batch` training sequences of `length` tokens, of which the last [`RESPONSE`] are in the loss.
 pub fn samples(batch: usize, length: usize, picture: &str) -> Vec<SupervisedSequence> {
     (0..batch)
         .map(|i| {
@@ -147,7 +147,7 @@ impl Trainer {
         Self::of(config(), device)
     }
 
-    /// The same for a model of another configuration.
+    /// A trainer of a model with this configuration.
     pub fn of(config: Qwen25VlConfig, device: &Device) -> Self {
         let device = device.clone().autodiff();
         let model = initialise(config.init(&device), 0.02, &StreamKey::new(0));
@@ -160,7 +160,7 @@ impl Trainer {
         }
     }
 
-    /// The same with another learning rate.
+    /// Sets the learning rate.
     pub fn with_rate(mut self, lr: f64) -> Self {
         let schedule = LrSchedule { lr, shape: LrShape::Constant, warmup: 0, released: false };
         let model = self.model.as_ref().expect("a model");
@@ -168,7 +168,7 @@ impl Trainer {
         self
     }
 
-    /// The same with another trade of memory for time.
+    /// Sets how much memory is traded for time.
     pub fn with_trunk(mut self, trunk: TrunkSettings) -> Self {
         self.scorer = self.scorer.with_trunk(trunk);
         self
@@ -189,7 +189,7 @@ impl Trainer {
         found.loss
     }
 
-    /// The same with all of the network on one tape, as Burn's autodiff does it alone.
+    /// One SFT update with the whole network on one tape, as Burn's autodiff alone would run it.
     pub fn sft_on_one_tape(&mut self, batch: usize, length: usize) -> f64 {
         let model = self.model.take().expect("a model");
         let samples = samples(batch, length, "image");
@@ -206,7 +206,7 @@ impl Trainer {
         value
     }
 
-    /// One TAPO update of `batch` responses in one micro-batch, with gradient through the negative image.
+    /// One TAPO update of `batch` responses in one micro-batch, with a gradient through the negative image.
     pub fn tapo(&mut self, batch: usize) -> f64 {
         let model = self.model.take().expect("a model");
         let both = [samples(batch, TOKENS, "image"), samples(batch, TOKENS, "negative")].concat();

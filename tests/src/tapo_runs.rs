@@ -8,13 +8,14 @@ use fieldmark::{
     model::{Qwen25Vl, Qwen25VlConfig},
     stream::StreamKey,
     train::{
-        TrainError, TrainEvent, Trainer,
+        TrainError, Trainer,
         optim::{AdamWSettings, LrSchedule, LrShape},
         reward::{Reward, RewardInput, RewardRegistry},
         tapo::{
             RolloutMetrics, TapoConfig, TapoMetrics, TapoTrainer, TripletSource,
             rollout::{Group, GroupFilter, TripletPrompt},
         },
+        trainer::TrainEvent,
     },
 };
 

@@ -10,10 +10,10 @@ use fieldmark::{
     model::{Padding, Qwen25Vl},
     processor::{Sequence, SupervisedSequence, Tokenizer, collate, special},
     train::{
-        TrainError, TrainEvent,
+        TrainError,
         sft::{SftMetrics, SftSource},
         tapo::{TripletSource, rollout::TripletPrompt},
-        trainer::UpdateTiming,
+        trainer::{TrainEvent, UpdateTiming},
     },
 };
 use serde_json::{Map, Value, json};

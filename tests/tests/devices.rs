@@ -5,11 +5,12 @@ use fieldmark::{
     processor::SupervisedSequence,
     stream::StreamKey,
     train::{
-        TrainEvent, Trainer,
+        Trainer,
         gradient::{LossNorm, Scorer},
         parallel::{Reduction, Replicas},
         sft::sft_gradients,
         tapo::{TapoConfig, TapoTrainer},
+        trainer::TrainEvent,
     },
 };
 use fieldmark_tests::{

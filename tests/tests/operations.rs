@@ -7,13 +7,14 @@ use fieldmark::{
     processor::{Sequence, SupervisedSequence},
     stream::StreamKey,
     train::{
-        TrainEvent, Trainer,
+        Trainer,
         reward::RewardRegistry,
         sft::{SftConfig, train_sft},
         tapo::{
             TapoConfig, TapoLossConfig, TapoTrainer,
             rollout::{GroupFilter, TripletPrompt},
         },
+        trainer::TrainEvent,
     },
 };
 use fieldmark_tests::{

@@ -6,7 +6,7 @@ use fieldmark::{
     processor::Tokenizer,
     stream::StreamKey,
     train::{
-        TrainError, TrainEvent, Trainer,
+        TrainError, Trainer,
         optim::{LrSchedule, LrShape},
         reward::{Reward, RewardInput, RewardRegistry},
         tapo::{
@@ -15,7 +15,7 @@ use fieldmark::{
             policy::{Importance, TermSchedule},
             rollout::GroupFilter,
         },
-        trainer::{Interrupt, Mark},
+        trainer::{Interrupt, Mark, TrainEvent},
     },
 };
 use fieldmark_tests::{

@@ -5,7 +5,7 @@ use fieldmark::{
     model::{Qwen25Vl, TrainableParts},
     stream::StreamKey,
     train::{
-        TrainError, TrainEvent, Trainer,
+        TrainError, Trainer,
         gradient::LossNorm,
         optim::{AdamWSettings, LrSchedule},
         params::stable_param_ids,
@@ -16,6 +16,7 @@ use fieldmark::{
             policy::{Importance, TermSchedule},
             rollout::{Group, ImageRole, TripletPrompt},
         },
+        trainer::TrainEvent,
     },
 };
 use fieldmark_tests::{

@@ -6,11 +6,12 @@ use fieldmark::{
     model::Qwen25Vl,
     stream::StreamKey,
     train::{
-        TrainEvent, Trainer,
+        Trainer,
         tapo::{
             TapoConfig, TapoTrainer, TapoValidation,
             rollout::{Group, TripletPrompt},
         },
+        trainer::TrainEvent,
     },
 };
 use fieldmark_tests::{

@@ -1,7 +1,7 @@
-//! What an adapter costs: one linear layer on 512 tokens, forward and backward, with Burn's `apply_lora`, which adds A·B to W
-//! at each use, and with ours, which goes through the rank; and the layer itself in full training.
+//! The cost of an adapter on one linear layer and 512 tokens, forward and backward. Burn's `apply_lora` adds A·B to W at each
+//! use; ours multiplies by A and then by B. Full training of the layer is there for comparison.
 //!
-//! `cargo run --release -p fieldmark-benches --bin lora`. Memory is the most that a step allocates beside what stands.
+//! `cargo run --release -p fieldmark-benches --bin lora`. Memory is the peak of a step beyond what is allocated before it.
 
 use std::time::Instant;
 

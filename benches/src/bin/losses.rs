@@ -1,7 +1,7 @@
-//! Losses of 20 SFT updates from random weights, `step<TAB>loss` a line, for comparison with the reference.
+//! Losses of 20 SFT updates from random weights, one `step<TAB>loss` per line, for comparison with the reference.
 //!
-//! `cargo run --release -p fieldmark-benches --bin losses DIR` leaves in DIR the weights that it starts from, as a checkpoint,
-//! and the batch (`ids.txt`, `pixels.f32`); `peers/losses.py DIR` makes the same updates with transformers and torch.
+//! `cargo run --release -p fieldmark-benches --bin losses DIR` writes the initial checkpoint and the batch (`ids.txt`,
+//! `pixels.f32`) to DIR; `peers/losses.py DIR` makes the same updates with transformers and torch.
 
 use std::{io::Write, path::PathBuf};
 
@@ -12,16 +12,16 @@ use fieldmark_benches::{TOKENS, Trainer, samples, small_config};
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 
-/// Updates made.
+/// Number of updates.
 const STEPS: usize = 20;
-/// The reference's script counts on so many tokens in the loss.
+/// Tokens in the loss; the reference script assumes the same number.
 const _: () = assert!(fieldmark_benches::RESPONSE == 212);
-/// Sequences of an update.
+/// Sequences per update.
 const BATCH: usize = 2;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     keep_freed_pages();
-    let folder: PathBuf = std::env::args_os().nth(1).ok_or("name a folder")?.into();
+    let folder: PathBuf = std::env::args_os().nth(1).ok_or("give a folder to write to")?.into();
     let mut trainer = Trainer::of(small_config(), &Device::flex()).with_rate(1e-4);
     trainer.valid().save_pretrained(&folder, Default::default())?;
     let mut ids = std::fs::File::create(folder.join("ids.txt"))?;

@@ -1,7 +1,7 @@
 //! Time and peak memory of an SFT step, with and without each of the settings that trade one for the other.
 //!
-//! `cargo run --release -p fieldmark-benches --bin memory [30M|173M] [512 1024 2048]`: one row of a table for each setting and
-//! length. Memory is what the program holds beyond model and optimiser state at the peak of a step, to the byte.
+//! `cargo run --release -p fieldmark-benches --bin memory [30M|173M] [512 1024 2048]` prints a row per setting and length.
+//! Memory is the peak of a step beyond model and optimiser state, to the byte.
 
 use std::time::Instant;
 

@@ -1,7 +1,7 @@
-//! Loss curves of the same fine-tuning in f32 and in bf16 with each way of keeping what bf16 does not hold.
+//! Loss curves of the same fine-tuning in f32, and in bf16 with each way of keeping the bits that bf16 drops.
 //!
-//! `cargo run --release -p fieldmark-benches --bin precision > benches/results/precision.md`. A small model learns eight
-//! pictures' answers in f32 with a large rate; from there every variant learns other answers with a small one.
+//! `cargo run --release -p fieldmark-benches --bin precision > benches/results/precision.md`. A small model learns the answers
+//! to eight pictures in f32 at a large learning rate; every variant then learns other answers at a small one.
 
 use std::time::Instant;
 
@@ -35,7 +35,7 @@ const LINE: usize = 25;
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 
-/// Pictures of a class, each with its own noise, and the answer of the class in one of two codes.
+/// Pictures of each class with different noise, and the answer of the class in one of two codes.
 struct Pictures {
     code: &'static str,
 }
@@ -74,7 +74,7 @@ fn config() -> Qwen25VlConfig {
     Qwen25VlConfig::new(text, vision, VisionTokens::new(IMAGE, VIDEO, START, END), true)
 }
 
-/// Losses of every update, and the model after them.
+/// The loss of every update, and the model after the last.
 fn train(model: Qwen25Vl, code: &'static str, epochs: usize, lr: f64, adamw: AdamWSettings) -> (Qwen25Vl, Vec<f64>) {
     let config = SftConfig {
         epochs,

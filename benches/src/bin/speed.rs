@@ -1,6 +1,6 @@
-//! Best time of each piece of work, one `name<TAB>milliseconds` a line, as `peers/reference.py` prints for the reference.
+//! The best time of each piece of work, one `name<TAB>milliseconds` per line; `peers/reference.py` prints the reference's.
 //!
-//! `cargo run --release -p fieldmark-benches --bin speed [NAME...]`; a name selects the lines that contain it.
+//! `cargo run --release -p fieldmark-benches --bin speed [NAME...]` runs the work whose name contains one of the arguments.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use fieldmark_allocator::{Allocator, keep_freed_pages};
 use fieldmark_benches::{Trainer, decoder, model, prompts, rollouts, vision_input};
 
-/// Runs once to warm up, then `times` times; prints the best.
+/// Runs `work` once to warm up, then `times` times, and prints the best time.
 fn best(name: &str, times: usize, mut work: impl FnMut()) {
     work();
     let fastest = (0..times)

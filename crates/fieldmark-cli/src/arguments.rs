@@ -1,9 +1,12 @@
 //! What can be asked for on the command line, with help that teaches.
 
-use std::path::PathBuf;
+use std::{error::Error, path::PathBuf, str::FromStr};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use fieldmark::{plan::Stage, recipe::WeightType};
+use clap::{
+    Args, Parser, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use fieldmark::{Stage, recipe::WeightType};
 
 use crate::commands::Bytes;
 
@@ -192,8 +195,8 @@ pub struct PlanArgs {
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// The stage to plan.
-    #[arg(long, value_enum, default_value_t = StageArg::Sft)]
-    pub stage: StageArg,
+    #[arg(long, value_parser = named::<Stage>(Stage::ALL.map(Stage::name)), default_value_t = Stage::Sft)]
+    pub stage: Stage,
     /// What the device has, such as 80GB, 79GiB or 512MB.
     #[arg(long, value_name = "SIZE")]
     pub budget: Option<Bytes>,
@@ -203,24 +206,6 @@ pub struct PlanArgs {
     /// config.json of the model [default: that of the recipe's model.path].
     #[arg(long, value_name = "FILE")]
     pub model_config: Option<PathBuf>,
-}
-
-/// Stages by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum StageArg {
-    /// Supervised fine-tuning.
-    Sft,
-    /// Policy optimisation.
-    Tapo,
-}
-
-impl From<StageArg> for Stage {
-    fn from(stage: StageArg) -> Self {
-        match stage {
-            StageArg::Sft => Self::Sft,
-            StageArg::Tapo => Self::Tapo,
-        }
-    }
 }
 
 /// What `ask` takes.
@@ -265,31 +250,10 @@ pub struct AskArgs {
     #[arg(long, value_name = "N")]
     pub max_pixels: Option<usize>,
     /// Number format to compute in.
-    #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
-    pub dtype: DtypeArg,
+    #[arg(long, value_parser = named::<WeightType>(WeightType::ALL.map(WeightType::name)), default_value_t = WeightType::F32)]
+    pub dtype: WeightType,
     #[command(flatten)]
     pub device: DeviceArg,
-}
-
-/// Number formats by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum DtypeArg {
-    /// 32 bits.
-    F32,
-    /// 16 bits, five of exponent.
-    F16,
-    /// 16 bits, eight of exponent.
-    Bf16,
-}
-
-impl From<DtypeArg> for WeightType {
-    fn from(dtype: DtypeArg) -> Self {
-        match dtype {
-            DtypeArg::F32 => Self::F32,
-            DtypeArg::F16 => Self::F16,
-            DtypeArg::Bf16 => Self::Bf16,
-        }
-    }
 }
 
 /// The verbs of `data`.
@@ -340,4 +304,12 @@ impl DeviceArg {
     pub fn name(&self) -> Option<&str> {
         self.device.as_deref()
     }
+}
+
+/// A parser that lists `names` in `--help` and reads one of them.
+fn named<T>(names: impl Into<PossibleValuesParser>) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err: Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
+{
+    names.into().try_map(|name| name.parse::<T>())
 }

@@ -8,13 +8,13 @@ use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
 
 use super::{
-    ParityError,
     compare::{Report, Status},
-    images::{config, json},
-    in_file,
+    error::{ParityError, in_file},
+    images::config,
+    json::json,
 };
 
-/// Largest side of a grid in patches: what an image takes in the text stays below a hundred megabytes.
+/// Largest side of a grid in patches; it keeps the expanded text below a hundred megabytes.
 const MAX_SIDE: usize = 256;
 /// Largest tokenizer after decompression, in bytes.
 const MAX_TOKENIZER: u64 = 1 << 28;
@@ -43,7 +43,7 @@ pub(super) fn compare(folder: &Path, tokenizer: Option<&Path>) -> Result<Report,
     let merge = config(folder)?.merge_size;
     let [t, h, w] = cases.image_grid_thw;
     if cases.image_grid_thw.iter().any(|side| !(1..=MAX_SIDE).contains(side)) {
-        let reason = format!("{t}x{h}x{w} is no image; sides from 1 to {MAX_SIDE} are needed");
+        let reason = format!("{t}x{h}x{w} is not an image grid; each side must be from 1 to {MAX_SIDE}");
         return Err(in_file(folder, "cases.json", "image_grid_thw", reason));
     }
     let grid = GridThw { t, h, w };
@@ -61,13 +61,13 @@ pub(super) fn compare(folder: &Path, tokenizer: Option<&Path>) -> Result<Report,
         match (&tokenizer, &case.input_ids) {
             (_, None) => {}
             (Some(tokenizer), Some(ids)) => report.equal(&name, &tokenizer.encode(&expanded).map_err(wrong)?, ids),
-            (None, Some(_)) => report.push(&name, Status::Unknown, "give --tokenizer FILE to compare"),
+            (None, Some(_)) => report.push(&name, Status::Unknown, "give --tokenizer FILE to compare it"),
         }
     }
     Ok(report)
 }
 
-/// A `tokenizer.json`, as it is or gzipped.
+/// Opens a `tokenizer.json`, plain or gzipped.
 fn open(path: &Path) -> Result<Tokenizer, ParityError> {
     let failed = |error: std::io::Error| ParityError::Folder(format!("{}: {error}", path.display()));
     let bytes = std::fs::read(path).map_err(failed)?;

@@ -1,33 +1,33 @@
-//! Comparison of two tensors, and the table of tolerances for f32.
+//! Comparison of two tensors, and the report of all comparisons.
 //!
-//! The tolerances are those the fixtures come with: about ten times the largest difference seen between two versions and
-//! two attention implementations of the reference itself.
+//! A tolerance is about ten times the largest difference between two versions and two attention implementations of the
+//! reference itself.
 
 use std::fmt;
 
-/// How far two values may be apart.
+/// The largest difference allowed between two values.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Tolerance {
-    /// Not at all.
+    /// None.
     Exact,
     /// At most this much.
     Absolute(f64),
-    /// At most this much times the largest expected magnitude.
+    /// At most this much times the largest magnitude in the expected tensor.
     RelativeToMax(f64),
-    /// At most the first plus the second times the expected magnitude.
+    /// At most the first, plus the second times the magnitude of the expected value.
     Mixed(f64, f64),
 }
 
-/// Outcome for one tensor.
+/// The result for one tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// Within tolerance.
     Pass,
-    /// Outside.
+    /// Outside the tolerance.
     Fail,
-    /// An input of the case: read, not compared.
+    /// An input: read, not compared.
     Input,
-    /// Not known to this version.
+    /// This version does not know the tensor.
     Unknown,
 }
 
@@ -42,23 +42,23 @@ pub struct Comparison {
     pub max_rel: f64,
     /// Cosine of the angle between the two.
     pub cosine: f64,
-    /// What was allowed.
+    /// The tolerance.
     pub tolerance: Tolerance,
-    /// Outcome.
+    /// The result.
     pub status: Status,
-    /// What a reader should know besides.
+    /// A remark for the reader, or nothing.
     pub note: String,
 }
 
-/// All lines of a folder.
+/// The comparisons of a folder.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// In the order compared.
+    /// One line a tensor or file entry, in the order of comparison.
     pub lines: Vec<Comparison>,
 }
 
 impl Report {
-    /// Compares `got` with `expected` where `keep` holds.
+    /// Compares the values of `got` and `expected` whose index `keep` accepts.
     pub(crate) fn compare_where(
         &mut self,
         name: &str,
@@ -78,7 +78,7 @@ impl Report {
         };
         if got.len() != expected.len() {
             line.status = Status::Fail;
-            line.note = format!("{} values, {} expected", got.len(), expected.len());
+            line.note = format!("{} values instead of {}", got.len(), expected.len());
             self.lines.push(line);
             return;
         }
@@ -96,7 +96,7 @@ impl Report {
                 Tolerance::RelativeToMax(limit) => limit * largest,
                 Tolerance::Mixed(absolute, relative) => absolute + relative * b.abs(),
             };
-            // Written so that NaN fails.
+            // This form makes NaN fail.
             ok &= difference <= allowed;
             line.max_abs = worst(line.max_abs, difference);
             if b != 0.0 {
@@ -117,7 +117,7 @@ impl Report {
         self.compare_where(name, got, expected, tolerance, |_| true);
     }
 
-    /// A comparison of things that are no numbers.
+    /// Compares two values that are not numbers.
     pub(crate) fn equal<T: PartialEq + fmt::Debug>(&mut self, name: &str, got: &T, expected: &T) {
         let same = got == expected;
         let note = if same { String::new() } else { format!("got {got:?}, expected {expected:?}") };
@@ -137,18 +137,18 @@ impl Report {
         });
     }
 
-    /// Lines with this outcome.
+    /// The number of lines with this result.
     pub fn count(&self, status: Status) -> usize {
         self.lines.iter().filter(|line| line.status == status).count()
     }
 
-    /// Whether nothing failed.
+    /// Returns true if nothing failed.
     pub fn passed(&self) -> bool {
         self.count(Status::Fail) == 0
     }
 }
 
-/// The larger of two differences. NaN is worse than any, which `f64::max` has the other way round.
+/// The larger of two differences; NaN counts as the largest, while `f64::max` would drop it.
 fn worst(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }

@@ -1,4 +1,4 @@
-//! A reference folder's `expected.safetensors`, read whole.
+//! The `expected.safetensors` of a reference folder.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,23 +10,23 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors};
 
 use super::{
-    ParityError,
     compare::{Report, Status, Tolerance},
+    error::ParityError,
 };
 
-/// The file's name in its folder.
+/// Name of the file in its folder.
 const FILE: &str = "expected.safetensors";
 
-/// One expected tensor; every type that occurs fits a double exactly.
+/// An expected tensor. An f64 holds every stored type exactly.
 #[derive(Debug, Clone)]
 pub struct Expected {
-    /// Shape as stored.
+    /// The stored shape.
     pub shape: Vec<usize>,
     /// Values in row-major order.
     pub values: Vec<f64>,
 }
 
-/// All expected tensors, and which of them have been dealt with.
+/// The expected tensors of a folder, and which of them have been read or compared.
 #[derive(Debug)]
 pub struct Fixture {
     /// The folder.
@@ -39,7 +39,7 @@ impl Fixture {
     /// Reads `expected.safetensors`.
     ///
     /// # Errors
-    /// If the file is missing or damaged.
+    /// Returns an error if the file is missing or damaged.
     pub fn open(folder: &Path) -> Result<Self, ParityError> {
         let path = folder.join(FILE);
         let bytes =
@@ -57,7 +57,10 @@ impl Fixture {
                 Dtype::I32 => data.as_chunks().0.iter().map(|&b: &[u8; 4]| f64::from(i32::from_le_bytes(b))).collect(),
                 Dtype::U8 => data.iter().map(|&b| f64::from(b)).collect(),
                 other => {
-                    return Err(ParityError::Folder(format!("{}: `{name}` has type {other:?}", path.display())));
+                    return Err(ParityError::Folder(format!(
+                        "{}: `{name}` has the unsupported type {other:?}",
+                        path.display()
+                    )));
                 }
             };
             tensors.insert(name.to_string(), Expected { shape: view.shape().to_vec(), values });
@@ -65,65 +68,65 @@ impl Fixture {
         Ok(Self { folder: folder.into(), tensors, seen: BTreeSet::new() })
     }
 
-    /// Whether a tensor of this name is there.
+    /// Returns true if the file has a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
 
-    /// All names.
+    /// The names of all tensors.
     pub fn names(&self) -> Vec<String> {
         self.tensors.keys().cloned().collect()
     }
 
-    /// What is wrong with a tensor of the folder, under its file and name.
+    /// An error about a tensor, with its file and name.
     pub fn malformed(&self, name: &str, reason: impl Display) -> ParityError {
         ParityError::Folder(format!("{}: `{name}`: {reason}", self.folder.join(FILE).display()))
     }
 
-    /// An expected tensor, marked as dealt with.
+    /// Reads an expected tensor.
     ///
     /// # Errors
-    /// If there is none of that name.
+    /// Returns an error if the file has no such tensor.
     pub fn get(&mut self, name: &str) -> Result<&Expected, ParityError> {
         self.seen.insert(name.into());
         self.tensors.get(name).ok_or_else(|| self.malformed(name, "is not in the file"))
     }
 
-    /// The sizes of a tensor of rank `N` that is not empty.
+    /// The shape of a tensor of rank `N` that is not empty.
     ///
     /// # Errors
-    /// If there is none of that name, it has another rank, or one of its sizes is 0.
+    /// Returns an error if the file has no such tensor, its rank is not `N`, or it is empty.
     pub fn dims<const N: usize>(&mut self, name: &str) -> Result<[usize; N], ParityError> {
         let shape = self.get(name)?.shape.clone();
         match <[usize; N]>::try_from(shape) {
             Ok(dims) if !dims.contains(&0) => Ok(dims),
             Ok(dims) => Err(self.malformed(name, format!("is empty: its shape is {dims:?}"))),
-            Err(shape) => Err(self.malformed(name, format!("has the shape {shape:?}; a rank of {N} is needed"))),
+            Err(shape) => Err(self.malformed(name, format!("has the shape {shape:?}; its rank must be {N}"))),
         }
     }
 
-    /// Nothing if the tensor has exactly these sizes.
+    /// Checks the shape of a tensor.
     ///
     /// # Errors
-    /// If there is none of that name, or it has others.
+    /// Returns an error if the file has no such tensor or its shape is not `dims`.
     pub fn expect<const N: usize>(&mut self, name: &str, dims: [usize; N]) -> Result<(), ParityError> {
         let found = self.dims::<N>(name)?;
         if found == dims {
             return Ok(());
         }
-        Err(self.malformed(name, format!("has the shape {found:?}, but {dims:?} is needed beside the other tensors")))
+        Err(self.malformed(name, format!("has the shape {found:?}; to fit the other tensors it must be {dims:?}")))
     }
 
-    /// The one number of a tensor that holds one.
+    /// The value of a tensor with a single value.
     ///
     /// # Errors
-    /// If there is none of that name, or it holds more or less.
+    /// Returns an error if the file has no such tensor or it does not hold exactly one value.
     pub fn number(&mut self, name: &str) -> Result<f64, ParityError> {
         match self.get(name)?.values[..] {
             [value] => Ok(value),
             ref values => {
                 let count = values.len();
-                Err(self.malformed(name, format!("holds {count} numbers; one is needed")))
+                Err(self.malformed(name, format!("holds {count} numbers; it must hold one")))
             }
         }
     }
@@ -131,26 +134,26 @@ impl Fixture {
     /// The values as integers.
     ///
     /// # Errors
-    /// If there is none of that name.
+    /// Returns an error if the file has no such tensor.
     pub fn integers(&mut self, name: &str) -> Result<Vec<i64>, ParityError> {
         Ok(self.get(name)?.values.iter().map(|&x| x as i64).collect())
     }
 
-    /// The values as integers from 0 up to, not including, `end`.
+    /// The values as integers in `0..end`.
     ///
     /// # Errors
-    /// If there is none of that name, or a value is outside.
+    /// Returns an error if the file has no such tensor or a value is outside the range.
     pub fn indices(&mut self, name: &str, end: usize) -> Result<Vec<usize>, ParityError> {
         let values = self.integers(name)?;
         let inside = |&value: &i64| usize::try_from(value).ok().filter(|&value| value < end).ok_or(value);
         let found = values.iter().map(inside).collect::<Result<Vec<_>, _>>();
-        found.map_err(|value| self.malformed(name, format!("holds {value}; values from 0 to {} are needed", end - 1)))
+        found.map_err(|value| self.malformed(name, format!("holds {value}; values must be from 0 to {}", end - 1)))
     }
 
     /// The values as a float tensor.
     ///
     /// # Errors
-    /// If there is none of that name, it has another rank, or it is empty.
+    /// Returns an error if the file has no such tensor, its rank is not `D`, or it is empty.
     pub fn tensor<const D: usize>(&mut self, name: &str, device: &Device) -> Result<Tensor<D>, ParityError> {
         let dims = self.dims::<D>(name)?;
         let values: Vec<f32> = self.get(name)?.values.iter().map(|&x| x as f32).collect();
@@ -160,18 +163,18 @@ impl Fixture {
     /// The values as an integer tensor.
     ///
     /// # Errors
-    /// If there is none of that name, it has another rank, or it is empty.
+    /// Returns an error if the file has no such tensor, its rank is not `D`, or it is empty.
     pub fn int_tensor<const D: usize>(&mut self, name: &str, device: &Device) -> Result<Tensor<D, Int>, ParityError> {
         let dims = self.dims::<D>(name)?;
         Ok(Tensor::from_data(TensorData::new(self.integers(name)?, dims), device))
     }
 
-    /// Compares a tensor of ours with the expected one of that name, if the folder has it.
+    /// Compares our tensor with the expected one of the same name, if the file has it.
     pub fn check<const D: usize>(&mut self, report: &mut Report, name: &str, got: Tensor<D>, tolerance: Tolerance) {
         self.check_where(report, name, got, tolerance, |_| true);
     }
 
-    /// The same, where `keep` holds of the flat index.
+    /// Compares only the values whose flat index `keep` accepts.
     pub fn check_where<const D: usize>(
         &mut self,
         report: &mut Report,
@@ -186,7 +189,7 @@ impl Fixture {
         }
     }
 
-    /// Compares numbers with the expected tensor of that name, if the folder has it.
+    /// Compares numbers with the expected tensor of this name, if the file has it.
     pub fn check_values(&mut self, report: &mut Report, name: &str, got: &[f64], tolerance: Tolerance) {
         if let Some(expected) = self.tensors.get(name) {
             self.seen.insert(name.into());
@@ -194,7 +197,7 @@ impl Fixture {
         }
     }
 
-    /// Adds a line for every tensor that was not compared: an input where it was read, unknown where not.
+    /// Adds a line for every tensor that was not compared: an input if it was read, otherwise unknown.
     pub fn finish(self, report: &mut Report) {
         let compared: BTreeSet<String> = report.lines.iter().map(|line| line.name.clone()).collect();
         for name in self.tensors.keys().filter(|name| !compared.contains(*name)) {
@@ -204,7 +207,7 @@ impl Fixture {
     }
 }
 
-/// All values of a tensor as doubles.
+/// All values of a tensor as f64.
 pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
     tensor.into_data().iter::<f64>().collect()
 }

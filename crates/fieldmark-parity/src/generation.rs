@@ -1,18 +1,16 @@
-//! Greedy decoding with a cache: tokens, lengths and the raw logits of every new token.
-
-use std::sync::Arc;
+//! Greedy decoding with a cache: tokens, lengths, and the raw logits of every new token.
 
 use burn::tensor::Device;
 use fieldmark_generate::{GenerationConfig, Generator, Request, Sampling};
 use fieldmark_model::Qwen25Vl;
-use fieldmark_processor::{PatchedImage, Sequence};
+use fieldmark_processor::Sequence;
 use fieldmark_stream::RandomStream;
 
 use super::{
-    ParityError,
     compare::{Report, Tolerance},
+    error::ParityError,
     fixture::Fixture,
-    qwen::Rows,
+    rows::Rows,
 };
 
 pub(super) fn compare(
@@ -22,7 +20,7 @@ pub(super) fn compare(
     device: &Device,
 ) -> Result<(), ParityError> {
     let rows = Rows::read(fixture, "gen", model.config())?;
-    let prompts = sequences(&rows, model.config().vision.patch_len());
+    let prompts = rows.sequences(model.config().vision.patch_len());
     let vocab = model.config().text.vocab_size;
     let eos: Vec<u32> = fixture.indices("gen.eos_token_ids", vocab)?.into_iter().map(|id| id as u32).collect();
     let [_, steps, _] = fixture.dims("gen.step_logits")?;
@@ -38,7 +36,7 @@ pub(super) fn compare(
 
     if fixture.has("gen_penalty.sequences") {
         let penalty = fixture.number("gen_penalty.value")?;
-        // The stored value is an f32; the decimal number that it came from was applied.
+        // The reference applied a decimal number; the file stores it rounded to f32.
         let repetition_penalty = (penalty * 1e6).round() / 1e6;
         let sampling = Sampling { repetition_penalty, ..Sampling::greedy() };
         let config = GenerationConfig { sampling, ..config };
@@ -49,26 +47,9 @@ pub(super) fn compare(
     Ok(())
 }
 
-/// The rows of a batch as prompts with their own images.
-pub(super) fn sequences(rows: &Rows, patch_len: usize) -> Vec<Sequence> {
-    let mut at = 0;
-    let prompt = |(i, (ids, grids)): (usize, (&Vec<u32>, &Vec<fieldmark_model::GridThw>))| {
-        let images = grids
-            .iter()
-            .map(|&grid| {
-                let len = grid.patches() * patch_len;
-                at += len;
-                PatchedImage { pixel_values: Arc::from(&rows.pixels[at - len..at]), grid }
-            })
-            .collect();
-        Sequence { name: format!("row {i}"), ids: ids.clone(), images }
-    };
-    rows.ids.iter().zip(&rows.grids).enumerate().map(prompt).collect()
-}
-
 type Decoded = (Vec<Vec<f64>>, Vec<f64>, Vec<f64>);
 
-/// Left-padded prompts with their new tokens, the numbers of new tokens, and all logits, zero after a row has ended.
+/// Left-padded prompts with their new tokens, the number of new tokens, and all logits: zero after the end of a row.
 fn decode(
     model: &Qwen25Vl,
     config: GenerationConfig,
@@ -99,7 +80,7 @@ fn decode(
     Ok((rows, responses.iter().map(|response| response[0].ids.len() as f64).collect(), logits))
 }
 
-/// Rows filled up with the padding id to the width that the expected tensor has.
+/// The rows, padded with id 0 to the width of the expected tensor.
 fn padded(fixture: &mut Fixture, name: &str, rows: Vec<Vec<f64>>) -> Result<Vec<f64>, ParityError> {
     let [_, width] = fixture.dims(name)?;
     let filled = rows.into_iter().flat_map(|mut row| {

@@ -1,4 +1,4 @@
-//! The image processor: decoded and resized pixels, patches, and the tables of sizes.
+//! The image processor: decoded and resized pixels, patches, and tables of sizes.
 
 use std::path::Path;
 
@@ -6,13 +6,13 @@ use fieldmark_processor::{
     Alpha, DecodeOptions, ExifOrientation, ImageProcessor, ImageProcessorConfig, Photo, PixelLimits, Size, SizeRule,
     area_resize, smart_resize,
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 
 use super::{
-    ParityError,
     compare::{Report, Status, Tolerance},
+    error::{ParityError, in_file},
     fixture::Fixture,
-    in_file,
+    json::json,
 };
 
 #[derive(Deserialize)]
@@ -94,19 +94,21 @@ pub(super) fn compare(folder: &Path) -> Result<Report, ParityError> {
     Ok(report)
 }
 
-/// The folder's own settings of the image processor, else those of the published checkpoints.
+/// The folder's settings of the image processor, or those of the published checkpoints.
 pub(super) fn config(folder: &Path) -> Result<ImageProcessorConfig, ParityError> {
     let path = folder.join("preprocessor_config.json");
     if path.is_file() { Ok(ImageProcessorConfig::from_file(path)?) } else { Ok(ImageProcessorConfig::default()) }
 }
 
-/// Limits of `sizes.json` that an image can be brought to. Above 2^28 pixels its patches would take gigabytes.
+/// Checks limits from `sizes.json`. Above 2^28 pixels the patches would take gigabytes.
 fn checked(folder: &Path, item: &str, limits: PixelLimits) -> Result<PixelLimits, ParityError> {
     let PixelLimits { min_pixels, max_pixels } = limits;
     if min_pixels <= max_pixels && (1..=1 << 28).contains(&max_pixels) {
         return Ok(limits);
     }
-    let reason = format!("no image fits into {min_pixels} to {max_pixels} pixels; give at least 1 and at most 2^28");
+    let reason = format!(
+        "no image has {min_pixels} to {max_pixels} pixels; the limits must be in order, the second from 1 to 2^28"
+    );
     Err(in_file(folder, "sizes.json", item, reason))
 }
 
@@ -114,7 +116,7 @@ fn as_stored() -> DecodeOptions {
     DecodeOptions { exif: ExifOrientation::Ignore, ..DecodeOptions::default() }
 }
 
-/// One image, from the file to its patches. Two JPEG decoders may differ by a few levels; PNG must be exact to one.
+/// Compares one image from the file to its patches. JPEG decoders may differ by three levels; PNG by one.
 fn one(
     folder: &Path,
     fixture: &mut Fixture,
@@ -141,7 +143,7 @@ fn one(
     let patched = processor.patches(&resized);
     let grid = [patched.grid.t, patched.grid.h, patched.grid.w].map(|side| side as f64);
     fixture.check_values(report, &format!("{name}.grid_thw"), &grid, Tolerance::Exact);
-    // Patches are compared as made from our own pixels: a level is at most 1/255/0.26 of a normalised value.
+    // Patches are made from our own pixels; one level changes a normalised value by at most 1/255/0.26.
     let off = if ending == "png" { 1e-5 } else { 1e-5 + levels / 255.0 / 0.26 };
     let values: Vec<f64> = patched.pixel_values.iter().map(|&x| f64::from(x)).collect();
     fixture.check_values(report, &format!("{name}.pixel_values"), &values, Tolerance::Absolute(off));
@@ -172,12 +174,4 @@ fn tables(folder: &Path, report: &mut Report) -> Result<(), ParityError> {
         report.push("area_resize.json", Status::Unknown, "not in the folder");
     }
     Ok(())
-}
-
-/// Reads one JSON file of a folder.
-pub(super) fn json<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<T, ParityError> {
-    let path = folder.join(name);
-    let text =
-        std::fs::read_to_string(&path).map_err(|error| ParityError::Folder(format!("{}: {error}", path.display())))?;
-    serde_json::from_str(&text).map_err(|error| ParityError::Folder(format!("{}: {error}", path.display())))
 }

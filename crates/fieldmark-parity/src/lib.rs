@@ -1,14 +1,17 @@
-//! `fieldmark parity DIR`: every tensor of a reference folder against ours, one line each.
+//! `fieldmark parity DIR`: compares every tensor of a reference folder with ours, one line each.
 //!
-//! A folder in the form of the reference fixtures holds weights, inputs and expected tensors. Whatever is in it is compared
-//! and whatever is not known is said to be so: nothing is passed over in silence.
+//! A folder in the form of the reference fixtures holds weights, inputs and expected tensors. Every tensor gets a line;
+//! one that Fieldmark does not know is reported as unknown.
 
 mod chat;
 mod compare;
+mod error;
 mod fixture;
 mod generation;
 mod images;
+mod json;
 mod qwen;
+mod rows;
 mod tapo;
 mod training;
 
@@ -17,38 +20,14 @@ use std::path::Path;
 use burn::tensor::Device;
 
 pub use compare::{Comparison, Report, Status, Tolerance};
+pub use error::ParityError;
 pub use fixture::Fixture;
 
-/// What can stop a comparison before it starts.
-#[derive(Debug, thiserror::Error)]
-pub enum ParityError {
-    /// The folder is not in the form of the fixtures, or of a kind that is not implemented.
-    #[error("{0}")]
-    Folder(String),
-    /// The model could not be built.
-    #[error(transparent)]
-    Model(#[from] fieldmark_model::ModelError),
-    /// The processor could not read something.
-    #[error(transparent)]
-    Processor(#[from] fieldmark_processor::ProcessorError),
-    /// Decoding failed.
-    #[error(transparent)]
-    Generate(#[from] fieldmark_generate::GenerateError),
-    /// A training step failed.
-    #[error(transparent)]
-    Train(#[from] fieldmark_train::TrainError),
-}
-
-/// What is wrong with one item of a folder's file.
-fn in_file(folder: &Path, file: &str, item: &str, error: impl std::fmt::Display) -> ParityError {
-    ParityError::Folder(format!("{}: {item}: {error}", folder.join(file).display()))
-}
-
-/// Compares one folder, whatever kind it is. `tokenizer`, a `tokenizer.json` as it is or gzipped, is
-/// needed only for the token ids of chats.
+/// Compares one folder of any kind. `tokenizer`, a `tokenizer.json` or its gzipped form, is needed only for the token ids
+/// of chats.
 ///
 /// # Errors
-/// If the folder cannot be read or is of a kind that Fieldmark does not implement.
+/// Returns an error if the folder cannot be read or is not a reference folder.
 pub fn parity(folder: &Path, tokenizer: Option<&Path>, device: &Device) -> Result<Report, ParityError> {
     let has = |name: &str| folder.join(name).is_file();
     if has("config.json") && has("expected.safetensors") {
@@ -61,7 +40,7 @@ pub fn parity(folder: &Path, tokenizer: Option<&Path>, device: &Device) -> Resul
         chat::compare(folder, tokenizer)
     } else {
         Err(ParityError::Folder(format!(
-            "{}: not a reference folder: expected config.json with expected.safetensors, smart_resize.json, \
+            "{}: not a reference folder; it needs config.json with expected.safetensors, or smart_resize.json, \
              advantages.json or cases.json",
             folder.display()
         )))

@@ -1,25 +1,26 @@
-//! A Qwen2.5-VL folder: rope positions, every stage of the forward pass, log-probabilities, decoding, training steps.
+//! Qwen2.5-VL: rope positions, every stage of the forward pass, log-probabilities, decoding and training steps.
 
 use std::{collections::BTreeMap, path::Path};
 
 use burn::tensor::{Device, Tensor, activation::log_softmax};
 use fieldmark_model::{
-    GridThw, LoadOptions, ModelInputs, Padding, Qwen25Vl, Qwen25VlConfig, Row, Trace, new_layout,
+    LoadOptions, ModelInputs, Qwen25Vl, Qwen25VlConfig, Trace, new_layout,
     vision::{WindowPlan, patch_positions},
 };
 
 use fieldmark_train::gradient::ChunkedLogProbs;
 
 use super::{
-    ParityError,
     compare::{Report, Status, Tolerance},
+    error::ParityError,
     fixture::Fixture,
     generation,
-    images::json,
+    json::json,
+    rows::{Rows, images},
     training,
 };
 
-/// The batches that a folder may hold, each with the images it uses.
+/// The batches that a folder may hold.
 const BATCHES: [&str; 4] = ["batch", "one", "multi", "text"];
 
 pub(super) fn compare(folder: &Path, device: &Device) -> Result<Report, ParityError> {
@@ -45,7 +46,7 @@ pub(super) fn compare(folder: &Path, device: &Device) -> Result<Report, ParityEr
     Ok(report)
 }
 
-/// The other form of the configuration, the other key layout, and the mapping between the two.
+/// Compares the nested configuration, the new key layout, and the mapping between the layouts.
 fn files(folder: &Path, config: &Qwen25VlConfig, model: &Qwen25Vl, report: &mut Report) -> Result<(), ParityError> {
     let nested = folder.join("config.nested.json");
     if nested.is_file() {
@@ -65,113 +66,12 @@ fn files(folder: &Path, config: &Qwen25VlConfig, model: &Qwen25Vl, report: &mut 
         let differs = expected.iter().find(|(name, values)| found.get(*name) != Some(*values));
         let (status, note) = match differs {
             None if found.len() == expected.len() => (Status::Pass, String::new()),
-            None => (Status::Fail, format!("{} parameters, {} expected", found.len(), expected.len())),
-            Some((name, _)) => (Status::Fail, format!("`{name}` is not that of model.safetensors")),
+            None => (Status::Fail, format!("{} parameters instead of {}", found.len(), expected.len())),
+            Some((name, _)) => (Status::Fail, format!("`{name}` differs from model.safetensors")),
         };
         report.push("model.new_layout.safetensors", status, note);
     }
     Ok(())
-}
-
-/// Rows of a padded batch without their padding.
-pub(super) struct Rows {
-    pub(super) ids: Vec<Vec<u32>>,
-    pub(super) grids: Vec<Vec<GridThw>>,
-    pub(super) padding: Padding,
-    pub(super) pixels: Vec<f32>,
-    /// The tensor that the rows were read from, for messages.
-    origin: String,
-}
-
-impl Rows {
-    /// Reads `<prefix>.input_ids` and `.attention_mask` and deals out the images: in order, each row taking as many as
-    /// it has placeholders for.
-    pub(super) fn read(fixture: &mut Fixture, prefix: &str, config: &Qwen25VlConfig) -> Result<Self, ParityError> {
-        let (name, mask_name) = (format!("{prefix}.input_ids"), format!("{prefix}.attention_mask"));
-        let shape: [usize; 2] = fixture.dims(&name)?;
-        fixture.expect(&mask_name, shape)?;
-        let ids = fixture.indices(&name, config.text.vocab_size)?;
-        let mask = fixture.indices(&mask_name, 2)?;
-        let (mut images, pixels) = images(fixture, prefix, config)?;
-        images.reverse();
-        let origin = fixture.malformed(&name, "").to_string();
-        let mut rows = Self { ids: Vec::new(), grids: Vec::new(), padding: Padding::Left, pixels: Vec::new(), origin };
-        for b in 0..shape[0] {
-            let line = b * shape[1]..(b + 1) * shape[1];
-            if mask[line.start] == 1 && mask[line.end - 1] == 0 {
-                rows.padding = Padding::Right;
-            }
-            let real: Vec<u32> = line.filter(|&i| mask[i] == 1).map(|i| ids[i] as u32).collect();
-            if real.is_empty() {
-                return Err(fixture.malformed(&mask_name, format!("row {b} has no token")));
-            }
-            let mut left = real.iter().filter(|&&id| id == config.vision_tokens.image).count();
-            let mut own = Vec::new();
-            while left > 0 {
-                let Some(grid) = images.pop() else { break };
-                left = left.saturating_sub(grid.tokens(config.vision.spatial_merge_size));
-                own.push(grid);
-            }
-            rows.ids.push(real);
-            rows.grids.push(own);
-        }
-        if rows.grids.iter().any(|grids| !grids.is_empty()) {
-            rows.pixels = pixels;
-        }
-        Ok(rows)
-    }
-
-    pub(super) fn inputs(&self, config: &Qwen25VlConfig, device: &Device) -> Result<ModelInputs, ParityError> {
-        let mut next = 0..;
-        let images: Vec<Vec<usize>> =
-            self.grids.iter().map(|grids| next.by_ref().take(grids.len()).collect()).collect();
-        let rows: Vec<Row<'_>> = self.ids.iter().zip(&images).map(|(ids, images)| Row { ids, images }).collect();
-        let grids: Vec<GridThw> = self.grids.iter().flatten().copied().collect();
-        let inputs = ModelInputs::new(&rows, &grids, self.pixels.clone(), self.padding, 0, config, device);
-        inputs.map_err(|error| ParityError::Folder(format!("{}{error}", self.origin)))
-    }
-}
-
-/// Grids and patches that a batch shows.
-fn images(
-    fixture: &mut Fixture,
-    prefix: &str,
-    config: &Qwen25VlConfig,
-) -> Result<(Vec<GridThw>, Vec<f32>), ParityError> {
-    if prefix == "text" {
-        return Ok((Vec::new(), Vec::new()));
-    }
-    let own = format!("{prefix}.image_grid_thw");
-    let name = if fixture.has(&own) { own.as_str() } else { "images.grid_thw" };
-    let [count, _] = fixture.dims(name)?;
-    fixture.expect(name, [count, 3])?;
-    let [patches, _] = fixture.dims("images.pixel_values")?;
-    let width = config.vision.patch_len();
-    fixture.expect("images.pixel_values", [patches, width])?;
-    let mut pixels: Vec<f32> = fixture.get("images.pixel_values")?.values.iter().map(|&x| x as f32).collect();
-    let rows = format!("{prefix}.pixel_rows");
-    if fixture.has(&rows) {
-        match fixture.indices(&rows, patches + 1)?[..] {
-            [from, to] if from <= to => pixels = pixels[from * width..to * width].to_vec(),
-            _ => return Err(fixture.malformed(&rows, "is not a first row and the row after the last")),
-        }
-    }
-    // No side is longer than there are patches, so that what is computed from a grid stays of the file's size.
-    let sides = fixture.indices(name, patches + 1)?;
-    let grids: Vec<GridThw> = sides.as_chunks().0.iter().map(|&[t, h, w]| GridThw { t, h, w }).collect();
-    let merge = config.vision.spatial_merge_size;
-    let whole =
-        |grid: &GridThw| grid.t * grid.h * grid.w > 0 && grid.h.is_multiple_of(merge) && grid.w.is_multiple_of(merge);
-    if let Some(grid) = grids.iter().find(|grid| !whole(grid)) {
-        let GridThw { t, h, w } = grid;
-        return Err(fixture.malformed(name, format!("{t}x{h}x{w} patches cannot be merged {merge} by {merge}")));
-    }
-    let shown: usize = grids.iter().map(GridThw::patches).sum();
-    if shown * width > pixels.len() {
-        let there = pixels.len() / width;
-        return Err(fixture.malformed(name, format!("shows {shown} patches, but there are {there}")));
-    }
-    Ok((grids, pixels))
 }
 
 fn batch(
@@ -185,7 +85,7 @@ fn batch(
     let inputs = rows.inputs(model.config(), device)?;
     for about in ["one.batch_row", "gen.min_top2_gap"] {
         if fixture.has(about) {
-            // Where the case came from, and how far greedy decoding is from a tie: nothing that we compute.
+            // These describe the case; we compute neither of them.
             fixture.get(about)?;
         }
     }
@@ -197,8 +97,8 @@ fn batch(
     fixture.check_values(report, &name("position_ids"), &positions, Tolerance::Exact);
     let next: Vec<f64> = inputs.next_position.iter().map(|p| p.0 as f64).collect();
     fixture.check_values(report, &name("next_position"), &next, Tolerance::Exact);
-    // The published convention counts real tokens; others differ on padded rows, which is why sequences here carry the
-    // next position itself.
+    // The published convention counts real tokens. Conventions differ on padded rows, so our sequences carry the next
+    // position itself.
     let deltas: Vec<f64> =
         inputs.next_position.iter().zip(&rows.ids).map(|(p, ids)| p.0 as f64 - ids.len() as f64).collect();
     fixture.check_values(report, &name("rope_deltas"), &deltas, Tolerance::Exact);
@@ -208,7 +108,7 @@ fn batch(
     log_probs(fixture, report, prefix, &inputs, &trace, model.config())
 }
 
-/// Every stage that the fixture records, text-side values only where a token is real.
+/// Compares every recorded stage; on the text side only real tokens count, not padding.
 fn forward(fixture: &mut Fixture, report: &mut Report, prefix: &str, inputs: &ModelInputs, trace: &Trace) {
     let stage = Tolerance::Absolute(5e-5);
     let layer = Tolerance::Absolute(1e-4);
@@ -235,7 +135,7 @@ fn forward(fixture: &mut Fixture, report: &mut Report, prefix: &str, inputs: &Mo
     text(format!("{prefix}.logits"), &trace.logits, end);
 }
 
-/// Log-probabilities and entropies of the last tokens of each row.
+/// Compares log-probabilities and entropies of the last tokens of each row.
 fn log_probs(
     fixture: &mut Fixture,
     report: &mut Report,
@@ -253,7 +153,10 @@ fn log_probs(
     let [_, response] = fixture.dims(&plain)?;
     fixture.expect(&plain, [batch, response])?;
     if response >= seq {
-        return Err(fixture.malformed(&plain, format!("has {response} tokens a row, but a row has {seq}")));
+        return Err(fixture.malformed(
+            &plain,
+            format!("has {response} tokens a row, which must be fewer than the {seq} of the input"),
+        ));
     }
     let logits = trace.logits.clone().narrow(1, seq - response - 1, response);
     let targets = inputs.input_ids.clone().narrow(1, seq - response, response).unsqueeze_dim::<3>(2);
@@ -262,7 +165,7 @@ fn log_probs(
         let logp = log_softmax(logits.clone() / temperature, 2).gather(2, targets.clone());
         fixture.check(report, &format!("{plain}{name}"), logp, end);
     }
-    // The head is done already: log-probabilities of logits are those of states under the identity.
+    // The logits are computed already, so the head is the identity.
     let scores = ChunkedLogProbs::new(batch * response, 1.0)?.forward_with_entropy(
         &logits.reshape([batch * response, vocab]),
         &targets.reshape([batch * response]),
@@ -274,7 +177,7 @@ fn log_probs(
     Ok(())
 }
 
-/// Patch positions and window boundaries of `batch`, in the reference's terms.
+/// Compares patch positions and window boundaries of `batch`, in the order of the reference.
 fn vision_structure(fixture: &mut Fixture, report: &mut Report, config: &Qwen25VlConfig) -> Result<(), ParityError> {
     if !fixture.has("images.grid_thw") {
         return Ok(());
@@ -299,7 +202,7 @@ fn vision_structure(fixture: &mut Fixture, report: &mut Report, config: &Qwen25V
     fixture.check_values(report, "batch.vision.cu_seqlens", &frames, Tolerance::Exact);
 
     if fixture.has("batch.vision.cu_window_seqlens") {
-        // The reference repeats a boundary for each empty window it pads with; what counts are the windows themselves.
+        // The reference pads with empty windows and repeats a boundary for each; only real windows count.
         let mut expected = fixture.get("batch.vision.cu_window_seqlens")?.values.clone();
         expected.dedup();
         report.compare(
@@ -312,7 +215,7 @@ fn vision_structure(fixture: &mut Fixture, report: &mut Report, config: &Qwen25V
     Ok(())
 }
 
-/// Where windows begin and end, in patches, window after window as the reference has them.
+/// Boundaries of the windows in patches, in the order of the reference.
 fn window_boundaries(plan: &WindowPlan, unit: usize) -> Vec<f64> {
     let mut lengths: Vec<(usize, usize)> = Vec::new();
     let mut first = 0;

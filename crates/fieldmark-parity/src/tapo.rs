@@ -1,4 +1,4 @@
-//! The TAPO formulas: advantages, rewards, sampling, and the loss with every gradient.
+//! The formulas of TAPO: advantages, rewards, sampling, and the loss with all its gradients.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -17,11 +17,10 @@ use fieldmark_train::{
 use serde::Deserialize;
 
 use super::{
-    ParityError,
     compare::{Report, Tolerance},
+    error::{ParityError, in_file},
     fixture::{Fixture, values},
-    images::json,
-    in_file,
+    json::json,
 };
 
 #[derive(Deserialize)]
@@ -89,7 +88,7 @@ pub(super) fn compare(folder: &Path, device: &Device) -> Result<Report, ParityEr
     Ok(report)
 }
 
-/// Whether the tensors that the loss is made from fit each other.
+/// Checks that the tensors of the loss fit together.
 fn check_shapes(fixture: &mut Fixture) -> Result<(), ParityError> {
     let [b, t, v] = fixture.dims("logits")?;
     fixture.expect("neg_logits", [b, t, v])?;
@@ -108,7 +107,7 @@ fn advantages(folder: &Path, report: &mut Report) -> Result<(), ParityError> {
     let cases: Vec<AdvantageCase> = json(folder, "advantages.json")?;
     for (i, case) in cases.iter().enumerate() {
         let equal = case.rewards.windows(2).all(|pair| pair[0] == pair[1]);
-        // A group of one or of equal rewards has nothing to prefer: ours is 0, the reference divides rounding by 1e-6.
+        // With one reward, or equal ones, our advantages are 0; the reference divides rounding errors by 1e-6.
         let tolerance = if equal { Tolerance::Absolute(0.1) } else { LOSS };
         let expected = case.advantages.clone().unwrap_or_else(|| vec![0.0; case.rewards.len()]);
         let found = group_advantages(&case.rewards)
@@ -122,7 +121,7 @@ fn rewards(folder: &Path, report: &mut Report) -> Result<(), ParityError> {
     let cases: Vec<RewardCase> = json(folder, "rewards.json")?;
     let config = TapoConfig::default();
     let rewards = RewardRegistry::standard(&config).choose(&config);
-    let rewards = rewards.map_err(|error| in_file(folder, "rewards.json", "the default", error))?;
+    let rewards = rewards.map_err(|error| in_file(folder, "rewards.json", "default rewards", error))?;
     for (i, case) in cases.iter().enumerate() {
         let found = rewards.parts(&RewardInput::new(&case.response, &case.ground_truth));
         let part = |name: &str| found.parts.get(name).copied().unwrap_or(f64::NAN);
@@ -141,10 +140,13 @@ fn sampling(folder: &Path, fixture: &mut Fixture, report: &mut Report) -> Result
     let [_, width] = fixture.dims("sampling.logits")?;
     let logits = &fixture.get("sampling.logits")?.values;
     let rows: Vec<Vec<f32>> = logits.chunks(width).map(|row| row.iter().map(|&x| x as f32).collect()).collect();
-    // Minus infinity is a token that is ruled out.
+    // Minus infinity excludes a token.
     let usable = |row: &Vec<f32>| row.iter().all(|&x| x < f32::INFINITY) && row.iter().any(|x| x.is_finite());
     if !rows.iter().all(usable) {
-        return Err(fixture.malformed("sampling.logits", "has a row that is no distribution: NaN or infinite logits"));
+        return Err(fixture.malformed(
+            "sampling.logits",
+            "has a row that is not a distribution: NaN, plus infinity, or no finite logit",
+        ));
     }
     for (i, case) in cases.iter().enumerate() {
         let sampling =
@@ -156,7 +158,7 @@ fn sampling(folder: &Path, fixture: &mut Fixture, report: &mut Report) -> Result
     Ok(())
 }
 
-/// Log-probabilities and the losses made from them, with leaves to take gradients at.
+/// Inputs of the loss, and the logits to take gradients of.
 struct Leaves {
     logits: Tensor<3>,
     neg_logits: Tensor<3>,
@@ -211,7 +213,7 @@ fn loss(
             let (logp, old) = (inputs.logp_bt.clone(), inputs.old_logp_bt.clone());
             let log_ratio_bt = config.importance.log_ratio(logp, old, inputs.mask_bt.clone());
             let policy = policy_loss(log_ratio_bt, inputs.advantages_bt.clone(), &config.clip());
-            // Ratios reach e^20, where f32 carries the rounding of a log-ratio of 20.
+            // Ratios reach e^20, where the rounding of a log-ratio of 20 shows in f32.
             fixture.check(report, "ratio", policy.ratio_bt, KL);
             fixture.check(report, "token_pg_loss", policy.loss_bt, KL);
         }
@@ -237,7 +239,7 @@ fn loss(
     terms(fixture, report, mode, config, temperature, device)
 }
 
-/// The gradient of each term alone, as a difference of losses that lack it and have it with weight 1.
+/// Compares the gradient of each term: the gradient of the loss with the term, minus that without it.
 fn terms(
     fixture: &mut Fixture,
     report: &mut Report,
@@ -256,7 +258,7 @@ fn terms(
     let kl = gradient(TapoLossConfig { gamma: -1.0, ..none })?;
     let entropy = gradient(TapoLossConfig { eta1: 1.0, ..none })?;
     let minus_policy = |with: &[f64]| -> Vec<f64> { with.iter().zip(&policy).map(|(a, b)| a - b).collect() };
-    // Differences of two f32 gradients carry the rounding of both.
+    // The difference of two f32 gradients has the rounding errors of both.
     let difference = Tolerance::Mixed(2e-6, 1e-6);
     fixture.check_values(report, &format!("{mode}.grad_pg_loss"), &policy, GRADIENT);
     fixture.check_values(report, &format!("{mode}.grad_kl"), &minus_policy(&kl), difference);

@@ -1,4 +1,4 @@
-//! Loss, gradients and AdamW steps of a labelled batch, through the same code that trains.
+//! Loss, gradients and AdamW steps of a labelled batch, computed by the code that trains.
 
 use std::collections::BTreeMap;
 
@@ -17,11 +17,10 @@ use fieldmark_train::{
 };
 
 use super::{
-    ParityError,
     compare::{Report, Tolerance},
+    error::ParityError,
     fixture::Fixture,
-    generation,
-    qwen::Rows,
+    rows::Rows,
 };
 
 pub(super) fn compare(
@@ -37,7 +36,7 @@ pub(super) fn compare(
     fixture.check_values(report, "sft.position_ids", &positions, Tolerance::Exact);
     let micros = [micro_batch(fixture, &rows, &model)?];
 
-    // The losses before the first step and after each.
+    // One loss before the first step and one after each.
     let [losses] = fixture.dims("sft.losses")?;
     let steps = losses - 1;
     let mut model = burn::module::Module::train(model).with_trainable(TrainableParts::default());
@@ -61,7 +60,7 @@ pub(super) fn compare(
         model = updater.step(model, loss, grads).0;
         let after = format!("sft.after{}.", step + 1);
         recorded(fixture, report, &after, &weights(&model), |name| {
-            // A key bias hardly changes the loss, so its tiny gradient leaves Adam's direction to rounding.
+            // A key bias hardly changes the loss: its gradient is tiny, and rounding decides Adam's direction.
             Tolerance::Absolute(if name.contains("k_proj.bias") || name.contains("qkv.bias") { 5e-4 } else { 3e-4 })
         })?;
     }
@@ -70,12 +69,12 @@ pub(super) fn compare(
     Ok(())
 }
 
-/// The labelled rows; a label of −100 is no target.
+/// The labelled rows. A label of −100 marks a token outside the loss.
 fn micro_batch(fixture: &mut Fixture, rows: &Rows, model: &Qwen25Vl) -> Result<MicroBatch, ParityError> {
     let labels = fixture.integers("sft.labels")?;
     let shape: [usize; 2] = fixture.dims("sft.input_ids")?;
     fixture.expect("sft.labels", shape)?;
-    let sequences = generation::sequences(rows, model.config().vision.patch_len());
+    let sequences = rows.sequences(model.config().vision.patch_len());
     let samples = sequences
         .into_iter()
         .zip(labels.chunks(shape[1]))
@@ -104,7 +103,7 @@ fn gradients(model: &Qwen25Vl, grads: &GradientsParams) -> Named {
         .collect()
 }
 
-/// Every parameter in its stored form, by its published name.
+/// Every parameter in its stored form, under its published name.
 pub(super) fn weights(model: &Qwen25Vl) -> Named {
     struct Values(Vec<Vec<f32>>);
     impl burn::module::ModuleVisitor for Values {
@@ -124,7 +123,7 @@ pub(super) fn weights(model: &Qwen25Vl) -> Named {
         .collect()
 }
 
-/// Compares every tensor of the folder under `prefix`; a name that ends in `[:n]` holds the first n rows.
+/// Compares every tensor whose name starts with `prefix`. One whose name ends in `[:n]` holds the first n rows.
 fn recorded(
     fixture: &mut Fixture,
     report: &mut Report,
@@ -142,7 +141,7 @@ fn recorded(
         let row: usize = shape[1..].iter().product();
         let kept = kept.map_or(values.len(), |rows| rows.saturating_mul(row));
         let Some(values) = values.get(..kept) else {
-            return Err(fixture.malformed(&full, format!("the parameter's shape is {shape:?}")));
+            return Err(fixture.malformed(&full, format!("has more rows than the parameter, whose shape is {shape:?}")));
         };
         let values: Vec<f64> = values.iter().map(|&x| f64::from(x)).collect();
         fixture.check_values(report, &full, &values, tolerance(name));

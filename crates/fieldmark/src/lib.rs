@@ -10,10 +10,12 @@ pub mod device;
 mod error;
 pub mod folder;
 pub mod log;
+mod nearest;
 pub mod plan;
 pub mod recipe;
 pub mod run;
 pub mod source;
+mod stage;
 
 pub use checkpoint::Checkpoint;
 pub use error::RunError;
@@ -24,4 +26,4 @@ pub use fieldmark_model as model;
 pub use fieldmark_processor as processor;
 pub use fieldmark_stream as stream;
 pub use fieldmark_train as train;
-pub use plan::Stage;
+pub use stage::{Stage, UnknownStage};

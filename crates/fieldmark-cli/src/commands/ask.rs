@@ -25,7 +25,7 @@ pub fn run(args: &AskArgs) -> anyhow::Result<Outcome> {
         bail!("the question is empty; write it behind the options, in quotes");
     }
     let device = device::open(args.device.name().unwrap_or_else(|| device::default_name()))?;
-    let section = ModelSection { path: Some(args.model.clone()), dtype: args.dtype.into(), ..ModelSection::default() };
+    let section = ModelSection { path: Some(args.model.clone()), dtype: args.dtype, ..ModelSection::default() };
     let checkpoint = Checkpoint::open(&section)?;
     let processor = limited(&checkpoint.processor, args.min_pixels, args.max_pixels, "ask")?;
     let decode = DecodeOptions::default();

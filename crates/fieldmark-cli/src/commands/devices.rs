@@ -1,6 +1,6 @@
-//! `fieldmark devices`: what this build can run on, in which number formats, and whether it computes rightly there.
+//! `fieldmark devices`: the devices of this build, their number formats, and whether they compute correctly.
 //!
-//! The check multiplies two matrices and attends over a short sequence, and compares with plain loops in doubles.
+//! The check multiplies two matrices, runs attention over a short sequence, and compares both with plain loops in f64.
 
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use comfy_table::{Table, presets};
@@ -12,40 +12,43 @@ use fieldmark::{
 
 use super::{Outcome, say};
 
-/// Largest difference that counts as right, for f32 values around 1.
+/// Largest difference that counts as correct, for f32 values around 1.
 const TOLERANCE: f64 = 1e-3;
 
 /// Lists and tries every device of this build.
 ///
 /// # Errors
-/// If standard output is gone.
+/// Returns an error if standard output is closed.
 pub fn run() -> anyhow::Result<Outcome> {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_header(["device", "f32", "f16", "bf16", "matmul", "attention"]);
-    let mut right = true;
+    let mut correct = true;
     for kind in DeviceKind::ALL {
         if !kind.is_compiled() {
-            let hint = format!("not in this build: cargo build --release --features {}", kind.name());
+            let hint = format!("not in this build; to add it: cargo build --release --features {}", kind.name());
             table.add_row([kind.name(), &hint]);
             continue;
         }
         match device::open(kind.name()) {
             Err(error) => {
-                right = false;
+                correct = false;
                 table.add_row([kind.name().to_owned(), error.to_string()]);
             }
             Ok(OpenDevice { name, device, .. }) => {
                 let supports = |dtype| if device.supports_dtype(dtype) { "yes" } else { "no" };
                 let formats = [FloatDType::F32, FloatDType::F16, FloatDType::BF16].map(supports);
                 let checks = [verdict(&device, matmul_error), verdict(&device, attention_error)];
-                right &= checks.iter().all(|(ok, _)| *ok);
+                correct &= checks.iter().all(|(ok, _)| *ok);
                 let checks = checks.map(|(_, text)| text);
                 table.add_row([name].into_iter().chain(formats.map(str::to_owned)).chain(checks));
             }
         }
     }
-    say(&format!("{}\nmatmul, attention: largest difference from plain loops in f32", table.trim_fmt()))?;
-    Ok(if right { Outcome::Done } else { Outcome::Failed })
+    say(&format!(
+        "{}\nmatmul, attention: largest difference between f32 on the device and plain loops on the CPU",
+        table.trim_fmt()
+    ))?;
+    Ok(if correct { Outcome::Done } else { Outcome::Failed })
 }
 
 fn verdict(device: &Device, check: fn(&Device) -> f64) -> (bool, String) {
@@ -53,7 +56,7 @@ fn verdict(device: &Device, check: fn(&Device) -> f64) -> (bool, String) {
     match attempt(move || check(&device)) {
         Ok(error) if error <= TOLERANCE => (true, format!("right ({error:.0e})")),
         Ok(error) => (false, format!("WRONG ({error:.0e})")),
-        Err(reason) => (false, format!("FAILS ({reason})")),
+        Err(reason) => (false, format!("FAILED ({reason})")),
     }
 }
 
@@ -67,11 +70,11 @@ fn largest_difference(found: &[f32], expected: &[f64]) -> f64 {
         return f64::INFINITY;
     }
     let differences = found.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b).abs());
-    // NaN must not hide behind `max`.
+    // `max` would hide a NaN.
     differences.fold(0.0, |largest, d| if d.is_nan() { f64::INFINITY } else { d.max(largest) })
 }
 
-/// Sizes that are no multiples of a tile.
+/// The error of a product whose sizes are not multiples of a tile.
 fn matmul_error(device: &Device) -> f64 {
     let (rows, inner, columns) = (37, 53, 29);
     let (a, b) = (numbers("a", rows * inner), numbers("b", inner * columns));
@@ -89,7 +92,7 @@ fn matmul_error(device: &Device) -> f64 {
     largest_difference(&found, &expected)
 }
 
-/// Causal attention with two query heads for each key head.
+/// The error of causal attention with two query heads for each key head.
 fn attention_error(device: &Device) -> f64 {
     let (heads, kv_heads, seq, dim) = (4, 2, 19, 16);
     let [q, k, v] = [("q", heads), ("k", kv_heads), ("v", kv_heads)].map(|(name, h)| numbers(name, h * seq * dim));

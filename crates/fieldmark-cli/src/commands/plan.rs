@@ -1,10 +1,11 @@
-//! `fieldmark plan`: the memory that a recipe needs on a device, part by part, and what to change where it does not fit.
+//! `fieldmark plan`: the memory that a recipe needs, part by part, and the changes that make it fit into a budget.
 
 use anyhow::anyhow;
 use fieldmark::{
+    Stage,
     data::{DataError, read_sharegpt},
     model::{Qwen25VlConfig, SiglipTextConfig},
-    plan::{Fit, Planned, Stage, nearest_fit, published, published_text_encoder},
+    plan::{Fit, Planned, nearest_fit, published, published_text_encoder},
     recipe::Recipe,
     source,
     train::memory::{MemoryPart, MemoryPlan},
@@ -13,13 +14,13 @@ use fieldmark::{
 use super::{Outcome, say};
 use crate::arguments::PlanArgs;
 
-/// Prints the plan; [`Outcome::Failed`] where it does not fit.
+/// Prints the plan. Returns [`Outcome::Failed`] if the recipe does not fit into the budget.
 ///
 /// # Errors
-/// Whatever is wrong with recipe or configuration.
+/// Returns an error if the recipe or the configuration of the model is invalid.
 pub fn run(args: &PlanArgs) -> anyhow::Result<Outcome> {
     let recipe = Recipe::read(&args.config, &args.set)?;
-    let (stage, tokens) = (args.stage.into(), args.tokens);
+    let (stage, tokens) = (args.stage, args.tokens);
     let text_encoder = if stage == Stage::Tapo { text_encoder(&recipe)? } else { None };
     let (config, images) = (model_config(args, &recipe)?, images(&recipe)?);
     let planned = Planned { config, stage, tokens, images, text_encoder };
@@ -32,9 +33,11 @@ pub fn run(args: &PlanArgs) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Done);
     }
     let advice = match nearest_fit(&planned, &recipe, budget.0)? {
-        Ok(Fit { changes, plan }) => format!("these settings do, with {}:\n  {}", size(plan.peak()), flags(&changes)),
+        Ok(Fit { changes, plan }) => {
+            format!("these settings fit, with a peak of {}:\n  {}", size(plan.peak()), flags(&changes))
+        }
         Err(Fit { changes, plan }) => {
-            let end = format!("the least that settings alone reach is {}", size(plan.peak()));
+            let end = format!("the lowest peak that settings alone reach is {}", size(plan.peak()));
             if changes.is_empty() { end } else { format!("{end}, with\n  {}", flags(&changes)) }
         }
     };
@@ -42,7 +45,7 @@ pub fn run(args: &PlanArgs) -> anyhow::Result<Outcome> {
     Ok(Outcome::Failed)
 }
 
-/// Of `--model-config`, else of the checkpoint folder, else of the published checkpoint that it is named after.
+/// The configuration in `--model-config`, in the checkpoint folder, or of the published checkpoint of that name.
 fn model_config(args: &PlanArgs, recipe: &Recipe) -> anyhow::Result<Qwen25VlConfig> {
     if let Some(file) = &args.model_config {
         return Ok(Qwen25VlConfig::from_json_file(file)?);
@@ -50,7 +53,8 @@ fn model_config(args: &PlanArgs, recipe: &Recipe) -> anyhow::Result<Qwen25VlConf
     let folder = recipe.model.path.as_ref().filter(|path| !path.as_os_str().is_empty());
     let folder = folder.ok_or_else(|| {
         anyhow!(
-            "no model; name a checkpoint folder with --set model.path=DIR, or its config.json with --model-config FILE"
+            "`model.path` is not set; give a checkpoint folder with --set model.path=DIR, or its config.json with \
+             --model-config FILE"
         )
     })?;
     match published(folder) {
@@ -59,13 +63,13 @@ fn model_config(args: &PlanArgs, recipe: &Recipe) -> anyhow::Result<Qwen25VlConf
     }
 }
 
-/// The most images of a conversation of the recipe's file; 1 where it is not there yet.
+/// The largest number of images in a conversation of the recipe's file; 1 if the file does not exist yet.
 fn images(recipe: &Recipe) -> Result<usize, DataError> {
     let Some(file) = recipe.data.sft.file.as_ref().filter(|file| file.is_file()) else { return Ok(1) };
     Ok(read_sharegpt(file, None)?.iter().map(|example| example.images.len()).max().unwrap_or(1))
 }
 
-/// Of the checkpoint folder, or of the published checkpoint that it is named after.
+/// The configuration of the text encoder, in its folder or of the published checkpoint of that name.
 fn text_encoder(recipe: &Recipe) -> anyhow::Result<Option<SiglipTextConfig>> {
     let Some(folder) = source::text_encoder(&recipe.tapo, recipe.model.text_encoder.as_deref())? else {
         return Ok(None);
@@ -84,14 +88,14 @@ fn describe(planned: &Planned, recipe: &Recipe) -> String {
     let (micro, counts) = (work.micro, planned.config.parameter_counts());
     let rollouts = work.rollouts.map_or_else(String::new, |rollouts| {
         format!(
-            "; {} responses sampled at once, {} + {} tokens each",
+            "; rollouts: {} responses at a time, each {} prompt + {} new tokens",
             rollouts.responses, rollouts.prompt, rollouts.response
         )
     });
     format!(
-        "{}: {:.2} billion parameters; {} sequences of {} tokens at once with {} images of {} patches{rollouts}\n",
-        planned.stage.section(),
-        counts.total() as f64 / 1e9,
+        "{}: {} parameters; micro-batch: {} sequences of {} tokens with {} images of {} patches{rollouts}\n",
+        planned.stage,
+        count(counts.total()),
         micro.sequences,
         micro.tokens,
         micro.images,
@@ -99,17 +103,27 @@ fn describe(planned: &Planned, recipe: &Recipe) -> String {
     )
 }
 
+/// A number of parameters in words.
+fn count(parameters: u64) -> String {
+    match parameters {
+        0..1_000_000 => parameters.to_string(),
+        1_000_000..999_950_000 => format!("{:.1} million", parameters as f64 / 1e6),
+        _ => format!("{:.2} billion", parameters as f64 / 1e9),
+    }
+}
+
+/// What is always in memory, then each phase with its parts, then the peak.
 fn table(plan: &MemoryPlan) -> String {
-    let mut lines = vec![line("all the time", plan.standing_bytes(), "")];
+    let mut lines = vec![line("always in memory", plan.standing_bytes(), "")];
     let part = |part: &MemoryPart| line(&format!("  {}", part.name), part.bytes, "");
     lines.extend(plan.standing.iter().map(part));
     let most = plan.phases.iter().map(|phase| phase.bytes()).max();
     for phase in &plan.phases {
-        let mark = if Some(phase.bytes()) == most { "  <- the most" } else { "" };
+        let mark = if Some(phase.bytes()) == most { "  <- peak" } else { "" };
         lines.push(line(phase.name, phase.bytes(), mark));
         lines.extend(phase.parts.iter().filter(|part| part.bytes > 0).map(part));
     }
-    lines.push(line("at most at once", plan.peak(), ""));
+    lines.push(line("peak", plan.peak(), ""));
     lines.join("\n")
 }
 
@@ -121,7 +135,7 @@ fn flags(changes: &[String]) -> String {
     changes.iter().map(|change| format!("--set {change}")).collect::<Vec<_>>().join(" ")
 }
 
-/// Decimal, as the sizes of devices are given.
+/// In decimal units, as the memory of devices is given.
 fn size(bytes: u64) -> String {
     match bytes {
         0..10_000_000 => format!("{:.2} MB", bytes as f64 / 1e6),
@@ -146,7 +160,7 @@ impl std::str::FromStr for Bytes {
             "gb" => 1e9,
             "mib" => f64::from(1 << 20),
             "gib" => f64::from(1 << 30),
-            _ => return Err(format!("{unit} is no unit; write it as 80GB, 79GiB or 512MB")),
+            _ => return Err(format!("`{unit}` is not a unit; write it as 80GB, 79GiB or 512MB")),
         };
         match number.trim().parse::<f64>() {
             Ok(number) if number.is_finite() && number > 0.0 => Ok(Self((number * scale) as u64)),
@@ -158,6 +172,20 @@ impl std::str::FromStr for Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parameters_are_counted_in_millions_or_billions() {
+        for (parameters, words) in [
+            (65_432, "65432"),
+            (1_000_000, "1.0 million"),
+            (3_310_000, "3.3 million"),
+            (999_949_999, "999.9 million"),
+            (999_950_000, "1.00 billion"),
+            (8_292_166_656, "8.29 billion"),
+        ] {
+            assert_eq!(count(parameters), words);
+        }
+    }
 
     #[test]
     fn amounts_have_units() {

@@ -1,4 +1,4 @@
-//! `fieldmark show`: a recipe in full with the origin of every value, or the JSON schema of recipes.
+//! `fieldmark show`: a recipe in full with the origin of each value, or the JSON schema of recipes.
 
 use fieldmark::recipe::{LayeredRecipe, Recipe};
 
@@ -8,7 +8,7 @@ use crate::arguments::ShowArgs;
 /// Prints the recipe or the schema.
 ///
 /// # Errors
-/// Whatever is wrong with the recipe.
+/// Returns an error if the recipe is invalid.
 pub fn run(args: &ShowArgs) -> anyhow::Result<Outcome> {
     let text = if args.schema {
         serde_json::to_string_pretty(Recipe::schema())?

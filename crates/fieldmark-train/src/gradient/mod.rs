@@ -8,6 +8,7 @@ mod loss_norm;
 mod micro_batches;
 mod packing;
 mod pass_flops;
+mod passes;
 mod scorer;
 mod sum;
 mod trunk;
@@ -16,6 +17,7 @@ pub use self::{
     logprob::{ChunkedLogProbs, HeadGradients, TokenScores, backward_states, token_logprobs},
     loss_norm::{BatchSize, LossNorm, Normaliser},
     packing::{ResponseRows, TokenPacking},
+    passes::Passes,
     scorer::{MicroBatch, Scored, Scorer},
     sum::GradientSum,
     trunk::TrunkSettings,

@@ -13,6 +13,7 @@ use super::{
     loss_norm::BatchSize,
     packing::TokenPacking,
     pass_flops::pass_flops,
+    passes::Passes,
     sum::GradientSum,
     trunk::{TrunkSettings, TrunkTape},
 };
@@ -105,6 +106,15 @@ impl Scorer {
     pub fn new(chunk: usize, temperature: f64, pad_id: u32) -> Result<Self, TrainError> {
         let logprobs = ChunkedLogProbs::new(chunk, temperature)?;
         Ok(Self { logprobs, pad_id, trunk: TrunkSettings::default(), packing: false })
+    }
+
+    /// Makes a scorer with the settings of `passes`.
+    ///
+    /// # Errors
+    /// Returns an error if `passes.logit_chunk` is 0 or `temperature` is not positive.
+    pub fn for_passes(passes: &Passes, temperature: f64, pad_id: u32) -> Result<Self, TrainError> {
+        let scorer = Self::new(passes.logit_chunk, temperature, pad_id)?;
+        Ok(scorer.with_trunk(passes.trunk()).with_packing(passes.packing))
     }
 
     /// Sets the trade of memory for time.

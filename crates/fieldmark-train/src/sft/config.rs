@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     TrainError,
-    gradient::{LossNorm, Scorer, TrunkSettings},
+    gradient::{LossNorm, Passes, Scorer},
     optim::{AdamWSettings, LrSchedule},
 };
 
@@ -78,13 +78,18 @@ impl SftConfig {
         self.epochs * rows.div_ceil(self.batch.max(1))
     }
 
+    /// The keys that decide how an update is cut into passes.
+    pub fn passes(&self) -> Passes {
+        let &Self { micro_batch, micro_tokens, packing, recompute, query_chunk, logit_chunk, workers, .. } = self;
+        Passes { micro_batch, micro_tokens, packing, recompute, query_chunk, logit_chunk, workers }
+    }
+
     /// Makes the scorer of micro-batches.
     ///
     /// # Errors
     /// Returns an error if `logit_chunk` is 0.
     pub fn scorer(&self, pad_id: u32) -> Result<Scorer, TrainError> {
-        let trunk = TrunkSettings { recompute: self.recompute, query_chunk: self.query_chunk };
-        Ok(Scorer::new(self.logit_chunk, 1.0, pad_id)?.with_trunk(trunk).with_packing(self.packing))
+        Scorer::for_passes(&self.passes(), 1.0, pad_id)
     }
 
     /// Checks every setting.

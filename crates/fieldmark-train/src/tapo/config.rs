@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     TrainError,
-    gradient::{ChunkedLogProbs, LossNorm, Scorer, TrunkSettings},
+    gradient::{ChunkedLogProbs, LossNorm, Passes, Scorer},
     optim::{AdamWSettings, GradClipper, LrSchedule, LrShape},
 };
 
@@ -171,13 +171,18 @@ impl TapoConfig {
         (self.prompts_per_step * (self.anchor_rollouts + self.positive_rollouts)).div_ceil(self.batch.max(1))
     }
 
+    /// The keys that decide how an update is cut into passes.
+    pub fn passes(&self) -> Passes {
+        let &Self { micro_batch, micro_tokens, packing, recompute, query_chunk, logit_chunk, workers, .. } = self;
+        Passes { micro_batch, micro_tokens, packing, recompute, query_chunk, logit_chunk, workers }
+    }
+
     /// Makes the scorer of micro-batches.
     ///
     /// # Errors
     /// Returns an error if `logit_chunk` is 0 or `temperature` is not positive.
     pub fn scorer(&self, pad_id: u32) -> Result<Scorer, TrainError> {
-        let trunk = TrunkSettings { recompute: self.recompute, query_chunk: self.query_chunk };
-        Ok(Scorer::new(self.logit_chunk, self.temperature, pad_id)?.with_trunk(trunk).with_packing(self.packing))
+        Scorer::for_passes(&self.passes(), self.temperature, pad_id)
     }
 
     /// Checks every setting, so that a run fails before it has written anything.

@@ -1,13 +1,13 @@
-//! Sizes of published Qwen2.5-VL and SigLIP checkpoints, for plans made before one is downloaded: the facts of their `config.json`.
+//! Sizes of the published Qwen2.5-VL and SigLIP checkpoints, from their `config.json`: a plan needs no download.
 
 use std::path::Path;
 
 use fieldmark_model::{Qwen25VlConfig, SiglipTextConfig, TextConfig, VisionConfig, VisionTokens};
 
-/// The configuration of the published checkpoint that a folder is named after, such as `Qwen2.5-VL-3B-Instruct`.
+/// The configuration of a published checkpoint, recognised by the folder's name, such as `Qwen2.5-VL-3B-Instruct`.
 pub fn published(folder: &Path) -> Option<Qwen25VlConfig> {
     let name = folder.file_name()?.to_str()?.to_ascii_lowercase();
-    // Rows of the embedding, width, inside, blocks, heads, key heads.
+    // Vocabulary, hidden size, intermediate size, layers, heads, key/value heads.
     let (text, tied) = if name.starts_with("qwen2.5-vl-3b") {
         (TextConfig::new(151_936, 2048, 11_008, 36, 16, 2, [16, 24, 24]), true)
     } else if name.starts_with("qwen2.5-vl-7b") {
@@ -16,15 +16,15 @@ pub fn published(folder: &Path) -> Option<Qwen25VlConfig> {
         return None;
     };
     let text = text.with_max_position_embeddings(128_000);
-    // Blocks, width, inside, heads; windows of 112 pixels but in four blocks.
+    // Layers, hidden size, intermediate size, heads; all but four layers attend in windows of 112 pixels.
     let vision = VisionConfig::new(32, 1280, 3420, 16, text.hidden_size, 112, vec![7, 15, 23, 31]);
     Some(Qwen25VlConfig::new(text, vision, VisionTokens::new(151_655, 151_656, 151_652, 151_653), tied))
 }
 
-/// The text tower of the published SigLIP checkpoint that a folder is named after, such as `siglip-base-patch16-256`.
+/// The text tower of a published SigLIP checkpoint, recognised by the folder's name, such as `siglip-base-patch16-256`.
 pub fn published_text_encoder(folder: &Path) -> Option<SiglipTextConfig> {
     let name = folder.file_name()?.to_str()?.to_ascii_lowercase();
-    // Towers of other widths have vocabularies of their own, and so has the multilingual one.
+    // Other widths and the multilingual model have other vocabularies.
     (name.starts_with("siglip-base-patch16-") && !name.contains("multilingual")).then(SiglipTextConfig::new)
 }
 

@@ -1,29 +1,34 @@
-//! The nearest settings that fit into a budget: changes that cost least first, those that round more last, each kept only if
-//! it lowers the peak, and dropped again in the end if the others are enough.
+//! The settings closest to a recipe that fit into a budget.
+//!
+//! Cheap changes are tried first, changes that round more last. A change is kept only if it lowers the peak, and dropped
+//! at the end if the others suffice.
 
 use fieldmark_train::memory::MemoryPlan;
 
-use super::{Planned, Stage};
-use crate::recipe::{Recipe, RecipeError, WeightType};
+use super::planned::Planned;
+use crate::{
+    recipe::{Recipe, RecipeError, WeightType},
+    stage::Stage,
+};
 
-/// Settings that fit.
+/// Changes to a recipe, and the memory it then needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fit {
-    /// Overrides to lay over the recipe.
+    /// Overrides for `--set`.
     pub changes: Vec<String>,
-    /// What it then needs.
+    /// The memory that the recipe needs with these overrides.
     pub plan: MemoryPlan,
 }
 
-/// The fewest changes to `recipe`, of those known here, with which its peak is at most `budget` bytes; `Err` of the inner
-/// result holds the lowest that was reached.
+/// Finds changes to `recipe` that bring its peak down to `budget` bytes, none of them superfluous. If nothing fits, the
+/// inner `Err` holds the changes with the lowest peak.
 ///
 /// # Errors
-/// None in practice: a change that the recipe does not take.
+/// Returns an error if a change is not a valid override, which does not happen in practice.
 pub fn nearest_fit(planned: &Planned, recipe: &Recipe, budget: u64) -> Result<Result<Fit, Fit>, RecipeError> {
     let mut current = Fit { changes: Vec::new(), plan: planned.memory(recipe) };
     for changes in [exact(planned.stage, recipe), rounding(planned.stage, recipe)] {
-        // Where two phases are about as large, a change of one shows only once the other is smaller: more than one round.
+        // Of two equally large phases, shrinking one lowers the peak only after the other: one round may not do.
         loop {
             let before = current.plan.peak();
             for change in &changes {
@@ -43,7 +48,7 @@ pub fn nearest_fit(planned: &Planned, recipe: &Recipe, budget: u64) -> Result<Re
     if current.plan.peak() > budget {
         return Ok(Err(current));
     }
-    // From the costliest on: what came before it may be enough after all.
+    // The costliest change comes last; without it the earlier ones may be enough.
     for at in (0..current.changes.len()).rev() {
         let mut fewer = current.changes.clone();
         fewer.remove(at);
@@ -60,40 +65,40 @@ fn with(planned: &Planned, recipe: &Recipe, changes: Vec<String>) -> Result<Fit,
     Ok(Fit { plan: planned.memory(&changed), changes })
 }
 
-/// `changes` with those of `change` in place of any of the same key.
+/// `changes` and `change`; a new value replaces an old one of the same key.
 fn replaced(changes: &[String], change: &[String]) -> Vec<String> {
     let key = |change: &str| change.split('=').next().unwrap_or_default().to_owned();
     let kept = changes.iter().filter(|old| !change.iter().any(|new| key(old) == key(new)));
     kept.chain(change).cloned().collect()
 }
 
-/// Changes that leave the result as it is, in the order in which they are tried.
+/// Changes that do not affect the results, in the order in which they are tried.
 fn exact(stage: Stage, recipe: &Recipe) -> Vec<Vec<String>> {
     let section = stage.section();
-    let (micro, workers) = match stage {
-        Stage::Sft => (recipe.sft.micro_batch, recipe.sft.workers),
-        Stage::Tapo => (recipe.tapo.micro_batch, recipe.tapo.workers),
+    let passes = match stage {
+        Stage::Sft => recipe.sft.passes(),
+        Stage::Tapo => recipe.tapo.passes(),
     };
     let mut found = Vec::new();
     let mut set = |key: &str, value: &dyn std::fmt::Display| found.push(vec![format!("{section}.{key}={value}")]);
-    // Free, or nearly so.
+    // These cost almost no time.
     set("packing", &true);
     set("query_chunk", &512);
     set("logit_chunk", &1024);
     if stage == Stage::Tapo {
         halves(recipe.tapo.generation_batch).for_each(|batch| set("generation_batch", &batch));
     }
-    halves(workers).for_each(|workers| set("workers", &workers));
-    halves(micro).for_each(|micro| set("micro_batch", &micro));
-    // A third more operations.
+    halves(passes.workers).for_each(|workers| set("workers", &workers));
+    halves(passes.micro_batch).for_each(|micro| set("micro_batch", &micro));
+    // This costs a third more operations.
     set("recompute", &true);
-    // Small products.
+    // Small matrix products are slow.
     set("query_chunk", &128);
     set("logit_chunk", &256);
     found
 }
 
-/// Changes that round more of it away, in the order in which they are tried.
+/// Changes that round weights or moments more, in the order in which they are tried.
 fn rounding(stage: Stage, recipe: &Recipe) -> Vec<Vec<String>> {
     let section = stage.section();
     let half = |kept: &str| format!("{section}.adamw.half={kept}");
@@ -115,7 +120,7 @@ fn halves(from: usize) -> impl Iterator<Item = usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::published;
+    use crate::plan::published::published;
 
     fn planned(stage: Stage) -> Planned {
         Planned {

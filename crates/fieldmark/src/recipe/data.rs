@@ -1,4 +1,4 @@
-//! `[data]` of a recipe: which files the stages read, and how images are decoded and sized.
+//! `[data]`: the files that the stages read, and how images are decoded and resized.
 
 use std::{
     collections::BTreeMap,
@@ -10,31 +10,31 @@ use fieldmark_processor::{Alpha, DecodeOptions, ExifOrientation, PixelLimits, Pr
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The data of all stages.
+/// Data of all stages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataSection {
-    /// Folder that image paths are relative to; without it, the folder of the file that names them.
+    /// Folder that image paths are relative to. Default: the folder of the file that contains the paths.
     pub images: Option<PathBuf>,
-    /// Image paths that begin with one of these folders lie in the folder given instead.
+    /// Replaces the start of image paths: `"data/birds" = "photos"` looks for `data/birds/1.jpg` at `photos/1.jpg`.
     pub prefixes: BTreeMap<String, PathBuf>,
-    /// What to do with the orientation that a camera noted.
+    /// What to do with the orientation that the camera recorded (EXIF).
     pub exif: Exif,
-    /// What to do with transparency.
+    /// What to do with transparent pixels.
     pub alpha: AlphaRule,
-    /// Make every sample once before training, so that a damaged image or a sample that is too long ends the run in its
-    /// first minutes and not in its last.
+    /// Build every sample once before training. A damaged image or an overlong sample then ends the run in its first
+    /// minutes, not in its last.
     pub check: bool,
-    /// A folder of labelled photographs (`labels.csv`) from which triplets and evaluation questions are made where no
-    /// file of them is given.
+    /// Folder of labelled photographs with a `labels.csv`. Triplets and evaluation questions are made from it if
+    /// `data.tapo.file` or `eval.files` is not set.
     pub labels: Option<PathBuf>,
-    /// Classes of that folder, drawn by `seed`, that training never sees.
+    /// Number of classes in `data.labels`, drawn by `seed`, that training never sees.
     pub unseen: usize,
-    /// The question asked about photographs of that folder.
+    /// Question asked about the photographs of `data.labels`.
     pub question: String,
-    /// What SFT reads.
+    /// Data of SFT.
     pub sft: SftData,
-    /// What TAPO reads.
+    /// Data of TAPO.
     pub tapo: TapoData,
 }
 
@@ -56,7 +56,7 @@ impl Default for DataSection {
 }
 
 impl DataSection {
-    /// How photographs are decoded.
+    /// The settings for decoding photographs.
     pub fn decode(&self) -> DecodeOptions {
         DecodeOptions {
             exif: match self.exif {
@@ -71,36 +71,36 @@ impl DataSection {
         }
     }
 
-    /// Where the images that `file` names lie.
+    /// The folders to look for the images of `file` in.
     pub fn roots(&self, file: &Path) -> ImageRoots {
         let roots = self.images.as_ref().map_or_else(|| ImageRoots::beside(file), ImageRoots::new);
         self.prefixes.iter().fold(roots, |roots, (prefix, folder)| roots.with_prefix(prefix, folder))
     }
 }
 
-/// What to do with the orientation that a camera noted in a photograph.
+/// What to do with the orientation that the camera recorded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Exif {
-    /// Turn the picture upright.
+    /// Turn the photograph upright.
     #[default]
     Honour,
-    /// Leave the pixels as stored, as the reference does.
+    /// Use the pixels as stored, as the released code does.
     Ignore,
 }
 
-/// What to do with transparency.
+/// What to do with transparent pixels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AlphaRule {
-    /// Keep the colours as stored, as in training.
+    /// Drop the transparency and keep the colours as stored, as the released training code does.
     #[default]
     Drop,
-    /// Composite onto white, as recent reference processors do.
+    /// Composite onto white, as recent versions of transformers do.
     White,
 }
 
-/// The sizes to which a stage brings its images.
+/// Image sizes of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageSizes {
@@ -108,25 +108,25 @@ pub struct ImageSizes {
     pub min_pixels: usize,
     /// Larger images are reduced to about this many pixels.
     pub max_pixels: usize,
-    /// Whether a training loader's own resize comes before the processor's; the limits are then those of the first, and
-    /// the second has the checkpoint's.
+    /// The resize of the training data loader, before the processor's own. With one, the limits above apply to the
+    /// loader, and the processor uses the limits of the checkpoint.
     pub resize: ResizeRule,
 }
 
-/// The resize of a training data loader before the processor's own.
+/// The resize of the training data loader, before the processor's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResizeRule {
-    /// None: the processor's resize alone.
+    /// None: only the processor resizes.
     Once,
     /// By area, as EasyR1 does for TAPO.
     Area,
-    /// By area, then sides of at least 28 and no extreme shape, as LLaMA-Factory does for SFT.
+    /// By area, then to sides of at least 28 pixels and no extreme aspect ratio, as LLaMA-Factory does for SFT.
     AreaThenSides,
 }
 
 impl ImageSizes {
-    /// The two resizes: the one before, and the processor's own limits (`None`: the checkpoint's).
+    /// The resize of the loader, and the limits of the processor (`None`: those of the checkpoint).
     pub fn steps(&self) -> (Option<PreResize>, Option<PixelLimits>) {
         let limits = PixelLimits { min_pixels: self.min_pixels, max_pixels: self.max_pixels };
         match self.resize {
@@ -137,21 +137,21 @@ impl ImageSizes {
     }
 }
 
-/// What SFT reads.
+/// Data of SFT.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SftData {
-    /// Conversations, ShareGPT-style JSON as LLaMA-Factory reads it.
+    /// Conversations in ShareGPT-style JSON, as LLaMA-Factory reads it.
     pub file: Option<PathBuf>,
-    /// Conversations whose loss is measured and from which nothing is learned, in a file of the same form.
+    /// Validation set: conversations in a file of the same form. Their loss is measured; nothing is learned from them.
     pub validation: Option<PathBuf>,
-    /// The same with so many rows of `data.sft.file`, drawn by `seed`, that training then does not see.
+    /// Instead of a validation file: number of rows of `data.sft.file`, drawn by `seed`, that are only validated on.
     pub validation_rows: usize,
-    /// Longest conversation in tokens, images included. A longer one is refused, never cut.
+    /// Maximum length of a conversation in tokens, images included. A longer one is an error; it is never cut.
     pub max_tokens: usize,
-    /// Whether the newline after an answer's end token is in the loss, as released.
+    /// Include the newline after the end token of an answer in the loss, as the released code does.
     pub newline_in_loss: bool,
-    /// Sizes of the images.
+    /// Image sizes.
     pub sizes: ImageSizes,
 }
 
@@ -163,24 +163,24 @@ impl Default for SftData {
     }
 }
 
-/// What TAPO reads.
+/// Data of TAPO.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TapoData {
-    /// Triplets: rows with problem, answer, anchor, positive and negative. Without it, they are made from `data.labels`.
+    /// Triplets: rows with problem, answer, anchor, positive and negative. Default: made from `data.labels`.
     pub file: Option<PathBuf>,
-    /// Rows whose questions are answered greedily and from which nothing is learned, in a file of the same form. Their anchors
-    /// alone are looked at.
+    /// Validation set: rows in a file of the same form. Their questions are answered greedily, with the anchor as the
+    /// only image; nothing is learned from them.
     pub validation: Option<PathBuf>,
-    /// The same with so many rows of the triplets, drawn by `seed`, that training then does not see.
+    /// Instead of a validation file: number of triplets, drawn by `seed`, that are only validated on.
     pub validation_rows: usize,
-    /// The wording of the prompt.
+    /// Wording of the prompt.
     pub prompt: PromptTemplate,
-    /// Longest prompt in tokens, its image included. A longer one is refused.
+    /// Maximum length of a prompt in tokens, its image included. A longer one is an error.
     pub max_tokens: usize,
-    /// Whether a class with a single photograph may use it as its own positive; else such a class is an error.
+    /// Let a class with a single photograph use it as its own positive. Otherwise such a class is an error.
     pub reuse_anchor: bool,
-    /// Sizes of the images.
+    /// Image sizes.
     pub sizes: ImageSizes,
 }
 

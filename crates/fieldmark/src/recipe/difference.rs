@@ -1,22 +1,22 @@
-//! Whether two recipes make the same run.
+//! The first difference between two recipes: the same run needs the same settings.
 
 use toml::{Table, Value};
 
-use super::{Recipe, read::table_of};
+use super::{document::Recipe, table::table_of};
 
-/// A key to which two recipes give different values.
+/// A key with different values in two recipes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// The key.
     pub key: String,
-    /// Its value in the first, as TOML; "nothing" where it has none.
+    /// The value in the first recipe, as TOML; "nothing" if it has none.
     pub first: String,
-    /// Its value in the second.
+    /// The value in the second recipe.
     pub second: String,
 }
 
 impl Recipe {
-    /// The first key to which the recipes give different values, keys and sections in `ignored` left out.
+    /// The first key with different values in the two recipes. Keys and sections in `ignored` do not count.
     ///
     /// ```
     /// use fieldmark::recipe::Recipe;

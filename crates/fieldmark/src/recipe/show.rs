@@ -1,19 +1,19 @@
-//! A recipe written out whole: TOML in the order of the types, the origin of each value as a comment beside it.
+//! A recipe in full: TOML in the order of the types, with the origin of each value as a comment on its line.
 
 use serde_json::{Map, Value as Json};
 use toml::{Table, Value};
 
 use super::{
-    LayeredRecipe, Origin,
-    read::{one_line, table_of},
-    schema::Place,
+    keys::Place,
+    layers::{LayeredRecipe, Origin, one_line},
+    table::table_of,
 };
 
-/// Values longer than this do not move the column of the comments.
+/// Longer lines do not move the column of the comments.
 const WIDEST: usize = 48;
 
 impl LayeredRecipe {
-    /// The whole recipe as TOML. It reads back equal; a key that has no value is named in a comment.
+    /// The recipe in full as TOML. It reads back equal. A key without a value appears in a comment.
     ///
     /// ```
     /// use fieldmark::recipe::LayeredRecipe;
@@ -36,7 +36,7 @@ impl LayeredRecipe {
         lines.collect()
     }
 
-    /// A section's own values, then the sections in it.
+    /// The values of a section, then the sections inside it.
     fn section(
         &self,
         known: &'static Map<String, Json>,
@@ -75,7 +75,7 @@ impl LayeredRecipe {
         path.push(name.into());
         let origin = match self.origin(path) {
             Origin::Set(_) => "--set".into(),
-            // A comment ends with its line.
+            // A comment must stay on one line.
             other => one_line(&other.to_string()),
         };
         path.pop();

@@ -1,7 +1,7 @@
-//! Reading recipes and `--set key=value` overrides; a key that is unknown or ill-typed is named, with the nearest known.
+//! Reads recipes and `--set key=value` overrides, each laid over the one before.
 //!
-//! Keys are laid over the defaults one by one, so that a section given in part keeps the stage's other defaults, so that
-//! the key at fault is known whatever the deserialiser says, and so that every value has an origin.
+//! Keys are laid over the defaults one by one. So a section given in part keeps the stage's other defaults, every error
+//! names its key, and every value has an origin.
 
 use std::{
     collections::BTreeMap,
@@ -12,67 +12,20 @@ use std::{
 use toml::{Table, Value};
 
 use super::{
-    Recipe,
-    schema::{Place, suggestion},
+    document::Recipe,
+    error::RecipeError,
+    keys::{Place, suggestion},
+    table::{set, table_of},
 };
 
-/// What is wrong with a recipe or an override.
-#[derive(Debug, thiserror::Error)]
-pub enum RecipeError {
-    /// The file cannot be read.
-    #[error("{}: {source}; give a recipe, such as recipes/fine-r1-3b.toml", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The file is not TOML.
-    #[error("{}:{line}: not TOML: {reason}", path.display())]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// What the parser met.
-        reason: String,
-    },
-    /// A key that no recipe has.
-    #[error("{origin}: unknown key `{key}`{suggestion}")]
-    UnknownKey {
-        /// The file, or the override.
-        origin: String,
-        /// The key.
-        key: String,
-        /// "; did you mean ...?", or what the section has.
-        suggestion: String,
-    },
-    /// A value that its key does not take.
-    #[error("{origin}: `{key}`: {reason}")]
-    Value {
-        /// The file, or the override.
-        origin: String,
-        /// The key.
-        key: String,
-        /// What was found and expected.
-        reason: String,
-    },
-    /// An override that is no `key=value`.
-    #[error("--set {text}: write it as key=value, such as --set sft.epochs=3")]
-    Override {
-        /// What was given.
-        text: String,
-    },
-}
-
-/// Where a value of a recipe was given.
+/// Where a value of a recipe comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nowhere.
+    /// Not given: the default.
     Default,
     /// In this file.
     File(PathBuf),
-    /// On the command line: `key=value`.
+    /// On the command line, as `key=value`.
     Set(String),
 }
 
@@ -91,15 +44,15 @@ impl fmt::Display for Origin {
 pub struct LayeredRecipe {
     /// The recipe.
     pub recipe: Recipe,
-    /// By the names that lead to the value.
+    /// Keyed by the names that lead to the value.
     origins: BTreeMap<Vec<String>, Origin>,
 }
 
 impl LayeredRecipe {
-    /// Lays the files over the defaults, later ones over earlier ones, and `overrides` over all.
+    /// Lays the files over the defaults in their order, then the overrides.
     ///
     /// # Errors
-    /// The first key or value at fault, under the name of its file or override.
+    /// Returns the first unknown key or invalid value, with the file or override that has it.
     pub fn read(files: &[PathBuf], overrides: &[String]) -> Result<Self, RecipeError> {
         let mut layered = Self::default();
         for file in files {
@@ -111,7 +64,7 @@ impl LayeredRecipe {
         Ok(layered)
     }
 
-    /// Where the value at `path` was given.
+    /// Where the value at `path` comes from.
     pub fn origin(&self, path: &[String]) -> &Origin {
         self.origins.get(path).unwrap_or(&Origin::Default)
     }
@@ -119,7 +72,7 @@ impl LayeredRecipe {
     fn lay(&mut self, given: &Table, origin: &Origin) -> Result<(), RecipeError> {
         let mut base = table_of(&self.recipe);
         self.lay_over(&mut base, given, origin, &mut Vec::new())?;
-        // Every value was tried alone; only two that contradict each other could still fail.
+        // Every value was tried alone, so only two that contradict each other could still fail.
         let whole = Value::Table(base).try_into();
         self.recipe = whole.map_err(|error: toml::de::Error| RecipeError::Value {
             origin: origin.to_string(),
@@ -153,7 +106,10 @@ impl LayeredRecipe {
                     self.lay_over(base, inner, origin, path)?
                 }
                 (Some(Place::Section(_) | Place::Map), _) => {
-                    return Err(refuse(format!("is a section, but {} was given", value.type_str())));
+                    return Err(refuse(format!(
+                        "is a section with keys of its own, not a value of type {}",
+                        value.type_str()
+                    )));
                 }
                 _ => {
                     set(base, path, value.clone());
@@ -171,19 +127,19 @@ impl LayeredRecipe {
 }
 
 impl Recipe {
-    /// Reads recipes, later ones over earlier ones, and lays `overrides` (`key=value`, the value as TOML or else a string)
-    /// over them.
+    /// Lays recipes over the defaults in their order, then the overrides. An override is `key=value`; a value that is not
+    /// valid TOML is a string.
     ///
     /// # Errors
-    /// The first key or value at fault, under the name of its file or override.
+    /// Returns the first unknown key or invalid value, with the file or override that has it.
     pub fn read(files: &[PathBuf], overrides: &[String]) -> Result<Self, RecipeError> {
         Ok(LayeredRecipe::read(files, overrides)?.recipe)
     }
 
-    /// The recipe with one `key=value` changed.
+    /// Changes one `key=value`.
     ///
     /// # Errors
-    /// If there is no such key, or the value is not of its type.
+    /// Returns an error if no recipe has this key, or if the key does not accept the value.
     ///
     /// ```
     /// use fieldmark::recipe::Recipe;
@@ -197,14 +153,6 @@ impl Recipe {
         let mut layered = LayeredRecipe { recipe: self, ..LayeredRecipe::default() };
         layered.lay(&parse_override(text)?, &Origin::Set(text.into()))?;
         Ok(layered.recipe)
-    }
-
-    /// The recipe as TOML with every value written out, defaults included.
-    ///
-    /// # Errors
-    /// None in practice: a number outside TOML's range.
-    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
-        toml::to_string(self)
     }
 }
 
@@ -225,27 +173,7 @@ fn parse_override(text: &str) -> Result<Table, RecipeError> {
     parsed.map_err(|_| wrong())
 }
 
-/// The recipe as a table. By way of its text, in which an f32 of 0.9 is 0.9 and not the f64 nearest to it.
-pub(super) fn table_of(recipe: &Recipe) -> Table {
-    // A recipe has string keys and numbers that TOML holds, except a seed above 2^63, which no TOML file can name either.
-    recipe.to_toml().ok().and_then(|text| text.parse().ok()).unwrap_or_default()
-}
-
-fn set(table: &mut Table, path: &[String], value: Value) {
-    match path {
-        [] => {}
-        [name] => {
-            table.insert(name.clone(), value);
-        }
-        [name, rest @ ..] => {
-            let inner = table.entry(name.clone()).or_insert_with(|| Value::Table(Table::new()));
-            if let Value::Table(inner) = inner {
-                set(inner, rest, value);
-            }
-        }
-    }
-}
-
+/// `text` with every run of white space as one space.
 pub(super) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -302,33 +230,33 @@ mod tests {
     }
 
     #[test]
-    fn wrong_keys_and_values_are_named_with_the_nearest() {
-        for (text, overrides, says) in [
-            ("[sft]\nepoch = 3", &[][..], "recipe.toml: unknown key `sft.epoch`; did you mean `sft.epochs`?"),
-            ("[sft]\nlr = 3", &[], "unknown key `sft.lr`; did you mean `sft.schedule.lr`?"),
-            ("[tapo]\nlr = 3", &[], "unknown key `tapo.lr`; did you mean `tapo.schedule.lr`?"),
-            ("[stf]\nepochs = 3", &[], "unknown key `stf`; did you mean `sft`?"),
-            ("[data]\nmax_pixels = 9", &[], "`data.tapo.sizes.max_pixels`?"),
-            (
-                "[model]\nqqqqqq = 1",
-                &[],
-                "unknown key `model.qqqqqq`; there are path, text_encoder, dtype, parts, stored",
-            ),
-            ("[sft]\nepochs = \"many\"", &[], "recipe.toml: `sft.epochs`: invalid type: string \"many\""),
-            ("[sft]\nepochs = -1", &[], "recipe.toml: `sft.epochs`: invalid value: integer `-1`"),
-            ("[model]\ndtype = \"f8\"", &[], "`model.dtype`: unknown variant `f8`"),
-            ("sft = 3", &[], "`sft`: is a section, but integer was given"),
-            ("[seed]\nx = 1", &[], "`seed`: invalid type: map"),
-            ("a = = b", &[], "recipe.toml:1: not TOML: "),
-            ("seed = 1\n\n[sft\n", &[], "recipe.toml:3: not TOML: "),
-            ("", &["sft.epochs=3x"], "--set sft.epochs=3x: `sft.epochs`: invalid type: string \"3x\""),
-            ("", &["sft.epochs"], "--set sft.epochs: write it as key=value"),
-            ("", &["=3"], "--set =3: write it as key=value"),
-            ("", &["evl.batch=3"], "unknown key `evl`; did you mean `eval`?"),
+    fn wrong_keys_and_values_are_named_with_their_origin() {
+        for (text, overrides, wrong) in [
+            ("[sft]\nepoch = 3", &[][..], "unknown recipe.toml sft.epoch"),
+            ("[stf]\nepochs = 3", &[], "unknown recipe.toml stf"),
+            ("[sft]\nepochs = \"many\"", &[], "value recipe.toml sft.epochs"),
+            ("[sft]\nepochs = -1", &[], "value recipe.toml sft.epochs"),
+            ("[model]\ndtype = \"f8\"", &[], "value recipe.toml model.dtype"),
+            ("sft = 3", &[], "value recipe.toml sft"),
+            ("[seed]\nx = 1", &[], "value recipe.toml seed"),
+            ("a = = b", &[], "syntax recipe.toml:1"),
+            ("seed = 1\n\n[sft\n", &[], "syntax recipe.toml:3"),
+            ("", &["sft.epochs=3x"], "value --set sft.epochs=3x sft.epochs"),
+            ("", &["sft.epochs"], "override sft.epochs"),
+            ("", &["=3"], "override =3"),
+            ("", &["evl.batch=3"], "unknown --set evl.batch=3 evl"),
         ] {
-            let error = read(text, overrides).unwrap_err().to_string();
-            assert!(error.contains(says), "{text:?} {overrides:?}: {error}");
-            assert_eq!(error.lines().count(), 1, "{error}");
+            let error = read(text, overrides).unwrap_err();
+            let file = |path: &Path| path.file_name().unwrap().display().to_string();
+            let found = match &error {
+                RecipeError::UnknownKey { origin, key, .. } => format!("unknown {} {key}", file(origin.as_ref())),
+                RecipeError::Value { origin, key, .. } => format!("value {} {key}", file(origin.as_ref())),
+                RecipeError::Syntax { path, line, .. } => format!("syntax {}:{line}", file(path)),
+                RecipeError::Override { text } => format!("override {text}"),
+                RecipeError::Read { path, .. } => format!("read {}", file(path)),
+            };
+            assert_eq!(found, wrong, "{text:?} {overrides:?}: {error}");
+            assert_eq!(error.to_string().lines().count(), 1, "{error}");
         }
     }
 
