@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What stands for an image in the text of a prompt.
-pub const IMAGE_PLACEHOLDER: &str = crate::columns::PLACEHOLDER;
+pub const IMAGE_PLACEHOLDER: &str = "<image>";
 
 const SFT_SYSTEM: &str = "You answer questions about photographs. First reason about what the photograph shows, then \
 give the answer. Write the reasoning between <think> and </think> and the answer between <answer> and </answer>, like \

@@ -9,8 +9,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::{DataError, RowProblem};
+use crate::format::reader::{ReadLimits, Records, parse_records, read_text};
 use crate::images::ImageRoots;
-use crate::reader::{ReadLimits, Records, parse_records, read_text};
 
 pub use report::{DataKind, DataReport};
 use tally::Tally;

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use image::ImageReader;
 
-use super::{DataKind, DataReport};
+use super::report::{DataKind, DataReport};
 use crate::error::{DataError, RowProblem};
-use crate::eval_rows::{EvalRow, EvalSetName};
+use crate::format::eval_rows::{EvalRow, EvalSetName};
+use crate::format::labels::{SourceSplit, label_rows};
+use crate::format::reader::Records;
+use crate::format::sharegpt::ShareGptFormat;
+use crate::format::tapo_rows::TapoRow;
 use crate::images::ImageRoots;
-use crate::labels::{SourceSplit, label_rows};
-use crate::reader::Records;
-use crate::sharegpt::ShareGptFormat;
-use crate::tapo_rows::TapoRow;
 
 /// What is collected row by row.
 pub(super) struct Tally {

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::columns::{PLACEHOLDER, filled, images, kind_of, object, string};
+use super::columns::{filled, images, kind_of, object, string};
+use super::reader::{ReadLimits, read_records};
 use crate::error::{DataError, RowProblem};
-use crate::reader::{ReadLimits, read_records};
+use crate::prompt::IMAGE_PLACEHOLDER;
 
 /// Who speaks in a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum TurnRole {
     /// The person; LLaMA-Factory's `user_tag`.
     User,
     /// The model; `assistant_tag`. Its text is what is learned.
@@ -22,7 +23,9 @@ pub enum Role {
     Function,
 }
 
-impl Role {
+pub use TurnRole as Role; // transitional
+
+impl TurnRole {
     /// Whether the model speaks, so that the loss covers the turn.
     pub fn is_response(self) -> bool {
         matches!(self, Self::Assistant | Self::Function)
@@ -33,7 +36,7 @@ impl Role {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turn {
     /// Who speaks.
-    pub role: Role,
+    pub role: TurnRole,
     /// The text, unchanged; an image stands where `<image>` is.
     pub content: String,
 }
@@ -152,7 +155,7 @@ impl ShareGptFormat {
             return Err(RowProblem::Unanswered(turns.len()));
         }
         let images = images(columns, &self.images)?;
-        let placeholders = turns.iter().map(|turn| turn.content.matches(PLACEHOLDER).count()).sum();
+        let placeholders = turns.iter().map(|turn| turn.content.matches(IMAGE_PLACEHOLDER).count()).sum();
         if placeholders == 0 && images.is_empty() {
             return Err(RowProblem::NoImage(self.images.clone()));
         }
@@ -187,9 +190,9 @@ impl ShareGptFormat {
     fn turn(&self, index: usize, message: &Map<String, Value>) -> Result<Turn, RowProblem> {
         let name = string(message, &self.role_tag)?;
         let allowed = if index.is_multiple_of(2) {
-            [(&self.user_tag, Role::User), (&self.observation_tag, Role::Observation)]
+            [(&self.user_tag, TurnRole::User), (&self.observation_tag, TurnRole::Observation)]
         } else {
-            [(&self.assistant_tag, Role::Assistant), (&self.function_tag, Role::Function)]
+            [(&self.assistant_tag, TurnRole::Assistant), (&self.function_tag, TurnRole::Function)]
         };
         let Some((_, role)) = allowed.iter().find(|(tag, _)| *tag == name) else {
             return Err(RowProblem::UnknownRole {

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::columns::{filled, kind_of, object};
+use super::columns::{filled, kind_of, object};
+use super::reader::{ReadLimits, read_records};
+use super::split::Split;
 use crate::error::{DataError, RowProblem};
-use crate::reader::{ReadLimits, read_records};
-use crate::split::Split;
 
 /// One question about one photograph.
 #[derive(Clone, Debug, PartialEq, Eq)]

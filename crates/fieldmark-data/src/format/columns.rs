@@ -7,9 +7,6 @@ use serde_json::{Map, Value};
 
 use crate::error::RowProblem;
 
-/// What `<image>` is in the text of a row.
-pub(crate) const PLACEHOLDER: &str = "<image>";
-
 pub(crate) fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

@@ -2,49 +2,11 @@
 //! Unseen classes are drawn so that their families keep seen members: an unseen pepper is told apart from seen ones.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::str::FromStr;
 
 use fieldmark_stream::RandomStream;
-use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
-
-/// Whether a class is trained on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Split {
-    /// Photographs of the class are in the training data.
-    Seen,
-    /// The class is met in evaluation only.
-    Unseen,
-}
-
-impl Split {
-    /// Both splits, in the order of the paper's tables.
-    pub const ALL: [Self; 2] = [Self::Seen, Self::Unseen];
-}
-
-impl fmt::Display for Split {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Seen => "seen",
-            Self::Unseen => "unseen",
-        })
-    }
-}
-
-impl FromStr for Split {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "seen" => Ok(Self::Seen),
-            "unseen" => Ok(Self::Unseen),
-            other => Err(format!("{other:?} is no split; use \"seen\" or \"unseen\"")),
-        }
-    }
-}
+use crate::format::split::Split;
 
 /// Every class of a data set in one of the two splits.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use fieldmark_stream::RandomStream;
 
+use super::similar::SimilarClasses;
 use crate::error::DataError;
-use crate::labels::LabelledPhoto;
-use crate::similar::SimilarClasses;
+use crate::format::labels::LabelledPhoto;
 
 /// What to do with a class that has a single photograph, which then has no other to be its positive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,8 +82,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::labels::SourceSplit;
-    use crate::similar::ClassFeature;
+    use crate::classes::similar::ClassFeature;
+    use crate::format::labels::SourceSplit;
 
     fn photo(class: &str, index: usize) -> LabelledPhoto {
         LabelledPhoto {

@@ -1,10 +1,10 @@
 //! Closed-world questions from labelled photographs: the truth and its most similar classes, the truth first, as in the
 //! released rows; the evaluation shuffles.
 
+use super::similar::SimilarClasses;
 use crate::error::DataError;
-use crate::eval_rows::{EvalRow, EvalSet, EvalSetName};
-use crate::labels::LabelledPhoto;
-use crate::similar::SimilarClasses;
+use crate::format::eval_rows::{EvalRow, EvalSet, EvalSetName};
+use crate::format::labels::LabelledPhoto;
 
 /// The truth and the `count − 1` classes most similar to it, seen and unseen alike.
 ///
@@ -50,9 +50,9 @@ pub fn eval_set_from_photos<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::labels::SourceSplit;
-    use crate::similar::ClassFeature;
-    use crate::split::Split;
+    use crate::classes::similar::ClassFeature;
+    use crate::format::labels::SourceSplit;
+    use crate::format::split::Split;
 
     #[test]
     fn the_truth_comes_first_then_its_look_alikes() {

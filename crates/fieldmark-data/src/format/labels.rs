@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
+use super::reader::{ReadLimits, read_text};
 use crate::error::{DataError, RowProblem};
-use crate::reader::{ReadLimits, read_text};
 
 /// What the source of the photographs meant one for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::columns::{PLACEHOLDER, filled, images, object};
+use super::columns::{filled, images, object};
+use super::reader::{ReadLimits, read_records};
 use crate::error::{DataError, RowProblem};
-use crate::reader::{ReadLimits, read_records};
+use crate::prompt::IMAGE_PLACEHOLDER;
 
 /// One TAPO sample, checked: one `<image>` in the problem and one image in each role (section 4.3's q, a, x, x⁺, x⁻).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +39,7 @@ impl TapoRow {
         let problem = filled(columns, "problem")?.trim().to_owned();
         let answer = filled(columns, "answer")?.to_owned();
         let (anchor_column, anchors) = role(columns, ["anchor", "images"])?;
-        let placeholders = problem.matches(PLACEHOLDER).count();
+        let placeholders = problem.matches(IMAGE_PLACEHOLDER).count();
         if anchors.is_empty() && placeholders == 0 {
             return Err(RowProblem::NoImage(anchor_column.into()));
         }
