@@ -8,7 +8,7 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use fieldmark_model::{GridThw, ModelError, ModelInputs, Padding, Qwen25VlConfig, Row, rope_positions};
 
-use crate::{error::ProcessorError, image_processor::PatchedImage, processor::Sequence};
+use crate::{error::ProcessorError, image::PatchedImage, sequence::Sequence};
 
 /// Pads `sequences` with `pad_id` into the inputs of a model: ids `[batch, seq]`, positions `[3, batch, seq]`, pixel
 /// values `[patches, patch_len]` of all images, one that several sequences show only once.

@@ -4,7 +4,7 @@
 
 use fieldmark_model::GridThw;
 
-use crate::{error::ProcessorError, tokenizer::special::IMAGE_PAD};
+use crate::{error::ProcessorError, text::special::IMAGE_PAD};
 
 /// Repeats the placeholders of `text` for images of the given grids, in order.
 ///

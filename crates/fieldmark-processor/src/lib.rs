@@ -14,38 +14,33 @@
 //! # Ok::<(), fieldmark_processor::ProcessorError>(())
 //! ```
 
-#![allow(non_snake_case)]
-
 mod batch;
-pub mod chat;
 mod embedding;
 mod error;
 mod expand;
-mod image_config;
-mod image_processor;
-mod jpeg;
-mod photo;
+mod image;
 mod processor;
 mod processor_files;
-mod resize;
-mod sizes;
+mod sequence;
 mod supervised;
-mod text_stream;
-mod tokenizer;
-mod tokenizer_train;
+mod text;
 
+pub use crate::image::{
+    Alpha, DecodeOptions, ExifOrientation, ImageProcessor, ImageProcessorConfig, PatchedImage, Photo, PixelLimits,
+    PreResize, ResizedPhoto, Size, SizeRule, area_resize, smart_resize,
+};
 pub use batch::collate;
-pub use chat::{ChatOptions, ChatTemplate, Content, Message, Part, QWEN2_5_VL_TEMPLATE, Role};
 pub use embedding::{SiglipEmbedder, SiglipTokenizer, TextEmbedder, cosine, relative_similarity};
 pub use error::ProcessorError;
 pub use expand::expand_images;
 pub use fieldmark_model::Padding;
-pub use image_config::ImageProcessorConfig;
-pub use image_processor::{ImageProcessor, PatchedImage, ResizedPhoto};
-pub use photo::{Alpha, DecodeOptions, ExifOrientation, Photo};
-pub use processor::{ProcessOptions, Processor, Sequence};
-pub use sizes::{PixelLimits, PreResize, Size, SizeRule, area_resize, smart_resize};
+pub use processor::{ProcessOptions, Processor};
+pub use sequence::Sequence;
 pub use supervised::{SupervisedSequence, TargetEnd};
-pub use text_stream::TextStream;
-pub use tokenizer::{SpecialTokens, Tokenizer, special};
-pub use tokenizer_train::train_tokenizer;
+pub use text::{
+    SpecialTokens, TextStream, Tokenizer,
+    chat::{self, ChatOptions, ChatTemplate, Content, ContentPart, Message, QWEN2_5_VL_TEMPLATE, Role},
+    special, train_tokenizer,
+};
+
+pub use ContentPart as Part; // transitional

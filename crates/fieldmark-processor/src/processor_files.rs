@@ -9,12 +9,10 @@ use fieldmark_model::{Qwen25VlConfig, files::write_whole};
 use serde_json::{Value, json};
 
 use crate::{
-    chat::ChatTemplate,
     error::ProcessorError,
-    image_config::ImageProcessorConfig,
-    image_processor::ImageProcessor,
+    image::{ImageProcessor, ImageProcessorConfig},
     processor::Processor,
-    tokenizer::{SpecialTokens, Tokenizer},
+    text::{SpecialTokens, Tokenizer, chat::ChatTemplate},
 };
 
 impl Processor {

@@ -4,12 +4,15 @@
 //! would have after a generated prompt; targets are the answer and `<|im_end|>`, in the released code also the newline.
 
 use crate::{
-    chat::{ChatOptions, Message, Role},
     error::ProcessorError,
     expand::expand_images,
-    image_processor::PatchedImage,
-    processor::{Processor, Sequence},
-    tokenizer::special::{IM_END, IMAGE_PAD},
+    image::PatchedImage,
+    processor::Processor,
+    sequence::Sequence,
+    text::{
+        chat::{ChatOptions, Message, Role},
+        special::{IM_END, IMAGE_PAD},
+    },
 };
 
 /// Where the targets of an answer end.

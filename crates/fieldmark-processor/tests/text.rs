@@ -4,9 +4,9 @@ use std::{io::Read, path::PathBuf, sync::LazyLock};
 
 use fieldmark_model::GridThw;
 use fieldmark_processor::{
-    ChatOptions, ChatTemplate, Content, ImageProcessor, ImageProcessorConfig, Message, Part, PatchedImage, Photo,
-    ProcessOptions, Processor, ProcessorError, SpecialTokens, TargetEnd, TextStream, Tokenizer, expand_images, special,
-    train_tokenizer,
+    ChatOptions, ChatTemplate, Content, ContentPart, ImageProcessor, ImageProcessorConfig, Message, PatchedImage,
+    Photo, ProcessOptions, Processor, ProcessorError, SpecialTokens, TargetEnd, TextStream, Tokenizer, expand_images,
+    special, train_tokenizer,
 };
 use flate2::read::GzDecoder;
 use proptest::prelude::*;
@@ -127,8 +127,8 @@ fn two_photos_and_one_placeholder_or_a_long_prompt_are_refused_by_name() {
 #[test]
 fn tags_in_text_become_images_in_place() {
     let content = Content::from_tagged("<image>\nOne, <image>two.");
-    let text = |text: &str| Part::Text { text: text.into() };
-    assert_eq!(content, Content::Parts(vec![Part::Image, text("\nOne, "), Part::Image, text("two.")]));
+    let text = |text: &str| ContentPart::Text { text: text.into() };
+    assert_eq!(content, Content::Parts(vec![ContentPart::Image, text("\nOne, "), ContentPart::Image, text("two.")]));
     assert_eq!(Content::from_tagged("no tag"), Content::Text("no tag".into()));
 }
 

@@ -9,7 +9,7 @@ use std::{
 use burn::tensor::{Device, Tensor, TensorData};
 use fieldmark_model::SiglipTextModel;
 
-use super::{SiglipTokenizer, TextEmbedder};
+use super::{siglip_tokenizer::SiglipTokenizer, text_embedder::TextEmbedder};
 use crate::error::ProcessorError;
 
 /// Texts in a forward pass of [`SiglipEmbedder::embed_all`].
@@ -96,10 +96,10 @@ impl SiglipEmbedder {
                 ids.extend(self.tokenizer.encode(text)?.into_iter().map(i64::from));
             }
             let length = ids.len() / texts.len();
-            let ids_BT = Tensor::from_data(TensorData::new(ids, [texts.len(), length]), &self.device);
-            let pooled_BD = self.model.forward(ids_BT).pooled;
-            let width = pooled_BD.dims()[1];
-            let values: Vec<f32> = pooled_BD.into_data().iter().collect();
+            let ids_bt = Tensor::from_data(TensorData::new(ids, [texts.len(), length]), &self.device);
+            let pooled_bd = self.model.forward(ids_bt).pooled;
+            let width = pooled_bd.dims()[1];
+            let values: Vec<f32> = pooled_bd.into_data().iter().collect();
             vectors.extend(values.chunks(width).map(<[f32]>::to_vec));
         }
         Ok(vectors)

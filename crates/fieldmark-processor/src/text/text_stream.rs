@@ -3,10 +3,8 @@
 //! A byte-level token may end inside a UTF-8 character, so tokens are held back until their bytes are complete.
 //! What is emitted, put together, is what decoding all tokens at once gives.
 
-use crate::{
-    error::ProcessorError,
-    tokenizer::{SpecialTokens, Tokenizer},
-};
+use super::tokenizer::{SpecialTokens, Tokenizer};
+use crate::error::ProcessorError;
 
 /// The tokens of one answer whose text has not been emitted yet.
 #[derive(Debug, Clone)]

@@ -6,9 +6,10 @@
 use image::{DynamicImage, ImageBuffer, metadata::Orientation};
 use jpeg_decoder::{Decoder, PixelFormat};
 
-use crate::{error::ProcessorError, photo::DecodeOptions};
+use super::decode_options::DecodeOptions;
+use crate::error::ProcessorError;
 
-pub(crate) fn decode(
+pub(super) fn decode(
     bytes: &[u8],
     name: &str,
     options: &DecodeOptions,

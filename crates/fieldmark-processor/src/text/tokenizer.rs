@@ -92,7 +92,7 @@ impl Tokenizer {
         Self::new(inner, name)
     }
 
-    pub(crate) fn new(mut inner: tokenizers::Tokenizer, name: &str) -> Result<Self, ProcessorError> {
+    pub(super) fn new(mut inner: tokenizers::Tokenizer, name: &str) -> Result<Self, ProcessorError> {
         let failed = |reason: String| ProcessorError::Tokenizer { name: name.into(), reason };
         inner.with_truncation(None).map_err(|error| failed(error.to_string()))?;
         inner.with_padding(None);

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use fieldmark_model::GridThw;
 
-use crate::{
-    error::ProcessorError,
-    image_config::ImageProcessorConfig,
+use super::{
+    config::ImageProcessorConfig,
     photo::Photo,
     resize::bicubic,
     sizes::{PixelLimits, PreResize, Size, SizeRule, smart_resize},
 };
+use crate::error::ProcessorError;
 
 /// An image whose sides are multiples of the merged patch size, ready to be cut. Only
 /// [`ImageProcessor::resize`] makes one.

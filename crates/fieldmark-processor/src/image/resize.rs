@@ -4,7 +4,7 @@
 //! Written out because `fast_image_resize` follows Pillow-SIMD with its 16-bit weights and one order of passes,
 //! where Pillow has 22-bit ones and picks the order by the image's shape.
 
-use crate::sizes::Size;
+use super::sizes::Size;
 
 /// Fraction bits of a weight: 32, less 8 for the value and 2 for sums that overshoot.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
@@ -18,7 +18,7 @@ struct Window {
 }
 
 /// Resizes `rgb`, `[from.height, from.width, 3]`, to `[to.height, to.width, 3]`. No side may be 0.
-pub(crate) fn bicubic(rgb: &[u8], from: Size, to: Size) -> Vec<u8> {
+pub(super) fn bicubic(rgb: &[u8], from: Size, to: Size) -> Vec<u8> {
     let shrinks_by = |from: usize, to: usize| from as i64 - to as i64;
     let lost_rows = shrinks_by(from.height, to.height);
     let rows_first = lost_rows > 0 && lost_rows > 2 * shrinks_by(from.width, to.width);

@@ -17,10 +17,8 @@ use tokenizers::{
     },
 };
 
-use crate::{
-    error::ProcessorError,
-    tokenizer::{Tokenizer, special},
-};
+use super::tokenizer::{Tokenizer, special};
+use crate::error::ProcessorError;
 
 /// How Qwen2.5 cuts text into words before merging bytes: contractions, words, single digits, punctuation, blanks.
 const SPLIT: &str =

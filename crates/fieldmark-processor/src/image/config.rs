@@ -8,7 +8,8 @@ use std::path::Path;
 use fieldmark_model::{GridThw, VisionConfig};
 use serde::Deserialize;
 
-use crate::{error::ProcessorError, sizes::PixelLimits};
+use super::sizes::PixelLimits;
+use crate::error::ProcessorError;
 
 /// Settings of the image processor.
 #[derive(Debug, Clone, PartialEq)]

@@ -50,7 +50,7 @@ pub enum Role {
 /// A piece of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-pub enum Part {
+pub enum ContentPart {
     /// The next of the images that are given with the conversation.
     Image,
     /// Text.
@@ -60,6 +60,8 @@ pub enum Part {
     },
 }
 
+pub use ContentPart as Part; // transitional
+
 /// What a message says: text alone, or text and images in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -67,7 +69,7 @@ pub enum Content {
     /// Text alone.
     Text(String),
     /// Pieces in order.
-    Parts(Vec<Part>),
+    Parts(Vec<ContentPart>),
 }
 
 impl Content {
@@ -76,20 +78,20 @@ impl Content {
         let mut parts = Vec::new();
         for (i, piece) in text.split(IMAGE_TAG).enumerate() {
             if i > 0 {
-                parts.push(Part::Image);
+                parts.push(ContentPart::Image);
             }
             if !piece.is_empty() {
-                parts.push(Part::Text { text: piece.into() });
+                parts.push(ContentPart::Text { text: piece.into() });
             }
         }
-        if parts.contains(&Part::Image) { Self::Parts(parts) } else { Self::Text(text.into()) }
+        if parts.contains(&ContentPart::Image) { Self::Parts(parts) } else { Self::Text(text.into()) }
     }
 
     /// Number of images in it.
     pub fn images(&self) -> usize {
         match self {
             Self::Text(_) => 0,
-            Self::Parts(parts) => parts.iter().filter(|part| **part == Part::Image).count(),
+            Self::Parts(parts) => parts.iter().filter(|part| **part == ContentPart::Image).count(),
         }
     }
 }
@@ -116,7 +118,10 @@ impl Message {
 
     /// A question about one image, which comes first.
     pub fn user_with_image(text: impl Into<String>) -> Self {
-        Self { role: Role::User, content: Content::Parts(vec![Part::Image, Part::Text { text: text.into() }]) }
+        Self {
+            role: Role::User,
+            content: Content::Parts(vec![ContentPart::Image, ContentPart::Text { text: text.into() }]),
+        }
     }
 
     /// An answer.
