@@ -1,8 +1,8 @@
-//! Pixels and text to the inputs of a Qwen2.5-VL model; texts to vectors that compare answers ([`SiglipEmbedder`]).
+//! Turns photographs and conversations into the inputs of a Qwen2.5-VL model.
 //!
-//! A [`Photo`] is decoded, resized within pixel limits and cut into patches ([`ImageProcessor`]); a conversation is
-//! rendered, its image placeholders expanded, and encoded ([`Processor`]); [`collate`] pads sequences into a batch.
-//! All of it happens in plain vectors on the CPU until the batch is put on a device.
+//! [`ImageProcessor`] resizes a [`Photo`] within pixel limits and cuts it into patches. [`Processor`] renders a
+//! conversation, expands its image placeholders and encodes it. [`collate`] pads sequences into a batch. Everything stays
+//! in plain vectors on the CPU until then. [`SiglipEmbedder`] turns texts into vectors, to compare answers.
 //!
 //! ```no_run
 //! use fieldmark_processor::{DecodeOptions, Message, Photo, ProcessOptions, Processor};

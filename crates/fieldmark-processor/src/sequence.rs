@@ -4,12 +4,12 @@ use fieldmark_model::GridThw;
 
 use crate::{error::ProcessorError, image::PatchedImage};
 
-/// One sample, ready to be batched. Cloning shares the patches.
+/// One sample, ready to be batched. Clones share the patches.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sequence {
-    /// Which sample it is, for messages.
+    /// The name of the sample, for messages.
     pub name: String,
-    /// Token ids; every image takes as many as it has features.
+    /// Token ids; an image takes one id for each of its features.
     pub ids: Vec<u32>,
     /// The images, in the order of their tokens.
     pub images: Vec<PatchedImage>,
@@ -21,7 +21,7 @@ impl Sequence {
         self.images.iter().map(|image| image.grid).collect()
     }
 
-    /// The sequence with a response after it.
+    /// Returns a copy with a response appended.
     pub fn with_response(&self, ids: &[u32]) -> Self {
         let mut longer = self.clone();
         longer.ids.extend_from_slice(ids);

@@ -100,8 +100,9 @@ fn expansion_needs_one_placeholder_for_each_image() {
     let two = [GridThw::image(4, 4), GridThw::image(2, 6)];
     let text = expand_images("row 3", "a<|image_pad|>b<|image_pad|>", &two, 2).unwrap();
     assert_eq!(text, format!("a{}b{}", "<|image_pad|>".repeat(4), "<|image_pad|>".repeat(3)));
-    let error = expand_images("row 3", "a<|image_pad|>b", &two, 2).unwrap_err().to_string();
-    assert!(error.contains("row 3: 1 image placeholder(s) in the text, but 2 image(s) given"), "{error}");
+    let error = expand_images("row 3", "a<|image_pad|>b", &two, 2).unwrap_err();
+    assert!(matches!(error, ProcessorError::Placeholders { placeholders: 1, images: 2, .. }), "{error}");
+    assert!(error.to_string().starts_with("row 3: "), "{error}");
     assert!(expand_images("row 3", "no image", &[], 2).is_ok());
 }
 
@@ -119,8 +120,12 @@ fn two_photos_and_one_placeholder_or_a_long_prompt_are_refused_by_name() {
     let fits = ProcessOptions::prompt().with_max_tokens(limit);
     assert_eq!(processor.process("row 7", &ask, std::slice::from_ref(&photo), fits).unwrap(), whole);
     let tight = ProcessOptions::prompt().with_max_tokens(limit - 1);
-    let error = processor.process("row 7", &ask, &[photo], tight).unwrap_err().to_string();
-    assert!(error.contains(&format!("row 7: {limit} tokens, 6 of them of images, over the limit of {}", limit - 1)));
+    let error = processor.process("row 7", &ask, &[photo], tight).unwrap_err();
+    assert!(
+        matches!(error, ProcessorError::TooLong { tokens, image_tokens: 6, limit: most, .. } if (tokens, most) == (limit, limit - 1)),
+        "{error}"
+    );
+    assert!(error.to_string().starts_with("row 7: "), "{error}");
     assert!(processor.process("row 8", &[Message::user("Hello")], &[], ProcessOptions::prompt()).is_ok());
 }
 
@@ -292,9 +297,9 @@ fn a_folder_written_is_read_back_and_contradictions_are_named() {
     write("tokenizer_config.json", r#"{"eos_token": {"content": "<|endoftext|>"}, "pad_token": null}"#);
     assert_eq!(Processor::from_dir(folder.path()).unwrap().tokenizer.eos(), SMALL.pad());
     write("tokenizer_config.json", r#"{"eos_token": "<|none|>"}"#);
-    assert!(error().contains("tokenizer.json: the tokenizer has no token `<|none|>`"), "{}", error());
+    assert!(error().contains("tokenizer.json: ") && error().contains("`<|none|>`"), "{}", error());
     write("tokenizer.json", "{");
-    assert!(error().contains("tokenizer.json: tokenizer: "), "{}", error());
+    assert!(error().contains("tokenizer.json: "), "{}", error());
     std::fs::remove_file(folder.path().join("preprocessor_config.json")).unwrap();
     assert!(error().contains("preprocessor_config.json: No such file"), "{}", error());
 }

@@ -1,20 +1,20 @@
 //! How alike two texts are by their vectors: the cosine, and the relative similarity of Fine-R1 (arXiv 2602.07605,
 //! equation 5).
 
-/// Cosine of the angle between two vectors of one length; NaN where one is zero or not finite.
+/// Cosine of the angle between two vectors of equal length; NaN if one of them is zero or not finite.
 pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-/// A super-category whose cosine with the truth is this near to 1 is the truth: f32 vectors of one text may differ so.
+/// Vectors whose cosine is this close to 1 count as the same text: f32 vectors of one text may differ this much.
 const SAME: f64 = 1e-6;
 
-/// How much nearer to the truth an answer is than the truth's super-category (0), as a share of the way to the truth itself (1),
-/// from their vectors: max(0, (cos(answer, truth) − cos(super, truth)) / (1 − cos(super, truth))).
+/// How far an answer is on the way from the truth's super-category (0) to the truth (1), from their vectors:
+/// max(0, (cos(answer, truth) − cos(super, truth)) / (1 − cos(super, truth))).
 ///
-/// A truth that is its own super-category leaves no way to go: the truth is then worth 1 and everything else 0. NaN where
-/// [`cosine`] is.
+/// If the truth is its own super-category, the truth scores 1 and every other answer 0. The result is NaN if a [`cosine`]
+/// is.
 pub fn relative_similarity(answer: &[f32], truth: &[f32], super_category: &[f32]) -> f64 {
     let (reached, known) = (cosine(answer, truth), cosine(super_category, truth));
     let way = 1.0 - known;
@@ -25,7 +25,7 @@ pub fn relative_similarity(answer: &[f32], truth: &[f32], super_category: &[f32]
     } else {
         f64::from(u8::from(1.0 - reached <= SAME))
     };
-    // Not `max`, which hides NaN.
+    // `max` would hide NaN.
     if value < 0.0 { 0.0 } else { value }
 }
 

@@ -1,7 +1,7 @@
 //! What turns a text into a vector.
 
-/// Makes a vector of a text.
+/// Turns a text into a vector.
 pub trait TextEmbedder: Send + Sync {
-    /// The text's vector, of any length but 0; always as long, and finite unless the text cannot be read.
+    /// The text's vector. Its length is always the same and not 0; its values are finite unless the text cannot be encoded.
     fn embed(&self, text: &str) -> Vec<f32>;
 }

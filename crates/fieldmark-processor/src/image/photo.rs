@@ -32,12 +32,13 @@ impl Photo {
     /// Reads and decodes a file.
     ///
     /// # Errors
-    /// [`ProcessorError::Io`] if it cannot be read, else those of [`Photo::decode`]; all name the file.
+    /// Returns [`ProcessorError::Io`] if the file cannot be read, otherwise the errors of [`Photo::decode`]. All name the
+    /// file.
     pub fn open(path: impl AsRef<Path>, options: &DecodeOptions) -> Result<Self, ProcessorError> {
         let path = path.as_ref();
         let file = File::open(path).map_err(ProcessorError::io(path))?;
         let mut bytes = Vec::new();
-        // One byte past the limit tells an oversized file without reading all of it, pipes included.
+        // Reading one byte past the limit detects an oversized file, or pipe, without reading all of it.
         file.take(options.max_file_bytes.saturating_add(1))
             .read_to_end(&mut bytes)
             .map_err(ProcessorError::io(path))?;
@@ -49,11 +50,11 @@ impl Photo {
         Self::decode(&bytes, &name, options)
     }
 
-    /// Decodes a file held in memory; `name` stands for it in errors.
+    /// Decodes a file held in memory; errors call it `name`.
     ///
     /// # Errors
-    /// [`ProcessorError::FileTooLarge`], [`ProcessorError::NotAnImage`], [`ProcessorError::TooManyPixels`] and, for a
-    /// file that is cut short anywhere or broken, [`ProcessorError::DamagedImage`].
+    /// Returns [`ProcessorError::FileTooLarge`], [`ProcessorError::NotAnImage`] or [`ProcessorError::TooManyPixels`], and
+    /// [`ProcessorError::DamagedImage`] if the file is cut short or damaged.
     pub fn decode(bytes: &[u8], name: &str, options: &DecodeOptions) -> Result<Self, ProcessorError> {
         options.check_bytes(name, bytes.len() as u64)?;
         let (mut image, orientation) = match supported_format(bytes, name)? {
@@ -67,31 +68,34 @@ impl Photo {
         Self::from_rgb(name, height, width, to_rgb(&image, options.alpha))
     }
 
-    /// An image from its pixels, row by row, three bytes each.
+    /// Makes an image from its pixels: row by row, three bytes per pixel.
     ///
     /// # Errors
-    /// [`ProcessorError::Pixels`] if a side is 0 or `rgb` does not hold height × width × 3 bytes.
+    /// Returns [`ProcessorError::Pixels`] if a side is 0 or `rgb` does not hold height × width × 3 bytes.
     pub fn from_rgb(name: &str, height: usize, width: usize, rgb: Vec<u8>) -> Result<Self, ProcessorError> {
         if height == 0 || width == 0 || Some(rgb.len()) != height.checked_mul(width).and_then(|n| n.checked_mul(3)) {
             return Err(ProcessorError::Pixels {
                 name: name.into(),
-                reason: format!("{} bytes of RGB are not an image of {height}×{width} (height×width)", rgb.len()),
+                reason: format!(
+                    "{} bytes do not make an RGB image of {height}×{width} (height×width); give three bytes per pixel",
+                    rgb.len()
+                ),
             });
         }
         Ok(Self { name: name.into(), height, width, rgb: rgb.into() })
     }
 
-    /// The file or the name given, for messages.
+    /// The file's path or the name given to [`Photo::decode`], for messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Rows of pixels.
+    /// Height in pixels.
     pub fn height(&self) -> usize {
         self.height
     }
 
-    /// Pixels in a row.
+    /// Width in pixels.
     pub fn width(&self) -> usize {
         self.width
     }
@@ -101,17 +105,17 @@ impl Photo {
         &self.rgb
     }
 
-    /// The part that starts at (`top`, `left`).
+    /// Cuts out the part whose top left corner is (`top`, `left`).
     ///
     /// # Errors
-    /// [`ProcessorError::Pixels`] if it is empty or reaches over the border.
+    /// Returns [`ProcessorError::Pixels`] if the part is empty or extends beyond the image.
     pub fn crop(&self, top: usize, left: usize, height: usize, width: usize) -> Result<Self, ProcessorError> {
         let inside = |start: usize, len: usize, side: usize| start.checked_add(len).is_some_and(|end| end <= side);
         if !inside(top, height, self.height) || !inside(left, width, self.width) {
             return Err(ProcessorError::Pixels {
                 name: self.name.to_string(),
                 reason: format!(
-                    "a crop of {height}×{width} at ({top}, {left}) reaches over the border of {}×{}",
+                    "a crop of {height}×{width} at ({top}, {left}) extends beyond the image of {}×{}",
                     self.height, self.width
                 ),
             });
@@ -123,7 +127,7 @@ impl Photo {
         Self::from_rgb(&self.name, height, width, rgb)
     }
 
-    /// The mirror image, left and right exchanged.
+    /// The mirror image: left and right exchanged.
     pub fn flip_horizontal(&self) -> Self {
         let rgb = self
             .rgb

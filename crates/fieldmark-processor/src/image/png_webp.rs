@@ -1,6 +1,6 @@
 //! PNG and WebP files to pixels, decoded by the `image` crate.
 //!
-//! The `image` crate decodes a WebP file that is cut short without an error, so its announced length is checked here.
+//! A WebP file that is shorter than its header says is refused before it is decoded.
 
 use std::io::Cursor;
 
@@ -24,7 +24,7 @@ pub(super) fn decode(
     if let (ImageFormat::WebP, Some(&[a, b, c, d])) = (format, bytes.get(4..8)) {
         let promised = u64::from(u32::from_le_bytes([a, b, c, d])) + 8;
         if promised > bytes.len() as u64 {
-            return Err(refuse(format!("{} of {promised} bytes are there", bytes.len())));
+            return Err(refuse(format!("it has {} of {promised} bytes", bytes.len())));
         }
     }
     let mut decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map_err(damaged)?;
