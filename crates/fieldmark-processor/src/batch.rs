@@ -1,7 +1,7 @@
 //! Pads sequences into one batch on a device.
 //!
-//! Reference: the collator of transformers with `padding=True`. The positions of a sequence depend on its own images only.
-//! A sequence that does not fit is an error; nothing is ever cut.
+//! Reference: the collator of transformers with `padding=True`. The positions of a sequence depend on its own images
+//! only. A sequence that does not fit is an error; nothing is ever cut.
 
 use std::sync::Arc;
 
@@ -50,8 +50,8 @@ pub fn collate(
     Ok(ModelInputs::new(&rows, &grids, pixel_values, padding, pad_id, config, device)?)
 }
 
-/// The index of an image in the batch. Rows that share patches, such as the rollouts of a group, share the image, so that
-/// it is encoded once.
+/// The index of an image in the batch. Rows that share patches, such as the rollouts of a group, share the image, so
+/// that it is encoded once.
 fn index_of<'a>(image: &'a PatchedImage, images: &mut Vec<&'a PatchedImage>) -> usize {
     let same =
         |known: &&PatchedImage| Arc::ptr_eq(&known.pixel_values, &image.pixel_values) && known.grid == image.grid;
@@ -77,8 +77,8 @@ fn check_images(sequence: &Sequence, config: &Qwen25VlConfig) -> Result<(), Proc
         let whole = image.grid.h.is_multiple_of(merge) && image.grid.w.is_multiple_of(merge);
         if !whole || image.pixel_values.len() != image.grid.patches() * vision.patch_len() {
             return refuse(format!(
-                "image {i} has {} numbers in {}×{}×{} patches, but the vision encoder takes patches of {} numbers merged \
-                 {merge}×{merge}; make preprocessor_config.json agree with config.json",
+                "image {i} has {} numbers in {}×{}×{} patches, but the vision encoder takes patches of {} numbers, \
+                 merged {merge}×{merge}; make preprocessor_config.json agree with config.json",
                 image.pixel_values.len(),
                 image.grid.t,
                 image.grid.h,

@@ -106,8 +106,8 @@ pub enum ProcessorError {
     Template(String),
     /// A conversation has more or fewer image placeholders than images.
     #[error(
-        "{sample}: {placeholders} image placeholder(s) in the text, but {images} image(s) given; give one image for each \
-         placeholder"
+        "{sample}: {placeholders} image placeholder(s) in the text, but {images} image(s) given; give one image \
+         for each placeholder"
     )]
     Placeholders {
         /// The sample.

@@ -9,7 +9,8 @@ use crate::{error::ProcessorError, text::special::IMAGE_PAD};
 /// Repeats each placeholder of `text` as often as its image, in order, has tokens.
 ///
 /// # Errors
-/// Returns [`ProcessorError::Placeholders`], which names `sample`, if `text` has more or fewer placeholders than images.
+/// Returns [`ProcessorError::Placeholders`], which names `sample`, if `text` has more or fewer placeholders than
+/// images.
 pub fn expand_images(sample: &str, text: &str, grids: &[GridThw], merge_size: usize) -> Result<String, ProcessorError> {
     let mut pieces = text.split(IMAGE_PAD);
     let mut expanded = String::from(pieces.next().unwrap_or_default());

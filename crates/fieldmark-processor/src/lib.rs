@@ -1,8 +1,8 @@
 //! Turns photographs and conversations into the inputs of a Qwen2.5-VL model.
 //!
 //! [`ImageProcessor`] resizes a [`Photo`] within pixel limits and cuts it into patches. [`Processor`] renders a
-//! conversation, expands its image placeholders and encodes it. [`collate`] pads sequences into a batch. Everything stays
-//! in plain vectors on the CPU until then. [`SiglipEmbedder`] turns texts into vectors, to compare answers.
+//! conversation, expands its image placeholders and encodes it. [`collate`] pads sequences into a batch. Everything
+//! stays in plain vectors on the CPU until then. [`SiglipEmbedder`] turns texts into vectors, to compare answers.
 //!
 //! ```no_run
 //! use fieldmark_processor::{DecodeOptions, Message, Photo, ProcessOptions, Processor};

@@ -21,7 +21,8 @@ use crate::{
 pub struct ProcessOptions {
     /// Options of the chat template.
     pub chat: ChatOptions,
-    /// Largest number of tokens. With `None`, only [`collate`](crate::collate) checks the length, against the model's context.
+    /// Largest number of tokens. With `None`, only [`collate`](crate::collate) checks the length, against the model's
+    /// context.
     pub max_tokens: Option<usize>,
 }
 
@@ -64,9 +65,9 @@ impl Processor {
     /// Encodes a conversation and its photographs, which are in the order of their placeholders. Errors name `sample`.
     ///
     /// # Errors
-    /// Returns [`ProcessorError::Size`] if the shape of a photograph is too extreme, [`ProcessorError::Placeholders`] unless
-    /// there is one placeholder for each photograph, [`ProcessorError::TooLong`], [`ProcessorError::Template`] or
-    /// [`ProcessorError::Tokenizer`].
+    /// Returns [`ProcessorError::Size`] if the shape of a photograph is too extreme, [`ProcessorError::Placeholders`]
+    /// unless there is one placeholder for each photograph, [`ProcessorError::TooLong`], [`ProcessorError::Template`]
+    /// or [`ProcessorError::Tokenizer`].
     pub fn process(
         &self,
         sample: &str,
@@ -114,27 +115,28 @@ impl Processor {
     /// Checks that a model takes this processor's patches, vision tokens and vocabulary.
     ///
     /// # Errors
-    /// Returns [`ProcessorError::Config`], which calls the file `path` and names the key of `config.json` that disagrees.
+    /// Returns [`ProcessorError::Config`], which calls the file `path` and names the key of `config.json` that
+    /// disagrees.
     pub fn check(&self, config: &Qwen25VlConfig, path: impl Into<std::path::PathBuf>) -> Result<(), ProcessorError> {
         let (key, reason) = if !self.images.config().fits(&config.vision) {
             let ours = self.images.config();
             let reason = format!(
-                "disagrees with preprocessor_config.json, whose patches are {0}×{0} pixels of {1} frames, merged {2}×{2}; \
-                 use the files of one checkpoint",
+                "disagrees with preprocessor_config.json, whose patches are {0}×{0} pixels of {1} frames, merged \
+                 {2}×{2}; use the files of one checkpoint",
                 ours.patch_size, ours.temporal_patch_size, ours.merge_size
             );
             ("vision_config", reason)
         } else if config.vision_tokens != self.tokenizer.vision_tokens() {
             let reason = format!(
-                "and the other vision tokens are {:?}, but the tokenizer's are {:?} (image, video, start, end); use the \
-                 tokenizer that belongs to the checkpoint",
+                "and the other vision tokens are {:?}, but the tokenizer's are {:?} (image, video, start, end); use \
+                 the tokenizer of the checkpoint",
                 config.vision_tokens.all(),
                 self.tokenizer.vision_tokens().all()
             );
             ("image_token_id", reason)
         } else if self.tokenizer.vocab_size() > config.text.vocab_size {
             let reason = format!(
-                "is {}, but the tokenizer has {} tokens; use the tokenizer that belongs to the checkpoint",
+                "is {}, but the tokenizer has {} tokens; use the tokenizer of the checkpoint",
                 config.text.vocab_size,
                 self.tokenizer.vocab_size()
             );

@@ -20,8 +20,8 @@ impl Processor {
     /// `config.json`, it must agree with the other files.
     ///
     /// # Errors
-    /// Returns an error if a file is missing, is damaged or disagrees with another. All but [`ProcessorError::Template`]
-    /// name the file.
+    /// Returns an error if a file is missing, is damaged or disagrees with another. All but
+    /// [`ProcessorError::Template`] name the file.
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, ProcessorError> {
         let dir = dir.as_ref();
         let images = ImageProcessorConfig::from_file(dir.join("preprocessor_config.json"))?;
@@ -37,8 +37,8 @@ impl Processor {
         Ok(processor)
     }
 
-    /// Writes the files from which [`Processor::from_dir`] and transformers load this processor. Each file appears whole
-    /// or not at all.
+    /// Writes the files from which [`Processor::from_dir`] and transformers load this processor. Each file appears
+    /// whole or not at all.
     ///
     /// # Errors
     /// Returns [`ProcessorError::Io`] or [`ProcessorError::Tokenizer`].

@@ -1,7 +1,7 @@
 //! Encodes a conversation for SFT: its ids, and a mask of the ids that the model learns.
 //!
-//! Reference: LLaMA-Factory's template `qwen2_vl`. Turns are encoded one by one, so that an answer has the same ids as after
-//! a prompt for generation. Targets are the answer and `<|im_end|>`; in the released code also the newline after it.
+//! Reference: LLaMA-Factory's template `qwen2_vl`. Turns are encoded one by one, so that an answer has the same ids as
+//! after a prompt for generation. Targets are the answer and `<|im_end|>`; the released code adds the next newline.
 
 use crate::{
     error::ProcessorError,
@@ -35,12 +35,12 @@ pub struct SupervisedSequence {
 }
 
 impl Processor {
-    /// Encodes a conversation whose assistant turns are targets. `images` are in the order of their placeholders; errors
-    /// name `sample`.
+    /// Encodes a conversation whose assistant turns are targets. `images` are in the order of their placeholders;
+    /// errors name `sample`.
     ///
     /// # Errors
-    /// Returns the errors of [`Processor::encode`], and [`ProcessorError::Template`] if the template does not put an answer
-    /// directly after its prompt.
+    /// Returns the errors of [`Processor::encode`], and [`ProcessorError::Template`] if the template does not put an
+    /// answer directly after its prompt.
     pub fn encode_supervised(
         &self,
         sample: &str,

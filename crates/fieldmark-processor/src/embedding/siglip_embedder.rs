@@ -63,8 +63,8 @@ impl Known {
 }
 
 impl SiglipEmbedder {
-    /// Reads `config.json`, the weights and `tokenizer.json` of a checkpoint folder, which may hold a whole SigLIP model or
-    /// only its text tower. `device` may be a training device: the embedder never records gradients.
+    /// Reads `config.json`, the weights and `tokenizer.json` of a checkpoint folder, which may hold a whole SigLIP
+    /// model or only its text tower. `device` may be a training device: the embedder never records gradients.
     ///
     /// # Errors
     /// Returns an error if a file is missing or damaged, or if the files do not fit together.
@@ -75,7 +75,7 @@ impl SiglipEmbedder {
         let tokenizer = SiglipTokenizer::from_dir(folder, config.max_position_embeddings)?;
         if tokenizer.vocab_size() > config.vocab_size {
             let reason = format!(
-                "it has {} tokens, but `vocab_size` in config.json is {}; use the tokenizer that belongs to the checkpoint",
+                "it has {} tokens, but `vocab_size` in config.json is {}; use the tokenizer of the checkpoint",
                 tokenizer.vocab_size(),
                 config.vocab_size
             );
@@ -117,9 +117,9 @@ impl SiglipEmbedder {
 }
 
 impl TextEmbedder for SiglipEmbedder {
-    /// Computes the text's vector, or returns it from memory: truths repeat, and most answers are names of classes. A text
-    /// is computed alone, because the last bits of a row depend on the other rows of its batch, and a resumed run must score
-    /// like one that never stopped. A text that cannot be encoded gets a vector of NaN.
+    /// Computes the text's vector, or returns it from memory: truths repeat, and most answers are names of classes. A
+    /// text is computed alone, because the last bits of a row depend on the other rows of its batch, and a resumed run
+    /// must score like one that never stopped. A text that cannot be encoded gets a vector of NaN.
     fn embed(&self, text: &str) -> Vec<f32> {
         let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(vector) = known().get(text) {

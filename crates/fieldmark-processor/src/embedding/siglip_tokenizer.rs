@@ -1,7 +1,7 @@
 //! Encodes texts for a SigLIP text tower: lower case, no punctuation, cut or padded to one length.
 //!
-//! Reference: `SiglipTokenizer` of transformers (Unigram), called with `padding="max_length", truncation=True`, but from
-//! `tokenizer.json` instead of `spiece.model`; and `Siglip2Tokenizer` (BPE), which only lowers the case.
+//! Reference: `SiglipTokenizer` of transformers (Unigram), called with `padding="max_length", truncation=True`, but
+//! from `tokenizer.json` instead of `spiece.model`; and `Siglip2Tokenizer` (BPE), which only lowers the case.
 
 use std::{fmt, path::Path};
 
@@ -178,8 +178,8 @@ fn character_map(normalizer: &NormalizerWrapper) -> Option<Precompiled> {
     }
 }
 
-/// `SiglipTokenizer.canonicalize_text` of transformers, then sentencepiece's own steps: the character map, and one blank for
-/// each run of blanks.
+/// `SiglipTokenizer.canonicalize_text` of transformers, then sentencepiece's own steps: the character map, and one
+/// blank for each run of blanks.
 struct Canonical {
     map: Option<Precompiled>,
 }

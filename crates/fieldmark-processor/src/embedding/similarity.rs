@@ -13,8 +13,8 @@ const SAME: f64 = 1e-6;
 /// How far an answer is on the way from the truth's super-category (0) to the truth (1), from their vectors:
 /// max(0, (cos(answer, truth) − cos(super, truth)) / (1 − cos(super, truth))).
 ///
-/// If the truth is its own super-category, the truth scores 1 and every other answer 0. The result is NaN if a [`cosine`]
-/// is.
+/// If the truth is its own super-category, the truth scores 1 and every other answer 0. The result is NaN if a
+/// [`cosine`] is.
 pub fn relative_similarity(answer: &[f32], truth: &[f32], super_category: &[f32]) -> f64 {
     let (reached, known) = (cosine(answer, truth), cosine(super_category, truth));
     let way = 1.0 - known;

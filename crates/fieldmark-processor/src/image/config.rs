@@ -1,7 +1,7 @@
 //! `preprocessor_config.json`: the settings of the image processor that a checkpoint was trained with.
 //!
-//! Reference: `Qwen2VLImageProcessor` of transformers. Both its older keys (`min_pixels`, `max_pixels`) and its newer ones
-//! (`size: {shortest_edge, longest_edge}`) are read; the older ones win, as in the reference.
+//! Reference: `Qwen2VLImageProcessor` of transformers. Both its older keys (`min_pixels`, `max_pixels`) and its newer
+//! ones (`size: {shortest_edge, longest_edge}`) are read; the older ones win, as in the reference.
 
 use std::path::Path;
 
@@ -74,8 +74,8 @@ struct File {
 const BICUBIC: u32 = 3;
 
 impl ImageProcessorConfig {
-    /// Reads `preprocessor_config.json`. Missing keys get the defaults of the reference class. For the pixel limits these
-    /// are 3,136 to 1,003,520, not the limits of the published checkpoints.
+    /// Reads `preprocessor_config.json`. Missing keys get the defaults of the reference class. For the pixel limits
+    /// these are 3,136 to 1,003,520, not the limits of the published checkpoints.
     ///
     /// # Errors
     /// Returns [`ProcessorError::Io`] or [`ProcessorError::Config`], which names the file and the key.

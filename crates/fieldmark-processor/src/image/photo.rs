@@ -32,8 +32,8 @@ impl Photo {
     /// Reads and decodes a file.
     ///
     /// # Errors
-    /// Returns [`ProcessorError::Io`] if the file cannot be read, otherwise the errors of [`Photo::decode`]. All name the
-    /// file.
+    /// Returns [`ProcessorError::Io`] if the file cannot be read, otherwise the errors of [`Photo::decode`]. All name
+    /// the file.
     pub fn open(path: impl AsRef<Path>, options: &DecodeOptions) -> Result<Self, ProcessorError> {
         let path = path.as_ref();
         let file = File::open(path).map_err(ProcessorError::io(path))?;
@@ -53,8 +53,8 @@ impl Photo {
     /// Decodes a file held in memory; errors call it `name`.
     ///
     /// # Errors
-    /// Returns [`ProcessorError::FileTooLarge`], [`ProcessorError::NotAnImage`] or [`ProcessorError::TooManyPixels`], and
-    /// [`ProcessorError::DamagedImage`] if the file is cut short or damaged.
+    /// Returns [`ProcessorError::FileTooLarge`], [`ProcessorError::NotAnImage`] or [`ProcessorError::TooManyPixels`],
+    /// and [`ProcessorError::DamagedImage`] if the file is cut short or damaged.
     pub fn decode(bytes: &[u8], name: &str, options: &DecodeOptions) -> Result<Self, ProcessorError> {
         options.check_bytes(name, bytes.len() as u64)?;
         let (mut image, orientation) = match supported_format(bytes, name)? {

@@ -1,7 +1,7 @@
 //! Photographs to patches: resize within the pixel limits, normalise, cut.
 //!
-//! Reference: `Qwen2VLImageProcessor` of transformers, Pillow back end (`pixel_values`, `image_grid_thw`). Rows have the
-//! order (height/2, width/2, 2, 2), so that the patches of one token are neighbours; columns (colour, frame, y, x).
+//! Reference: `Qwen2VLImageProcessor` of transformers, Pillow back end (`pixel_values`, `image_grid_thw`). Rows have
+//! the order (height/2, width/2, 2, 2), so that the patches of one token are neighbours; columns (colour, frame, y, x).
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! Bicubic resizing of RGB bytes, bit for bit as Pillow's `Image.resize(size, Image.BICUBIC)`.
 //!
 //! Reference: `Resample.c` of Pillow 13 (two passes in an order that depends on the sizes, 22-bit fixed-point weights).
-//! This is our own code because `fast_image_resize` follows Pillow-SIMD, whose weights have 16 bits and whose passes have
-//! a fixed order.
+//! This is our own code because `fast_image_resize` follows Pillow-SIMD, whose weights have 16 bits and whose passes
+//! have a fixed order.
 
 use super::sizes::Size;
 

@@ -64,7 +64,8 @@ pub enum SizeRule {
 /// A resize that a training data loader applies before the processor's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PreResize {
-    /// EasyR1's rule for TAPO: scales both sides by √(limit / area) if the area is outside the limits; cuts off fractions.
+    /// EasyR1's rule for TAPO: scales both sides by √(limit / area) if the area is outside the limits; cuts off
+    /// fractions.
     Area(PixelLimits),
     /// LLaMA-Factory's rule for SFT: the area rule, then raises short sides to 28 and cuts a side that is more than 200
     /// times the other to 180 times.
@@ -75,8 +76,8 @@ pub enum PreResize {
 /// With [`SizeRule::Training`] a side of the result may be 0, as in the reference.
 ///
 /// # Errors
-/// Returns [`ProcessorError::Size`], which names `name`, if `size` is empty, if one side is more than 200 times the other,
-/// or (with [`SizeRule::Training`]) if a side is below `factor`.
+/// Returns [`ProcessorError::Size`], which names `name`, if `size` is empty, if one side is more than 200 times the
+/// other, or (with [`SizeRule::Training`]) if a side is below `factor`.
 pub fn smart_resize(
     name: &str,
     size: Size,

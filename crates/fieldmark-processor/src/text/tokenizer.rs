@@ -53,8 +53,8 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`. The end and padding tokens are `<|im_end|>` and `<|endoftext|>`, unless `eos_token` and
-    /// `pad_token` of a `tokenizer_config.json` in the same folder say otherwise.
+    /// Reads a `tokenizer.json`. The end and padding tokens are `<|im_end|>` and `<|endoftext|>`, unless `eos_token`
+    /// and `pad_token` of a `tokenizer_config.json` in the same folder say otherwise.
     ///
     /// # Errors
     /// Returns [`ProcessorError::Io`], [`ProcessorError::Tokenizer`], [`ProcessorError::Config`] or

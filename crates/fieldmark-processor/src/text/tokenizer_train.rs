@@ -1,7 +1,7 @@
 //! Trains a small tokenizer on a corpus. It is built like Qwen2.5's: NFC, the same splitting rule, byte-level BPE.
 //!
-//! Reference: the `tokenizer.json` published with Qwen2.5. Only the vocabulary is new; the special tokens come last, as in
-//! the reference.
+//! Reference: the `tokenizer.json` published with Qwen2.5. Only the vocabulary is new; the special tokens come last, as
+//! in the reference.
 
 use tokenizers::{
     AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, SplitDelimiterBehavior,
@@ -27,12 +27,12 @@ const SPLIT: &str =
 /// Every byte is a token, so that any text can be encoded.
 const BYTES: usize = 256;
 
-/// Trains a tokenizer of at most `vocab_size` tokens, special tokens included, on `texts`. Each text of `whole` (a name, a
-/// tag) becomes one token wherever it occurs. The same texts always give the same tokenizer.
+/// Trains a tokenizer of at most `vocab_size` tokens, special tokens included, on `texts`. Each text of `whole` (a
+/// name, a tag) becomes one token wherever it occurs. The same texts always give the same tokenizer.
 ///
 /// # Errors
-/// Returns [`ProcessorError::Tokenizer`] if `vocab_size` has no room for 256 bytes, `whole` and the special tokens, or if
-/// a text of `whole` is empty or not ASCII.
+/// Returns [`ProcessorError::Tokenizer`] if `vocab_size` has no room for 256 bytes, `whole` and the special tokens, or
+/// if a text of `whole` is empty or not ASCII.
 pub fn train_tokenizer<S: AsRef<str> + Send>(
     texts: impl IntoIterator<Item = S, IntoIter: Send>,
     whole: &[String],
