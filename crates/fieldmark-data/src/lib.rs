@@ -1,7 +1,8 @@
-//! Datasets and their formats, splits, triplets.
+//! Data files, read and checked; splits, similar classes and triplets built from labelled photographs.
 //!
-//! Every reader takes a file, plain or gzipped, and gives rows that were checked whole; every error names file and row and
-//! says what to do. Images stay paths here: decoding and resizing are the processor's.
+//! [`format`](mod@format) has one file for each kind of data file, with an example and a table of its fields. Each
+//! reader takes a plain or gzipped file and returns checked rows; each error names the file and row and says what to
+//! do. Images stay paths here: `fieldmark-processor` decodes them.
 
 pub mod answer;
 pub mod augment;
@@ -35,3 +36,8 @@ pub use images::ImageRoots;
 pub use prompt::{IMAGE_PLACEHOLDER, Prompt, PromptTemplate};
 
 pub use TurnRole as Role; // transitional
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadMe;

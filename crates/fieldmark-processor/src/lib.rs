@@ -44,3 +44,8 @@ pub use text::{
 };
 
 pub use ContentPart as Part; // transitional
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadMe;

@@ -1,4 +1,4 @@
-//! What is built from the classes of labelled photographs: splits, similar classes, options, triplets.
+//! Builds splits, similar classes, options and triplets from the classes of labelled photographs.
 
 pub mod class_split;
 pub mod histogram;

@@ -1,4 +1,4 @@
-//! Data files to checked rows: one file for each format.
+//! Reads data files into checked rows. Each file here is one format; its docs show a row and explain the fields.
 
 pub(crate) mod columns;
 pub mod eval_rows;

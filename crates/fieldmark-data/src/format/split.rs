@@ -1,17 +1,17 @@
-//! Seen and unseen: the two halves of a data set, as file names and tables call them.
+//! Seen and unseen: whether a model trains on a class. File names and tables of results use these words.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Whether a class is trained on.
+/// Whether a model trains on a class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
-    /// Photographs of the class are in the training data.
+    /// The training data has photographs of the class.
     Seen,
-    /// The class is met in evaluation only.
+    /// The class occurs in evaluation only.
     Unseen,
 }
 
@@ -36,7 +36,7 @@ impl FromStr for Split {
         match text {
             "seen" => Ok(Self::Seen),
             "unseen" => Ok(Self::Unseen),
-            other => Err(format!("{other:?} is no split; use \"seen\" or \"unseen\"")),
+            other => Err(format!("{other:?} is not a split; use \"seen\" or \"unseen\"")),
         }
     }
 }
