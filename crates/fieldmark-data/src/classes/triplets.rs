@@ -49,7 +49,7 @@ pub fn build_triplets<'a>(
     }
     let no_negative = |class: &str| {
         DataError::Classes(format!(
-            "class {class:?} has no negative, because it is the only class with photographs; add another class"
+            "class {class:?} has no negative, because no class similar to it has a photograph; add one"
         ))
     };
     let mut triplets = Vec::with_capacity(photos.len());
