@@ -37,7 +37,7 @@ pub enum PromptTemplate {
 /// A rendered prompt, ready for the chat template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prompt {
-    /// The system text, or `None` for that of the chat template ("You are a helpful assistant.").
+    /// The system text, or `None` for the chat template's ("You are a helpful assistant.").
     pub system: Option<String>,
     /// The user turn, with [`IMAGE_PLACEHOLDER`] at the place of the image.
     pub user: String,

@@ -213,7 +213,7 @@ impl Tally {
     }
 }
 
-/// Returns the decoder's error if the header of a file is not that of an image.
+/// Returns the decoder's error if a file does not have the header of an image.
 fn unreadable(file: &Path) -> Option<String> {
     let reader = ImageReader::open(file).and_then(ImageReader::with_guessed_format);
     match reader {

@@ -1,8 +1,8 @@
 //! Evaluation questions, as in the released `eval/*.jsonl`. One row is one question about one photograph:
 //!
 //! ```json
-//! {"image_path": "bird_200/images/104.American_Pipit/American_Pipit_0046_100240.jpg", "question": "What bird is this?",
-//! "options": ["American Pipit", "Mockingbird", "Pine Warbler"], "ground_truth": "American Pipit"}
+//! {"image_path": "flower102/jpg/image_00264.jpg", "question": "What kind of flower is this?",
+//! "options": ["water lily", "cape flower", "sword lily", "lotus"], "ground_truth": "water lily"}
 //! ```
 //!
 //! | Field | Needed? | Meaning |
@@ -11,10 +11,10 @@
 //! | `question` | yes | the question, without `<image>` |
 //! | `options` | for closed-world evaluation | two or more different choices, the truth among them |
 //! | `ground_truth` | yes | the name of the true class |
-//! | `super_category` | no | the family of the true class; without it, that of the file |
+//! | `super_category` | no | the family of the true class; without it, the data set's name |
 //!
-//! The file's name says the data set and the split: `bird_seen.jsonl`, `bird_unseen.jsonl.gz`. The data set ("bird") is
-//! also the file's super-category. The released code guesses super-categories from parts of the paths instead.
+//! The file's name says the data set and the split: `flower_seen.jsonl`, `flower_unseen.jsonl.gz`. The released code
+//! guesses super-categories from parts of the image paths instead.
 
 use std::path::{Path, PathBuf};
 
@@ -49,7 +49,7 @@ pub struct EvalSetName {
     pub dataset: String,
     /// Seen or unseen classes.
     pub split: Split,
-    /// The super-category of every row that has no `super_category` field of its own.
+    /// The super-category of the rows without a `super_category` field.
     pub super_category: String,
 }
 

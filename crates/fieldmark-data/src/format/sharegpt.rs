@@ -63,7 +63,7 @@ pub struct Turn {
 pub struct SftExample {
     /// The row in its file, from 1.
     pub row: usize,
-    /// The system text, or `None` for that of the chat template.
+    /// The system text, or `None` for the chat template's.
     pub system: Option<String>,
     /// The turns, an even number of them.
     pub turns: Vec<Turn>,
