@@ -1,5 +1,5 @@
-//! Root colour histograms: HSV in 12×4×4 bins over a 48×48 thumbnail, square root of the shares (Hellinger features).
-//! Nearest neighbours on them are the baseline a learned model has to beat; class means of them say which look alike.
+//! Root colour histograms: the square roots of the shares of 12×4×4 HSV bins in a 48×48 thumbnail (Hellinger features).
+//! Their nearest neighbours are the baseline for a trained model; their class means tell which classes look alike.
 
 use image::RgbImage;
 use image::imageops::{self, FilterType};
@@ -12,15 +12,15 @@ const VALUE_BINS: usize = 4;
 /// The number of values of a histogram: 12·4·4.
 pub const BINS: usize = HUE_BINS * SATURATION_BINS * VALUE_BINS;
 
-/// A root histogram: 192 values ≥ 0 whose squares add up to 1.
+/// A root histogram: 192 values of at least 0 whose squares add up to 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ColourHistogram {
-    /// The values, hue slowest, value (brightness) fastest.
+    /// The values in the order (hue, saturation, brightness); brightness changes fastest.
     pub values: Vec<f32>,
 }
 
 impl ColourHistogram {
-    /// The histogram of an image of any size with at least one pixel; all zero for an empty one.
+    /// The histogram of an image of any size. It is all zeros if the image has no pixels.
     pub fn of(image: &RgbImage) -> Self {
         if image.width() == 0 || image.height() == 0 {
             return Self { values: vec![0.0; BINS] };
@@ -34,7 +34,7 @@ impl ColourHistogram {
         Self { values: counts.iter().map(|&count| (count as f32 / pixels).sqrt()).collect() }
     }
 
-    /// The squared Euclidean distance: 0 for equal colours, 2 for histograms without a common bin.
+    /// The squared Euclidean distance: 0 for equal histograms, 2 for histograms without a common bin.
     pub fn distance(&self, other: &Self) -> f32 {
         let pairs = self.values.iter().zip(&other.values);
         pairs.map(|(a, b)| (a - b) * (a - b)).sum()
@@ -60,20 +60,21 @@ fn bin([red, green, blue]: [u8; 3]) -> usize {
         + index(value / 255.0, VALUE_BINS)
 }
 
-/// A classifier that answers with the class of the nearest training histogram.
+/// A classifier that returns the class of the nearest training histogram.
 #[derive(Clone, Debug, Default)]
 pub struct NearestNeighbour {
     examples: Vec<(String, ColourHistogram)>,
 }
 
 impl NearestNeighbour {
-    /// A classifier that knows these examples (class, histogram).
+    /// Creates a classifier from training examples: class and histogram.
     pub fn new(examples: Vec<(String, ColourHistogram)>) -> Self {
         Self { examples }
     }
 
-    /// The class of the nearest example whose class `allowed` admits, the earliest of equally near ones; `None` where
-    /// no example is admitted. All classes allowed is the open world, a row's options are the closed world.
+    /// The class of the nearest example whose class `allowed` accepts, or `None` if there is no such example. Of
+    /// equally near examples, the first wins. Allow all classes for the open world, a row's options for the closed
+    /// world.
     pub fn classify(&self, histogram: &ColourHistogram, allowed: impl Fn(&str) -> bool) -> Option<&str> {
         let candidates = self.examples.iter().filter(|(class, _)| allowed(class));
         candidates

@@ -1,39 +1,54 @@
-//! A folder of labelled photographs: `labels.csv` with the columns path, class, super_category, split and, where there is
-//! one, group. Paths are relative to the folder of the table.
+//! A folder of labelled photographs. Its `labels.csv` has a header line and one line for each photograph:
+//!
+//! ```csv
+//! path,class,super_category,group,split
+//! images/test/Anjou/Anjou_001.jpg,Anjou,Pear,Fruit,test
+//! ```
+//!
+//! | Column | Needed? | Meaning |
+//! | --- | --- | --- |
+//! | `path` | yes | the photograph, relative to the folder of `labels.csv`; each photograph once |
+//! | `class` | yes | the fine-grained class: the answer that the model should give |
+//! | `super_category` | yes | the family of the class; wrong options and negatives come from the same family first |
+//! | `split` | yes | `train` or `test`; test photographs are used in evaluation only |
+//! | `group` | no | a coarser group than the family |
+//!
+//! Columns may be in any order, and other columns are ignored. Which classes are seen and unseen is drawn by
+//! [`ClassSplit`](crate::ClassSplit), not written in the table.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
+use super::reader::{ReadLimits, read_text};
 use crate::error::{DataError, RowProblem};
-use crate::reader::{ReadLimits, read_text};
 
-/// What the source of the photographs meant one for.
+/// Whether a photograph is for training or for testing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SourceSplit {
     /// For training.
     Train,
-    /// For testing; never shown to a model in training, nor used as anchor, positive or negative.
+    /// For testing; never an anchor, positive or negative in training.
     Test,
 }
 
 /// One photograph.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelledPhoto {
-    /// The line in the table, from 1 (the header).
+    /// The line in the table; the header is line 1.
     pub row: usize,
-    /// The path as the table has it, relative to the folder.
+    /// The path in the table, relative to the folder.
     pub path: PathBuf,
     /// The fine-grained class ("Granny Smith").
     pub class: String,
     /// Its family ("Apple").
     pub super_category: String,
-    /// A coarser group ("Fruit"); empty where the table has none.
+    /// A coarser group ("Fruit"); empty if the table has no such column.
     pub group: String,
-    /// Training or test photograph.
+    /// For training or for testing.
     pub split: SourceSplit,
 }
 
-/// A table of labels and the folder it lies in.
+/// A table of labels and its folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelledFolder {
     /// The folder that paths are relative to.
@@ -46,7 +61,7 @@ impl LabelledFolder {
     /// Reads `labels.csv` of a folder.
     ///
     /// # Errors
-    /// As [`read_labels`].
+    /// Returns the errors of [`read_labels`].
     pub fn open(folder: &Path) -> Result<Self, DataError> {
         read_labels(&folder.join("labels.csv"))
     }
@@ -56,13 +71,13 @@ impl LabelledFolder {
         self.root.join(&photo.path)
     }
 
-    /// Each class with its super-category.
+    /// The super-category of each class.
     pub fn families(&self) -> BTreeMap<String, String> {
         let pairs = self.photos.iter();
         pairs.map(|photo| (photo.class.clone(), photo.super_category.clone())).collect()
     }
 
-    /// The photographs of a source split that `keep` wants, in the order of the table.
+    /// The photographs of `split` whose class `keep` accepts, in the order of the table.
     pub fn select<'a>(
         &'a self,
         split: SourceSplit,
@@ -72,11 +87,11 @@ impl LabelledFolder {
     }
 }
 
-/// Reads a table of labels (UTF-8, comma, header line; gzipped or not). Further columns are passed over. That the files
-/// are there is for [`crate::check_file`] to say.
+/// Reads a table of labels: UTF-8, separated by commas, with a header line, plain or gzipped. Other columns are
+/// ignored. Only [`crate::check_file`] checks that the photographs exist.
 ///
 /// # Errors
-/// The first wrong row, with file and line; a missing column; a table without rows.
+/// Returns the first bad row, with file and line, or an error if a column is missing or the table has no rows.
 pub fn read_labels(table: &Path) -> Result<LabelledFolder, DataError> {
     let (text, _) = read_text(table, ReadLimits::default())?;
     let (root, rows) = label_rows(table, &text)?;
@@ -87,7 +102,7 @@ pub fn read_labels(table: &Path) -> Result<LabelledFolder, DataError> {
     Ok(LabelledFolder { root, photos })
 }
 
-/// Every row with what is wrong with it; the header must be right.
+/// Parses all rows. A bad row is an error in the list; a bad header is an error of the whole table.
 pub(crate) fn label_rows(
     table: &Path,
     text: &str,
@@ -100,7 +115,7 @@ pub(crate) fn label_rows(
         column(name).ok_or_else(|| {
             DataError::file(
                 table,
-                format!("no column {name:?}; the header needs path, class, super_category and split"),
+                format!("column {name:?} is missing; the header needs path, class, super_category and split"),
             )
         })
     };
@@ -126,7 +141,7 @@ pub(crate) fn label_rows(
                 let row = error.position().map_or(0, csv::Position::line) as usize;
                 let problem = RowProblem::NotCsv(match error.kind() {
                     csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                        format!("{len} fields under {expected_len} columns")
+                        format!("{len} fields, but the header has {expected_len}")
                     }
                     _ => error.to_string(),
                 });
@@ -175,7 +190,7 @@ impl Columns {
     }
 }
 
-/// What earlier rows said, for rows that contradict them.
+/// The photographs and super-categories of earlier rows, to find rows that contradict them.
 #[derive(Default)]
 struct Earlier {
     paths: HashMap<PathBuf, usize>,
@@ -232,23 +247,41 @@ mod tests {
     fn every_bad_row_is_named() {
         let header = "path,class,super_category,split\n";
         let cases = [
-            ("a,Lime,Citrus,dev\n", ":2: split is \"dev\"; use"),
-            (",Lime,Citrus,test\n", ":2: field \"path\" is empty"),
-            ("a,Lime,Citrus\n", ":2: not a row of this table (3 fields under 4 columns)"),
-            ("a,Lime,Citrus,test\na,Lime,Citrus,test\n", ":3: the same photograph as row 2"),
+            (
+                "a,Lime,Citrus,dev\n",
+                2,
+                RowProblem::UnknownValue {
+                    field: "split".into(),
+                    found: "dev".into(),
+                    expected: "\"train\" or \"test\"",
+                },
+            ),
+            (",Lime,Citrus,test\n", 2, RowProblem::Empty("path".into())),
+            ("a,Lime,Citrus\n", 2, RowProblem::NotCsv("3 fields, but the header has 4".into())),
+            ("a,Lime,Citrus,test\na,Lime,Citrus,test\n", 3, RowProblem::Repeated(2)),
             (
                 "a,Lime,Citrus,test\nb,Lime,Fruit,test\n",
-                ":3: class \"Lime\" is in \"Fruit\" here and in \"Citrus\" in row 2",
+                3,
+                RowProblem::TwoSuperCategories {
+                    class: "Lime".into(),
+                    found: "Fruit".into(),
+                    earlier: "Citrus".into(),
+                    row: 2,
+                },
             ),
-            ("", ": no rows"),
         ];
-        for (rows, expected) in cases {
+        for (rows, at, expected) in cases {
             let (_dir, path) = table(&format!("{header}{rows}"));
-            let error = read_labels(&path).unwrap_err().to_string();
-            assert!(error.starts_with(&path.display().to_string()), "{error}");
-            assert!(error.contains(expected), "{error}");
+            let error = read_labels(&path).unwrap_err();
+            assert!(error.to_string().starts_with(&format!("{}:{at}: ", path.display())), "{error}");
+            assert!(
+                matches!(&error, DataError::Row { row, problem, .. } if (*row, problem) == (at, &expected)),
+                "{error}"
+            );
         }
+        let (_dir, path) = table(header);
+        assert!(matches!(read_labels(&path), Err(DataError::File { file, .. }) if file == path));
         let (_dir, path) = table("path,class,split\na,b,test\n");
-        assert!(read_labels(&path).unwrap_err().to_string().contains("no column \"super_category\""));
+        assert!(read_labels(&path).unwrap_err().to_string().contains("\"super_category\""));
     }
 }

@@ -1,7 +1,7 @@
-//! A new small tokenizer from a corpus, of the same make as Qwen2.5's: NFC, its splitting rule, byte-level BPE.
+//! Trains a small tokenizer on a corpus. It is built like Qwen2.5's: NFC, the same splitting rule, byte-level BPE.
 //!
-//! Reference: the `tokenizer.json` published with Qwen2.5, whose parts are built here around a vocabulary of one's own.
-//! The special tokens come last, as there.
+//! Reference: the `tokenizer.json` published with Qwen2.5. Only the vocabulary is new; the special tokens come last, as
+//! in the reference.
 
 use tokenizers::{
     AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, SplitDelimiterBehavior,
@@ -17,24 +17,22 @@ use tokenizers::{
     },
 };
 
-use crate::{
-    error::ProcessorError,
-    tokenizer::{Tokenizer, special},
-};
+use super::tokenizer::{Tokenizer, special};
+use crate::error::ProcessorError;
 
 /// How Qwen2.5 cuts text into words before merging bytes: contractions, words, single digits, punctuation, blanks.
 const SPLIT: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// Every byte is a token of its own, so that any text can be encoded.
+/// Every byte is a token, so that any text can be encoded.
 const BYTES: usize = 256;
 
-/// Trains a tokenizer of at most `vocab_size` tokens on `texts`, special tokens included. Each text of `whole` (a name, a
-/// tag) becomes one token wherever it stands. The same texts always give the same tokenizer.
+/// Trains a tokenizer of at most `vocab_size` tokens, special tokens included, on `texts`. Each text of `whole` (a
+/// name, a tag) becomes one token wherever it occurs. The same texts always give the same tokenizer.
 ///
 /// # Errors
-/// [`ProcessorError::Tokenizer`] if `vocab_size` has no room for 256 bytes, `whole` and the special tokens, or a text of
-/// `whole` is empty or not ASCII.
+/// Returns [`ProcessorError::Tokenizer`] if `vocab_size` has no room for 256 bytes, `whole` and the special tokens, or
+/// if a text of `whole` is empty or not ASCII.
 pub fn train_tokenizer<S: AsRef<str> + Send>(
     texts: impl IntoIterator<Item = S, IntoIter: Send>,
     whole: &[String],
@@ -45,11 +43,11 @@ pub fn train_tokenizer<S: AsRef<str> + Send>(
     let added = special::ALL.len() + whole.len();
     let least = BYTES + added;
     if vocab_size < least {
-        return Err(failed(format!("a vocabulary of {vocab_size} is too small: at least {least}")));
+        return Err(failed(format!("a vocabulary of {vocab_size} tokens is too small; ask for at least {least}")));
     }
-    // The byte-level decoder takes the letters of an added token for bytes, which only ASCII survives.
+    // The byte-level decoder reads the letters of an added token as bytes, which only ASCII survives.
     if let Some(text) = whole.iter().find(|text| text.is_empty() || !text.is_ascii()) {
-        return Err(failed(format!("`{text}` cannot be one token: only ASCII texts can")));
+        return Err(failed(format!("`{text}` cannot be one token; give texts that are ASCII and not empty")));
     }
     let library = |error: tokenizers::Error| failed(error.to_string());
     let bytes = || ByteLevel::new(false, false, false);

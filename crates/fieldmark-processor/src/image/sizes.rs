@@ -1,21 +1,21 @@
-//! To which size an image is brought before it is cut into patches.
+//! The size to which an image is resized before it is cut into patches.
 //!
-//! Reference: `smart_resize` of transformers' Qwen2-VL image processor (now, and as in 4.51.3 with which Fine-R1 was
-//! trained), and the area rules of the training data loaders (EasyR1 `process_image`, LLaMA-Factory `mm_plugin`).
+//! Reference: `smart_resize` of transformers' Qwen2-VL image processor (today's, and that of 4.51.3, which Fine-R1 was
+//! trained with), and the area rules of the training data loaders (EasyR1 `process_image`, LLaMA-Factory `mm_plugin`).
 
 use crate::error::ProcessorError;
 
 /// Height and width in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Size {
-    /// Rows.
+    /// Height in pixels.
     pub height: usize,
-    /// Pixels in a row.
+    /// Width in pixels.
     pub width: usize,
 }
 
 impl Size {
-    /// A size of `height` rows of `width` pixels.
+    /// A size in pixels. The height comes first.
     pub fn new(height: usize, width: usize) -> Self {
         Self { height, width }
     }
@@ -33,49 +33,51 @@ impl Size {
     }
 }
 
-/// Least and most pixels (height × width) of an image after resizing.
+/// Smallest and largest number of pixels (height × width) of a resized image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PixelLimits {
-    /// Smaller images are enlarged to about this.
+    /// Smaller images are enlarged to about this many pixels.
     pub min_pixels: usize,
-    /// Larger images are reduced to about this.
+    /// Larger images are reduced to about this many pixels.
     pub max_pixels: usize,
 }
 
 impl PixelLimits {
-    /// What the published Qwen2.5-VL checkpoints carry: 56² to 28² · 16384.
+    /// Limits in the published Qwen2.5-VL checkpoints: 56² to 28² · 16384.
     pub const CHECKPOINT: Self = Self { min_pixels: 3_136, max_pixels: 12_845_056 };
-    /// Area rule of the TAPO data loader: 448² to about 1002².
+    /// Limits of the TAPO data loader: 448² to about 1002².
     pub const TAPO: Self = Self { min_pixels: 200_704, max_pixels: 1_003_520 };
-    /// Area rule of the SFT data loader: 32² to 768².
+    /// Limits of the SFT data loader: 32² to 768².
     pub const SFT: Self = Self { min_pixels: 1_024, max_pixels: 589_824 };
 }
 
-/// Which version of the reference's `smart_resize` is meant.
+/// Which version of the reference's `smart_resize` to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum SizeRule {
-    /// The present one: any side is taken and none becomes less than the factor.
+    /// Today's version: accepts any side, and no side becomes smaller than the factor.
     #[default]
     Current,
-    /// As in transformers 4.51.3: sides below the factor are refused, and shrinking may bring a side to 0.
+    /// The version of transformers 4.51.3: refuses sides below the factor, and shrinking may bring a side to 0.
     Training,
 }
 
-/// A resize that a training data loader makes before the processor's own.
+/// A resize that a training data loader applies before the processor's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PreResize {
-    /// As EasyR1 does for TAPO: both sides by the square root of the area's excess, cut to whole pixels.
+    /// EasyR1's rule for TAPO: scales both sides by √(limit / area) if the area is outside the limits; cuts off
+    /// fractions.
     Area(PixelLimits),
-    /// As LLaMA-Factory does for SFT: the area rule, then sides of at least 28 and no longer than 180 times the other.
+    /// LLaMA-Factory's rule for SFT: the area rule, then raises short sides to 28 and cuts a side that is more than 200
+    /// times the other to 180 times.
     AreaThenSides(PixelLimits),
 }
 
-/// Sides rounded (half to even) to multiples of `factor`, within `limits` and near the shape of `size`.
-/// `size` must not be empty. With [`SizeRule::Training`] a side of the result may be 0, as in the reference.
+/// Rounds the sides (half to even) to multiples of `factor`, within `limits` and close to the shape of `size`.
+/// With [`SizeRule::Training`] a side of the result may be 0, as in the reference.
 ///
 /// # Errors
-/// [`ProcessorError::Size`] under `name`, where the reference raises: one side more than 200 times the other, or (in
-/// training only) below `factor`.
+/// Returns [`ProcessorError::Size`], which names `name`, if `size` is empty, if one side is more than 200 times the
+/// other, or (with [`SizeRule::Training`]) if a side is below `factor`.
 pub fn smart_resize(
     name: &str,
     size: Size,
@@ -110,7 +112,7 @@ pub fn smart_resize(
     Ok(rounded)
 }
 
-/// Size after the area rule of the training data loaders.
+/// The size after the area rule of the training data loaders.
 pub fn area_resize(size: Size, limits: PixelLimits) -> Size {
     area_steps(size, limits).last().copied().unwrap_or(size)
 }
@@ -131,8 +133,8 @@ fn area_steps(size: Size, limits: PixelLimits) -> Vec<Size> {
 }
 
 impl PreResize {
-    /// The sizes through which an image of `size` passes, one resize each; empty where it stays as it is. Extreme
-    /// shapes may reach a side of 0, which no image can be resized to.
+    /// The sizes that an image of `size` goes through, one resize each; empty if the image keeps its size. A side of an
+    /// extreme shape may reach 0, to which no image can be resized.
     pub fn steps(self, size: Size) -> Vec<Size> {
         let (Self::Area(limits) | Self::AreaThenSides(limits)) = self;
         let mut steps = area_steps(size, limits);

@@ -1,14 +1,11 @@
-//! Fields of a JSON row with the errors they deserve: strings, lists of strings, and images as LLaMA-Factory and the
-//! released TAPO loader write them (a path, a mapping with `path`, a list of either).
+//! Reads the fields of a JSON row: strings, and images in the forms of LLaMA-Factory and the released TAPO loader (a
+//! path, a mapping with `path`, a list of either).
 
 use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
 use crate::error::RowProblem;
-
-/// What `<image>` is in the text of a row.
-pub(crate) const PLACEHOLDER: &str = "<image>";
 
 pub(crate) fn kind_of(value: &Value) -> &'static str {
     match value {
@@ -41,7 +38,7 @@ pub(crate) fn string<'a>(object: &'a Map<String, Value>, field: &str) -> Result<
     }
 }
 
-/// A string that says something.
+/// A string that is not blank.
 pub(crate) fn filled<'a>(object: &'a Map<String, Value>, field: &str) -> Result<&'a str, RowProblem> {
     let text = string(object, field)?;
     if text.trim().is_empty() {
@@ -50,7 +47,7 @@ pub(crate) fn filled<'a>(object: &'a Map<String, Value>, field: &str) -> Result<
     Ok(text)
 }
 
-/// The images of a column: none for a missing or null column, else one path each.
+/// The image paths of a column; none if the column is missing or null.
 pub(crate) fn images(object: &Map<String, Value>, column: &str) -> Result<Vec<PathBuf>, RowProblem> {
     match object.get(column) {
         None | Some(Value::Null) => Ok(Vec::new()),

@@ -1,24 +1,24 @@
 //! Bicubic resizing of RGB bytes, bit for bit as Pillow's `Image.resize(size, Image.BICUBIC)`.
 //!
 //! Reference: `Resample.c` of Pillow 13 (two passes in an order that depends on the sizes, 22-bit fixed-point weights).
-//! Written out because `fast_image_resize` follows Pillow-SIMD with its 16-bit weights and one order of passes,
-//! where Pillow has 22-bit ones and picks the order by the image's shape.
+//! This is our own code because `fast_image_resize` follows Pillow-SIMD, whose weights have 16 bits and whose passes
+//! have a fixed order.
 
-use crate::sizes::Size;
+use super::sizes::Size;
 
-/// Fraction bits of a weight: 32, less 8 for the value and 2 for sums that overshoot.
+/// Fraction bits of a weight: 32 minus 8 for the value and 2 for sums that overshoot.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 /// Reach of the cubic at scale 1, in pixels.
 const SUPPORT: f64 = 2.0;
 
-/// The pixels that one output pixel is made of along an axis, and their weights.
+/// The input pixels that make one output pixel along an axis, and their weights.
 struct Window {
     start: usize,
     weights: Vec<i32>,
 }
 
 /// Resizes `rgb`, `[from.height, from.width, 3]`, to `[to.height, to.width, 3]`. No side may be 0.
-pub(crate) fn bicubic(rgb: &[u8], from: Size, to: Size) -> Vec<u8> {
+pub(super) fn bicubic(rgb: &[u8], from: Size, to: Size) -> Vec<u8> {
     let shrinks_by = |from: usize, to: usize| from as i64 - to as i64;
     let lost_rows = shrinks_by(from.height, to.height);
     let rows_first = lost_rows > 0 && lost_rows > 2 * shrinks_by(from.width, to.width);

@@ -1,12 +1,10 @@
-//! Tokens to text one by one, for an answer that is shown while it is written: never half a character.
+//! Decodes tokens one by one, to show an answer while it is generated; never emits half a character.
 //!
 //! A byte-level token may end inside a UTF-8 character, so tokens are held back until their bytes are complete.
-//! What is emitted, put together, is what decoding all tokens at once gives.
+//! The emitted texts joined are the text of all tokens decoded at once.
 
-use crate::{
-    error::ProcessorError,
-    tokenizer::{SpecialTokens, Tokenizer},
-};
+use super::tokenizer::{SpecialTokens, Tokenizer};
+use crate::error::ProcessorError;
 
 /// The tokens of one answer whose text has not been emitted yet.
 #[derive(Debug, Clone)]
@@ -16,15 +14,15 @@ pub struct TextStream {
 }
 
 impl TextStream {
-    /// A stream at its beginning.
+    /// Creates a stream that holds no tokens.
     pub fn new(specials: SpecialTokens) -> Self {
         Self { held: Vec::new(), specials }
     }
 
-    /// Takes the next token and returns the text that is complete with it, often empty.
+    /// Adds the next token and returns the text that is now complete, which is often empty.
     ///
     /// # Errors
-    /// [`ProcessorError::Tokenizer`] if the tokens cannot be decoded.
+    /// Returns [`ProcessorError::Tokenizer`] if the tokens cannot be decoded.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<String, ProcessorError> {
         self.held.push(id);
         let text = tokenizer.decode(&self.held, self.specials)?;
@@ -35,10 +33,10 @@ impl TextStream {
         Ok(text)
     }
 
-    /// The rest, with U+FFFD for bytes that never became a character.
+    /// Returns the rest, with U+FFFD for bytes that never became a character.
     ///
     /// # Errors
-    /// [`ProcessorError::Tokenizer`] if the tokens cannot be decoded.
+    /// Returns [`ProcessorError::Tokenizer`] if the tokens cannot be decoded.
     pub fn finish(self, tokenizer: &Tokenizer) -> Result<String, ProcessorError> {
         tokenizer.decode(&self.held, self.specials)
     }

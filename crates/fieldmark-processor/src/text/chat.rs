@@ -1,7 +1,7 @@
-//! A conversation and its rendering with a chat template.
+//! Conversations, and chat templates that render them as text.
 //!
 //! Reference: the template published with Qwen2.5-VL and `apply_chat_template` of transformers (Jinja with
-//! `trim_blocks` and `lstrip_blocks`). Messages serialise as transformers takes them.
+//! `trim_blocks` and `lstrip_blocks`). Messages serialise in the form that transformers takes.
 
 use minijinja::{Environment, Error, ErrorKind, context, syntax::SyntaxConfig, value::Serde};
 use serde::{Deserialize, Serialize};
@@ -30,10 +30,10 @@ pub const QWEN2_5_VL_TEMPLATE: &str = concat!(
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
 );
 
-/// What stands for an image in the text of a data file (LLaMA-Factory, EasyR1).
+/// Marks the place of an image in the text of a data file (LLaMA-Factory, EasyR1).
 pub const IMAGE_TAG: &str = "<image>";
 
-/// Who speaks.
+/// Who speaks in a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -50,46 +50,48 @@ pub enum Role {
 /// A piece of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-pub enum Part {
-    /// The next of the images that are given with the conversation.
+pub enum ContentPart {
+    /// The next of the images given with the conversation.
     Image,
     /// Text.
     Text {
-        /// The text itself, taken as it is.
+        /// The text, used unchanged.
         text: String,
     },
 }
 
-/// What a message says: text alone, or text and images in order.
+pub use ContentPart as Part; // transitional
+
+/// The content of a message: text alone, or text and images in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Content {
     /// Text alone.
     Text(String),
     /// Pieces in order.
-    Parts(Vec<Part>),
+    Parts(Vec<ContentPart>),
 }
 
 impl Content {
-    /// Splits text at every [`IMAGE_TAG`], as the data loaders of training do.
+    /// Splits text at each [`IMAGE_TAG`], as the training data loaders do.
     pub fn from_tagged(text: &str) -> Self {
         let mut parts = Vec::new();
         for (i, piece) in text.split(IMAGE_TAG).enumerate() {
             if i > 0 {
-                parts.push(Part::Image);
+                parts.push(ContentPart::Image);
             }
             if !piece.is_empty() {
-                parts.push(Part::Text { text: piece.into() });
+                parts.push(ContentPart::Text { text: piece.into() });
             }
         }
-        if parts.contains(&Part::Image) { Self::Parts(parts) } else { Self::Text(text.into()) }
+        if parts.contains(&ContentPart::Image) { Self::Parts(parts) } else { Self::Text(text.into()) }
     }
 
-    /// Number of images in it.
+    /// Number of images in the content.
     pub fn images(&self) -> usize {
         match self {
             Self::Text(_) => 0,
-            Self::Parts(parts) => parts.iter().filter(|part| **part == Part::Image).count(),
+            Self::Parts(parts) => parts.iter().filter(|part| **part == ContentPart::Image).count(),
         }
     }
 }
@@ -99,36 +101,39 @@ impl Content {
 pub struct Message {
     /// Who speaks.
     pub role: Role,
-    /// What is said.
+    /// Text and images.
     pub content: Content,
 }
 
 impl Message {
-    /// A system text.
+    /// Creates a system message.
     pub fn system(text: impl Into<String>) -> Self {
         Self { role: Role::System, content: Content::Text(text.into()) }
     }
 
-    /// A question; every [`IMAGE_TAG`] in it stands for an image.
+    /// Creates a user message; each [`IMAGE_TAG`] in `text` stands for an image.
     pub fn user(text: &str) -> Self {
         Self { role: Role::User, content: Content::from_tagged(text) }
     }
 
-    /// A question about one image, which comes first.
+    /// Creates a user message about one image, which comes before the text.
     pub fn user_with_image(text: impl Into<String>) -> Self {
-        Self { role: Role::User, content: Content::Parts(vec![Part::Image, Part::Text { text: text.into() }]) }
+        Self {
+            role: Role::User,
+            content: Content::Parts(vec![ContentPart::Image, ContentPart::Text { text: text.into() }]),
+        }
     }
 
-    /// An answer.
+    /// Creates an assistant message.
     pub fn assistant(text: impl Into<String>) -> Self {
         Self { role: Role::Assistant, content: Content::Text(text.into()) }
     }
 }
 
-/// What a template is asked for besides the messages.
+/// Options of a chat template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ChatOptions {
-    /// End with the opening of the assistant's turn.
+    /// End with the opening of the assistant's turn, so that the model writes the answer.
     pub add_generation_prompt: bool,
     /// Number the images in the text ("Picture 1: ").
     pub add_vision_id: bool,
@@ -147,13 +152,13 @@ impl ChatTemplate {
     /// Compiles a template.
     ///
     /// # Errors
-    /// [`ProcessorError::Template`] with the line of the mistake.
+    /// Returns [`ProcessorError::Template`] with the line of the mistake.
     pub fn new(source: impl Into<String>) -> Result<Self, ProcessorError> {
         let source = source.into();
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(template_error)?);
-        // Templates are written for Python: they call methods of str and dict, and refuse by raise_exception.
+        // Templates are written for Python: they call methods of str and dict, and raise_exception to refuse.
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
@@ -165,20 +170,20 @@ impl ChatTemplate {
     /// The template of Qwen2.5-VL.
     ///
     /// # Errors
-    /// None in practice; those of [`ChatTemplate::new`].
+    /// Returns the errors of [`ChatTemplate::new`], which do not occur for this template.
     pub fn qwen2_5_vl() -> Result<Self, ProcessorError> {
         Self::new(QWEN2_5_VL_TEMPLATE)
     }
 
-    /// The template as it was given.
+    /// The source of the template.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// The conversation as text, each image one placeholder.
+    /// Renders a conversation as text, with one placeholder for each image.
     ///
     /// # Errors
-    /// [`ProcessorError::Template`] if the template fails or refuses the conversation.
+    /// Returns [`ProcessorError::Template`] if the template fails or refuses the conversation.
     pub fn render(&self, messages: &[Message], options: ChatOptions) -> Result<String, ProcessorError> {
         self.environment
             .get_template(NAME)

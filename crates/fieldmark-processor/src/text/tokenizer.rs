@@ -1,7 +1,7 @@
-//! Text to token ids and back, and the ids of the tokens that the model treats specially.
+//! Text to token ids and back, and the ids of the special tokens.
 //!
-//! Reference: `Qwen2TokenizerFast` of transformers: a `tokenizer.json` read by the `tokenizers` library, encoding
-//! without added tokens. Truncation and padding written into the file are switched off: nothing is cut here.
+//! Reference: `Qwen2TokenizerFast` of transformers: the `tokenizers` library reads a `tokenizer.json`; encoding adds no
+//! tokens. Truncation and padding settings of the file are switched off, so that nothing is ever cut.
 
 use std::{path::Path, sync::Arc};
 
@@ -12,7 +12,7 @@ use crate::error::ProcessorError;
 
 /// Names of the tokens that Qwen2.5-VL needs, in the order of their ids in the published vocabulary.
 pub mod special {
-    /// Ends a document; also fills up short rows.
+    /// Ends a document; also pads short rows.
     pub const END_OF_TEXT: &str = "<|endoftext|>";
     /// Opens a turn.
     pub const IM_START: &str = "<|im_start|>";
@@ -28,7 +28,7 @@ pub mod special {
     pub const IMAGE_PAD: &str = "<|image_pad|>";
     /// Stands for one token of a video.
     pub const VIDEO_PAD: &str = "<|video_pad|>";
-    /// All of them.
+    /// All special tokens.
     pub const ALL: [&str; 8] =
         [END_OF_TEXT, IM_START, IM_END, VISION_START, VISION_END, VISION_PAD, IMAGE_PAD, VIDEO_PAD];
 }
@@ -42,7 +42,7 @@ pub enum SpecialTokens {
     Skip,
 }
 
-/// A tokenizer that has all of [`special::ALL`]. Cloning shares the vocabulary.
+/// A tokenizer that has all tokens of [`special::ALL`]. Clones share the vocabulary.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
@@ -53,11 +53,11 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`. Where a `tokenizer_config.json` lies beside it, its `eos_token` and `pad_token` hold;
-    /// else `<|im_end|>` and `<|endoftext|>`.
+    /// Reads a `tokenizer.json`. The end and padding tokens are `<|im_end|>` and `<|endoftext|>`, unless `eos_token`
+    /// and `pad_token` of a `tokenizer_config.json` in the same folder say otherwise.
     ///
     /// # Errors
-    /// [`ProcessorError::Io`], [`ProcessorError::Tokenizer`], [`ProcessorError::Config`] and
+    /// Returns [`ProcessorError::Io`], [`ProcessorError::Tokenizer`], [`ProcessorError::Config`] or
     /// [`ProcessorError::MissingToken`], which name the file.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ProcessorError> {
         let path = path.as_ref();
@@ -69,10 +69,10 @@ impl Tokenizer {
             let config: Value = serde_json::from_str(&text).map_err(|error| ProcessorError::Config {
                 path: config,
                 key: "tokenizer_config.json".into(),
-                reason: error.to_string(),
+                reason: format!("is not valid: {error}"),
             })?;
             for (key, id) in [("eos_token", &mut tokenizer.eos), ("pad_token", &mut tokenizer.pad)] {
-                // Either the name itself or an object that holds it.
+                // The value is the token's name, or an object that contains the name.
                 let token = config.get(key).and_then(|value| value.as_str().or_else(|| value.get("content")?.as_str()));
                 if let Some(token) = token {
                     *id = require(&tokenizer.inner, &tokenizer.name, token)?;
@@ -82,17 +82,17 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Reads the content of a `tokenizer.json`; `name` stands for it in errors.
+    /// Reads the content of a `tokenizer.json`; errors call the file `name`.
     ///
     /// # Errors
-    /// [`ProcessorError::Tokenizer`] and [`ProcessorError::MissingToken`].
+    /// Returns [`ProcessorError::Tokenizer`] or [`ProcessorError::MissingToken`].
     pub fn from_bytes(bytes: &[u8], name: &str) -> Result<Self, ProcessorError> {
         let inner = tokenizers::Tokenizer::from_bytes(bytes)
             .map_err(|error| ProcessorError::Tokenizer { name: name.into(), reason: error.to_string() })?;
         Self::new(inner, name)
     }
 
-    pub(crate) fn new(mut inner: tokenizers::Tokenizer, name: &str) -> Result<Self, ProcessorError> {
+    pub(super) fn new(mut inner: tokenizers::Tokenizer, name: &str) -> Result<Self, ProcessorError> {
         let failed = |reason: String| ProcessorError::Tokenizer { name: name.into(), reason };
         inner.with_truncation(None).map_err(|error| failed(error.to_string()))?;
         inner.with_padding(None);
@@ -110,57 +110,57 @@ impl Tokenizer {
         Ok(Self { inner: Arc::new(inner), name: name.into(), vision, eos, pad })
     }
 
-    /// Token ids of `text`. Names of special tokens in it become those tokens; none is added.
+    /// Encodes `text`. The names of special tokens in `text` become those tokens; no token is added.
     ///
     /// # Errors
-    /// [`ProcessorError::Tokenizer`] if the library refuses the text.
+    /// Returns [`ProcessorError::Tokenizer`] if the library refuses the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ProcessorError> {
         let encoding = self.inner.encode_fast(text, false).map_err(|error| self.failed(error.as_ref()))?;
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// Text of `ids`. Bytes that are not UTF-8 become U+FFFD; ids outside the vocabulary are left out.
+    /// Decodes `ids`. Bytes that are not UTF-8 become U+FFFD; ids outside the vocabulary are left out.
     ///
     /// # Errors
-    /// [`ProcessorError::Tokenizer`] if the library refuses the ids.
+    /// Returns [`ProcessorError::Tokenizer`] if the library refuses the ids.
     pub fn decode(&self, ids: &[u32], specials: SpecialTokens) -> Result<String, ProcessorError> {
         self.inner.decode(ids, specials == SpecialTokens::Skip).map_err(|error| self.failed(error.as_ref()))
     }
 
-    /// Id of a token by its name, if the vocabulary has it.
+    /// The id of a token, or `None` if the vocabulary does not have it.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 
-    /// Ids of the tokens that stand for vision.
+    /// The ids of the tokens for images and videos.
     pub fn vision_tokens(&self) -> VisionTokens {
         self.vision
     }
 
-    /// Id of the token that ends an answer.
+    /// The id of the token that ends an answer.
     pub fn eos(&self) -> u32 {
         self.eos
     }
 
-    /// Id of the token that fills up short rows.
+    /// The id of the token that pads short rows.
     pub fn pad(&self) -> u32 {
         self.pad
     }
 
-    /// Number of tokens, special ones included. A model's embedding may have more rows.
+    /// Number of tokens, special tokens included. A model's embedding may have more rows.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
 
-    /// The file, for messages.
+    /// The tokenizer's file, for messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The content of a `tokenizer.json` that gives this tokenizer again.
+    /// The content of a `tokenizer.json` from which this tokenizer can be read again.
     ///
     /// # Errors
-    /// [`ProcessorError::Tokenizer`] if the library cannot write it.
+    /// Returns [`ProcessorError::Tokenizer`] if the library cannot write it.
     pub fn to_json(&self) -> Result<String, ProcessorError> {
         self.inner.to_string(true).map_err(|error| self.failed(error.as_ref()))
     }

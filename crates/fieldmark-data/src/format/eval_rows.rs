@@ -1,49 +1,64 @@
-//! Evaluation rows: the released `eval/*.jsonl` with `image_path`, `question`, `options`, `ground_truth`.
-//! Data set, split and super-category are fields here, where the released code guesses them from file names and paths.
+//! Evaluation questions, as in the released `eval/*.jsonl`. One row is one question about one photograph:
+//!
+//! ```json
+//! {"image_path": "flower102/jpg/image_00264.jpg", "question": "What kind of flower is this?",
+//! "options": ["water lily", "cape flower", "sword lily", "lotus"], "ground_truth": "water lily"}
+//! ```
+//!
+//! | Field | Needed? | Meaning |
+//! | --- | --- | --- |
+//! | `image_path` | yes | the path of the photograph |
+//! | `question` | yes | the question, without `<image>` |
+//! | `options` | for closed-world evaluation | two or more different choices, the truth among them |
+//! | `ground_truth` | yes | the name of the true class |
+//! | `super_category` | no | the family of the true class; without it, the data set's name |
+//!
+//! The file's name says the data set and the split: `flower_seen.jsonl`, `flower_unseen.jsonl.gz`. The released code
+//! guesses super-categories from parts of the image paths instead.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::columns::{filled, kind_of, object};
+use super::columns::{filled, kind_of, object};
+use super::reader::{ReadLimits, read_records};
+use super::split::Split;
 use crate::error::{DataError, RowProblem};
-use crate::reader::{ReadLimits, read_records};
-use crate::split::Split;
 
 /// One question about one photograph.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvalRow {
     /// The row in its file, from 1.
     pub row: usize,
-    /// The image path as the row names it; see [`crate::ImageRoots`].
+    /// The image path in the row. [`crate::ImageRoots`] finds the file.
     pub image_path: PathBuf,
-    /// The question, without placeholder.
+    /// The question, without a placeholder.
     pub question: String,
-    /// The choices in the file's order, the truth among them; empty for a row without a closed-world question.
+    /// The choices in the file's order, the truth among them; empty if the row is for open-world evaluation only.
     pub options: Vec<String>,
     /// The true class name.
     pub ground_truth: String,
-    /// The super-category of the truth ("bird"), against which open-world answers are measured.
+    /// The super-category of the truth ("bird"), which open-world answers are measured against.
     pub super_category: String,
 }
 
-/// What a set of evaluation rows is called in tables.
+/// The name of a set of evaluation rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvalSetName {
     /// The data set ("aircraft").
     pub dataset: String,
     /// Seen or unseen classes.
     pub split: Split,
-    /// The super-category of every row that has no `super_category` field of its own.
+    /// The super-category of the rows without a `super_category` field.
     pub super_category: String,
 }
 
 impl EvalSetName {
-    /// The name of a file `<dataset>_<split>.jsonl`, `.json` or either gzipped, with the data set as its super-category,
-    /// as the twelve released files are called.
+    /// Reads the name from a file name `<dataset>_<split>.jsonl` or `.json`, also gzipped, like those of the twelve
+    /// released files. The data set is also the super-category.
     ///
     /// # Errors
-    /// [`DataError::File`] for a file with another form of name.
+    /// Returns [`DataError::File`] if the file name has another form.
     pub fn from_file_name(path: &Path) -> Result<Self, DataError> {
         let name = path.file_name().and_then(|name| name.to_str());
         let stem = name.map(|name| {
@@ -58,7 +73,8 @@ impl EvalSetName {
             }
             _ => Err(DataError::file(
                 path,
-                "the name does not say data set and split; rename it to <dataset>_seen.jsonl or <dataset>_unseen.jsonl",
+                "the file name does not say data set and split; rename the file to <dataset>_seen.jsonl or \
+                 <dataset>_unseen.jsonl",
             )),
         }
     }
@@ -74,10 +90,10 @@ pub struct EvalSet {
 }
 
 impl EvalRow {
-    /// Reads one row; `super_category` is used where the row has none of its own.
+    /// Reads one row. `super_category` applies if the row has none.
     ///
     /// # Errors
-    /// The first thing that is wrong with the row.
+    /// Returns the first problem of the row.
     pub fn parse(row: usize, value: &Value, super_category: &str) -> Result<Self, RowProblem> {
         let columns = object(value)?;
         let image_path = match columns.get("image_path") {
@@ -97,8 +113,8 @@ impl EvalRow {
         Ok(Self { row, image_path, question, options, ground_truth, super_category: super_category.to_owned() })
     }
 
-    /// The super-category that the released code takes, by substring of the path ("aircraft", "birds", "cars", "flower",
-    /// else "object"). With the paths as released every bird, dog and pet is an "object".
+    /// The super-category that the released code finds by a part of the path ("aircraft", "birds", "cars", "flower",
+    /// otherwise "object"). With the released paths, every bird, dog and pet is an "object".
     pub fn released_super_category(&self) -> &'static str {
         let path = self.image_path.to_string_lossy();
         [("aircraft", "aircraft"), ("birds", "bird"), ("cars", "car"), ("flower", "flower")]
@@ -133,10 +149,10 @@ fn options(value: Option<&Value>) -> Result<Vec<String>, RowProblem> {
     Ok(options)
 }
 
-/// Reads a whole file of evaluation rows.
+/// Reads a file of evaluation rows.
 ///
 /// # Errors
-/// The first bad row, with file and row, or what [`read_records`] says about the file; an empty file is an error.
+/// Returns the first bad row, with file and row; the errors of [`read_records`]; or an error if the file is empty.
 pub fn read_eval_rows(path: &Path, name: EvalSetName) -> Result<EvalSet, DataError> {
     let records = read_records(path, ReadLimits::default())?;
     let mut rows = Vec::with_capacity(records.rows.len());

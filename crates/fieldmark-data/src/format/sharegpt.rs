@@ -1,29 +1,48 @@
-//! Conversations for supervised fine-tuning: ShareGPT rows as LLaMA-Factory's `SharegptDatasetConverter` reads them.
-//! Both the `messages`/`role`/`content` form (official stage 1) and the default `conversations`/`from`/`value` form.
+//! Conversations for SFT, as LLaMA-Factory's `SharegptDatasetConverter` reads them. One row is one conversation:
+//!
+//! ```json
+//! {"messages": [{"role": "user", "content": "<image>What is this?"}, {"role": "assistant", "content":
+//! "<think>It is long.</think><answer>Conference</answer>"}], "images": ["images/train/Conference/Conference_001.jpg"]}
+//! ```
+//!
+//! | Field | Needed? | Meaning |
+//! | --- | --- | --- |
+//! | `messages` | yes | the turns in order; user and assistant alternate, and the assistant is last |
+//! | `role` | yes | `user` or `assistant`; `system` for a first message with the system text |
+//! | `content` | yes | the text; `<image>` marks the place of an image. The model learns the assistant's texts |
+//! | `images` | yes | the path of each image, in the order of the `<image>` marks; at least one |
+//! | `system` | no | the system text, if no message has it |
+//!
+//! The roles `observation` (a tool's answer) and `function_call` (a tool call) may take the place of user and
+//! assistant. LLaMA-Factory's default form has other names: `conversations` for `messages`, `from` and `value` for
+//! `role` and `content`, `human` and `gpt` for `user` and `assistant`. The first row decides which form a file has.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::columns::{PLACEHOLDER, filled, images, kind_of, object, string};
+use super::columns::{filled, images, kind_of, object, string};
+use super::reader::{ReadLimits, read_records};
 use crate::error::{DataError, RowProblem};
-use crate::reader::{ReadLimits, read_records};
+use crate::prompt::IMAGE_PLACEHOLDER;
 
-/// Who speaks in a turn.
+/// The speaker of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The person; LLaMA-Factory's `user_tag`.
+pub enum TurnRole {
+    /// The user; LLaMA-Factory's `user_tag`.
     User,
-    /// The model; `assistant_tag`. Its text is what is learned.
+    /// The model, which learns this text; `assistant_tag`.
     Assistant,
-    /// What a tool answered, in the user's place; `observation_tag`.
+    /// A tool's answer, in the user's place; `observation_tag`.
     Observation,
     /// A tool call, in the assistant's place; `function_tag`.
     Function,
 }
 
-impl Role {
-    /// Whether the model speaks, so that the loss covers the turn.
+pub use TurnRole as Role; // transitional
+
+impl TurnRole {
+    /// Returns true if the model speaks, so that the loss covers the turn.
     pub fn is_response(self) -> bool {
         matches!(self, Self::Assistant | Self::Function)
     }
@@ -32,45 +51,45 @@ impl Role {
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turn {
-    /// Who speaks.
-    pub role: Role,
-    /// The text, unchanged; an image stands where `<image>` is.
+    /// The speaker.
+    pub role: TurnRole,
+    /// The text, unchanged; `<image>` marks the place of an image.
     pub content: String,
 }
 
-/// One conversation, checked: turns alternate from a user's to a response, every response says something, and there is
-/// at least one image and one `<image>` for each.
+/// One checked conversation: user turns and responses alternate, no response is empty, and there is at least one image
+/// and one `<image>` for each image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SftExample {
     /// The row in its file, from 1.
     pub row: usize,
-    /// The system text, or `None` for the chat template's own.
+    /// The system text, or `None` for the chat template's.
     pub system: Option<String>,
     /// The turns, an even number of them.
     pub turns: Vec<Turn>,
-    /// The image paths as the row names them, in the order of their placeholders; see [`crate::ImageRoots`].
+    /// The image paths in the row, in the order of their placeholders. [`crate::ImageRoots`] finds the files.
     pub images: Vec<PathBuf>,
 }
 
 impl SftExample {
-    /// The last turn: the response that the example is there for.
+    /// The text of the last turn.
     pub fn response(&self) -> &str {
         self.turns.last().map_or("", |turn| turn.content.as_str())
     }
 }
 
-/// Names of columns and tags, an entry of LLaMA-Factory's `dataset_info.json`.
+/// The names of columns and tags, as in an entry of LLaMA-Factory's `dataset_info.json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShareGptFormat {
-    /// The column of the list of messages.
+    /// The column with the list of messages.
     pub messages: String,
-    /// The column of the images.
+    /// The column with the images.
     pub images: String,
-    /// The column of a system text that stands outside the messages.
+    /// The column with a system text outside the messages.
     pub system: String,
-    /// The field of a message that says who speaks.
+    /// The field of a message that names the speaker.
     pub role_tag: String,
-    /// The field of a message that holds its text.
+    /// The field of a message that contains the text.
     pub content_tag: String,
     /// The user's name.
     pub user_tag: String,
@@ -80,22 +99,22 @@ pub struct ShareGptFormat {
     pub observation_tag: String,
     /// A tool call's name.
     pub function_tag: String,
-    /// The name of a first message that is the system text.
+    /// The name of a first message with the system text.
     pub system_tag: String,
 }
 
-/// A message as it stands in the row.
+/// A message in the row.
 type Message<'a> = &'a Map<String, Value>;
 
 impl Default for ShareGptFormat {
-    /// LLaMA-Factory's defaults: `conversations`, `from`/`value`, `human`/`gpt`.
+    /// LLaMA-Factory's default form: `conversations`, `from` and `value`, `human` and `gpt`.
     fn default() -> Self {
         Self::with("conversations", ["from", "value"], ["human", "gpt"])
     }
 }
 
 impl ShareGptFormat {
-    /// The form of the official stage-1 file: `messages`, `role`/`content`, `user`/`assistant`.
+    /// The form of the official stage-1 file: `messages`, `role` and `content`, `user` and `assistant`.
     pub fn messages() -> Self {
         Self::with("messages", ["role", "content"], ["user", "assistant"])
     }
@@ -115,7 +134,7 @@ impl ShareGptFormat {
         }
     }
 
-    /// The form of a row, by its column of messages; `None` if it has neither.
+    /// Finds the form of a row by its column of messages; `None` if the row has neither column.
     pub fn detect(row: &Value) -> Option<Self> {
         [Self::messages(), Self::default()].into_iter().find(|format| row.get(&format.messages).is_some())
     }
@@ -123,8 +142,8 @@ impl ShareGptFormat {
     /// Reads one row.
     ///
     /// # Errors
-    /// The first thing that is wrong with the row. LLaMA-Factory skips a conversation that does not alternate; here it
-    /// is an error, because a silently smaller data set is found out too late.
+    /// Returns the first problem of the row. A conversation that does not alternate is an error, although LLaMA-Factory
+    /// skips it, because a data set must not shrink silently.
     pub fn parse(&self, row: usize, value: &Value) -> Result<SftExample, RowProblem> {
         let columns = object(value)?;
         let list = match columns.get(&self.messages) {
@@ -152,7 +171,7 @@ impl ShareGptFormat {
             return Err(RowProblem::Unanswered(turns.len()));
         }
         let images = images(columns, &self.images)?;
-        let placeholders = turns.iter().map(|turn| turn.content.matches(PLACEHOLDER).count()).sum();
+        let placeholders = turns.iter().map(|turn| turn.content.matches(IMAGE_PLACEHOLDER).count()).sum();
         if placeholders == 0 && images.is_empty() {
             return Err(RowProblem::NoImage(self.images.clone()));
         }
@@ -166,7 +185,7 @@ impl ShareGptFormat {
         Ok(SftExample { row, system, turns, images })
     }
 
-    /// Takes off a first system message; else the system column, where it says something.
+    /// Takes the system text from a first system message, otherwise from the system column if it has text.
     fn take_system<'a>(
         &self,
         columns: &Map<String, Value>,
@@ -187,9 +206,9 @@ impl ShareGptFormat {
     fn turn(&self, index: usize, message: &Map<String, Value>) -> Result<Turn, RowProblem> {
         let name = string(message, &self.role_tag)?;
         let allowed = if index.is_multiple_of(2) {
-            [(&self.user_tag, Role::User), (&self.observation_tag, Role::Observation)]
+            [(&self.user_tag, TurnRole::User), (&self.observation_tag, TurnRole::Observation)]
         } else {
-            [(&self.assistant_tag, Role::Assistant), (&self.function_tag, Role::Function)]
+            [(&self.assistant_tag, TurnRole::Assistant), (&self.function_tag, TurnRole::Function)]
         };
         let Some((_, role)) = allowed.iter().find(|(tag, _)| *tag == name) else {
             return Err(RowProblem::UnknownRole {
@@ -204,10 +223,10 @@ impl ShareGptFormat {
     }
 }
 
-/// Reads a whole file of conversations; the form is that of its first row unless `format` says otherwise.
+/// Reads a file of conversations. Without `format`, the first row decides the form.
 ///
 /// # Errors
-/// The first bad row, with file and row, or what [`read_records`] says about the file; an empty file is an error.
+/// Returns the first bad row, with file and row; the errors of [`read_records`]; or an error if the file is empty.
 pub fn read_sharegpt(path: &Path, format: Option<&ShareGptFormat>) -> Result<Vec<SftExample>, DataError> {
     let records = read_records(path, ReadLimits::default())?;
     let mut examples = Vec::with_capacity(records.rows.len());

@@ -1,14 +1,15 @@
-//! JPEG files to pixels, close to libjpeg-turbo, which the reference decodes with.
+//! JPEG files to pixels, close to libjpeg-turbo, which the reference uses.
 //!
-//! `jpeg-decoder` interpolates chroma as libjpeg does and stays within 3 levels of it where chroma is halved both ways;
-//! the decoder inside `image` differs by up to 11, and fills what is missing from a file with grey without a word.
+//! `jpeg-decoder` interpolates chroma as libjpeg does and stays within 3 levels of it if chroma is halved both ways.
+//! The decoder inside `image` differs by up to 11 levels, and silently fills the missing part of a file with grey.
 
 use image::{DynamicImage, ImageBuffer, metadata::Orientation};
 use jpeg_decoder::{Decoder, PixelFormat};
 
-use crate::{error::ProcessorError, photo::DecodeOptions};
+use super::decode_options::DecodeOptions;
+use crate::error::ProcessorError;
 
-pub(crate) fn decode(
+pub(super) fn decode(
     bytes: &[u8],
     name: &str,
     options: &DecodeOptions,
@@ -16,7 +17,7 @@ pub(crate) fn decode(
     let damaged = |reason: String| ProcessorError::DamagedImage { name: name.into(), format: "JPEG", reason };
     let mut decoder = Decoder::new(bytes);
     decoder.read_info().map_err(|error| damaged(error.to_string()))?;
-    let info = decoder.info().ok_or_else(|| damaged("no image in it".into()))?;
+    let info = decoder.info().ok_or_else(|| damaged("it contains no image".into()))?;
     let (width, height) = (u32::from(info.width), u32::from(info.height));
     options.check_pixels(name, width, height)?;
     let data = decoder.decode().map_err(|error| damaged(error.to_string()))?;
@@ -30,7 +31,7 @@ pub(crate) fn decode(
         }
     };
     let orientation = decoder.exif_data().and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms);
-    Ok((image.ok_or_else(|| damaged("fewer pixels than its header says".into()))?, orientation))
+    Ok((image.ok_or_else(|| damaged("it has fewer pixels than its header says".into()))?, orientation))
 }
 
 /// `cmyk2rgb` of Pillow.

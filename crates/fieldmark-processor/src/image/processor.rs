@@ -1,19 +1,19 @@
-//! Photographs to patches: resizing within the pixel limits, normalising, and the order of patches and of their numbers.
+//! Photographs to patches: resize within the pixel limits, normalise, cut.
 //!
-//! Reference: `Qwen2VLImageProcessor` of transformers, Pillow back end (`pixel_values`, `image_grid_thw`). Rows run
-//! (height/2, width/2, 2, 2), so that the patches of a token are neighbours; columns (colour, frame, y, x).
+//! Reference: `Qwen2VLImageProcessor` of transformers, Pillow back end (`pixel_values`, `image_grid_thw`). Rows have
+//! the order (height/2, width/2, 2, 2), so that the patches of one token are neighbours; columns (colour, frame, y, x).
 
 use std::sync::Arc;
 
 use fieldmark_model::GridThw;
 
-use crate::{
-    error::ProcessorError,
-    image_config::ImageProcessorConfig,
+use super::{
+    config::ImageProcessorConfig,
     photo::Photo,
     resize::bicubic,
     sizes::{PixelLimits, PreResize, Size, SizeRule, smart_resize},
 };
+use crate::error::ProcessorError;
 
 /// An image whose sides are multiples of the merged patch size, ready to be cut. Only
 /// [`ImageProcessor::resize`] makes one.
@@ -35,27 +35,27 @@ impl ResizedPhoto {
     }
 }
 
-/// The patches of one image. Cloning shares them.
+/// The patches of one image. Clones share them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PatchedImage {
-    /// Normalised patches, `[grid.patches(), patch_len]` row by row.
+    /// Normalised patches, `[grid.patches(), patch_len]`, row by row.
     pub pixel_values: Arc<[f32]>,
-    /// Size in patches.
+    /// Size in patches: frames, height, width.
     pub grid: GridThw,
 }
 
-/// Turns photographs into patches. Pixel limits are its own, and may differ from the checkpoint's.
+/// Turns photographs into patches. Its pixel limits may differ from the checkpoint's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageProcessor {
     config: ImageProcessorConfig,
     before: Option<PreResize>,
     rule: SizeRule,
-    /// Normalised value of every byte in every channel.
+    /// Normalised value of each byte in each channel.
     normalised: Box<[[f32; 3]; 256]>,
 }
 
 impl ImageProcessor {
-    /// A processor with a checkpoint's settings.
+    /// Creates an image processor with the settings of a checkpoint.
     pub fn new(config: ImageProcessorConfig) -> Self {
         let mut normalised = Box::new([[0f32; 3]; 256]);
         for (byte, channels) in normalised.iter_mut().enumerate() {
@@ -68,42 +68,42 @@ impl ImageProcessor {
         Self { config, before: None, rule: SizeRule::default(), normalised }
     }
 
-    /// The same with other pixel limits.
+    /// Sets the pixel limits.
     pub fn with_limits(mut self, limits: PixelLimits) -> Self {
         self.config.limits = limits;
         self
     }
 
-    /// The same with a training data loader's resize before the processor's own.
+    /// Sets the resize of a training data loader, which comes before the processor's own.
     pub fn with_pre_resize(mut self, before: Option<PreResize>) -> Self {
         self.before = before;
         self
     }
 
-    /// The same with another version of `smart_resize`.
+    /// Sets the version of `smart_resize`.
     pub fn with_rule(mut self, rule: SizeRule) -> Self {
         self.rule = rule;
         self
     }
 
-    /// The settings in force.
+    /// The settings in use.
     pub fn config(&self) -> &ImageProcessorConfig {
         &self.config
     }
 
-    /// The grid that an image of `size` pixels will have, without touching any pixel.
+    /// The grid of an image of `size` pixels, computed without its pixels.
     ///
     /// # Errors
-    /// [`ProcessorError::Size`] under `name`.
+    /// Returns the errors of [`ImageProcessor::resize`], which name `name`.
     pub fn grid(&self, name: &str, size: Size) -> Result<GridThw, ProcessorError> {
         let target = *self.sizes(name, size)?.last().unwrap_or(&size);
         Ok(GridThw::image(target.height / self.config.patch_size, target.width / self.config.patch_size))
     }
 
-    /// Brings an image to multiples of the merged patch size.
+    /// Resizes an image so that its sides are multiples of the merged patch size.
     ///
     /// # Errors
-    /// [`ProcessorError::Size`] if its shape is too extreme, or one of the resizes would leave no pixel.
+    /// Returns [`ProcessorError::Size`] if the shape is too extreme or one of the resizes would leave no pixel.
     pub fn resize(&self, photo: &Photo) -> Result<ResizedPhoto, ProcessorError> {
         let mut size = Size::new(photo.height(), photo.width());
         let mut rgb = std::borrow::Cow::Borrowed(photo.rgb());
@@ -139,15 +139,15 @@ impl ImageProcessor {
         PatchedImage { pixel_values: pixel_values.into(), grid: GridThw::image(rows, columns) }
     }
 
-    /// [`ImageProcessor::resize`] and [`ImageProcessor::patches`] in one.
+    /// [`ImageProcessor::resize`], then [`ImageProcessor::patches`].
     ///
     /// # Errors
-    /// Those of [`ImageProcessor::resize`].
+    /// Returns the errors of [`ImageProcessor::resize`].
     pub fn process(&self, photo: &Photo) -> Result<PatchedImage, ProcessorError> {
         Ok(self.patches(&self.resize(photo)?))
     }
 
-    /// Every size on the way, the last one a multiple of the merged patch size.
+    /// The sizes that the image goes through. The sides of the last are multiples of the merged patch size.
     fn sizes(&self, name: &str, size: Size) -> Result<Vec<Size>, ProcessorError> {
         let mut sizes = self.before.map(|before| before.steps(size)).unwrap_or_default();
         let before = *sizes.last().unwrap_or(&size);

@@ -1,69 +1,31 @@
-//! Seen and unseen: which classes a model is trained on, and which it only meets in evaluation (paper 5.1).
-//! Unseen classes are drawn so that their families keep seen members: an unseen pepper is told apart from seen ones.
+//! Draws the seen classes, which a model trains on, and the unseen ones, which occur in evaluation only (paper 5.1).
+//! Families keep seen members as long as possible, so that an unseen pepper has to be told from seen peppers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::str::FromStr;
 
 use fieldmark_stream::RandomStream;
-use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
+use crate::format::split::Split;
 
-/// Whether a class is trained on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Split {
-    /// Photographs of the class are in the training data.
-    Seen,
-    /// The class is met in evaluation only.
-    Unseen,
-}
-
-impl Split {
-    /// Both splits, in the order of the paper's tables.
-    pub const ALL: [Self; 2] = [Self::Seen, Self::Unseen];
-}
-
-impl fmt::Display for Split {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Seen => "seen",
-            Self::Unseen => "unseen",
-        })
-    }
-}
-
-impl FromStr for Split {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "seen" => Ok(Self::Seen),
-            "unseen" => Ok(Self::Unseen),
-            other => Err(format!("{other:?} is no split; use \"seen\" or \"unseen\"")),
-        }
-    }
-}
-
-/// Every class of a data set in one of the two splits.
+/// The split of each class of a data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassSplit {
     splits: BTreeMap<String, Split>,
 }
 
 impl ClassSplit {
-    /// Draws `unseen` of the classes with the stream ("class split") of `seed`.
+    /// Draws `unseen` unseen classes with the random stream ("class split") of `seed`.
     ///
-    /// `families` maps each class to its super-category. In rounds, each family with two or more seen members gives one
-    /// up, the largest families first; only when every family is down to one seen member are whole families used.
+    /// `families` maps each class to its super-category. In each round, every family with two or more seen members
+    /// gives up one, largest families first. Families lose their last seen member only when all are down to one.
     ///
     /// # Errors
-    /// [`DataError::Classes`] where no class would be left seen.
+    /// Returns [`DataError::Classes`] if no class would stay seen.
     pub fn draw(families: &BTreeMap<String, String>, unseen: usize, seed: u64) -> Result<Self, DataError> {
         if unseen >= families.len() {
             return Err(DataError::Classes(format!(
-                "{unseen} unseen classes of {} leave none to train on; ask for fewer",
+                "{unseen} unseen classes out of {} leave none to train on; ask for fewer unseen classes",
                 families.len()
             )));
         }
@@ -101,12 +63,12 @@ impl ClassSplit {
         Ok(Self { splits: splits.collect() })
     }
 
-    /// The split of a class, or `None` for a class that is not in the data set.
+    /// The split of a class, or `None` if the data set does not have the class.
     pub fn of(&self, class: &str) -> Option<Split> {
         self.splits.get(class).copied()
     }
 
-    /// The classes of a split, by name.
+    /// The classes of a split in the order of their names.
     pub fn classes(&self, split: Split) -> impl Iterator<Item = &str> {
         self.splits.iter().filter(move |(_, of)| **of == split).map(|(class, _)| class.as_str())
     }

@@ -1,5 +1,5 @@
-//! Rows of JSON: a `.json` array or `.jsonl` lines, plain or gzipped, decided by the content and not by the name.
-//! Rows are counted from 1: the line of JSONL, the element of an array.
+//! Rows of JSON: an array or JSONL lines, plain or gzipped. The content decides, not the file's name.
+//! Rows count from 1: the line of a JSONL file, the element of an array.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,7 +13,7 @@ use crate::error::{DataError, RowProblem};
 /// How large a file may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadLimits {
-    /// The largest size in bytes, counted after unpacking, so that a small archive cannot fill the memory.
+    /// The largest size in bytes after unpacking, so that a small archive cannot fill the memory.
     pub max_bytes: u64,
 }
 
@@ -28,27 +28,27 @@ impl Default for ReadLimits {
 pub enum Layout {
     /// One JSON array of objects.
     Array,
-    /// One JSON object a line; blank lines are passed over.
+    /// One JSON object per line; blank lines are skipped.
     Lines,
 }
 
-/// One row: its number from 1 and its value.
+/// One row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    /// The line (JSONL) or element (JSON array), from 1.
+    /// The line (JSONL) or element (JSON array), counted from 1.
     pub row: usize,
-    /// The row's value, not yet checked.
+    /// The value, not checked yet.
     pub value: Value,
 }
 
-/// The rows of one file, bad lines of JSONL included as errors.
+/// The rows of one file. A bad line of JSONL is an error among them.
 #[derive(Debug)]
 pub struct Records {
-    /// The file they come from.
+    /// The file.
     pub file: PathBuf,
     /// Its form.
     pub layout: Layout,
-    /// Whether it was gzipped.
+    /// True if the file is gzipped.
     pub gzipped: bool,
     /// The rows in order.
     pub rows: Vec<Result<Record, DataError>>,
@@ -57,14 +57,15 @@ pub struct Records {
 /// Reads all rows of a JSON or JSONL file, plain or gzipped.
 ///
 /// # Errors
-/// [`DataError::Read`] for a missing or truncated file, [`DataError::TooLarge`] beyond the limit, [`DataError::File`] for
-/// one that is not UTF-8 or no such form. A bad line of JSONL is an error inside [`Records::rows`] only.
+/// Returns [`DataError::Read`] if the file is missing or truncated, [`DataError::TooLarge`] if it is over the limit,
+/// and [`DataError::File`] if it is not UTF-8 or not rows of JSON. A bad line of JSONL is only an error in
+/// [`Records::rows`].
 pub fn read_records(path: &Path, limits: ReadLimits) -> Result<Records, DataError> {
     let (text, gzipped) = read_text(path, limits)?;
     parse_records(path, &text, gzipped)
 }
 
-/// The rows of a text that was read from `path`.
+/// Parses the text of the file `path`.
 pub(crate) fn parse_records(path: &Path, text: &str, gzipped: bool) -> Result<Records, DataError> {
     let text = text.trim_start_matches('\u{feff}');
     let (layout, rows) = match text.trim_start().as_bytes().first() {
@@ -74,27 +75,27 @@ pub(crate) fn parse_records(path: &Path, text: &str, gzipped: bool) -> Result<Re
         Some(_) => {
             return Err(DataError::file(
                 path,
-                "neither a JSON array nor lines of JSON objects; give a .json or .jsonl file, or either gzipped",
+                "neither a JSON array nor lines of JSON objects; give a .json or .jsonl file, plain or gzipped",
             ));
         }
     };
     Ok(Records { file: path.to_path_buf(), layout, gzipped, rows })
 }
 
-/// The text of a file, unpacked where it is gzipped, and whether it was.
+/// Reads the text of a file; unpacks it if it is gzipped. Returns true with the text if it was.
 ///
 /// # Errors
-/// As [`read_records`].
+/// Returns the errors of [`read_records`].
 pub(crate) fn read_text(path: &Path, limits: ReadLimits) -> Result<(String, bool), DataError> {
     let read_error = |source| DataError::Read { file: path.to_path_buf(), source };
     let mut file = File::open(path).map_err(read_error)?;
     if file.metadata().map_err(read_error)?.is_dir() {
-        return Err(DataError::file(path, "a folder; name a file inside it"));
+        return Err(DataError::file(path, "this is a folder; name a file inside it"));
     }
     let mut head = Vec::with_capacity(4);
     Read::by_ref(&mut file).take(4).read_to_end(&mut head).map_err(read_error)?;
     if head == b"PAR1" {
-        return Err(DataError::file(path, "a Parquet file, which is not read; convert it to JSONL"));
+        return Err(DataError::file(path, "Parquet files are not supported; convert it to JSONL"));
     }
     let gzipped = head.starts_with(&[0x1f, 0x8b]);
     let all = head.as_slice().chain(file);
@@ -111,14 +112,14 @@ pub(crate) fn read_text(path: &Path, limits: ReadLimits) -> Result<(String, bool
     }
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        DataError::file(path, format!("not UTF-8 from byte {at} on; save it as UTF-8"))
+        DataError::file(path, format!("not UTF-8 (first at byte {at}); save it as UTF-8"))
     })?;
     Ok((text, gzipped))
 }
 
 fn array_rows(path: &Path, text: &str) -> Result<Vec<Result<Record, DataError>>, DataError> {
     let values: Vec<Value> = serde_json::from_str(text).map_err(|error| {
-        DataError::file(path, format!("not a JSON array ({error}); correct the file or write one object a line"))
+        DataError::file(path, format!("not a JSON array ({error}); correct the file or write one object per line"))
     })?;
     let rows = values.into_iter().enumerate();
     Ok(rows.map(|(index, value)| Ok(Record { row: index + 1, value })).collect())
@@ -136,11 +137,11 @@ fn line_rows(path: &Path, text: &str) -> Result<Vec<Result<Record, DataError>>, 
             }
         })
         .collect();
-    // A pretty-printed object fails on every line; one message about the file is worth more than one a line.
+    // A pretty-printed object fails on every line; one error about the file says more than an error per line.
     if rows.first().is_some_and(Result::is_err) && serde_json::from_str::<Value>(text).is_ok() {
         return Err(DataError::file(
             path,
-            "one JSON object over several lines; write an array of objects or one object a line",
+            "one JSON object over several lines; write an array of objects or one object per line",
         ));
     }
     Ok(rows)
@@ -193,28 +194,31 @@ mod tests {
         let file = file(b"{\"a\":1}\n{\"a\":\n{\"a\":3}\n");
         let records = read_records(file.path(), ReadLimits::default()).unwrap();
         assert_eq!(numbers(&records), [(1, 1), (3, 3)]);
-        let error = records.rows[1].as_ref().unwrap_err().to_string();
-        let name = file.path().display().to_string();
-        assert!(error.starts_with(&format!("{name}:2: not JSON")), "{error}");
+        let error = records.rows[1].as_ref().unwrap_err();
+        assert!(matches!(error, DataError::Row { row: 2, problem: RowProblem::NotJson(_), .. }), "{error}");
+        assert!(error.to_string().starts_with(&format!("{}:2: ", file.path().display())), "{error}");
     }
 
     #[test]
     fn unreadable_files_are_named() {
         let limits = ReadLimits { max_bytes: 8 };
         let packed = gzip(b"{\"a\":1}\n{\"a\":2}\n");
-        let cases: [(&[u8], &str); 6] = [
-            (b"{\"a\":1}\n{", "more than 8 bytes"),
-            (&packed, "more than 8 bytes"),
-            (b"\xff\xd8\xff", "not UTF-8"),
-            (b"PAR1", "Parquet"),
-            (b"a,b\n", "neither a JSON array"),
-            (b"{\n\"a\":1}", "over several lines"),
+        let cases: [(&[u8], bool); 6] = [
+            (b"{\"a\":1}\n{", true),
+            (&packed, true),
+            (b"\xff\xd8\xff", false),
+            (b"PAR1", false),
+            (b"a,b\n", false),
+            (b"{\n\"a\":1}", false),
         ];
-        for (bytes, expected) in cases {
+        for (bytes, too_large) in cases {
             let file = file(bytes);
-            let error = read_records(file.path(), limits).unwrap_err().to_string();
-            assert!(error.contains(expected), "{error}");
-            assert!(error.starts_with(&file.path().display().to_string()));
+            let error = read_records(file.path(), limits).unwrap_err();
+            match too_large {
+                true => assert!(matches!(error, DataError::TooLarge { limit: 8, .. }), "{error}"),
+                false => assert!(matches!(error, DataError::File { .. }), "{error}"),
+            }
+            assert!(error.to_string().starts_with(&file.path().display().to_string()));
         }
         let truncated = file(&packed[..packed.len() - 12]);
         let truncated = read_records(truncated.path(), ReadLimits::default()).unwrap_err();

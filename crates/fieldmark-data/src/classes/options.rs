@@ -1,20 +1,20 @@
-//! Closed-world questions from labelled photographs: the truth and its most similar classes, the truth first, as in the
-//! released rows; the evaluation shuffles.
+//! Makes closed-world questions from labelled photographs. The options are the truth, then its most similar classes, as
+//! in the released rows; the evaluation shuffles them.
 
+use super::similar::SimilarClasses;
 use crate::error::DataError;
-use crate::eval_rows::{EvalRow, EvalSet, EvalSetName};
-use crate::labels::LabelledPhoto;
-use crate::similar::SimilarClasses;
+use crate::format::eval_rows::{EvalRow, EvalSet, EvalSetName};
+use crate::format::labels::LabelledPhoto;
 
-/// The truth and the `count − 1` classes most similar to it, seen and unseen alike.
+/// The truth and the `count − 1` classes most similar to it, whether seen or unseen.
 ///
 /// # Errors
-/// [`DataError::Classes`] where there are not enough classes, or fewer than two options are asked for.
+/// Returns [`DataError::Classes`] if there are not enough classes, or if `count` is below two.
 pub fn options_for(class: &str, similar: &SimilarClasses, count: usize) -> Result<Vec<String>, DataError> {
     let others = similar.ranked(class);
     if count < 2 || others.len() + 1 < count {
         return Err(DataError::Classes(format!(
-            "{count} options asked for class {class:?} where {} are possible; ask for 2 or more, up to that many",
+            "class {class:?} cannot have {count} options; ask for at least 2 and at most {}",
             others.len() + 1
         )));
     }
@@ -22,11 +22,11 @@ pub fn options_for(class: &str, similar: &SimilarClasses, count: usize) -> Resul
     Ok(std::iter::once(class.to_owned()).chain(distractors.take(count - 1)).collect())
 }
 
-/// Evaluation rows for photographs: the question that `question` makes of a photograph, and `count` options.
-/// Rows are numbered by the photograph's line in its table.
+/// Makes one evaluation row for each photograph, with the text that `question` returns and `count` options. The row
+/// number is the photograph's line in its table.
 ///
 /// # Errors
-/// As [`options_for`].
+/// Returns the errors of [`options_for`].
 pub fn eval_set_from_photos<'a>(
     name: EvalSetName,
     photos: impl IntoIterator<Item = &'a LabelledPhoto>,
@@ -50,9 +50,9 @@ pub fn eval_set_from_photos<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::labels::SourceSplit;
-    use crate::similar::ClassFeature;
-    use crate::split::Split;
+    use crate::classes::similar::ClassFeature;
+    use crate::format::labels::SourceSplit;
+    use crate::format::split::Split;
 
     #[test]
     fn the_truth_comes_first_then_its_look_alikes() {

@@ -1,44 +1,61 @@
-//! TAPO training rows: the stage-2 columns `images`, `problem`, `answer`, `image_noisy`, `image_aug` of the released loader,
-//! under the names of Fine-R1 (arXiv 2602.07605): anchor, positive (same class) and negative (the most similar other class).
+//! Triplets for TAPO. One row is one question with three photographs (q, a, x, x⁺, x⁻ of Fine-R1, section 4.3):
+//!
+//! ```json
+//! {"problem": "<image>What is in this photograph?", "answer": "Anjou", "anchor": "images/train/Anjou/Anjou_001.jpg",
+//! "positive": "images/train/Anjou/Anjou_007.jpg", "negative": "images/train/Conference/Conference_001.jpg"}
+//! ```
+//!
+//! | Field | Needed? | Meaning |
+//! | --- | --- | --- |
+//! | `problem` | yes | the question, with exactly one `<image>` |
+//! | `answer` | yes | the true class, which rewards compare a response with |
+//! | `anchor`, or `images` | yes | the photograph that the question is about |
+//! | `positive`, or `image_noisy` | unless `tapo.positive_rollouts = 0` | another photograph of the same class |
+//! | `negative`, or `image_aug` | for most runs | a photograph of the most similar other class |
+//!
+//! A run needs no negatives with `tapo.negative = "patches"`, or with both `tapo.loss.gamma` and `tapo.loss.eta2` at 0.
+//! The first name is the paper's (arXiv 2602.07605), the second that of the released loader; a row may mix them.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::columns::{PLACEHOLDER, filled, images, object};
+use super::columns::{filled, images, object};
+use super::reader::{ReadLimits, read_records};
 use crate::error::{DataError, RowProblem};
-use crate::reader::{ReadLimits, read_records};
+use crate::prompt::IMAGE_PLACEHOLDER;
 
-/// One TAPO sample, checked: one `<image>` in the problem and one image in each role (section 4.3's q, a, x, x⁺, x⁻).
+/// One checked TAPO row: one `<image>` in the problem, and at most one image in each column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TapoRow {
     /// The row in its file, from 1.
     pub row: usize,
-    /// The question with its one `<image>`, trimmed as the released prompt template does.
+    /// The question with its one `<image>`, trimmed as by the released prompt template.
     pub problem: String,
-    /// The truth that the reward looks for.
+    /// The truth, which rewards compare a response with.
     pub answer: String,
-    /// The image asked about (`anchor` or `images`).
+    /// The image that the question is about (`anchor` or `images`).
     pub anchor: PathBuf,
-    /// Another image of the same class (`positive` or `image_noisy`), where the row names one.
+    /// Another image of the same class (`positive` or `image_noisy`), if the row names one.
     pub positive: Option<PathBuf>,
-    /// An image of the most similar other class (`negative` or `image_aug`), where the row names one.
+    /// An image of the most similar other class (`negative` or `image_aug`), if the row names one.
     pub negative: Option<PathBuf>,
 }
 
 impl TapoRow {
-    /// Reads one row under the paper's or the released names, also mixed.
+    /// Reads one row with the paper's or the released names.
+    ///
+    /// A row may lack a positive, which is needed only for rollouts on it, and a negative, which training on blackened
+    /// anchors does not need (the released loader switches to them unasked), nor a loss without the terms for it.
     ///
     /// # Errors
-    /// The first thing that is wrong with the row. A row may lack a positive, which needs rollouts of its own, and a negative:
-    /// training on blackened anchors needs none (the released loader then takes those unasked), and neither does a loss
-    /// without terms for it.
+    /// Returns the first problem of the row.
     pub fn parse(row: usize, value: &Value) -> Result<Self, RowProblem> {
         let columns = object(value)?;
         let problem = filled(columns, "problem")?.trim().to_owned();
         let answer = filled(columns, "answer")?.to_owned();
         let (anchor_column, anchors) = role(columns, ["anchor", "images"])?;
-        let placeholders = problem.matches(PLACEHOLDER).count();
+        let placeholders = problem.matches(IMAGE_PLACEHOLDER).count();
         if anchors.is_empty() && placeholders == 0 {
             return Err(RowProblem::NoImage(anchor_column.into()));
         }
@@ -80,10 +97,10 @@ fn one_or_none(columns: &Map<String, Value>, names: [&str; 2]) -> Result<Option<
     }
 }
 
-/// Reads a whole file of TAPO rows, JSON or JSONL, plain or gzipped.
+/// Reads a file of TAPO rows: JSON or JSONL, plain or gzipped.
 ///
 /// # Errors
-/// The first bad row, with file and row, or what [`read_records`] says about the file; an empty file is an error.
+/// Returns the first bad row, with file and row; the errors of [`read_records`]; or an error if the file is empty.
 pub fn read_tapo_rows(path: &Path) -> Result<Vec<TapoRow>, DataError> {
     let records = read_records(path, ReadLimits::default())?;
     let mut rows = Vec::with_capacity(records.rows.len());

@@ -1,53 +1,55 @@
-//! Which classes look alike: cosine similarity of class feature means, members of the same family first.
-//! Stands in for the paper's unreleased "most similar subcategory"; it picks negatives and closed-world distractors.
+//! Ranks the classes that look alike: the same family first, then by the cosine similarity of mean features.
+//! It chooses negatives and wrong options, in place of the paper's "most similar subcategory", which is not released.
 
 use std::collections::BTreeMap;
 
 use crate::error::DataError;
 
-/// A class, its family and the features of one of its photographs.
+/// The features of one photograph, with its class and family.
 #[derive(Clone, Debug)]
 pub struct ClassFeature<'a> {
     /// The class.
     pub class: &'a str,
     /// Its super-category.
     pub super_category: &'a str,
-    /// Any feature vector, of the same length everywhere.
+    /// The feature vector. All photographs have vectors of the same length.
     pub values: &'a [f32],
 }
 
-/// For each class all others, the most similar first.
+/// For each class, all other classes, most similar first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SimilarClasses {
     ranked: BTreeMap<String, Vec<(String, f64)>>,
 }
 
 impl SimilarClasses {
-    /// Ranks classes by the cosine similarity of their mean features; the same family comes before every other, and
-    /// equal similarities are in the order of names.
+    /// Ranks classes by the cosine similarity of their mean features. Classes of the same family come first; equal
+    /// similarities are in the order of the names.
     ///
     /// # Errors
-    /// [`DataError::Classes`] for features of different lengths or not finite, or fewer than two classes.
+    /// Returns [`DataError::Classes`] if features differ in length or are not finite, or if there are fewer than two
+    /// classes.
     pub fn from_features(features: &[ClassFeature]) -> Result<Self, DataError> {
         let length = features.first().map_or(0, |feature| feature.values.len());
         let mut means: BTreeMap<&str, (&str, Vec<f64>)> = BTreeMap::new();
         for feature in features {
             if feature.values.len() != length || !feature.values.iter().all(|v| v.is_finite()) {
                 return Err(DataError::Classes(format!(
-                    "a feature of class {:?} has {} values where {length} finite ones were expected; compute it again",
+                    "the features of a photograph of class {:?} have {} values, but {length} finite ones were expected; \
+                     compute them again",
                     feature.class,
                     feature.values.len()
                 )));
             }
             let (_, sum) = means.entry(feature.class).or_insert_with(|| (feature.super_category, vec![0.0; length]));
-            // The cosine does not see the difference between a sum and a mean.
+            // A sum and a mean have the same cosine.
             for (total, value) in sum.iter_mut().zip(feature.values) {
                 *total += f64::from(*value);
             }
         }
         if means.len() < 2 {
             return Err(DataError::Classes(format!(
-                "{} class, so that none is similar to another; give photographs of two or more classes",
+                "there is only {} class, so no class is similar to it; give photographs of two or more classes",
                 means.len()
             )));
         }
@@ -68,19 +70,19 @@ impl SimilarClasses {
         Ok(Self { ranked: ranked.collect() })
     }
 
-    /// All other classes with their cosine similarity, most similar first; empty for an unknown class.
+    /// All other classes with their cosine similarity, most similar first; empty if the class is unknown.
     pub fn ranked(&self, class: &str) -> &[(String, f64)] {
         self.ranked.get(class).map_or(&[], Vec::as_slice)
     }
 
-    /// The most similar class that `allowed` admits.
+    /// The most similar class that `allowed` accepts.
     pub fn most_similar(&self, class: &str, allowed: impl Fn(&str) -> bool) -> Option<&str> {
         let mut others = self.ranked(class).iter();
         others.find(|(other, _)| allowed(other)).map(|(other, _)| other.as_str())
     }
 }
 
-/// The cosine of two vectors; 0 where either is zero.
+/// The cosine of two vectors; 0 if one of them is zero.
 fn cosine(a: &[f64], b: &[f64]) -> f64 {
     let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
     let norms = (dot(a, a) * dot(b, b)).sqrt();

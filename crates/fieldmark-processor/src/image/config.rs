@@ -1,27 +1,28 @@
 //! `preprocessor_config.json`: the settings of the image processor that a checkpoint was trained with.
 //!
-//! Reference: `Qwen2VLImageProcessor` of transformers; its older keys (`min_pixels`, `max_pixels`) and its newer ones
-//! (`size: {shortest_edge, longest_edge}`) are both read, and the older ones win, as there.
+//! Reference: `Qwen2VLImageProcessor` of transformers. Both its older keys (`min_pixels`, `max_pixels`) and its newer
+//! ones (`size: {shortest_edge, longest_edge}`) are read; the older ones win, as in the reference.
 
 use std::path::Path;
 
 use fieldmark_model::{GridThw, VisionConfig};
 use serde::Deserialize;
 
-use crate::{error::ProcessorError, sizes::PixelLimits};
+use super::sizes::PixelLimits;
+use crate::error::ProcessorError;
 
 /// Settings of the image processor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageProcessorConfig {
-    /// Least and most pixels after resizing.
+    /// Smallest and largest number of pixels after resizing.
     pub limits: PixelLimits,
     /// Side of a patch in pixels.
     pub patch_size: usize,
-    /// Frames in a patch; a still image is repeated.
+    /// Frames per patch; a still image is repeated.
     pub temporal_patch_size: usize,
     /// Side, in patches, of the square that becomes one token.
     pub merge_size: usize,
-    /// What a byte is multiplied with.
+    /// Factor that each byte is multiplied by.
     pub rescale_factor: f64,
     /// Mean of each colour channel after rescaling.
     pub image_mean: [f64; 3],
@@ -30,7 +31,7 @@ pub struct ImageProcessorConfig {
 }
 
 impl Default for ImageProcessorConfig {
-    /// The settings of the published Qwen2.5-VL checkpoints: CLIP's mean and deviation, 14-pixel patches in twos.
+    /// The settings of the published Qwen2.5-VL checkpoints: CLIP's mean and deviation, 14-pixel patches merged 2×2.
     fn default() -> Self {
         Self {
             limits: PixelLimits::CHECKPOINT,
@@ -73,31 +74,31 @@ struct File {
 const BICUBIC: u32 = 3;
 
 impl ImageProcessorConfig {
-    /// Reads `preprocessor_config.json`. Absent keys take the reference's defaults, for the pixel limits those of the
-    /// class (3,136 to 1,003,520), not those of the published checkpoints.
+    /// Reads `preprocessor_config.json`. Missing keys get the defaults of the reference class. For the pixel limits
+    /// these are 3,136 to 1,003,520, not the limits of the published checkpoints.
     ///
     /// # Errors
-    /// [`ProcessorError::Io`] and [`ProcessorError::Config`], which name the file and the key.
+    /// Returns [`ProcessorError::Io`] or [`ProcessorError::Config`], which names the file and the key.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ProcessorError> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(ProcessorError::io(path))?;
         Self::from_json(&text, path)
     }
 
-    /// Reads the text of a `preprocessor_config.json`; `path` stands for it in errors.
+    /// Parses the text of a `preprocessor_config.json`; errors call the file `path`.
     ///
     /// # Errors
-    /// [`ProcessorError::Config`].
+    /// Returns [`ProcessorError::Config`], which names the key.
     pub fn from_json(text: &str, path: impl AsRef<Path>) -> Result<Self, ProcessorError> {
         let path = path.as_ref();
         let refuse = |key: &str, reason: String| ProcessorError::Config { path: path.into(), key: key.into(), reason };
-        let file: File =
-            serde_json::from_str(text).map_err(|error| refuse("preprocessor_config.json", error.to_string()))?;
+        let file: File = serde_json::from_str(text)
+            .map_err(|error| refuse("preprocessor_config.json", format!("is not valid: {error}")))?;
         if file.do_resize == Some(false) {
-            return Err(refuse("do_resize", "is false: images that are not resized are not supported".into()));
+            return Err(refuse("do_resize", "is false, but images must be resized; set it to true".into()));
         }
         if let Some(filter) = file.resample.filter(|&filter| filter != BICUBIC) {
-            return Err(refuse("resample", format!("is {filter}: only {BICUBIC} (bicubic) is supported")));
+            return Err(refuse("resample", format!("is {filter}, but only {BICUBIC} (bicubic) is supported")));
         }
         let default = Self::default();
         let size = file.size.unwrap_or_default();
@@ -131,7 +132,7 @@ impl ImageProcessorConfig {
             ("max_pixels", self.limits.max_pixels),
         ] {
             if value == 0 {
-                return Err((key, "must be positive".into()));
+                return Err((key, "must be at least 1".into()));
             }
         }
         if self.limits.min_pixels > self.limits.max_pixels {
@@ -146,22 +147,22 @@ impl ImageProcessorConfig {
         Ok(())
     }
 
-    /// Sides of resized images are multiples of this many pixels.
+    /// The sides of a resized image are multiples of this many pixels.
     pub fn factor(&self) -> usize {
         self.patch_size * self.merge_size
     }
 
-    /// Numbers in one patch: colours × frames × height × width.
+    /// Numbers per patch: colours × frames × height × width.
     pub fn patch_len(&self) -> usize {
         3 * self.temporal_patch_size * self.patch_size * self.patch_size
     }
 
-    /// Number of tokens that an image of this grid takes in the text.
+    /// Number of tokens that an image with this grid takes in the text.
     pub fn tokens(&self, grid: GridThw) -> usize {
         grid.tokens(self.merge_size)
     }
 
-    /// Whether patches made with these settings are what a model's vision encoder takes.
+    /// Returns true if the vision encoder accepts patches made with these settings.
     pub fn fits(&self, vision: &VisionConfig) -> bool {
         vision.in_channels == 3
             && self.patch_size == vision.patch_size

@@ -1,42 +1,42 @@
-//! Triplets for TAPO (paper 4.3): anchor, positive = another photograph of its class, negative = a photograph of the most
-//! similar other class that has one.
+//! Builds triplets for TAPO (paper 4.3). The positive is another photograph of the anchor's class, the negative one of
+//! the most similar other class.
 
 use std::collections::BTreeMap;
 
 use fieldmark_stream::RandomStream;
 
+use super::similar::SimilarClasses;
 use crate::error::DataError;
-use crate::labels::LabelledPhoto;
-use crate::similar::SimilarClasses;
+use crate::format::labels::LabelledPhoto;
 
-/// What to do with a class that has a single photograph, which then has no other to be its positive.
+/// What to do with a class that has a single photograph, and so no other one for the positive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SinglePhotoPolicy {
-    /// Building fails and names the class.
+    /// Return an error that names the class.
     Refuse,
-    /// The anchor is its own positive (told apart only by augmentation).
+    /// Use the anchor as its own positive; only augmentation makes them differ.
     ReuseAnchor,
 }
 
-/// Three photographs; the negative's class is another than that of anchor and positive.
+/// Three photographs: anchor and positive of one class, the negative of another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Triplet<'a> {
-    /// The photograph asked about.
+    /// The photograph that the question is about.
     pub anchor: &'a LabelledPhoto,
-    /// Another of the same class.
+    /// Another photograph of the same class.
     pub positive: &'a LabelledPhoto,
-    /// One of the most similar other class.
+    /// A photograph of the most similar other class.
     pub negative: &'a LabelledPhoto,
 }
 
-/// One triplet for each photograph as anchor, in the order given; positive and negative are drawn from `stream`.
+/// Builds one triplet for each photograph as anchor, in the order given. `stream` draws positives and negatives.
 ///
-/// Negatives come only from classes that have a photograph in `photos`: give seen training photographs, and nothing of
-/// an unseen class or of the test set gets in.
+/// Positives and negatives come from `photos` only. Pass seen training photographs, so that no unseen class and no test
+/// photograph gets in.
 ///
 /// # Errors
-/// [`DataError::Classes`] where a class has one photograph and `single` refuses that, or where no other class that
-/// `similar` knows has any.
+/// Returns [`DataError::Classes`] if a class has one photograph and `single` refuses that, or if no other class in
+/// `similar` has a photograph.
 pub fn build_triplets<'a>(
     photos: &[&'a LabelledPhoto],
     similar: &SimilarClasses,
@@ -49,7 +49,7 @@ pub fn build_triplets<'a>(
     }
     let no_negative = |class: &str| {
         DataError::Classes(format!(
-            "no photograph of a class similar to {class:?}, so no negative; add another class to photographs and similarities"
+            "class {class:?} has no negative, because no class similar to it has a photograph; add one"
         ))
     };
     let mut triplets = Vec::with_capacity(photos.len());
@@ -62,7 +62,7 @@ pub fn build_triplets<'a>(
             (None, SinglePhotoPolicy::ReuseAnchor) => anchor,
             (None, SinglePhotoPolicy::Refuse) => {
                 return Err(DataError::Classes(format!(
-                    "class {class:?} has one photograph, {}, so no positive; add a second or let the anchor be reused",
+                    "class {class:?} has no positive, because {} is its only photograph; add one or reuse the anchor",
                     anchor.path.display()
                 )));
             }
@@ -82,8 +82,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::labels::SourceSplit;
-    use crate::similar::ClassFeature;
+    use crate::classes::similar::ClassFeature;
+    use crate::format::labels::SourceSplit;
 
     fn photo(class: &str, index: usize) -> LabelledPhoto {
         LabelledPhoto {
@@ -144,11 +144,11 @@ mod tests {
         let photos = [photo("A", 0), photo("B", 0), photo("B", 1)];
         let photos: Vec<_> = photos.iter().collect();
         let refused = build_triplets(&photos, &similar(), SinglePhotoPolicy::Refuse, &mut stream(0));
-        assert!(refused.unwrap_err().to_string().contains("class \"A\" has one photograph, A/0.jpg"));
+        assert!(refused.unwrap_err().to_string().contains("A/0.jpg"));
         let reused = build_triplets(&photos, &similar(), SinglePhotoPolicy::ReuseAnchor, &mut stream(0)).unwrap();
         assert_eq!(reused[0].positive, reused[0].anchor);
         assert_ne!(reused[1].positive, reused[1].anchor);
         let one_class = build_triplets(&photos[1..], &similar(), SinglePhotoPolicy::Refuse, &mut stream(0));
-        assert!(one_class.unwrap_err().to_string().contains("no negative"));
+        assert!(one_class.unwrap_err().to_string().contains("\"B\""));
     }
 }
