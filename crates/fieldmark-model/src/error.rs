@@ -107,6 +107,12 @@ pub enum ModelError {
         /// Flat index of the first such value.
         index: usize,
     },
+    /// A number format that does not exist.
+    #[error("`{name}` is not a number format; choose f32, f16 or bf16")]
+    WeightType {
+        /// The name given.
+        name: String,
+    },
     /// Adapters that cannot be made.
     #[error("lora: {reason}")]
     Lora {

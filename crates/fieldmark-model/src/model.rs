@@ -11,7 +11,7 @@ use burn::{
 };
 
 use crate::{
-    cache::KvCache,
+    attention::KvCache,
     config::Qwen25VlConfig,
     inputs::{ImageInputs, ModelInputs},
     positions::RopePosition,
@@ -87,17 +87,17 @@ impl Qwen25Vl {
 
     /// The same with the embeddings of the images at hand, `[tokens, width]` (see [`Self::encode_images`]).
     pub fn embed_with(&self, inputs: &ModelInputs, features: Option<Tensor<2>>) -> Tensor<3> {
-        let text_BTD = self.model.embed_tokens.forward(inputs.input_ids.clone());
-        let Some(features) = features else { return text_BTD };
-        let [batch, seq, width] = text_BTD.dims();
-        let device = text_BTD.device();
+        let text_btd = self.model.embed_tokens.forward(inputs.input_ids.clone());
+        let Some(features) = features else { return text_btd };
+        let [batch, seq, width] = text_btd.dims();
+        let device = text_btd.device();
         // Gather instead of scatter: row i of the result is a text row or an image row of [text; image].
         let mut source: Vec<i64> = (0..(batch * seq) as i64).collect();
         for (&place, &feature) in inputs.image_index.iter().zip(&inputs.image_features) {
             source[place] = (batch * seq + feature) as i64;
         }
         let source = Tensor::<1, Int>::from_data(TensorData::new(source, [batch * seq]), &device);
-        let text = text_BTD.reshape([batch * seq, width]);
+        let text = text_btd.reshape([batch * seq, width]);
         let features = features.cast(text.dtype());
         Tensor::cat(vec![text, features], 0).select(0, source).reshape([batch, seq, width])
     }
@@ -133,10 +133,10 @@ impl Qwen25Vl {
     }
 
     /// Logits of hidden states, `[rows, width]` to `[rows, vocab]`.
-    pub fn logits(&self, hidden_ND: Tensor<2>) -> Tensor<2> {
+    pub fn logits(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
         match &self.lm_head {
-            Some(head) => head.forward(hidden_ND),
-            None => hidden_ND.matmul(self.model.embed_tokens.weight.val().transpose()),
+            Some(head) => head.forward(hidden_nd),
+            None => hidden_nd.matmul(self.model.embed_tokens.weight.val().transpose()),
         }
     }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A part of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
+pub enum ModelPart {
     /// Patch embedding and blocks of the vision encoder.
     Vision,
     /// The merger between encoder and decoder.
@@ -14,7 +14,7 @@ pub enum Part {
     Decoder,
 }
 
-impl Part {
+impl ModelPart {
     /// All of them, in the order of the forward pass.
     pub const ALL: [Self; 3] = [Self::Vision, Self::Projector, Self::Decoder];
 
@@ -59,11 +59,11 @@ impl Default for TrainableParts {
 
 impl TrainableParts {
     /// Whether `part` is one of them.
-    pub fn has(&self, part: Part) -> bool {
+    pub fn has(&self, part: ModelPart) -> bool {
         match part {
-            Part::Vision => self.vision,
-            Part::Projector => self.projector,
-            Part::Decoder => self.decoder,
+            ModelPart::Vision => self.vision,
+            ModelPart::Projector => self.projector,
+            ModelPart::Decoder => self.decoder,
         }
     }
 }

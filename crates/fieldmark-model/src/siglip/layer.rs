@@ -36,10 +36,10 @@ impl SiglipAttention {
         }
     }
 
-    fn forward(&self, x_BTD: Tensor<3>) -> Tensor<3> {
-        let [batch, seq, width] = x_BTD.dims();
+    fn forward(&self, x_btd: Tensor<3>) -> Tensor<3> {
+        let [batch, seq, width] = x_btd.dims();
         let heads = |projection: &Linear| {
-            let x = projection.forward(x_BTD.clone());
+            let x = projection.forward(x_btd.clone());
             x.reshape([batch, seq, self.heads, width / self.heads]).swap_dims(1, 2)
         };
         let out = attend(heads(&self.q_proj), heads(&self.k_proj), heads(&self.v_proj), &AttentionMask::none());
@@ -57,8 +57,8 @@ pub struct SiglipMlp {
 }
 
 impl SiglipMlp {
-    fn forward(&self, x_BTD: Tensor<3>) -> Tensor<3> {
-        let x = self.fc1.forward(x_BTD);
+    fn forward(&self, x_btd: Tensor<3>) -> Tensor<3> {
+        let x = self.fc1.forward(x_btd);
         self.fc2.forward(match self.act {
             HiddenAct::GeluTanh => gelu_approximate(x),
             HiddenAct::Gelu => gelu(x),
@@ -88,9 +88,9 @@ impl SiglipEncoderLayer {
     }
 
     /// `[batch, tokens, width]` to the same.
-    pub(super) fn forward(&self, x_BTD: Tensor<3>) -> Tensor<3> {
-        let x_BTD = x_BTD.clone() + self.self_attn.forward(self.layer_norm1.forward(x_BTD));
-        x_BTD.clone() + self.mlp.forward(self.layer_norm2.forward(x_BTD))
+    pub(super) fn forward(&self, x_btd: Tensor<3>) -> Tensor<3> {
+        let x_btd = x_btd.clone() + self.self_attn.forward(self.layer_norm1.forward(x_btd));
+        x_btd.clone() + self.mlp.forward(self.layer_norm2.forward(x_btd))
     }
 }
 

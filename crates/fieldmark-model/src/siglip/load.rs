@@ -5,10 +5,11 @@ use std::path::Path;
 
 use burn::tensor::{Device, FloatDType};
 
-use super::{SiglipTextConfig, SiglipTextModel};
+use super::{config::SiglipTextConfig, model::SiglipTextModel};
 use crate::{
     error::ModelError,
-    weights::{CheckpointMap, Filler, ParamPath},
+    parameters::ParamPath,
+    weights::{CheckpointMap, Filler},
 };
 
 const PREFIX: &str = "text_model.";

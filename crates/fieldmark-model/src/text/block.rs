@@ -9,8 +9,11 @@ use burn::{
 };
 
 use crate::{
-    attention_layout::AttentionLayout, block::AttentionBlock, cache::LayerCache, config::TextConfig, mlp::GatedMlp,
-    projection::Projection, rotary::Rotary,
+    attention::{AttentionLayout, LayerCache, rotary::Rotary},
+    block::AttentionBlock,
+    config::TextConfig,
+    mlp::GatedMlp,
+    projection::Projection,
 };
 
 /// The four projections of grouped-query attention.
@@ -36,17 +39,17 @@ impl TextAttention {
         }
     }
 
-    /// Queries, keys and values of `x_BTD`, `[batch, seq, heads, head_dim]` each.
-    fn project(&self, x_BTD: Tensor<3>, rotary: &Rotary) -> [Tensor<4>; 3] {
-        let [batch, seq, _] = x_BTD.dims();
+    /// Queries, keys and values of `x_btd`, `[batch, seq, heads, head_dim]` each.
+    fn project(&self, x_btd: Tensor<3>, rotary: &Rotary) -> [Tensor<4>; 3] {
+        let [batch, seq, _] = x_btd.dims();
         // [batch, seq, heads · dim] -> [batch, heads, seq, dim]
         let heads = |x: Tensor<3>| {
             let count = x.dims()[2] / self.head_dim;
             x.reshape([batch, seq, count, self.head_dim]).swap_dims(1, 2)
         };
-        let q = rotary.apply(heads(self.q_proj.forward(x_BTD.clone())));
-        let k = rotary.apply(heads(self.k_proj.forward(x_BTD.clone())));
-        let v = heads(self.v_proj.forward(x_BTD));
+        let q = rotary.apply(heads(self.q_proj.forward(x_btd.clone())));
+        let k = rotary.apply(heads(self.k_proj.forward(x_btd.clone())));
+        let v = heads(self.v_proj.forward(x_btd));
         [q, k, v].map(|x| x.swap_dims(1, 2))
     }
 }
@@ -83,26 +86,26 @@ impl TextBlock {
     /// `[batch, seq, width]` to `[batch, seq, width]`; the new tokens' keys and values go to the end of `cache`.
     pub(crate) fn run_cached(
         &self,
-        x_BTD: Tensor<3>,
+        x_btd: Tensor<3>,
         rotary: &Rotary,
         layout: &AttentionLayout,
         cache: &mut LayerCache,
     ) -> Tensor<3> {
-        let [q, k, v] = self.project(x_BTD.clone(), rotary);
+        let [q, k, v] = self.project(x_btd.clone(), rotary);
         let (k, v) = cache.append(k.swap_dims(1, 2), v.swap_dims(1, 2));
         let attended = layout.attend([q, k.swap_dims(1, 2), v.swap_dims(1, 2)]);
-        self.finish(x_BTD, attended)
+        self.finish(x_btd, attended)
     }
 }
 
 impl AttentionBlock for TextBlock {
-    fn project(&self, x_BTD: Tensor<3>, rotary: &Rotary) -> [Tensor<4>; 3] {
-        self.self_attn.project(self.input_layernorm.forward(x_BTD), rotary)
+    fn project(&self, x_btd: Tensor<3>, rotary: &Rotary) -> [Tensor<4>; 3] {
+        self.self_attn.project(self.input_layernorm.forward(x_btd), rotary)
     }
 
-    fn finish(&self, x_BTD: Tensor<3>, attended: Tensor<4>) -> Tensor<3> {
-        let attended_BTD = attended.reshape(x_BTD.dims());
-        let x_BTD = x_BTD + self.self_attn.o_proj.forward(attended_BTD);
-        x_BTD.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x_BTD))
+    fn finish(&self, x_btd: Tensor<3>, attended: Tensor<4>) -> Tensor<3> {
+        let attended_btd = attended.reshape(x_btd.dims());
+        let x_btd = x_btd + self.self_attn.o_proj.forward(attended_btd);
+        x_btd.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x_btd))
     }
 }

@@ -6,8 +6,8 @@
 use burn::tensor::{DType, Device, Int, Tensor};
 
 use crate::{
+    attention::rotary::{Rotary, inverse_frequencies},
     config::TextConfig,
-    rotary::{Rotary, inverse_frequencies},
 };
 
 /// Rotary embedding of `position_ids`, `[3, batch, seq]`, computed in f32 and cast to `dtype`.

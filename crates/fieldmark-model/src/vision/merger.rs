@@ -29,12 +29,12 @@ impl PatchMerger {
     }
 
     /// `[patches, width]` to `[tokens, out_width]`, in the type of its own weights.
-    pub(crate) fn forward(&self, x_ND: Tensor<2>) -> Tensor<2> {
-        let [patches, width] = x_ND.dims();
+    pub(crate) fn forward(&self, x_nd: Tensor<2>) -> Tensor<2> {
+        let [patches, width] = x_nd.dims();
         let [joined, _] = self.fc1.widths();
         let tokens = patches * width / joined;
-        let x_ND = x_ND.cast(self.fc1.dtype());
-        let x = self.ln_q.forward(x_ND).reshape([tokens, joined]);
+        let x_nd = x_nd.cast(self.fc1.dtype());
+        let x = self.ln_q.forward(x_nd).reshape([tokens, joined]);
         self.fc2.forward(gelu(self.fc1.forward(x)))
     }
 }

@@ -7,8 +7,8 @@
 use burn::tensor::Device;
 
 use crate::{
+    attention::rotary::{Rotary, inverse_frequencies},
     grid::GridThw,
-    rotary::{Rotary, inverse_frequencies},
 };
 
 /// Row and column of every patch of `grids`, in image order.

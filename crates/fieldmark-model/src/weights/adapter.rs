@@ -17,11 +17,16 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    load::{floats, transpose},
-    names::{new_layout, published_layout},
-    save::{Stored, StoredType, write_json, write_tensors},
+    stored::{Stored, floats, write_json, write_tensors},
+    weight_type::WeightType,
 };
-use crate::{error::ModelError, lora::LoraSettings, model::Qwen25Vl, parts::Part};
+use crate::{
+    error::ModelError,
+    lora::LoraSettings,
+    model::Qwen25Vl,
+    parameters::{new_layout, published_layout, transpose},
+    parts::ModelPart,
+};
 
 const PREFIX: &str = "base_model.model.";
 const CONFIG: &str = "adapter_config.json";
@@ -76,7 +81,7 @@ impl Qwen25Vl {
     /// If a file cannot be written.
     pub fn save_adapter(&self, folder: &Path, settings: &LoraSettings, base: &str) -> Result<(), ModelError> {
         std::fs::create_dir_all(folder).map_err(ModelError::io(folder))?;
-        let (mut tensors, mut names) = (BTreeMap::new(), BTreeMap::<Part, BTreeSet<String>>::new());
+        let (mut tensors, mut names) = (BTreeMap::new(), BTreeMap::<ModelPart, BTreeSet<String>>::new());
         let mut model = self.valid();
         for layer in model.projections_mut() {
             let Some(pair) = &layer.projection.lora else { continue };
@@ -84,7 +89,7 @@ impl Qwen25Vl {
                 let tensor = param.val();
                 let [rows, columns] = tensor.dims();
                 let values: Vec<f32> = tensor.into_data().iter().collect();
-                let stored = Stored::new(StoredType::F32, vec![columns, rows], &transpose(&values, rows, columns));
+                let stored = Stored::new(WeightType::F32, vec![columns, rows], &transpose(&values, rows, columns));
                 tensors.insert(format!("{PREFIX}{}.{factor}.weight", new_layout(&layer.name)), stored);
             }
             names.entry(layer.part).or_default().insert(layer.short_name().to_owned());
@@ -167,13 +172,13 @@ fn filled(param: &Param<Tensor<2>>, data: TensorData) -> Param<Tensor<2>> {
 
 /// PEFT's `target_modules` as the expression that exactly these layers match: `gate_proj` is the name of a layer of the vision
 /// encoder too.
-fn target_modules(names: &BTreeMap<Part, BTreeSet<String>>) -> String {
+fn target_modules(names: &BTreeMap<ModelPart, BTreeSet<String>>) -> String {
     let branches = names.iter().map(|(part, names)| {
         let names: Vec<String> = names.iter().map(|name| name.replace('.', r"\.")).collect();
         let place = match part {
-            Part::Vision => r"model\.visual\.blocks\.\d+\.\w+\.",
-            Part::Projector => r"model\.visual\.merger\.",
-            Part::Decoder => r"model\.language_model\.layers\.\d+\.\w+\.",
+            ModelPart::Vision => r"model\.visual\.blocks\.\d+\.\w+\.",
+            ModelPart::Projector => r"model\.visual\.merger\.",
+            ModelPart::Decoder => r"model\.language_model\.layers\.\d+\.\w+\.",
         };
         format!("{place}({})", names.join("|"))
     });

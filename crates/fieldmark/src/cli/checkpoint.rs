@@ -6,7 +6,9 @@ use anyhow::{anyhow, bail};
 use burn::tensor::Device;
 use fieldmark::{
     generate::CheckpointGeneration,
-    model::{LoadOptions, LoraSettings, PartTypes, Qwen25Vl, Qwen25VlConfig, SaveOptions, StoredType},
+    model::{
+        LoadOptions, LoraSettings, PartTypes, Qwen25Vl, Qwen25VlConfig, SaveOptions, WeightType as ModelWeightType,
+    },
     processor::{PixelLimits, Processor},
     recipe::{ImageSizes, ModelSection, PartsSection, WeightType},
 };
@@ -71,7 +73,7 @@ impl Checkpoint {
     /// # Errors
     /// As [`Self::load`].
     pub fn load_from(&self, folder: &Path, device: &Device) -> anyhow::Result<Qwen25Vl> {
-        let dtype = |format: Option<WeightType>| format.map(WeightType::float_dtype);
+        let dtype = |format: Option<WeightType>| format.map(stored_type);
         let PartsSection { vision, projector, decoder } = self.parts;
         let parts = PartTypes { vision: dtype(vision), projector: dtype(projector), decoder: dtype(decoder) };
         let options = LoadOptions { dtype: dtype(Some(self.dtype)), parts };
@@ -82,7 +84,8 @@ impl Checkpoint {
             ("model.parts.decoder", parts.decoder),
         ];
         for (key, dtype) in wanted {
-            if let Some(dtype) = dtype.filter(|&dtype| !device.supports_dtype(dtype)) {
+            if let Some(dtype) = dtype.map(ModelWeightType::float_dtype).filter(|&dtype| !device.supports_dtype(dtype))
+            {
                 bail!("{key}: this device does not compute in {dtype:?}; `fieldmark devices` says what it can");
             }
         }
@@ -148,12 +151,16 @@ impl Checkpoint {
     }
 }
 
+fn stored_type(format: WeightType) -> ModelWeightType {
+    match format {
+        WeightType::F32 => ModelWeightType::F32,
+        WeightType::F16 => ModelWeightType::F16,
+        WeightType::Bf16 => ModelWeightType::Bf16,
+    }
+}
+
 fn save_weights(model: &Qwen25Vl, stored: WeightType, folder: &Path) -> anyhow::Result<()> {
-    let stored = match stored {
-        WeightType::F32 => StoredType::F32,
-        WeightType::F16 => StoredType::F16,
-        WeightType::Bf16 => StoredType::Bf16,
-    };
+    let stored = stored_type(stored);
     Ok(model.save_pretrained(folder, SaveOptions { stored, ..SaveOptions::default() })?)
 }
 

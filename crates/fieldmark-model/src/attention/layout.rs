@@ -6,27 +6,23 @@ use std::ops::Range;
 
 use burn::tensor::{Device, Tensor};
 
-use crate::{
-    attention::{AttentionMask, attend},
-    attention_backward::attention_backward,
-    vision::ImageRun,
-};
+use super::{backward::attention_backward, forward::attend, mask::AttentionMask};
 
 /// Equal spans of equal items that follow each other: windows of images of one size, or sequences of one length.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Tile {
+pub(crate) struct Tile {
     /// First token of the first item.
-    start: usize,
+    pub(crate) start: usize,
     /// Items.
-    items: usize,
+    pub(crate) items: usize,
     /// Tokens of an item.
-    item_len: usize,
+    pub(crate) item_len: usize,
     /// First token of the spans within their item.
-    from: usize,
+    pub(crate) from: usize,
     /// Spans of an item.
-    count: usize,
+    pub(crate) count: usize,
     /// Tokens of a span.
-    len: usize,
+    pub(crate) len: usize,
 }
 
 /// How the tokens of a batch attend. Queries, keys, values and results are `[batch, seq, heads, head_dim]`.
@@ -62,19 +58,8 @@ impl AttentionLayout {
         Self { tiles, mask }
     }
 
-    /// The windows of images, or with `frames` their whole frames; every patch of a tile sees every other.
-    pub fn images(runs: &[ImageRun], frames: bool) -> Self {
-        let mut tiles = Vec::new();
-        let mut start = 0;
-        for run in runs {
-            let tile = |from, count, len| Tile { start, items: run.images, item_len: run.patches, from, count, len };
-            if frames {
-                tiles.push(tile(0, run.frames, run.patches / run.frames));
-            } else {
-                tiles.extend(run.windows.iter().map(|group| tile(group.start, group.count, group.len)));
-            }
-            start += run.images * run.patches;
-        }
+    /// Tiles without a mask: every token of a tile sees every other. Tiles of one item follow each other.
+    pub(crate) fn tiled(tiles: Vec<Tile>) -> Self {
         Self { tiles, mask: AttentionMask::none() }
     }
 

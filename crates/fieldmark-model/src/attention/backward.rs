@@ -6,7 +6,10 @@
 
 use burn::tensor::Tensor;
 
-use crate::attention::{AttentionMask, scale};
+use super::{
+    forward::{probabilities, scale},
+    mask::AttentionMask,
+};
 
 /// Gradients of `sum(attend(q, k, v) ∘ grad)` with respect to q, k and v.
 ///
@@ -41,7 +44,7 @@ pub fn attention_backward(
         let seen_of = |x: &Tensor<4>| if seen == keys { x.clone() } else { x.clone().narrow(2, 0, seen) };
         let (k, v) = (seen_of(&k), seen_of(&v));
         let (q, grad) = (rows(&q) * scale, rows(&grad));
-        let p = mask.probabilities(q.clone().matmul(k.clone().transpose()), group);
+        let p = probabilities(q.clone().matmul(k.clone().transpose()), mask.grouped(group));
         let delta = (grad.clone().cast(p.dtype()) * rows(&out).cast(p.dtype())).sum_dim(3);
         let dp = grad.clone().matmul(v.transpose()).cast(p.dtype());
         let ds = (p.clone() * (dp - delta)).cast(dtype);

@@ -6,8 +6,8 @@ use burn::{
 };
 
 use super::{
-    load::transpose,
-    names::{ParamPath, stored_shape},
+    layout::{stored_shape, transpose},
+    path::ParamPath,
 };
 use crate::model::Qwen25Vl;
 

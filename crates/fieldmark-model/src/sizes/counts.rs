@@ -3,7 +3,7 @@
 use crate::{
     config::Qwen25VlConfig,
     lora::LoraSettings,
-    parts::{Part, TrainableParts},
+    parts::{ModelPart, TrainableParts},
 };
 
 /// Numbers of parameters of the parts that training freezes or changes together.
@@ -77,11 +77,11 @@ impl Qwen25VlConfig {
             ("o_proj", width, width),
         ];
         let stacks = [
-            (Part::Vision, vision.depth, "attn", &[("qkv", patch, 3 * patch), ("proj", patch, patch)][..]),
-            (Part::Vision, vision.depth, "mlp", &mlp(patch, vision.intermediate_size)),
-            (Part::Projector, 1, "mlp", &[("0", joined, joined), ("2", joined, vision.out_hidden_size)]),
-            (Part::Decoder, text.num_hidden_layers, "self_attn", &decoder),
-            (Part::Decoder, text.num_hidden_layers, "mlp", &mlp(width, text.intermediate_size)),
+            (ModelPart::Vision, vision.depth, "attn", &[("qkv", patch, 3 * patch), ("proj", patch, patch)][..]),
+            (ModelPart::Vision, vision.depth, "mlp", &mlp(patch, vision.intermediate_size)),
+            (ModelPart::Projector, 1, "mlp", &[("0", joined, joined), ("2", joined, vision.out_hidden_size)]),
+            (ModelPart::Decoder, text.num_hidden_layers, "self_attn", &decoder),
+            (ModelPart::Decoder, text.num_hidden_layers, "mlp", &mlp(width, text.intermediate_size)),
         ];
         let mut counts = AdapterCounts::default();
         for (part, blocks, module, layers) in stacks {

@@ -10,7 +10,7 @@ use crate::{
     config::Qwen25VlConfig,
     grid::GridThw,
     model::Qwen25Vl,
-    parts::{Part, TrainableParts},
+    parts::{ModelPart, TrainableParts},
     vision::WindowPlan,
 };
 
@@ -96,10 +96,10 @@ impl Qwen25Vl {
     pub fn adapter_sizes(&self) -> AdapterSizes {
         let mut sizes = AdapterSizes::default();
         for parameter in self.named_parameters().iter().filter(|parameter| parameter.adapter) {
-            let size = match Part::of(&parameter.name) {
-                Part::Vision => &mut sizes.vision,
-                Part::Projector => &mut sizes.projector,
-                Part::Decoder => &mut sizes.decoder,
+            let size = match ModelPart::of(&parameter.name) {
+                ModelPart::Vision => &mut sizes.vision,
+                ModelPart::Projector => &mut sizes.projector,
+                ModelPart::Decoder => &mut sizes.decoder,
             };
             *size += parameter.shape.iter().product::<usize>();
         }

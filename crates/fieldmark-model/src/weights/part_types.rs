@@ -1,0 +1,29 @@
+//! A number format for each part of a model.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::weight_type::WeightType;
+use crate::parts::ModelPart;
+
+/// A type for each part of the model; what passes from one part to the next is cast.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PartTypes {
+    /// Patch embedding and blocks of the vision encoder.
+    pub vision: Option<WeightType>,
+    /// The merger between encoder and decoder.
+    pub projector: Option<WeightType>,
+    /// Embedding, blocks, norm and head.
+    pub decoder: Option<WeightType>,
+}
+
+impl PartTypes {
+    pub(super) fn of(&self, published: &str) -> Option<WeightType> {
+        match ModelPart::of(published) {
+            ModelPart::Vision => self.vision,
+            ModelPart::Projector => self.projector,
+            ModelPart::Decoder => self.decoder,
+        }
+    }
+}
