@@ -1,9 +1,8 @@
-//! Qwen2.5-VL, native in Burn: vision encoder, projector ("merger"), decoder, M-RoPE, KV cache, weights in and out; and
-//! the text tower of SigLIP, whose cosines compare answers.
-//!
-//! Reference: `Qwen2_5_VLForConditionalGeneration` of transformers. The crate enables no backend: every constructor
-//! takes a [`burn::tensor::Device`], and tensors stay on the device and in the type of what they are computed from.
-//! The letters at the end of a tensor's name are its axes: `x_btd` is `[batch, tokens, width]`, and n counts rows.
+//! Qwen2.5-VL, native in Burn: vision encoder, projector ("merger"), decoder, M-RoPE, KV cache, reading and writing of
+//! checkpoints; and the text tower of SigLIP. Reference: `Qwen2_5_VLForConditionalGeneration` of transformers. The
+//! crate enables no backend: every constructor takes a [`burn::tensor::Device`]. The letters after the last underscore
+//! of a tensor's name are its axes: b batch, t sequence, h heads, d width, n rows. So `x_btd` is `[batch, seq, width]`,
+//! and `x_nd` is `[rows, width]`.
 
 pub mod attention;
 mod block;

@@ -1,4 +1,4 @@
-//! The three parts of a model that training freezes or changes, and that have a number format, together.
+//! The three parts of a model. Each is trained or frozen as a whole, and has one number format.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,10 +15,10 @@ pub enum ModelPart {
 }
 
 impl ModelPart {
-    /// All of them, in the order of the forward pass.
+    /// All parts, in the order of the forward pass.
     pub const ALL: [Self; 3] = [Self::Vision, Self::Projector, Self::Decoder];
 
-    /// The part that a parameter of this published name belongs to.
+    /// Returns the part of the parameter with this published name.
     pub fn of(published: &str) -> Self {
         if published.starts_with("visual.merger.") {
             Self::Projector
@@ -29,7 +29,7 @@ impl ModelPart {
         }
     }
 
-    /// Its key in recipes.
+    /// Returns the part's key in recipes.
     pub fn name(self) -> &'static str {
         match self {
             Self::Vision => "vision",
@@ -39,7 +39,7 @@ impl ModelPart {
     }
 }
 
-/// Which parts of a model training changes.
+/// Which parts of a model are trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainableParts {
@@ -58,7 +58,7 @@ impl Default for TrainableParts {
 }
 
 impl TrainableParts {
-    /// Whether `part` is one of them.
+    /// Returns true if `part` is trained.
     pub fn has(&self, part: ModelPart) -> bool {
         match part {
             ModelPart::Vision => self.vision,

@@ -1,20 +1,23 @@
-//! Scaled dot-product attention with grouped key and value heads that are never expanded.
+//! Scaled dot-product attention with grouped key and value heads, which are never expanded.
 //!
-//! The query heads that share a key head are laid along the query axis, `[batch, kv_heads, group · seq, head_dim]`:
-//! one batched product serves the whole group on every backend. Without autodiff the backend's fused attention runs;
-//! with it the product is written out, because Burn's fused form has no backward of its own.
+//! Query heads that share a key head are stacked along the query axis, `[batch, kv_heads, group · seq, head_dim]`, so
+//! one batched product serves the whole group on every backend. Without autodiff, the backend's fused attention runs.
+//! With autodiff, the products are written out, because Burn's fused attention has no backward pass.
 
 use burn::tensor::{Bool, DType, FloatDType, Tensor, activation::softmax, module::attention};
 
 use super::mask::AttentionMask;
 
-/// Queries of a causal batch that the fused form takes at a time: a mask of all of them, laid out for the heads that share
-/// keys, would be the largest tensor of a long sequence, and the first chunks need not look at the last keys.
+/// Number of queries of a causal batch that fused attention computes at a time. For a long sequence, a mask for all
+/// queries and all heads that share keys would be the largest tensor. In chunks, the first queries also skip the last
+/// keys.
 pub const CAUSAL_CHUNK: usize = 512;
 
-/// Attention of `q`, `[batch, heads, queries, head_dim]`, over `k` and `v`, `[batch, kv_heads, keys, head_dim]`.
+/// Computes attention of `q`, `[batch, heads, queries, head_dim]`, over `k` and `v`, `[batch, kv_heads, keys,
+/// head_dim]`.
 ///
-/// A query that may see no key at all gets some finite value, never NaN. Returns `[batch, heads, queries, head_dim]`.
+/// Returns `[batch, heads, queries, head_dim]`. If a query may see no key, its result is arbitrary but finite, never
+/// NaN.
 pub fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &AttentionMask) -> Tensor<4> {
     let (queries, keys) = (q.dims()[2], k.dims()[2]);
     if q.is_autodiff() || !mask.is_causal() || queries <= CAUSAL_CHUNK {
@@ -38,7 +41,7 @@ fn attend_whole(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &AttentionMask) 
     let out = if q.is_autodiff() {
         written_out(q, k, v, hide)
     } else if queries == 1 {
-        // One query reads the cache once, in place: a fused kernel would first copy the slice of it in use.
+        // A single query reads the cache once, in place. A fused kernel would first copy the part of the cache in use.
         written_out(q, k, v, hide)
     } else {
         let hide = hide.map(|mask| mask.expand([batch, kv_heads, group * queries, keys]));
@@ -57,7 +60,7 @@ pub(super) fn scale(q: &Tensor<4>) -> f64 {
     (q.dims()[3] as f64).powf(-0.5)
 }
 
-/// Softmax of scores over the keys that are not hidden, in f32 at least: `[batch, kv_heads, group · queries, keys]`.
+/// Softmax of scores, `[batch, kv_heads, group · queries, keys]`, over the keys that are not hidden; in f32 or wider.
 pub(super) fn probabilities(scores: Tensor<4>, hide: Option<Tensor<4, Bool>>) -> Tensor<4> {
     let scores = match scores.dtype() {
         DType::F16 | DType::BF16 => scores.cast(FloatDType::F32),
@@ -66,7 +69,7 @@ pub(super) fn probabilities(scores: Tensor<4>, hide: Option<Tensor<4, Bool>>) ->
     let scores = match hide {
         None => scores,
         Some(mask) => {
-            // The most negative finite number, not -inf: a row with every key hidden stays finite.
+            // The most negative finite number, not -inf, so that a row stays finite even if every key is hidden.
             let lowest = scores.dtype().finfo().map_or(f64::from(f32::MIN), |info| info.min);
             let shape = scores.dims();
             scores.mask_fill(mask.expand(shape), lowest)

@@ -1,26 +1,26 @@
-//! Which keys a query may see.
+//! The mask of attention: which keys each query may see.
 
 use std::ops::Range;
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 
-/// Which keys each query must not see, for one batch.
+/// Which keys are hidden from each query of a batch.
 #[derive(Debug, Clone)]
 pub struct AttentionMask {
-    /// `true` hides a key; `[batch or 1, 1, queries, keys]`. `None` hides nothing.
+    /// `[batch or 1, 1, queries, keys]`; `true` hides a key. `None` hides nothing.
     hide: Option<Tensor<4, Bool>>,
-    /// Keys before the first query, where no query sees a key behind itself.
+    /// For a causal mask, the number of keys before the first query.
     past: Option<usize>,
 }
 
 impl AttentionMask {
-    /// Every query sees every key.
+    /// Returns the mask that lets every query see every key.
     pub fn none() -> Self {
         Self { hide: None, past: None }
     }
 
-    /// Causal mask for `queries` new tokens after `past` cached ones, with the keys outside `rows[b]` hidden in row b.
-    /// One mask for all rows where no row is padded.
+    /// Returns the causal mask for `queries` new tokens after `past` cached tokens. In row b, keys outside `rows[b]`
+    /// are hidden too. If no row is padded, all rows share one mask.
     pub fn causal(queries: usize, past: usize, rows: &[Range<usize>], device: &Device) -> Self {
         let keys = past + queries;
         let padded = rows.iter().any(|row| row.start != 0 || row.end < keys);
@@ -39,19 +39,19 @@ impl AttentionMask {
         Self { hide, past: Some(past) }
     }
 
-    /// Whether a query sees no key behind itself.
+    /// Returns true if no query sees a later key.
     pub(super) fn is_causal(&self) -> bool {
         self.past.is_some()
     }
 
-    /// The mask of the queries in `queries` alone, and how many of `keys` keys they see at most.
+    /// Returns the mask for a range of queries, and how many of the `keys` keys these queries see at most.
     pub(super) fn of_queries(&self, queries: Range<usize>, keys: usize) -> (Self, usize) {
         let seen = self.past.map_or(keys, |past| keys.min(past + queries.end));
         let hide = self.hide.clone().map(|hide| hide.narrow(2, queries.start, queries.len()).narrow(3, 0, seen));
         (Self { hide, past: self.past.map(|past| past + queries.start) }, seen)
     }
 
-    /// Repeats the query axis for `group` heads that share their keys.
+    /// Returns the mask with the query axis repeated for each of the `group` heads that share a key head.
     pub(super) fn grouped(&self, group: usize) -> Option<Tensor<4, Bool>> {
         self.hide.clone().map(|mask| if group == 1 { mask } else { mask.repeat_dim(2, group) })
     }

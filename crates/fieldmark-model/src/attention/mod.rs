@@ -1,4 +1,4 @@
-//! Attention forward and backward, who attends to whom, the KV cache and the rotary embedding.
+//! Attention: forward and backward pass, masks, which tokens attend to which, KV cache and rotary embedding.
 
 mod backward;
 mod cache;

@@ -3,7 +3,7 @@
 use crate::{model::Qwen25Vl, parts::ModelPart, projection::Projection};
 
 impl Qwen25Vl {
-    /// Every linear layer that may have an adapter.
+    /// Returns every linear layer that may have an adapter.
     pub(crate) fn projections_mut(&mut self) -> Vec<Layer<'_>> {
         let mut layers = Vec::new();
         let mut add = |part, name: String, projection| layers.push(Layer { part, name, projection });
@@ -25,7 +25,7 @@ impl Qwen25Vl {
     }
 }
 
-/// A linear layer and where it is.
+/// A linear layer and its place in the model.
 pub(crate) struct Layer<'a> {
     pub(crate) part: ModelPart,
     /// Published name, such as `model.layers.0.self_attn.q_proj`.
@@ -34,7 +34,7 @@ pub(crate) struct Layer<'a> {
 }
 
 impl Layer<'_> {
-    /// What a target would call it.
+    /// Returns the name to use in `targets`, such as `q_proj` or `mlp.0`.
     pub(crate) fn short_name(&self) -> &str {
         match self.part {
             ModelPart::Projector => self.name.trim_start_matches("visual.merger."),

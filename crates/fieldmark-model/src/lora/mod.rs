@@ -1,4 +1,4 @@
-//! Low-rank adapters on a model: which layers carry one, what then learns, and the model with them merged.
+//! Low-rank adapters: their settings, adding and merging them, and which parameters are trained.
 
 mod adapt;
 mod layers;

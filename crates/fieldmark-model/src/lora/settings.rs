@@ -1,26 +1,26 @@
-//! Which layers carry an adapter, and how the weights under adapters are kept.
+//! Settings of adapters: their rank and scale, which layers have one, and whether the weights under them are quantised.
 //!
-//! Reference: `LoraConfig` of PEFT. Its dropout is left out: Burn draws it from the device's own generator, which a run could
-//! not repeat or resume.
+//! Reference: `LoraConfig` of PEFT, without its dropout. Burn draws dropout from the device's random generator, so a
+//! run could not be repeated or resumed.
 
 use burn::tensor::quantization::{QuantScheme, QuantValue, ScaleDtype};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Adapters to train instead of the weights.
+/// Low-rank adapters (LoRA) to train instead of the weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoraSettings {
-    /// Columns of A and rows of B. 0 trains the weights themselves.
+    /// Number of columns of A and rows of B. 0 trains the weights themselves.
     pub rank: usize,
-    /// The adapter's product is multiplied by alpha / rank.
+    /// The product A·B is multiplied by alpha / rank.
     pub alpha: f64,
     /// Multiply by alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732).
     pub rslora: bool,
-    /// Names of the linear layers that get an adapter, such as `q_proj` or `mlp.0`, in the parts that `train` lets learn.
-    /// None stands for all of them; the head never has one.
+    /// Names of the linear layers that have an adapter, such as `q_proj` or `mlp.0`, in the parts that `train` enables.
+    /// An empty list means all of them. The head never has an adapter.
     pub targets: Vec<String>,
-    /// How the weights under the adapters are kept.
+    /// Quantisation of the weights under the adapters.
     pub quantize: Quantize,
 }
 
@@ -30,21 +30,22 @@ impl Default for LoraSettings {
     }
 }
 
-/// How the weights under adapters are kept (QLoRA).
+/// Quantisation of the weights under adapters (QLoRA).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Quantize {
-    /// As they are computed in.
+    /// Weights keep the number format that the model computes in.
     #[default]
     None,
-    /// 8 bits a weight, and an f32 scale for up to 64 of them; made dense again at each use.
+    /// 8 bits a weight, and an f32 scale for up to 64 weights; dequantised at each use.
     Q8,
-    /// 4 bits a weight, and an f32 scale for up to 64 of them; on the CPU a weight still takes a byte.
+    /// 4 bits a weight, and an f32 scale for up to 64 weights. On the CPU a weight still takes a byte.
     Q4,
 }
 
 impl Quantize {
-    /// The scheme for a matrix of `columns` columns: blocks along a row. `None` for no quantisation.
+    /// Returns the scheme for a matrix with `columns` columns, in blocks along a row. Returns `None` without
+    /// quantisation, or if the number of columns is not a multiple of 4.
     pub(crate) fn scheme(self, columns: usize) -> Option<QuantScheme> {
         let value = match self {
             Self::None => return None,
@@ -57,18 +58,19 @@ impl Quantize {
 }
 
 impl LoraSettings {
-    /// What the product of the factors is multiplied by.
+    /// Returns the factor applied to the product A·B.
     pub fn scale(&self) -> f64 {
         let rank = self.rank as f64;
         self.alpha / if self.rslora { rank.sqrt() } else { rank }
     }
 
-    /// Whether the layer called `layer`, or by the end of its name, is one that gets an adapter.
+    /// Returns true if `layer` has an adapter: its name, or the end of its name, is a target.
     pub(crate) fn names(&self, layer: &str) -> bool {
         self.targets.is_empty() || self.targets.iter().any(|target| is_called(layer, target))
     }
 
-    /// Bytes of a weight under an adapter that is computed with in `number` bytes.
+    /// Returns the bytes of a weight under an adapter. `number` is the size in bytes of the format that the model
+    /// computes in.
     pub fn weight_bytes(&self, number: f64) -> f64 {
         let scales = 4.0 / 64.0;
         match self.quantize {
@@ -78,13 +80,13 @@ impl LoraSettings {
         }
     }
 
-    /// Whether there are adapters at all.
+    /// Returns true if there are adapters.
     pub fn is_on(&self) -> bool {
         self.rank > 0
     }
 }
 
-/// Whether a layer's name ends in `target`, as PEFT matches `target_modules`.
+/// Returns true if the layer's name is `target` or ends in it, as PEFT matches `target_modules`.
 pub(super) fn is_called(layer: &str, target: &str) -> bool {
     layer.strip_suffix(target).is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }

@@ -1,4 +1,4 @@
-//! Which parameters learn: whole parts, or the adapters in them.
+//! Which parameters are trained: whole parts, or only the adapters in them.
 
 use burn::{
     module::{Module, ModuleMapper, Param},
@@ -12,7 +12,8 @@ use crate::{
 };
 
 impl Qwen25Vl {
-    /// Makes the parts named trainable and freezes the others. Of parts with adapters these alone learn.
+    /// Makes `parts` trainable and freezes the others. If the model has adapters, only the adapters in `parts` are
+    /// trained.
     pub fn with_trainable(self, parts: TrainableParts) -> Self {
         let lora = self.has_lora();
         self.map(&mut Freezer { parts, lora, path: ParamPath::default() })

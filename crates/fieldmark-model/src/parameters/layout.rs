@@ -1,6 +1,9 @@
-//! Names, shapes and order of values in checkpoints. The newer layout is `model.visual.*`, `model.language_model.*`.
+//! Names, shapes and order of values in checkpoints.
+//!
+//! Published checkpoints have the names `visual.*`, `model.*` and `lm_head.weight`. Newer tools write `model.visual.*`
+//! and `model.language_model.*`.
 
-/// The newer name of a published one.
+/// Returns the name of a parameter in the newer layout, given its published name.
 pub fn new_layout(published: &str) -> String {
     match published.split_once('.') {
         Some(("visual", _)) => format!("model.{published}"),
@@ -9,7 +12,7 @@ pub fn new_layout(published: &str) -> String {
     }
 }
 
-/// The published name of a name in either layout.
+/// Returns the published name of a parameter, given its name in either layout.
 pub fn published_layout(name: &str) -> String {
     if let Some(rest) = name.strip_prefix("model.language_model.") {
         format!("model.{rest}")
@@ -20,7 +23,7 @@ pub fn published_layout(name: &str) -> String {
     }
 }
 
-/// Shape in a checkpoint of a parameter of `shape` here.
+/// Returns the shape in checkpoints of a parameter whose shape in the model is `shape`.
 pub(crate) fn stored_shape(published: &str, linear: bool, shape: &[usize], patch: [usize; 4]) -> Vec<usize> {
     match shape {
         [_, out] if published == "visual.patch_embed.proj.weight" => [&[*out], patch.as_slice()].concat(),
@@ -29,7 +32,7 @@ pub(crate) fn stored_shape(published: &str, linear: bool, shape: &[usize], patch
     }
 }
 
-/// Row-major `[rows, columns]` to row-major `[columns, rows]`, in blocks that stay in the cache.
+/// Transposes a row-major `[rows, columns]`, in blocks that stay in the CPU cache.
 pub(crate) fn transpose<T: Copy + Default>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
     const BLOCK: usize = 32;
     let mut out = vec![T::default(); values.len()];

@@ -1,4 +1,4 @@
-//! The parameters of a model: where they are, what checkpoints call them and how they are laid out there.
+//! The parameters of a model, and their names, shapes and layout in checkpoints.
 
 mod layout;
 mod named;

@@ -1,10 +1,9 @@
-//! Names and shapes of parameters here and in checkpoints.
+//! The path of a parameter through the modules, and the published name that belongs to it.
 //!
-//! Fields are named as in the reference, so a path differs from the published name (`visual.*`, `model.*`,
-//! `lm_head.weight`) only where Burn's layers or ours differ: `gamma` is `weight`, `fc1` and `fc2` of the projector are
-//! `mlp.0` and `mlp.2`; `lora.a` is `lora_A.weight`. The newer layout is `model.visual.*`, `model.language_model.*`.
+//! Fields have the reference's names, so path and published name only differ where our layers or Burn's do: `gamma` is
+//! published as `weight`, `fc1` and `fc2` of the projector as `mlp.0` and `mlp.2`, `lora.a` as `lora_A.weight`.
 
-/// Collects the path of the parameter that a visitor or mapper stands at.
+/// The path of the parameter that a module visitor or mapper is at.
 #[derive(Debug, Default)]
 pub(crate) struct ParamPath {
     names: Vec<String>,
@@ -22,7 +21,7 @@ impl ParamPath {
         self.containers.pop();
     }
 
-    /// The name in published checkpoints.
+    /// Returns the parameter's name in published checkpoints.
     pub(crate) fn published(&self) -> String {
         let mut names = self.names.clone();
         let mut lora = false;
@@ -41,7 +40,8 @@ impl ParamPath {
         names.join(".")
     }
 
-    /// The name in checkpoints of a module whose fields are named as in the reference: only Burn's norms differ from torch's.
+    /// Returns the name in checkpoints of a module whose fields have the reference's names. Only Burn's norms differ
+    /// from torch's.
     pub(crate) fn burn_as_torch(&self) -> String {
         let torch = |name: &String| match name.as_str() {
             "gamma" => "weight".to_owned(),
@@ -51,14 +51,14 @@ impl ParamPath {
         self.names.iter().map(torch).collect::<Vec<_>>().join(".")
     }
 
-    /// Whether the parameter is the matrix of a linear layer: `[in, out]` here, `[out, in]` in checkpoints.
+    /// Returns true for the matrix of a linear layer: `[in, out]` in the model, `[out, in]` in checkpoints.
     pub(crate) fn is_linear(&self) -> bool {
         let container = self.containers.last().map_or("", String::as_str);
         let layer = matches!(container, "Struct:Linear" | "Struct:Projection");
         self.is_lora() || (layer && self.names.last().is_some_and(|name| name == "weight"))
     }
 
-    /// Whether the parameter is a factor of an adapter.
+    /// Returns true for a factor of an adapter.
     pub(crate) fn is_lora(&self) -> bool {
         self.containers.last().is_some_and(|container| container == "Struct:LoraPair")
     }

@@ -1,4 +1,4 @@
-//! One layer of SigLIP's encoder: pre-norm attention in which every token sees every other, and a plain MLP.
+//! One layer of SigLIP's encoder: attention in which every token sees every other, then a plain MLP.
 //!
 //! Reference: `SiglipEncoderLayer`, `SiglipAttention` and `SiglipMLP` of transformers.
 
@@ -14,7 +14,7 @@ use burn::{
 use super::config::{HiddenAct, SiglipTextConfig};
 use crate::attention::{AttentionMask, attend};
 
-/// Attention with biases everywhere. Reference: `SiglipAttention`.
+/// Attention in which every projection has a bias. Reference: `SiglipAttention`.
 #[derive(Module, Debug)]
 pub struct SiglipAttention {
     q_proj: Linear,
@@ -47,7 +47,7 @@ impl SiglipAttention {
     }
 }
 
-/// Two layers with an activation between them. Reference: `SiglipMLP`.
+/// Two linear layers with an activation between them. Reference: `SiglipMLP`.
 #[derive(Module, Debug)]
 pub struct SiglipMlp {
     fc1: Linear,
@@ -66,7 +66,7 @@ impl SiglipMlp {
     }
 }
 
-/// Pre-norm attention and MLP, each added to the residual stream. Reference: `SiglipEncoderLayer`.
+/// Attention and MLP, each with a norm before it and added to the residual stream. Reference: `SiglipEncoderLayer`.
 #[derive(Module, Debug)]
 pub struct SiglipEncoderLayer {
     layer_norm1: LayerNorm,
@@ -87,7 +87,7 @@ impl SiglipEncoderLayer {
         }
     }
 
-    /// `[batch, tokens, width]` to the same.
+    /// Maps `[batch, tokens, width]` to `[batch, tokens, width]`.
     pub(super) fn forward(&self, x_btd: Tensor<3>) -> Tensor<3> {
         let x_btd = x_btd.clone() + self.self_attn.forward(self.layer_norm1.forward(x_btd));
         x_btd.clone() + self.mlp.forward(self.layer_norm2.forward(x_btd))

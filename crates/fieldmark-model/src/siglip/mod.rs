@@ -1,4 +1,4 @@
-//! The text tower of SigLIP.
+//! The text tower of SigLIP (arXiv 2303.15343): its network, configuration and weights.
 
 mod config;
 mod layer;

@@ -1,7 +1,8 @@
-//! The text tower of SigLIP (arXiv 2303.15343): ids to one vector a text, whose cosines say how alike texts are.
+//! The text tower of SigLIP: maps token ids to one vector per text. The cosine of two vectors says how similar the
+//! texts are.
 //!
-//! Reference: `SiglipTextModel` of transformers. There is no mask, padding included, and the state of the last position is the
-//! text's: every text must be filled up to `max_position_embeddings` tokens as the tower was trained.
+//! Reference: `SiglipTextModel` of transformers. Nothing is masked, not even padding, and the last position represents
+//! the text. So pad every text to `max_position_embeddings` tokens, as the tower was trained.
 
 use burn::{
     module::Module,
@@ -14,7 +15,7 @@ use super::{
     layer::{SiglipEncoderLayer, norm},
 };
 
-/// Embeddings of tokens and of their places, added. Reference: `SiglipTextEmbeddings`.
+/// The sum of token and position embeddings. Reference: `SiglipTextEmbeddings`.
 #[derive(Module, Debug)]
 pub struct SiglipTextEmbeddings {
     token_embedding: Embedding,
@@ -29,22 +30,22 @@ impl SiglipTextEmbeddings {
     }
 }
 
-/// The layers. Reference: `SiglipEncoder`.
+/// The layers of the tower. Reference: `SiglipEncoder`.
 #[derive(Module, Debug)]
 pub struct SiglipEncoder {
     layers: Vec<SiglipEncoderLayer>,
 }
 
-/// What a tower makes of a batch.
+/// The result of a tower for a batch of texts.
 #[derive(Debug, Clone)]
 pub struct SiglipTextOutput {
-    /// States of all tokens after the last norm, `[batch, tokens, hidden_size]`.
+    /// Hidden states of all tokens after the last norm, `[batch, tokens, hidden_size]`.
     pub last_hidden_state: Tensor<3>,
-    /// A vector a text, `[batch, projection_size]`; not normalised. Reference: `pooler_output`.
+    /// One vector per text, `[batch, projection_size]`, not normalised. Reference: `pooler_output`.
     pub pooled: Tensor<2>,
 }
 
-/// The whole tower. Reference: `SiglipTextModel`.
+/// The text tower. Reference: `SiglipTextModel`.
 #[derive(Module, Debug)]
 pub struct SiglipTextModel {
     embeddings: SiglipTextEmbeddings,
@@ -56,7 +57,7 @@ pub struct SiglipTextModel {
 }
 
 impl SiglipTextConfig {
-    /// A tower with Burn's random weights; [`SiglipTextModel::from_pretrained`] reads others.
+    /// Returns a tower with random weights. [`SiglipTextModel::from_pretrained`] reads trained weights.
     pub fn init(&self, device: &Device) -> SiglipTextModel {
         let embedding = |rows| EmbeddingConfig::new(rows, self.hidden_size).init(device);
         let layers = (0..self.num_hidden_layers).map(|_| SiglipEncoderLayer::new(self, device)).collect();
@@ -74,13 +75,13 @@ impl SiglipTextConfig {
 }
 
 impl SiglipTextModel {
-    /// The sizes.
+    /// Returns the configuration that the tower was built from.
     pub fn config(&self) -> &SiglipTextConfig {
         &self.config
     }
 
-    /// States and pooled vectors of ids, `[batch, tokens]`, all of them below `vocab_size` and at most
-    /// `max_position_embeddings` a row.
+    /// Returns hidden states and vectors of token ids, `[batch, tokens]`. Ids must be below `vocab_size`, and a row may
+    /// have at most `max_position_embeddings`.
     pub fn forward(&self, ids_bt: Tensor<2, Int>) -> SiglipTextOutput {
         let x_btd = self.embeddings.forward(ids_bt);
         let x_btd = self.encoder.layers.iter().fold(x_btd, |x_btd, layer| layer.forward(x_btd));

@@ -1,4 +1,4 @@
-//! What a network costs, from its configuration alone: numbers of parameters and floating-point operations.
+//! Numbers of parameters and of floating-point operations, computed from a configuration.
 
 mod counts;
 mod flops;

@@ -1,6 +1,6 @@
-//! One block of the decoder: grouped-query attention with rotary embedding and cache, then a gated MLP.
+//! One block of the decoder: grouped-query attention with rotary embedding and KV cache, then a gated MLP.
 //!
-//! Reference: `Qwen2_5_VLDecoderLayer`: biases on query, key and value, none on the output projection.
+//! Reference: `Qwen2_5_VLDecoderLayer`. Query, key and value have biases; the output projection has none.
 
 use burn::{
     module::Module,
@@ -39,7 +39,7 @@ impl TextAttention {
         }
     }
 
-    /// Queries, keys and values of `x_btd`, `[batch, seq, heads, head_dim]` each.
+    /// Projects `x_btd` to queries, keys and values, `[batch, seq, heads, head_dim]` each.
     fn project(&self, x_btd: Tensor<3>, rotary: &Rotary) -> [Tensor<4>; 3] {
         let [batch, seq, _] = x_btd.dims();
         // [batch, seq, heads · dim] -> [batch, heads, seq, dim]
@@ -54,7 +54,7 @@ impl TextAttention {
     }
 }
 
-/// Pre-norm attention and MLP, each added to the residual stream.
+/// Attention and MLP, each with a norm before it and added to the residual stream.
 #[derive(Module, Debug)]
 pub struct TextBlock {
     pub(crate) input_layernorm: RmsNorm,
@@ -74,7 +74,7 @@ impl TextBlock {
         }
     }
 
-    /// The linear layers with their names in the block.
+    /// Returns the linear layers with their names within the block.
     pub(crate) fn projections_mut(&mut self) -> Vec<(String, &mut Projection)> {
         let TextAttention { q_proj, k_proj, v_proj, o_proj, .. } = &mut self.self_attn;
         let attention = [("q_proj", q_proj), ("k_proj", k_proj), ("v_proj", v_proj), ("o_proj", o_proj)];
@@ -83,7 +83,7 @@ impl TextBlock {
         attention.into_iter().chain(mlp).collect()
     }
 
-    /// `[batch, seq, width]` to `[batch, seq, width]`; the new tokens' keys and values go to the end of `cache`.
+    /// Runs the block on `[batch, seq, width]` and appends keys and values of the new tokens to `cache`.
     pub(crate) fn run_cached(
         &self,
         x_btd: Tensor<3>,

@@ -1,4 +1,4 @@
-//! The decoder: token and image embeddings in, hidden states out.
+//! The decoder: maps embeddings of tokens and images to hidden states.
 //!
 //! Reference: `Qwen2_5_VLTextModel`.
 
@@ -17,7 +17,7 @@ use crate::{
     config::TextConfig,
 };
 
-/// Embedding, blocks and final norm.
+/// The decoder: embedding, blocks and final norm.
 #[derive(Module, Debug)]
 pub struct TextDecoder {
     pub(crate) embed_tokens: Embedding,
@@ -28,7 +28,7 @@ pub struct TextDecoder {
 }
 
 impl TextConfig {
-    /// A new decoder with Burn's default initialisation, parameter by parameter at first use.
+    /// Returns a new decoder. Burn initialises each parameter with its default at first use.
     pub fn init(&self, device: &Device) -> TextDecoder {
         TextDecoder {
             embed_tokens: EmbeddingConfig::new(self.vocab_size, self.hidden_size).init(device),
@@ -40,11 +40,11 @@ impl TextConfig {
 }
 
 impl TextDecoder {
-    /// Hidden states after the final norm, `[batch, seq, width]`.
+    /// Returns hidden states after the final norm, `[batch, seq, width]`.
     ///
-    /// `x_btd` are embeddings, `position_ids` is `[3, batch, seq]`, `rows` says where the real tokens of each row lie,
-    /// counted over cached and new tokens together; or, more than one for a batch of one row, where the sequences packed
-    /// into it lie.
+    /// `x_btd` are embeddings, and `position_ids` is `[3, batch, seq]`. `rows` are the ranges of the real tokens in
+    /// each row, counted over cached and new tokens together. For a batch of a single row, several ranges are the
+    /// sequences packed into the row.
     pub fn forward(
         &self,
         x_btd: Tensor<3>,
@@ -55,7 +55,7 @@ impl TextDecoder {
         self.run(x_btd, position_ids, rows, cache, |_| ())
     }
 
-    /// The same, with each block's output shown to `see`.
+    /// Like [`Self::forward`], but also calls `see` with each block's output.
     pub(crate) fn run(
         &self,
         mut x_btd: Tensor<3>,
@@ -78,8 +78,9 @@ impl TextDecoder {
         self.norm.forward(x_btd)
     }
 
-    /// Positions and attention of a batch for activations of `dtype`, on `device`. `rows` as in [`Self::forward`]: one
-    /// range for each row of the batch, or the places of sequences packed into a single one.
+    /// Returns rotary embedding and attention layout of a batch on `device`, for activations of `dtype` and `past`
+    /// cached tokens. `rows` has one range for each row of the batch, or the ranges of the sequences packed into a
+    /// single row.
     pub fn plan(
         &self,
         position_ids: Tensor<3, Int>,
@@ -97,22 +98,22 @@ impl TextDecoder {
         TextPlan { rotary: text_rotary(position_ids, &self.config, dtype, device), layout }
     }
 
-    /// The blocks, each to be run with the plan's rotary embedding and layout.
+    /// Returns the blocks. Run each with the plan's rotary embedding and layout.
     pub fn blocks(&self) -> &[TextBlock] {
         &self.layers
     }
 
-    /// The final norm, `[batch, seq, width]` to the same.
+    /// Applies the final norm to `[batch, seq, width]`.
     pub fn final_norm(&self, x_btd: Tensor<3>) -> Tensor<3> {
         self.norm.forward(x_btd)
     }
 }
 
-/// What the blocks need to know of a batch of sequences.
+/// Rotary embedding and attention layout of a batch of sequences, shared by all blocks.
 #[derive(Debug, Clone)]
 pub struct TextPlan {
     /// Rotary embedding of the tokens.
     pub rotary: Rotary,
-    /// How the tokens attend.
+    /// Which tokens attend to which.
     pub layout: AttentionLayout,
 }

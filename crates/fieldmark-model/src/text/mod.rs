@@ -1,4 +1,4 @@
-//! The decoder.
+//! The decoder: its blocks and M-RoPE.
 
 mod block;
 mod decoder;

@@ -1,6 +1,6 @@
-//! One block of the vision encoder: attention inside windows or whole frames, then a gated MLP with biases.
+//! One block of the vision encoder: attention within windows or whole frames, then a gated MLP with biases.
 //!
-//! Reference: `Qwen2_5_VLVisionBlock`. All patches of a batch lie in one row, `[1, patches, width]`.
+//! Reference: `Qwen2_5_VLVisionBlock`. All patches of a batch are in one row, `[1, patches, width]`.
 
 use burn::{
     module::Module,
@@ -30,7 +30,7 @@ impl VisionAttention {
         }
     }
 
-    /// Queries, keys and values of patches, `[1, patches, width]` to three of `[1, patches, heads, head_dim]`.
+    /// Projects patches, `[1, patches, width]`, to queries, keys and values, `[1, patches, heads, head_dim]` each.
     fn project(&self, x_bnd: Tensor<3>, rotary: &Rotary) -> [Tensor<4>; 3] {
         let [_, patches, width] = x_bnd.dims();
         let dim = width / self.heads;
@@ -41,7 +41,7 @@ impl VisionAttention {
     }
 }
 
-/// Pre-norm attention and MLP, each added to the residual stream.
+/// Attention and MLP, each with a norm before it and added to the residual stream.
 #[derive(Module, Debug)]
 pub struct VisionBlock {
     pub(crate) norm1: RmsNorm,
@@ -61,7 +61,7 @@ impl VisionBlock {
         }
     }
 
-    /// The linear layers with their names in the block.
+    /// Returns the linear layers with their names within the block.
     pub(crate) fn projections_mut(&mut self) -> Vec<(String, &mut Projection)> {
         let VisionAttention { qkv, proj, .. } = &mut self.attn;
         let attention = [("qkv", qkv), ("proj", proj)].map(|(name, layer)| (format!("attn.{name}"), layer));

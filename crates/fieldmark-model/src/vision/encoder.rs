@@ -1,4 +1,4 @@
-//! The vision encoder: patches in, one embedding for each 2×2 patches out.
+//! The vision encoder: maps patches to embeddings, one for each 2×2 patches.
 //!
 //! Reference: `Qwen2_5_VisionTransformerPretrainedModel`.
 
@@ -16,13 +16,13 @@ use super::{
 };
 use crate::{block::AttentionBlock, config::VisionConfig, inputs::ImageInputs};
 
-/// The patch convolution: its stride is its kernel, so it is a linear map of each flattened patch.
+/// The patch convolution. Its stride equals its kernel size, so it is a linear map of each flattened patch.
 #[derive(Module, Debug)]
 pub struct PatchEmbed {
     pub(crate) proj: Linear,
 }
 
-/// Patch embedding, blocks and projector.
+/// The vision encoder with patch embedding, blocks and projector.
 #[derive(Module, Debug)]
 pub struct VisionEncoder {
     pub(crate) patch_embed: PatchEmbed,
@@ -32,21 +32,21 @@ pub struct VisionEncoder {
     config: VisionConfig,
 }
 
-/// What the encoder passes through, for comparison with the reference.
+/// The intermediate results of the encoder, for comparison with the reference.
 #[derive(Debug, Clone)]
 pub struct VisionTrace {
-    /// After the patch embedding, `[patches, width]`, image order.
+    /// After the patch embedding, `[patches, width]`, in image order.
     pub patch_embed: Tensor<2>,
     /// After each block, `[patches, width]`, in the reference's window order.
     pub blocks: Vec<Tensor<2>>,
     /// After the projector, `[tokens, out_width]`, in the reference's window order.
     pub merger_raw: Tensor<2>,
-    /// The same in image order: what [`VisionEncoder::forward`] returns.
+    /// After the projector, in image order: the result of [`VisionEncoder::forward`].
     pub merged: Tensor<2>,
 }
 
 impl VisionConfig {
-    /// A new encoder with Burn's default initialisation, parameter by parameter at first use.
+    /// Returns a new encoder. Burn initialises each parameter with its default at first use.
     pub fn init(&self, device: &Device) -> VisionEncoder {
         VisionEncoder {
             patch_embed: PatchEmbed {
@@ -60,12 +60,12 @@ impl VisionConfig {
 }
 
 impl VisionEncoder {
-    /// Embeddings of all images, `[tokens, out_width]`, in image order.
+    /// Returns the embeddings of all images, `[tokens, out_width]`, in image order.
     pub fn forward(&self, images: &ImageInputs) -> Tensor<2> {
         self.run(images, |_, _| ())
     }
 
-    /// The same, with what the reference's hooks would see.
+    /// Like [`Self::forward`], but returns every intermediate result that hooks in the reference would record.
     pub fn trace(&self, images: &ImageInputs) -> VisionTrace {
         let plan = WindowPlan::new(&images.grids, &self.config);
         let mut to_reference = vec![0; plan.order.len()];
@@ -100,33 +100,33 @@ impl VisionEncoder {
         plan.restore(tokens)
     }
 
-    /// Order, positions and attention of a batch of images, on `device`.
+    /// Returns order, rotary embedding and attention layouts of a batch of images, on `device`.
     pub fn plan(&self, images: &ImageInputs, device: &Device) -> VisionPlan {
         VisionPlan::new(&images.grids, &self.config, self.patch_embed.proj.weight.dtype(), device)
     }
 
-    /// Patches to the first block's input, `[1, patches, width]` in the plan's order.
+    /// Returns the first block's input, `[1, patches, width]`, in the plan's order.
     pub fn embed_patches(&self, images: &ImageInputs, plan: &VisionPlan) -> Tensor<3> {
         let pixels = images.pixel_values.clone().cast(self.patch_embed.proj.weight.dtype());
         plan.arrange(self.patch_embed.proj.forward(pixels))
     }
 
-    /// The patch embedding.
+    /// Returns the patch embedding.
     pub fn patch_embed(&self) -> &PatchEmbed {
         &self.patch_embed
     }
 
-    /// The projector.
+    /// Returns the projector.
     pub fn merger(&self) -> &PatchMerger {
         &self.merger
     }
 
-    /// The blocks, each to be run with the plan's rotary embedding and its [`VisionPlan::layout`].
+    /// Returns the blocks. Run each with the plan's rotary embedding and its own [`VisionPlan::layout`].
     pub fn blocks(&self) -> &[VisionBlock] {
         &self.blocks
     }
 
-    /// The projector: the last block's output to embeddings, `[tokens, out_width]`, in image order.
+    /// Applies the projector to the last block's output. Returns embeddings, `[tokens, out_width]`, in image order.
     pub fn merge(&self, x_bnd: Tensor<3>, plan: &VisionPlan) -> Tensor<2> {
         plan.restore(self.merger.forward(x_bnd.squeeze_dim(0)))
     }

@@ -1,10 +1,10 @@
-//! Who attends to whom among the patches of a batch of images.
+//! The attention layout of a batch of images: which patches attend to which.
 
 use super::windows::ImageRun;
 use crate::attention::{AttentionLayout, Tile};
 
 impl AttentionLayout {
-    /// The windows of images, or with `frames` their whole frames; every patch of a tile sees every other.
+    /// Returns the layout of images: every patch sees every other in its window or, with `frames`, in its whole frame.
     pub fn images(runs: &[ImageRun], frames: bool) -> Self {
         let mut tiles = Vec::new();
         let mut start = 0;

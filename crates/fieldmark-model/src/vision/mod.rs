@@ -1,4 +1,4 @@
-//! The vision encoder and the projector.
+//! The vision encoder and the projector: windows, rotary positions and blocks.
 
 mod block;
 mod encoder;

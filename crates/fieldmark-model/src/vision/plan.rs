@@ -1,4 +1,4 @@
-//! Order, positions and attention of a batch of images.
+//! The plan of a batch of images: patch order, rotary embedding and attention layouts.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
@@ -9,7 +9,7 @@ use crate::{
     grid::GridThw,
 };
 
-/// What the blocks need to know of a batch of images.
+/// Patch order, rotary embedding and attention layouts of a batch of images, shared by all blocks.
 #[derive(Debug, Clone)]
 pub struct VisionPlan {
     /// Rotary embedding of the patches in the plan's order.
@@ -23,7 +23,7 @@ pub struct VisionPlan {
 }
 
 impl VisionPlan {
-    /// Plans images of these sizes for activations of `dtype`.
+    /// Plans a batch of images of these sizes for activations of `dtype`.
     pub(super) fn new(grids: &[GridThw], config: &VisionConfig, dtype: DType, device: &Device) -> Self {
         let windows = WindowPlan::new(grids, config);
         let rotary = vision_rotary(grids, &windows.order, config.spatial_merge_size, config.head_dim(), device);
@@ -38,23 +38,25 @@ impl VisionPlan {
         }
     }
 
-    /// How the patches attend in block `block`.
+    /// Returns the attention layout of block `block`: whole frames or windows.
     pub fn layout(&self, block: usize) -> &AttentionLayout {
         if self.full.contains(&block) { &self.within_frames } else { &self.within_windows }
     }
 
+    /// Brings patches, `[patches, width]`, from image order into the plan's order, `[1, patches, width]`.
     pub(super) fn arrange(&self, x_nd: Tensor<2>) -> Tensor<3> {
         let device = x_nd.device();
         reorder(x_nd, &self.order, self.unit, &device).unsqueeze_dim(0)
     }
 
+    /// Brings tokens, `[tokens, width]`, from the plan's order back into image order.
     pub(super) fn restore(&self, tokens: Tensor<2>) -> Tensor<2> {
         let device = tokens.device();
         reorder(tokens, &self.inverse, 1, &device)
     }
 }
 
-/// Takes groups of `unit` rows of `x` in the order given; nothing is copied where the order is the identity.
+/// Reorders groups of `unit` rows of `x`. Copies nothing if the order is the identity.
 pub(super) fn reorder(x: Tensor<2>, order: &[usize], unit: usize, device: &Device) -> Tensor<2> {
     if order.iter().enumerate().all(|(place, &token)| place == token) {
         return x;

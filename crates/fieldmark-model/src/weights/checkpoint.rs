@@ -1,5 +1,5 @@
-//! The files of a checkpoint and the tensors in them: `model.safetensors`, or the shards that
-//! `model.safetensors.index.json` lists.
+//! The weight files of a checkpoint and their tensors: `model.safetensors`, or the shards listed in
+//! `model.safetensors.index.json`.
 
 use std::{
     collections::BTreeMap,
@@ -18,10 +18,10 @@ struct ShardIndex {
     weight_map: BTreeMap<String, String>,
 }
 
-/// The weight files of a checkpoint folder, or the one file that `path` already is.
+/// Returns the weight files of a checkpoint folder, or `path` itself if it is a file.
 ///
 /// # Errors
-/// If the folder holds neither `model.safetensors` nor a readable index.
+/// Returns an error if the folder has a shard index that cannot be read. The weight files are not opened.
 pub fn checkpoint_files(path: &Path) -> Result<Vec<PathBuf>, ModelError> {
     if path.is_file() {
         return Ok(vec![path.into()]);
@@ -44,16 +44,16 @@ pub fn checkpoint_files(path: &Path) -> Result<Vec<PathBuf>, ModelError> {
 
 #[allow(unsafe_code)]
 fn map_file(file: &File) -> std::io::Result<Mmap> {
-    // SAFETY: the map is read-only and lives for the duration of one load; a checkpoint that another process cuts short
-    // meanwhile is outside what this can guard against.
+    // SAFETY: the map is read-only and only lives while weights are loaded. Nothing can guard against another process
+    // that truncates the file meanwhile.
     unsafe { Mmap::map(file) }
 }
 
-/// The weight files of a checkpoint, in memory as far as they are read.
+/// The weight files of a checkpoint, mapped into memory.
 pub(crate) struct CheckpointMap(Vec<(Mmap, PathBuf)>);
 
 impl CheckpointMap {
-    /// Of a folder, or of one safetensors file.
+    /// Maps the weight files of a folder, or a single safetensors file.
     pub(crate) fn open(path: &Path) -> Result<Self, ModelError> {
         let mut maps = Vec::new();
         for file in checkpoint_files(path)? {
@@ -63,13 +63,13 @@ impl CheckpointMap {
         Ok(Self(maps))
     }
 
-    /// All tensors, by what `rename` makes of their names.
+    /// Returns all tensors, with names changed by `rename`.
     pub(crate) fn tensors(&self, rename: fn(&str) -> String) -> Result<Tensors<'_>, ModelError> {
         by_name(&self.0, rename)
     }
 }
 
-/// Tensors by the name that a module has for them: name in the file, file, values.
+/// Tensors by their name in the module: name in the file, file and values.
 pub(crate) type Tensors<'a> = BTreeMap<String, (String, &'a Path, TensorView<'a>)>;
 
 fn by_name<M: AsRef<[u8]>>(files: &[(M, PathBuf)], rename: fn(&str) -> String) -> Result<Tensors<'_>, ModelError> {

@@ -1,4 +1,4 @@
-//! Puts the tensors of a checkpoint in the place of a module's parameters.
+//! Replaces the parameters of a module by the tensors of a checkpoint.
 
 use std::path::Path;
 
@@ -13,12 +13,12 @@ use crate::{
     parameters::{ParamPath, stored_shape, transpose},
 };
 
-/// Puts tensors in the place of a module's parameters.
+/// Replaces the parameters of a module by tensors.
 pub(crate) struct Filler<'a, T> {
     tensors: Tensors<'a>,
-    /// The tensor that belongs to a parameter.
+    /// Returns the name of the tensor for a parameter.
     name: fn(&ParamPath) -> String,
-    /// The type of a parameter; the device's own default where there is none.
+    /// Returns the type of a parameter; `None` means the device's default.
     dtype: T,
     patch: [usize; 4],
     path: ParamPath,
@@ -31,12 +31,13 @@ impl<'a, T: Fn(&str) -> Option<FloatDType>> Filler<'a, T> {
         Self { tensors, name, dtype, patch: [0; 4], path: ParamPath::default(), missing: Vec::new(), error: None }
     }
 
-    /// The same for a model whose patch projection is a convolution of this shape in checkpoints.
+    /// Sets the shape, in checkpoints, of the convolution that is the patch projection.
     pub(super) fn with_patch(self, patch: [usize; 4]) -> Self {
         Self { patch, ..self }
     }
 
-    /// `module` with the tensors for its parameters, each used once and none left. `path` stands for them in errors.
+    /// Returns `module` with its parameters replaced. Each tensor is used once, and none may be left over. Errors name
+    /// `path`.
     pub(crate) fn fill<M: Module>(mut self, module: M, path: &Path) -> Result<M, ModelError> {
         let module = module.map(&mut self);
         if let Some(error) = self.error {
@@ -53,14 +54,14 @@ impl<'a, T: Fn(&str) -> Option<FloatDType>> Filler<'a, T> {
         Ok(module)
     }
 
-    /// Takes the tensor out of the checkpoint, checked and laid out as Burn wants it.
+    /// Takes a tensor out of the checkpoint, checks it and converts it to Burn's layout.
     fn take(&mut self, key: &str, shape: &[usize]) -> Result<Option<TensorData>, ModelError> {
         let Some((name, path, view)) = self.tensors.remove(key) else {
             return Ok(None);
         };
         let linear = self.path.is_linear();
         let expected = stored_shape(key, linear, shape, self.patch);
-        // A patch projection already stored as a matrix is the same numbers.
+        // A patch projection may also be stored as a matrix, with the same values in the same order.
         let flat_patch = expected.len() == 5 && view.shape() == [shape[1], shape[0]];
         if view.shape() != expected && !flat_patch {
             let found = view.shape().to_vec();

@@ -1,7 +1,7 @@
 //! Reads the weights of a checkpoint into a model.
 //!
-//! Burn's own store reads one file; this one also follows a shard index, reads both key layouts and both forms of the
-//! patch convolution, refuses damaged values, and names the tensor at fault.
+//! Burn's own store reads a single file. This one also follows a shard index, reads both key layouts and both forms of
+//! the patch convolution, refuses damaged values, and names the tensor at fault.
 
 use std::path::Path;
 
@@ -15,12 +15,12 @@ use crate::{
     parameters::{ParamPath, published_layout},
 };
 
-/// How weights are brought onto a device.
+/// How weights are loaded.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LoadOptions {
-    /// Type of the parameters; the device's own default where it is `None`.
+    /// Number format of the parameters; `None` means the device's default.
     pub dtype: Option<WeightType>,
-    /// Types of single parts where they differ from it.
+    /// Number formats of single parts, if they differ from `dtype`.
     pub parts: PartTypes,
 }
 
@@ -28,21 +28,21 @@ impl Qwen25Vl {
     /// Reads `config.json` and the weights of a checkpoint folder.
     ///
     /// # Errors
-    /// If a file is missing or damaged, or the weights do not fit the configuration.
+    /// Returns an error if a file is missing or damaged, or if the weights do not match the configuration.
     pub fn from_pretrained(folder: &Path, options: LoadOptions, device: &Device) -> Result<Self, ModelError> {
         let config = Qwen25VlConfig::from_json_file(&folder.join("config.json"))?;
         config.init(device).load_weights(folder, options)
     }
 
-    /// Replaces every parameter but those of adapters by that of a checkpoint: a folder, or one safetensors file.
+    /// Replaces every parameter, except adapters, by the weights of a checkpoint: a folder or a safetensors file.
     ///
     /// # Errors
-    /// If a tensor is missing, unknown, there twice, wrongly shaped or not finite; the model is then gone, so that a half-loaded one
-    /// cannot be used.
+    /// Returns an error if a tensor is missing, unknown, duplicated, of the wrong shape or not finite. The model is
+    /// then lost, so a half-loaded model cannot be used.
     pub fn load_weights(self, path: &Path, options: LoadOptions) -> Result<Self, ModelError> {
         let files = CheckpointMap::open(path)?;
         let mut tensors = files.tensors(published_layout)?;
-        // Older tools stored a buffer that is computed here, and some keep a copy of a tied head.
+        // Older tools stored a buffer that is computed here, and some store a copy of a tied head.
         tensors.retain(|name, _| !name.ends_with("rotary_emb.inv_freq"));
         if self.lm_head.is_none() {
             tensors.remove("lm_head.weight");

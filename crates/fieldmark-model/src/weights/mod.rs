@@ -1,4 +1,4 @@
-//! Weights in and out, in the layouts that transformers and PEFT read and write.
+//! Reading and writing weights and adapters, in the formats of transformers and PEFT.
 
 mod adapter;
 mod checkpoint;

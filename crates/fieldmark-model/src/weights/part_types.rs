@@ -1,4 +1,4 @@
-//! A number format for each part of a model.
+//! The number formats of the parts of a model.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::weight_type::WeightType;
 use crate::parts::ModelPart;
 
-/// A type for each part of the model; what passes from one part to the next is cast.
+/// Number formats of the parts of a model, if they differ from `dtype`. Activations are cast between parts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PartTypes {

@@ -1,6 +1,7 @@
-//! Writes a checkpoint folder that transformers loads: `config.json` and `model.safetensors`, in shards where it is large.
+//! Writes a checkpoint folder that transformers loads: `config.json` and `model.safetensors`, or shards of a large
+//! model.
 //!
-//! Names are the published ones. Every file appears under a temporary name first and is renamed when whole.
+//! Tensors have their published names. Each file is written under a temporary name and renamed when it is complete.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -20,12 +21,12 @@ use crate::{
     parameters::{ParamPath, stored_shape, transpose},
 };
 
-/// How a checkpoint is written.
+/// How a checkpoint is saved.
 #[derive(Debug, Clone, Copy)]
 pub struct SaveOptions {
-    /// Type of the stored weights.
+    /// Number format of the stored weights.
     pub stored: WeightType,
-    /// Bytes of weights in one file at most, as far as single tensors allow.
+    /// Maximum bytes of weights in one file. A single larger tensor still has a file to itself.
     pub max_shard_bytes: usize,
 }
 
@@ -36,11 +37,11 @@ impl Default for SaveOptions {
 }
 
 impl Qwen25Vl {
-    /// Writes `config.json` and the weights into `folder`, which is made if need be. Shards of an earlier, larger
-    /// checkpoint are removed once the new files are whole. Adapters are merged into the weights.
+    /// Writes `config.json` and the weights into `folder`, which is created if need be. Adapters are merged into the
+    /// weights. Once the new files are complete, shards of an earlier checkpoint are removed.
     ///
     /// # Errors
-    /// If a file cannot be written.
+    /// Returns an error if a file cannot be written.
     pub fn save_pretrained(&self, folder: &Path, options: SaveOptions) -> Result<(), ModelError> {
         if self.has_lora() {
             return self.merged_in(Some(DType::F32)).save_pretrained(folder, options);

@@ -1,4 +1,4 @@
-//! A tensor as it is stored in a safetensors file, and files of such tensors.
+//! Tensors as stored in safetensors files: conversion to and from f32, and writing of files.
 
 use std::{
     borrow::Cow,
@@ -17,6 +17,7 @@ use crate::{
     files::{persist, write_whole},
 };
 
+/// A tensor in the number format of a safetensors file.
 pub(super) struct Stored {
     dtype: Dtype,
     shape: Vec<usize>,
@@ -60,7 +61,7 @@ fn bytes(stored: WeightType, values: &[f32]) -> Vec<u8> {
     }
 }
 
-/// The finite numbers of a tensor called `name` in `path`.
+/// Returns the values of the tensor `name` of the file `path`. Refuses values that are not finite.
 pub(super) fn floats(view: &TensorView<'_>, path: &Path, name: &str) -> Result<Vec<f32>, ModelError> {
     let bytes = view.data();
     let values: Vec<f32> = match view.dtype() {
@@ -78,7 +79,7 @@ pub(super) fn floats(view: &TensorView<'_>, path: &Path, name: &str) -> Result<V
     }
 }
 
-/// One safetensors file with the tensors named.
+/// Writes the tensors with these names into one safetensors file.
 pub(super) fn write_tensors<'a>(
     path: &Path,
     tensors: &'a BTreeMap<String, Stored>,

@@ -25,7 +25,7 @@ impl WeightType {
     /// All number formats.
     pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Bf16];
 
-    /// Burn's type for this number format.
+    /// Returns Burn's type for this number format.
     pub fn float_dtype(self) -> FloatDType {
         match self {
             Self::F32 => FloatDType::F32,
@@ -34,7 +34,7 @@ impl WeightType {
         }
     }
 
-    /// The name in `config.json`, such as `bfloat16`.
+    /// Returns the name in `config.json`, such as `bfloat16`.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "float32",
