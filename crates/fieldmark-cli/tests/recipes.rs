@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use fieldmark::recipe::{
-    DataSection, EvalSection, Exif, ModelSection, Recipe, RunSection, SftData, TapoData, WeightType,
-};
+use fieldmark::recipe::{DataSection, EvalSection, ModelSection, Recipe, RunSection, SftData, TapoData};
 use fieldmark::train::{
     gradient::LossNorm,
     optim::{AdamWSettings, HalfWeights, LrSchedule, LrShape, Moments},
@@ -57,7 +55,7 @@ fn what_is_not_the_default_is_what_the_recipes_say() {
         let data = DataSection::default();
         let expected = DataSection {
             images: Some("photos".into()),
-            exif: Exif::Ignore,
+            exif: ExifOrientation::Ignore,
             sft: SftData { file: Some("stage1.json".into()), ..data.sft },
             tapo: TapoData { file: Some("stage2.jsonl".into()), ..data.tapo },
             ..data

@@ -35,8 +35,6 @@ pub use format::{
 pub use images::ImageRoots;
 pub use prompt::{IMAGE_PLACEHOLDER, Prompt, PromptTemplate};
 
-pub use TurnRole as Role; // transitional
-
 /// The README's example compiles.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

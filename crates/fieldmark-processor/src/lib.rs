@@ -43,8 +43,6 @@ pub use text::{
     special, train_tokenizer,
 };
 
-pub use ContentPart as Part; // transitional
-
 /// The README's example compiles.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -39,8 +39,6 @@ pub enum TurnRole {
     Function,
 }
 
-pub use TurnRole as Role; // transitional
-
 impl TurnRole {
     /// Returns true if the model speaks, so that the loss covers the turn.
     pub fn is_response(self) -> bool {

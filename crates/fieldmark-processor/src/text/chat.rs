@@ -60,8 +60,6 @@ pub enum ContentPart {
     },
 }
 
-pub use ContentPart as Part; // transitional
-
 /// The content of a message: text alone, or text and images in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]

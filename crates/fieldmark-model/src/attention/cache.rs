@@ -1,8 +1,8 @@
-//! Keys and values of tokens already seen, in buffers that are written in place and grow by doubling.
+//! The KV cache: keys and values of earlier tokens, in buffers that are written in place and grow by doubling.
 
 use burn::tensor::{Int, Tensor};
 
-/// One layer's buffers, `[batch, kv_heads, capacity, head_dim]` each.
+/// The keys and values of one layer, each in a buffer of `[batch, kv_heads, capacity, head_dim]`.
 #[derive(Debug, Clone, Default)]
 pub struct LayerCache {
     buffers: Option<(Tensor<4>, Tensor<4>)>,
@@ -11,7 +11,7 @@ pub struct LayerCache {
 }
 
 impl LayerCache {
-    /// Writes `k` and `v`, `[batch, kv_heads, new, head_dim]`, behind what is there; returns all keys and values so far,
+    /// Appends `k` and `v`, `[batch, kv_heads, new, head_dim]`. Returns all keys and values so far,
     /// `[batch, kv_heads, len, head_dim]`.
     pub(crate) fn append(&mut self, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
         let [batch, heads, new, dim] = k.dims();
@@ -33,7 +33,7 @@ impl LayerCache {
             }
         };
         let place = [0..batch, 0..heads, self.len..needed, 0..dim];
-        // Each buffer has one owner here, so the backend writes in place.
+        // Each buffer has a single owner here, so the backend writes in place.
         keys.inplace(|keys| keys.slice_assign(place.clone(), k));
         values.inplace(|values| values.slice_assign(place, v));
         self.len = needed;
@@ -49,35 +49,35 @@ impl LayerCache {
     }
 }
 
-/// The cache of a batch of sequences. It belongs to the generation that made it, never to the model.
+/// The KV cache of a batch of sequences. Each generation owns its cache; the model holds none.
 #[derive(Debug, Clone)]
 pub struct KvCache {
     pub(crate) layers: Vec<LayerCache>,
 }
 
 impl KvCache {
-    /// An empty cache for `layers` layers with room for `reserve` tokens before it first grows.
+    /// Returns an empty cache for `layers` layers, with room for `reserve` tokens before the buffers first grow.
     pub fn new(layers: usize, reserve: usize) -> Self {
         Self { layers: (0..layers).map(|_| LayerCache { reserve, ..Default::default() }).collect() }
     }
 
-    /// Tokens in it, padding counted.
+    /// Returns the number of cached tokens, padding included.
     pub fn len(&self) -> usize {
         self.layers.first().map_or(0, |layer| layer.len)
     }
 
-    /// Tokens that there is room for until the buffers grow.
+    /// Returns the number of tokens that fit before the buffers grow.
     pub fn capacity(&self) -> usize {
         let buffers = self.layers.first().and_then(|layer| layer.buffers.as_ref());
         buffers.map_or(0, |(keys, _)| keys.dims()[2])
     }
 
-    /// Whether nothing has been written yet.
+    /// Returns true if no token is cached yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Keeps, drops or repeats sequences: row i of the new cache is row `rows[i]` of the old one.
+    /// Keeps, drops or repeats sequences: row i becomes a copy of the former row `rows[i]`.
     pub fn select(&mut self, rows: Tensor<1, Int>) {
         self.layers.iter_mut().for_each(|layer| layer.select(&rows));
     }

@@ -1,11 +1,11 @@
-//! Rotary position embedding by half-rotation, shared by the encoder and the decoder.
+//! Rotary position embedding, shared by the encoder and the decoder.
 //!
-//! Reference: `apply_rotary_pos_emb_vision` and `apply_multimodal_rotary_pos_emb`; both rotate the pair
-//! `(x[i], x[i + half])`, so only half of each cosine and sine row is kept.
+//! Reference: `apply_rotary_pos_emb_vision` and `apply_multimodal_rotary_pos_emb`. Both rotate the pair
+//! `(x[i], x[i + half])`, so only half of each row of cosines and sines is kept.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-/// Cosines and sines of a batch of positions, `[batch, 1, seq, head_dim / 2]` each, f32.
+/// Cosines and sines for a batch of positions, `[batch, 1, seq, head_dim / 2]` each, in f32 until [`Self::cast`].
 #[derive(Debug, Clone)]
 pub struct Rotary {
     cos: Tensor<4>,
@@ -13,7 +13,7 @@ pub struct Rotary {
 }
 
 impl Rotary {
-    /// From angles in radians, `[batch, seq, half]` flattened.
+    /// Computes cosines and sines of angles in radians, a flattened `[batch, seq, half]`.
     pub fn from_angles(angles: &[f32], [batch, seq, half]: [usize; 3], device: &Device) -> Self {
         let tensor = |f: fn(f32) -> f32| {
             let values: Vec<f32> = angles.iter().map(|&angle| f(angle)).collect();
@@ -22,7 +22,7 @@ impl Rotary {
         Self { cos: tensor(f32::cos), sin: tensor(f32::sin) }
     }
 
-    /// Cast to the type of the activations, as the reference does in the decoder.
+    /// Casts to the type of the activations, as the reference does in the decoder.
     pub fn cast(self, dtype: DType) -> Self {
         Self { cos: self.cos.cast(dtype), sin: self.sin.cast(dtype) }
     }
@@ -38,7 +38,7 @@ impl Rotary {
     }
 }
 
-/// Inverse frequencies theta^(-2i/dim) for i in 0..dim/2, computed as the reference does, in f32.
+/// Returns the frequencies theta^(-2i/dim) for i in 0..dim/2, computed in f32 like the reference.
 pub fn inverse_frequencies(dim: usize, theta: f64) -> Vec<f32> {
     (0..dim / 2).map(|i| 1.0 / (theta as f32).powf((2 * i) as f32 / dim as f32)).collect()
 }

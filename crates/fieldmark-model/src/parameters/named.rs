@@ -1,4 +1,4 @@
-//! Every parameter under its published name, for whoever compares, counts or converts them.
+//! All parameters of a model under their published names, to compare, count or convert them.
 
 use burn::{
     module::{Module, ModuleVisitor, Param, ParamId},
@@ -6,8 +6,8 @@ use burn::{
 };
 
 use super::{
-    load::transpose,
-    names::{ParamPath, stored_shape},
+    layout::{stored_shape, transpose},
+    path::ParamPath,
 };
 use crate::model::Qwen25Vl;
 
@@ -16,28 +16,28 @@ use crate::model::Qwen25Vl;
 pub struct NamedParameter {
     /// Name in published checkpoints.
     pub name: String,
-    /// Burn's id, under which gradients and optimiser state are kept.
+    /// Burn's id of the parameter, the key of its gradient and optimiser state.
     pub id: ParamId,
-    /// Shape here.
+    /// Shape in the model.
     pub shape: Vec<usize>,
     /// Shape in checkpoints.
     pub stored_shape: Vec<usize>,
-    /// Whether training changes it.
+    /// True if the parameter is trained.
     pub trainable: bool,
-    /// Whether it is a factor of an adapter.
+    /// True if the parameter is a factor of an adapter.
     pub adapter: bool,
     transposed: bool,
 }
 
 impl NamedParameter {
-    /// Values that are laid out as the parameter is here, laid out as in checkpoints.
+    /// Converts values from the layout of the model to the layout of checkpoints.
     pub fn to_stored(&self, values: &[f32]) -> Vec<f32> {
         if self.transposed { transpose(values, self.shape[0], self.shape[1]) } else { values.to_vec() }
     }
 }
 
 impl Qwen25Vl {
-    /// All parameters, in the order of the modules. A tied head is the embedding and has no entry of its own.
+    /// Returns all parameters, in the order of the modules. A tied head is the embedding, so it has no entry.
     pub fn named_parameters(&self) -> Vec<NamedParameter> {
         let vision = &self.config().vision;
         let patch = [vision.in_channels, vision.temporal_patch_size, vision.patch_size, vision.patch_size];

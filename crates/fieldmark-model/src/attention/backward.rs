@@ -1,20 +1,23 @@
-//! The backward pass of attention without a tape, a few queries at a time.
-//!
-//! With `P = softmax(scale · Q Kᵀ)` and `O = P V`: `dV = Pᵀ dO`, `dS = P ∘ (dO Vᵀ − rowsum(dO ∘ O))`, `dQ = scale · dS K`,
-//! `dK = scale · dSᵀ Q` (Dao et al. 2022, arXiv 2205.14135, appendix B.2). P is computed anew for each chunk of queries, so
-//! what lives at once is a few `[heads, chunk, keys]` tensors. A causal chunk meets only the keys before its end.
+//! The backward pass of attention without autodiff, a few queries at a time. With `P = softmax(scale · Q Kᵀ)` and `O =
+//! P V`: `dV = Pᵀ dO`, `dS = P ∘ (dO Vᵀ − rowsum(dO ∘ O))`, `dQ = scale · dS K`, `dK = scale · dSᵀ Q` (Dao et al. 2022,
+//! arXiv 2205.14135, appendix B.2). P is recomputed for each chunk of queries, so only a few `[heads, chunk, keys]`
+//! tensors exist at a time. Causal chunks skip the keys after them.
 
 use burn::tensor::Tensor;
 
-use crate::attention::{AttentionMask, scale};
+use super::{
+    forward::{probabilities, scale},
+    mask::AttentionMask,
+};
 
-/// Gradients of `sum(attend(q, k, v) ∘ grad)` with respect to q, k and v.
+/// Returns the gradients of `sum(attend(q, k, v) ∘ grad)` with respect to q, k and v, in their shapes.
 ///
-/// * `q`, `out`, `grad`: `[batch, heads, queries, head_dim]`; `out` is what [`crate::attention::attend`] returned.
+/// * `q`, `out`, `grad`: `[batch, heads, queries, head_dim]`. `out` is the result of
+///   [`attend`](crate::attention::attend); `grad` must be 0 at queries that see no key.
 /// * `k`, `v`: `[batch, kv_heads, keys, head_dim]`.
-/// * `chunk`: queries at a time; 0 takes all.
+/// * `chunk`: number of queries computed at a time; 0 computes all at once.
 ///
-/// None of them on a tape; `grad` is 0 at queries that see no key. The results have the shapes of q, k and v.
+/// No tensor may be tracked by autodiff.
 pub fn attention_backward(
     [q, k, v]: [Tensor<4>; 3],
     out: Tensor<4>,
@@ -41,7 +44,7 @@ pub fn attention_backward(
         let seen_of = |x: &Tensor<4>| if seen == keys { x.clone() } else { x.clone().narrow(2, 0, seen) };
         let (k, v) = (seen_of(&k), seen_of(&v));
         let (q, grad) = (rows(&q) * scale, rows(&grad));
-        let p = mask.probabilities(q.clone().matmul(k.clone().transpose()), group);
+        let p = probabilities(q.clone().matmul(k.clone().transpose()), mask.grouped(group));
         let delta = (grad.clone().cast(p.dtype()) * rows(&out).cast(p.dtype())).sum_dim(3);
         let dp = grad.clone().matmul(v.transpose()).cast(p.dtype());
         let ds = (p.clone() * (dp - delta)).cast(dtype);
@@ -67,7 +70,7 @@ fn add_to_start(sum: Tensor<4>, x: Tensor<4>) -> Tensor<4> {
     sum.slice_assign(place, first)
 }
 
-/// Zeros for keys that no query saw.
+/// Appends zeros for the keys that no query saw.
 fn whole(x: Tensor<4>, keys: usize) -> Tensor<4> {
     let [batch, heads, count, dim] = x.dims();
     if count == keys {

@@ -1,8 +1,8 @@
-//! Floating-point operations of a Qwen2.5-VL network, from its sizes alone: 2mnk for a product of m×k by k×n, products only.
+//! Floating-point operations of a Qwen2.5-VL network, computed from its sizes: 2mnk for each product of m×k by k×n.
 //!
-//! Counted is what the mathematics needs: no padding, a causal query with the keys that it may see (half of the square,
-//! where some count all of it), nothing that is computed a second time in a backward pass to save memory. This is the
-//! numerator of model FLOPs utilisation (MFU; PaLM, arXiv 2204.02311, appendix B).
+//! Nothing else counts: no padding, no keys that a causal query may not see (some count the full square), no
+//! recomputation in a backward pass. This is the numerator of model FLOPs utilisation (MFU; PaLM, arXiv 2204.02311,
+//! appendix B).
 
 use std::ops::{Add, AddAssign};
 
@@ -10,22 +10,22 @@ use crate::{
     config::Qwen25VlConfig,
     grid::GridThw,
     model::Qwen25Vl,
-    parts::{Part, TrainableParts},
+    parts::{ModelPart, TrainableParts},
     vision::WindowPlan,
 };
 
-/// Operations of one part of a network, forward.
+/// Operations of one part of a network in a forward pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct PartFlops {
     /// Products of activations with weights.
     pub linear: f64,
-    /// Products of activations with activations: queries with keys, weights with values.
+    /// Products of activations with activations: queries with keys, and probabilities with values.
     pub attention: f64,
     /// Products of activations with the factors of adapters.
     pub adapters: f64,
 }
 
-/// Operations of a forward pass. Sums of passes are passes.
+/// Operations of a forward pass. Values can be added to count several passes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Flops {
     /// Patch embedding and blocks of the vision encoder.
@@ -37,7 +37,7 @@ pub struct Flops {
 }
 
 impl Flops {
-    /// Operations of the forward pass.
+    /// Returns the operations of the forward pass.
     pub fn forward(&self) -> f64 {
         [self.vision, self.projector, self.decoder]
             .iter()
@@ -45,11 +45,13 @@ impl Flops {
             .sum()
     }
 
-    /// Operations of a forward and a backward pass that trains `parts`, or their adapters where there are any.
+    /// Returns the operations of a forward and a backward pass that trains `parts`, or the adapters in them if there
+    /// are any.
     ///
-    /// Backward, a product costs as much again for the gradient of each factor that has one: weights where the part is
-    /// trained, activations where the part or one before it is. The gradient of the pixels, which nothing needs, is
-    /// counted as if it were computed: 2× forward for a trained part, as everybody counts.
+    /// In the backward pass, a product costs its forward operations once for each factor that has a gradient. Weights
+    /// have one if their part is trained; activations have one if their part or an earlier part is trained. The
+    /// gradient of the pixels counts too, although it is not needed, so a trained part costs 2× forward, as is
+    /// customary.
     pub fn training(&self, parts: TrainableParts) -> f64 {
         let stages = [(self.vision, parts.vision), (self.projector, parts.projector), (self.decoder, parts.decoder)];
         let adapted = stages.iter().any(|(part, _)| part.adapters > 0.0);
@@ -63,25 +65,25 @@ impl Flops {
     }
 }
 
-/// Numbers of parameters of a model's adapters: each is multiplied with once at every place of its part.
+/// Numbers of parameters of a model's adapters. Each parameter takes part in one product for every patch or token.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AdapterSizes {
-    /// In the vision encoder, for each patch.
+    /// Parameters in the vision encoder, applied to each patch.
     pub vision: usize,
-    /// In the projector, for each token of an image.
+    /// Parameters in the projector, applied to each token of an image.
     pub projector: usize,
-    /// In the decoder, for each token.
+    /// Parameters in the decoder, applied to each token.
     pub decoder: usize,
 }
 
 impl AdapterSizes {
-    /// The adapters of encoder and projector on one image that becomes `tokens` tokens.
+    /// Returns the operations of the adapters in encoder and projector for one image of `tokens` tokens.
     pub fn image_flops(&self, grid: GridThw, tokens: usize) -> Flops {
         let [vision, projector] = [self.vision * grid.patches(), self.projector * tokens].map(adapter_products);
         Flops { vision, projector, ..Flops::default() }
     }
 
-    /// The decoder's adapters on `tokens` tokens.
+    /// Returns the operations of the decoder's adapters for `tokens` tokens.
     pub fn decoder_flops(&self, tokens: usize) -> Flops {
         Flops { decoder: adapter_products(self.decoder * tokens), ..Flops::default() }
     }
@@ -92,14 +94,14 @@ fn adapter_products(products: usize) -> PartFlops {
 }
 
 impl Qwen25Vl {
-    /// Sizes of its adapters.
+    /// Returns the sizes of the model's adapters.
     pub fn adapter_sizes(&self) -> AdapterSizes {
         let mut sizes = AdapterSizes::default();
         for parameter in self.named_parameters().iter().filter(|parameter| parameter.adapter) {
-            let size = match Part::of(&parameter.name) {
-                Part::Vision => &mut sizes.vision,
-                Part::Projector => &mut sizes.projector,
-                Part::Decoder => &mut sizes.decoder,
+            let size = match ModelPart::of(&parameter.name) {
+                ModelPart::Vision => &mut sizes.vision,
+                ModelPart::Projector => &mut sizes.projector,
+                ModelPart::Decoder => &mut sizes.decoder,
             };
             *size += parameter.shape.iter().product::<usize>();
         }
@@ -108,14 +110,14 @@ impl Qwen25Vl {
 }
 
 impl Qwen25VlConfig {
-    /// The vision encoder and the projector on one image.
+    /// Returns the operations of vision encoder and projector for one image.
     pub fn image_flops(&self, grid: GridThw) -> Flops {
         let config = &self.vision;
         let (patches, tokens) = (grid.patches() as f64, grid.tokens(config.spatial_merge_size) as f64);
         let (width, inner) = (config.hidden_size as f64, config.intermediate_size as f64);
         // Query, key, value and output projections; gate, up and down.
         let linear = 2.0 * patches * width * (4.0 * width + 3.0 * inner);
-        // Scores, and the values they weigh: each is square in the length of what attends to itself.
+        // Scores, and their products with the values: each is quadratic in the length of a window or frame.
         let within = |lengths: f64| 4.0 * width * lengths;
         let frame = patches / grid.t as f64;
         let plan = WindowPlan::new(&[grid], config);
@@ -137,7 +139,7 @@ impl Qwen25VlConfig {
         }
     }
 
-    /// The decoder's blocks on `new` tokens of one sequence behind `past` cached ones.
+    /// Returns the operations of the decoder's blocks for `new` tokens of one sequence after `past` cached tokens.
     pub fn decoder_flops(&self, past: usize, new: usize) -> Flops {
         let config = &self.text;
         let (width, inner) = (config.hidden_size as f64, config.intermediate_size as f64);
@@ -154,7 +156,7 @@ impl Qwen25VlConfig {
         }
     }
 
-    /// The head on `states` hidden states.
+    /// Returns the operations of the head for `states` hidden states.
     pub fn head_flops(&self, states: usize) -> Flops {
         let linear = 2.0 * states as f64 * self.text.hidden_size as f64 * self.text.vocab_size as f64;
         Flops { decoder: PartFlops { linear, ..PartFlops::default() }, ..Flops::default() }

@@ -1,50 +1,48 @@
-//! Who attends to whom in a batch, and the tiles that attention is computed in: the whole padded batch, the sequences of a
-//! packed row, or the windows and frames of images. Nothing outside a tile is ever scored, so packed sequences and
-//! windows cost no mask and no wasted products.
+//! Which tokens of a batch attend to which. Attention is computed in tiles: the whole padded batch, the sequences of a
+//! packed row, or the windows or frames of images. Scores are only computed within a tile, so packed sequences and
+//! windows need no mask and waste no products.
 
 use std::ops::Range;
 
 use burn::tensor::{Device, Tensor};
 
-use crate::{
-    attention::{AttentionMask, attend},
-    attention_backward::attention_backward,
-    vision::ImageRun,
-};
+use super::{backward::attention_backward, forward::attend, mask::AttentionMask};
 
-/// Equal spans of equal items that follow each other: windows of images of one size, or sequences of one length.
+/// Consecutive items of one length with spans of one length in each: images of one size and their windows, or
+/// sequences.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Tile {
+pub(crate) struct Tile {
     /// First token of the first item.
-    start: usize,
-    /// Items.
-    items: usize,
-    /// Tokens of an item.
-    item_len: usize,
-    /// First token of the spans within their item.
-    from: usize,
-    /// Spans of an item.
-    count: usize,
-    /// Tokens of a span.
-    len: usize,
+    pub(crate) start: usize,
+    /// Number of items.
+    pub(crate) items: usize,
+    /// Number of tokens in an item.
+    pub(crate) item_len: usize,
+    /// First token of the first span, counted within the item.
+    pub(crate) from: usize,
+    /// Number of spans in an item.
+    pub(crate) count: usize,
+    /// Number of tokens in a span.
+    pub(crate) len: usize,
 }
 
-/// How the tokens of a batch attend. Queries, keys, values and results are `[batch, seq, heads, head_dim]`.
+/// Which tokens of a batch attend to which. Queries, keys, values and results are `[batch, seq, heads, head_dim]`.
 #[derive(Debug, Clone)]
 pub struct AttentionLayout {
-    /// Empty: the batch is one tile.
+    /// If empty, the whole batch is one tile.
     tiles: Vec<Tile>,
-    /// Of the batch, or of the longest tile.
+    /// The mask of the batch, or of the longest tile.
     mask: AttentionMask,
 }
 
 impl AttentionLayout {
-    /// All rows of a batch at once, under `mask`.
+    /// Returns the layout of a padded batch: each row attends to itself under `mask`.
     pub fn batch(mask: AttentionMask) -> Self {
         Self { tiles: Vec::new(), mask }
     }
 
-    /// Sequences one after another in a single row, each causal within itself. `sequences` are their places, in order.
+    /// Returns the layout of sequences packed into one row, each with causal attention to itself. `sequences` are their
+    /// token ranges, in order.
     pub fn packed(sequences: &[Range<usize>], device: &Device) -> Self {
         let mut tiles: Vec<Tile> = Vec::new();
         for sequence in sequences {
@@ -62,23 +60,13 @@ impl AttentionLayout {
         Self { tiles, mask }
     }
 
-    /// The windows of images, or with `frames` their whole frames; every patch of a tile sees every other.
-    pub fn images(runs: &[ImageRun], frames: bool) -> Self {
-        let mut tiles = Vec::new();
-        let mut start = 0;
-        for run in runs {
-            let tile = |from, count, len| Tile { start, items: run.images, item_len: run.patches, from, count, len };
-            if frames {
-                tiles.push(tile(0, run.frames, run.patches / run.frames));
-            } else {
-                tiles.extend(run.windows.iter().map(|group| tile(group.start, group.count, group.len)));
-            }
-            start += run.images * run.patches;
-        }
+    /// Returns a layout without a mask: every token of a span sees every other. Tiles with the same items must be
+    /// adjacent.
+    pub(crate) fn tiled(tiles: Vec<Tile>) -> Self {
         Self { tiles, mask: AttentionMask::none() }
     }
 
-    /// Attention of `q` over `k` and `v`, which may have fewer heads.
+    /// Computes attention of `q` over `k` and `v`, which may have fewer heads.
     pub fn attend(&self, [q, k, v]: [Tensor<4>; 3]) -> Tensor<4> {
         if self.tiles.is_empty() {
             return attend(q.swap_dims(1, 2), k.swap_dims(1, 2), v.swap_dims(1, 2), &self.mask).swap_dims(1, 2);
@@ -90,8 +78,9 @@ impl AttentionLayout {
         self.join(outs.collect())
     }
 
-    /// Gradients of `sum(attend([q, k, v]) ∘ grad)` with respect to q, k and v, none on a tape. `out` is what
-    /// [`Self::attend`] returned, `chunk` the queries of a tile that are scored at a time (0: all).
+    /// Returns the gradients of `sum(attend([q, k, v]) ∘ grad)` with respect to q, k and v. `out` is the result of
+    /// [`Self::attend`]; `chunk` is the number of queries computed at a time (0: all). No tensor may be tracked by
+    /// autodiff.
     pub fn backward(&self, qkv: [Tensor<4>; 3], out: Tensor<4>, grad: Tensor<4>, chunk: usize) -> [Tensor<4>; 3] {
         if self.tiles.is_empty() {
             let qkv = qkv.map(|x| x.swap_dims(1, 2));
@@ -112,7 +101,7 @@ impl AttentionLayout {
         self.mask.of_queries(0..tile.len, tile.len).0
     }
 
-    /// The inverse of cutting every tile.
+    /// Joins the parts of all tiles into one tensor: the inverse of [`Tile::cut`].
     fn join(&self, parts: Vec<Tensor<4>>) -> Tensor<4> {
         let mut rows = Vec::new();
         let mut item = Vec::new();
@@ -133,7 +122,7 @@ fn cat(mut parts: Vec<Tensor<4>>) -> Tensor<4> {
 }
 
 impl Tile {
-    /// `[1, seq, heads, head_dim]` to `[items · count, heads, len, head_dim]`: spans join items on the batch axis.
+    /// Cuts the tile out of `[1, seq, heads, head_dim]`. Returns `[items · count, heads, len, head_dim]`.
     fn cut(&self, x: &Tensor<4>) -> Tensor<4> {
         let [_, _, heads, dim] = x.dims();
         let spans = self.count * self.len;

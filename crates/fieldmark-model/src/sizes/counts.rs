@@ -1,33 +1,33 @@
-//! Numbers of parameters, from a configuration alone.
+//! Numbers of parameters, computed from a configuration.
 
 use crate::{
     config::Qwen25VlConfig,
     lora::LoraSettings,
-    parts::{Part, TrainableParts},
+    parts::{ModelPart, TrainableParts},
 };
 
-/// Numbers of parameters of the parts that training freezes or changes together.
+/// Numbers of parameters in each part of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ParameterCounts {
-    /// Patch embedding and blocks of the vision encoder.
+    /// Parameters of patch embedding and blocks of the vision encoder.
     pub vision: u64,
-    /// The merger.
+    /// Parameters of the merger.
     pub projector: u64,
-    /// Embedding, blocks, norm, and the head where it has a matrix of its own.
+    /// Parameters of embedding, blocks, norm, and head unless it is tied.
     pub decoder: u64,
-    /// The embedding alone: the largest matrix there is.
+    /// Parameters of the embedding, the largest matrix of the model.
     pub embedding: u64,
 }
 
 impl ParameterCounts {
-    /// All of them.
+    /// Returns the number of parameters of the whole model.
     pub fn total(&self) -> u64 {
         self.vision + self.projector + self.decoder
     }
 }
 
 impl Qwen25VlConfig {
-    /// Numbers of parameters.
+    /// Returns the numbers of parameters of the model.
     pub fn parameter_counts(&self) -> ParameterCounts {
         let (text, vision) = (&self.text, &self.vision);
         let number = |count: usize| count as u64;
@@ -53,17 +53,17 @@ impl Qwen25VlConfig {
     }
 }
 
-/// Numbers of parameters where adapters learn.
+/// Numbers of parameters of adapters and of the weights under them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AdapterCounts {
-    /// Factors of adapters.
+    /// Parameters of the adapters.
     pub adapters: u64,
-    /// Weights that they stand beside, which may be quantised.
+    /// Parameters of the weights under the adapters, which may be quantised.
     pub adapted: u64,
 }
 
 impl Qwen25VlConfig {
-    /// The adapters that `lora` makes in the parts that learn.
+    /// Returns the numbers of parameters with the adapters of `lora` in the trained `parts`.
     pub fn adapter_counts(&self, lora: &LoraSettings, parts: TrainableParts) -> AdapterCounts {
         let (text, vision) = (&self.text, &self.vision);
         let mlp = |width, inner| [("gate_proj", width, inner), ("up_proj", width, inner), ("down_proj", inner, width)];
@@ -77,16 +77,16 @@ impl Qwen25VlConfig {
             ("o_proj", width, width),
         ];
         let stacks = [
-            (Part::Vision, vision.depth, "attn", &[("qkv", patch, 3 * patch), ("proj", patch, patch)][..]),
-            (Part::Vision, vision.depth, "mlp", &mlp(patch, vision.intermediate_size)),
-            (Part::Projector, 1, "mlp", &[("0", joined, joined), ("2", joined, vision.out_hidden_size)]),
-            (Part::Decoder, text.num_hidden_layers, "self_attn", &decoder),
-            (Part::Decoder, text.num_hidden_layers, "mlp", &mlp(width, text.intermediate_size)),
+            (ModelPart::Vision, vision.depth, "attn", &[("qkv", patch, 3 * patch), ("proj", patch, patch)][..]),
+            (ModelPart::Vision, vision.depth, "mlp", &mlp(patch, vision.intermediate_size)),
+            (ModelPart::Projector, 1, "mlp", &[("0", joined, joined), ("2", joined, vision.out_hidden_size)]),
+            (ModelPart::Decoder, text.num_hidden_layers, "self_attn", &decoder),
+            (ModelPart::Decoder, text.num_hidden_layers, "mlp", &mlp(width, text.intermediate_size)),
         ];
         let mut counts = AdapterCounts::default();
         for (part, blocks, module, layers) in stacks {
             for (name, from, to) in layers.iter().filter(|_| parts.has(part)) {
-                // Names as adapters are chosen by; the blocks' own numbers do not matter.
+                // The end of the name is enough to choose adapters, so block numbers are left out.
                 if lora.is_on() && lora.names(&format!("{module}.{name}")) {
                     counts.adapters += (blocks * lora.rank * (from + to)) as u64;
                     counts.adapted += (blocks * from * to) as u64;
