@@ -1,6 +1,8 @@
-//! Supervised fine-tuning and TAPO: losses, optimiser, loops, metrics.
+//! Supervised fine-tuning (SFT) and TAPO: losses, optimiser, loops, metrics. Each module is a room with one subject;
+//! its items are used by its path, for example `fieldmark_train::tapo::policy::k3`.
 //!
-//! Letters at the end of a tensor's name are its axes: b batch, t sequence, r response, d width, n rows, v vocabulary.
+//! Letters at the end of a tensor's name are its axes: `logp_bt` is `[batch, sequence]`. b batch, t sequence (in
+//! losses: of the response), r longest response, d width, n rows, v vocabulary, 1 an axis of length 1.
 
 mod checkpoints;
 mod error;
@@ -61,3 +63,8 @@ pub use tapo::{
         RolloutGroup, SamplerGap, TripletPrompt,
     },
 };
+
+/// The README's examples compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadMe;

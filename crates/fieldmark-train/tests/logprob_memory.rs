@@ -8,7 +8,7 @@ use burn::{
     optim::GradientsParams,
     tensor::{Device, Int, Tensor},
 };
-use fieldmark_train::{ChunkedLogProbs, token_logprobs};
+use fieldmark_train::gradient::{ChunkedLogProbs, token_logprobs};
 
 const STATES: usize = 2048;
 const WIDTH: usize = 16;
