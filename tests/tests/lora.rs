@@ -20,7 +20,7 @@ use fieldmark::{
     },
 };
 use fieldmark_tests::{
-    prompts::{MODELS, ModelPart as Piece, distance, load, sequence, values},
+    prompts::{MODELS, Part as Piece, distance, load, sequence, values},
     training::{Named, Rows, formats, gradients, parameters, relative},
 };
 use safetensors::SafeTensors;
