@@ -14,6 +14,7 @@ use fieldmark::train::{
         rollout::{GroupFilter, NegativeImage},
     },
 };
+use fieldmark::{model::WeightType, processor::ExifOrientation};
 use serde_json::Value;
 
 fn recipe(name: &str) -> Recipe {
