@@ -1,19 +1,24 @@
-//! The steps of a run: the trainer's events go to the logs and to the observer, and after each step the run is saved if there
-//! is reason to.
+//! A run from its first step to its last: the trainer's events go to the logs and to the observer, and after each step the run
+//! is saved if there is reason to.
 
 use std::{cell::RefCell, ops::ControlFlow, path::PathBuf};
 
 use fieldmark_model::Qwen25Vl;
-use fieldmark_train::{TrainError, Trainer, trainer::TrainEvent};
+use fieldmark_train::{TrainError, TrainEvent, Trainer, params::Trainable};
 
-use super::{Course, Observer, RunEvent, saving::Saving};
-use crate::{error::RunError, log::RunLog};
+use super::{Course, Finished, Observer, Outcome, RunEvent, RunSetup, saving::Saving};
+use crate::{
+    checkpoint::Checkpoint,
+    error::RunError,
+    folder::Lock,
+    log::{LogEnd, RunLog},
+};
 
 /// What a run writes to and tells while it trains.
-pub(super) struct Watch<'a, 'b> {
-    pub(super) log: RunLog<'b>,
-    pub(super) observer: &'a mut dyn Observer,
-    pub(super) course: Course,
+struct Watch<'a, 'b> {
+    log: RunLog<'b>,
+    observer: &'a mut dyn Observer,
+    course: Course,
 }
 
 impl Watch<'_, '_> {
@@ -42,11 +47,60 @@ impl Watch<'_, '_> {
     }
 }
 
+/// A run whose trainer is ready.
+pub(super) struct Ready<'a> {
+    pub(super) setup: &'a RunSetup,
+    /// How the trained model is saved.
+    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) saving: Saving<'a>,
+    pub(super) course: Course,
+    /// Where the logs of a run that continues end.
+    pub(super) end: Option<LogEnd>,
+    /// The folder's lock, if the run continues.
+    pub(super) lock: Option<Lock>,
+    /// Rows that it trains on.
+    pub(super) rows: usize,
+}
+
+impl Ready<'_> {
+    /// Starts the folder and the logs, makes the remaining steps, and saves the trained model. `with_logs` adds the stage's own
+    /// logs.
+    ///
+    /// # Errors
+    /// Returns the errors of the trainer, the logs and the observer, and an error if something cannot be saved.
+    pub(super) fn run<'b, T: Trainer>(
+        mut self,
+        trainer: &mut T,
+        model: Qwen25Vl,
+        learning: &[Trainable],
+        with_logs: impl FnOnce(RunLog<'b>, Option<LogEnd>) -> Result<RunLog<'b>, RunError>,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome, RunError> {
+        let (setup, stage) = (self.setup, self.saving.stage());
+        let _lock = setup.start(self.lock.take())?;
+        observer.event(RunEvent::Trainable(learning))?;
+        observer.event(RunEvent::Begin(self.course))?;
+        let device = setup.split_devices().0;
+        let log = RunLog::open(&setup.folder, stage, setup.log_settings(), &device, self.end)?;
+        let mut watch = Watch { log: with_logs(log, self.end)?, observer, course: self.course };
+        let trained = steps(trainer, model, &mut self.saving, &mut watch);
+        let model = trained.map_err(|error| error.in_section(stage))?;
+        if let Some(saved) = self.saving.stopped() {
+            let (done, total) = (trainer.done(), trainer.total());
+            return Ok(Outcome::Stopped { done, total, saved: saved.into() });
+        }
+        watch.observer.event(RunEvent::Trained(&setup.folder))?;
+        let checkpoint = self.checkpoint.save_in(&model, &setup.folder)?;
+        let (steps, best) = (Some(trainer.total()), self.saving.best());
+        Ok(Outcome::Finished(Finished { checkpoint, steps, rows: self.rows, best }))
+    }
+}
+
 /// Makes the remaining steps, or those until the run is stopped.
 ///
 /// # Errors
 /// Returns the errors of the trainer, the logs and the observer, and an error if something cannot be saved.
-pub(super) fn drive<T: Trainer>(
+fn steps<T: Trainer>(
     trainer: &mut T,
     model: Qwen25Vl,
     saving: &mut Saving<'_>,

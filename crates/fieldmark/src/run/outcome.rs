@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::folder::Best;
+use crate::folder::{Best, RunFolder};
 
 /// How a training run ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +34,19 @@ pub struct Finished {
 }
 
 impl Outcome {
+    /// The outcome of a run in `folder` that was finished before.
+    pub(super) fn before(folder: &RunFolder, rows: usize) -> Self {
+        Self::Finished(Finished { checkpoint: folder.file("checkpoint"), steps: None, rows, best: None })
+    }
+
+    /// The same without the best checkpoint.
+    pub(super) fn without_best(self) -> Self {
+        match self {
+            Self::Finished(finished) => Self::Finished(Finished { best: None, ..finished }),
+            stopped => stopped,
+        }
+    }
+
     /// The trained model's folder, if the run is finished.
     pub fn checkpoint(&self) -> Option<&PathBuf> {
         match self {

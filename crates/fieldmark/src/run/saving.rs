@@ -104,6 +104,11 @@ impl<'a> Saving<'a> {
         self.stopped.as_deref()
     }
 
+    /// The stage that is saved.
+    pub(super) fn stage(&self) -> Stage {
+        self.stage
+    }
+
     /// The folder of the newest checkpoint.
     pub(super) fn newest(&self) -> Option<PathBuf> {
         self.newest.map(|mark| self.checkpoints.path(mark))

@@ -12,7 +12,8 @@ use fieldmark_train::{
 };
 
 use super::{
-    Course, Finished, Observer, Outcome, RunEvent, RunSetup, drive,
+    Course, Observer, Outcome, RunSetup,
+    drive::Ready,
     recipe::{RecipeRun, in_section},
     saving::{Origin, Saving},
 };
@@ -21,7 +22,7 @@ use crate::{
     checkpoint::{Checkpoint, sized},
     error::RunError,
     folder::{Begin, Checkpoints, weights_fingerprint},
-    log::{LogEnd, RunLog},
+    log::LogEnd,
     recipe::Recipe,
     source::{ConversationSettings, Conversations, HeldOut},
 };
@@ -51,8 +52,7 @@ pub fn sft<S: SftSource>(
     setup.validate()?;
     let folder = &setup.folder;
     if setup.begin == Begin::Finished {
-        let (checkpoint, rows) = (folder.file("checkpoint"), source.len());
-        return Ok(Outcome::Finished(Finished { checkpoint, steps: None, rows, best: None }));
+        return Ok(Outcome::before(folder, source.len()));
     }
     let lock = setup.lock()?;
     let checkpoint = checkpoint.clone().with_lora(&setup.lora);
@@ -77,25 +77,13 @@ pub fn sft<S: SftSource>(
         end = Some(LogEnd::from(&state));
     }
 
-    let _lock = setup.start(lock)?;
-    observer.event(RunEvent::Trainable(&trainable(&model.clone().with_trainable(train))))?;
     let course = Course::sft(epochs, trainer.total(), trainer.done());
-    observer.event(RunEvent::Begin(course))?;
-    let log = RunLog::open(folder, Stage::Sft, setup.log_settings(), &device, end)?;
-    let mut watch = drive::Watch { log, observer, course };
-    let model =
-        drive::drive(&mut trainer, model, &mut saving, &mut watch).map_err(|error| error.in_section(Stage::Sft))?;
-    if let Some(saved) = saving.stopped() {
-        let (done, total) = (trainer.done(), trainer.total());
-        return Ok(Outcome::Stopped { done, total, saved: saved.into() });
-    }
-    watch.observer.event(RunEvent::Trained(folder))?;
-    let checkpoint = checkpoint.save_in(&model, folder)?;
-    let (steps, rows, best) = (Some(trainer.total()), source.len(), saving.best());
-    Ok(Outcome::Finished(Finished { checkpoint, steps, rows, best }))
+    let learning = trainable(&model.clone().with_trainable(train));
+    let ready = Ready { setup, checkpoint: &checkpoint, saving, course, end, lock, rows: source.len() };
+    ready.run(&mut trainer, model, &learning, |log, _| Ok(log), observer)
 }
 
-/// A recipe with everything that SFT needs already read and checked.
+/// Runs SFT as a recipe says.
 ///
 /// # Errors
 /// Returns an error for whatever is wrong with the recipe, its data or its checkpoint, before anything is written.
@@ -105,8 +93,7 @@ pub fn sft_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<Ou
     let (data, inputs) = (&recipe.data, inputs(recipe));
     let setup = run.setup(Stage::Sft, recipe.sft.adamw, inputs, observer)?;
     if setup.begin == Begin::Finished {
-        let checkpoint = setup.folder.file("checkpoint");
-        return Ok(Outcome::Finished(Finished { checkpoint, steps: None, rows: 0, best: None }));
+        return Ok(Outcome::before(&setup.folder, 0));
     }
     let file = data.sft.file.as_ref();
     let file = file.ok_or(RunError::Missing { what: "conversations", key: "data.sft.file=FILE" })?;

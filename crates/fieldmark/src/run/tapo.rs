@@ -14,7 +14,8 @@ use fieldmark_train::{
 };
 
 use super::{
-    Course, Finished, Observer, Outcome, RunEvent, RunSetup, drive,
+    Course, Observer, Outcome, RunSetup,
+    drive::Ready,
     recipe::{RecipeRun, in_section},
     saving::{Origin, Saving},
 };
@@ -50,8 +51,8 @@ pub struct Tapo<'a, S> {
 ///
 /// # Errors
 /// Returns an error if a setting, the checkpoint or a sample is wrong, or if something cannot be written.
-pub fn tapo<S: TripletSource>(
-    parts: Tapo<'_, S>,
+pub fn tapo<'a, S: TripletSource>(
+    parts: Tapo<'a, S>,
     setup: &RunSetup,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, RunError> {
@@ -59,8 +60,7 @@ pub fn tapo<S: TripletSource>(
     setup.validate()?;
     let folder = &setup.folder;
     if setup.begin == Begin::Finished {
-        let (checkpoint, rows) = (folder.file("checkpoint"), source.len());
-        return Ok(Outcome::Finished(Finished { checkpoint, steps: None, rows, best: None }));
+        return Ok(Outcome::before(folder, source.len()));
     }
     let lock = setup.lock()?;
     let checkpoint = checkpoint.clone().with_lora(&setup.lora);
@@ -92,29 +92,17 @@ pub fn tapo<S: TripletSource>(
         end = Some(LogEnd::from(&state));
     }
 
-    let _lock = setup.start(lock)?;
-    observer.event(RunEvent::Trainable(&trainable(&model.clone().with_trainable(config.train))))?;
     let course = Course::tapo(trainer.total(), config.updates_per_step(), trainer.done());
-    observer.event(RunEvent::Begin(course))?;
-    let log = RunLog::open(folder, Stage::Tapo, setup.log_settings(), &device, end)?;
-    let log = log.with_responses(
-        folder,
-        config.estimator.is_over_step(),
-        |group: &Group| source.facts(&group.prompt),
-        validation.map(|rows| move |group: &Group| rows.facts(&group.prompt)),
-        end,
-    )?;
-    let mut watch = drive::Watch { log, observer, course };
-    let model =
-        drive::drive(&mut trainer, model, &mut saving, &mut watch).map_err(|error| error.in_section(Stage::Tapo))?;
-    if let Some(saved) = saving.stopped() {
-        let (done, total) = (trainer.done(), trainer.total());
-        return Ok(Outcome::Stopped { done, total, saved: saved.into() });
-    }
-    watch.observer.event(RunEvent::Trained(folder))?;
-    let saved = checkpoint.save_in(&model, folder)?;
-    let (steps, rows, best) = (Some(trainer.total()), source.len(), saving.best());
-    Ok(Outcome::Finished(Finished { checkpoint: saved, steps, rows, best: best.filter(|_| validation.is_some()) }))
+    let learning = trainable(&model.clone().with_trainable(config.train));
+    let over_step = config.estimator.is_over_step();
+    let with_logs = |log: RunLog<'a>, end| {
+        let held_out = validation.map(|rows| move |group: &Group| rows.facts(&group.prompt));
+        log.with_responses(folder, over_step, |group: &Group| source.facts(&group.prompt), held_out, end)
+    };
+    let ready = Ready { setup, checkpoint: &checkpoint, saving, course, end, lock, rows: source.len() };
+    let outcome = ready.run(&mut trainer, model, &learning, with_logs, observer)?;
+    // Without a validation set the best is told by the rewards in training, which is not worth a word.
+    Ok(if validation.is_some() { outcome } else { outcome.without_best() })
 }
 
 /// Runs TAPO as a recipe says.
@@ -128,8 +116,7 @@ pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<O
     let setup = run.setup(Stage::Tapo, config.adamw, inputs(recipe), observer)?;
     text_encoder(config, encoder)?;
     if setup.begin == Begin::Finished {
-        let checkpoint = setup.folder.file("checkpoint");
-        return Ok(Outcome::Finished(Finished { checkpoint, steps: None, rows: 0, best: None }));
+        return Ok(Outcome::before(&setup.folder, 0));
     }
     let checkpoint = Checkpoint::open(&recipe.model)?;
     let processor = sized(&checkpoint.processor, recipe.data.tapo.sizes, "data.tapo.sizes")?;
