@@ -16,7 +16,6 @@ mod trainer;
 mod update;
 mod validation;
 
-pub(crate) use self::state::widened;
 pub use self::{
     config::{TapoConfig, UpdateImage},
     loss::{LossAverage, TapoInputs, TapoLoss, TapoLossConfig, TapoParts, tapo_loss},

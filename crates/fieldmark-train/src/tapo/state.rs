@@ -89,19 +89,6 @@ pub struct TapoState {
     pub open: Option<OpenStep>,
 }
 
-/// f32 as the f64 that it is: the shortest decimal of an f32, read as an f64 and rounded, may be its neighbour.
-pub(crate) mod widened {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(crate) fn serialize<S: Serializer>(values: &[f32], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(values.iter().map(|&value| f64::from(value)))
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f32>, D::Error> {
-        Ok(Vec::<f64>::deserialize(deserializer)?.into_iter().map(|value| value as f32).collect())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -67,7 +67,7 @@ pub struct Rollout {
     /// known.
     pub advantage: f64,
     /// log π_old of each token given the update's image, from the policy that sampled the response. Empty until scored.
-    #[serde(with = "crate::tapo::widened")]
+    #[serde(with = "super::widened")]
     pub old_logp: Vec<f32>,
 }
 

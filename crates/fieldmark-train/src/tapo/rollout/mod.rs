@@ -11,6 +11,7 @@ mod image_role;
 mod negative;
 mod over_step;
 mod responder;
+pub(super) mod widened;
 
 pub(super) use self::{
     draw::Drawer,
