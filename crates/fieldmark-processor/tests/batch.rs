@@ -150,7 +150,7 @@ fn disagreements_name_the_sample() {
     assert!(refusal(&|bad| bad.images[0] = image(GridThw { t: 1, h: 1, w: 16 }, 0.0)).contains("features"));
     assert!(refusal(&|bad| bad.ids.push(320)).contains("token id 320 "));
     // The sum is right, but no run is an image of its own.
-    assert!(refusal(&|bad| bad.ids.swap(3, 9)).contains("features"));
+    assert!(refusal(&|bad| bad.ids.swap(3, 9)).contains("image tokens"));
     assert!(refusal(&|bad| bad.ids.extend(vec![20; 600])).contains("610 tokens"));
     let limited = collate(std::slice::from_ref(&good), Padding::Left, PAD, Some(9), &config(), &Device::default());
     assert!(matches!(limited, Err(ProcessorError::TooLong { tokens: 10, limit: 9, .. })));
