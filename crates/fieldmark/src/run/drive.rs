@@ -1,5 +1,5 @@
-//! The steps of a run: the trainer's events go to the logs and to the observer, and after each step the run is saved if there
-//! is reason to.
+//! Makes the steps of a run, passes the trainer's events to the logs and to the observer, and saves the run when it is
+//! due.
 
 use std::{cell::RefCell, ops::ControlFlow, path::PathBuf};
 
@@ -9,7 +9,7 @@ use fieldmark_train::{TrainError, Trainer, trainer::TrainEvent};
 use super::{Course, Observer, RunEvent, saving::Saving};
 use crate::{error::RunError, log::RunLog};
 
-/// What a run writes to and tells while it trains.
+/// The receivers of a run's events: its logs and its observer.
 pub(super) struct Watch<'a, 'b> {
     pub(super) log: RunLog<'b>,
     pub(super) observer: &'a mut dyn Observer,
@@ -42,10 +42,10 @@ impl Watch<'_, '_> {
     }
 }
 
-/// Makes the remaining steps, or those until the run is stopped.
+/// Makes the remaining steps, or fewer if the run is stopped.
 ///
 /// # Errors
-/// Returns the errors of the trainer, the logs and the observer, and an error if something cannot be saved.
+/// Returns the errors of the trainer, the logs and the observer, or an error if a checkpoint cannot be saved.
 pub(super) fn drive<T: Trainer>(
     trainer: &mut T,
     model: Qwen25Vl,
