@@ -121,10 +121,10 @@ impl TapoLossConfig {
 pub struct TapoInputs {
     /// Log-probability of each sampled token under the policy, given the update's image. Carries the gradient.
     pub logp_bt: Tensor<2>,
-    /// The same before the first update of the step. A constant.
+    /// Log-probability of the same tokens before the first update of the step. A constant.
     pub old_logp_bt: Tensor<2>,
-    /// The same as the sampler recorded it. A constant. For responses sampled from another image, set it to
-    /// `old_logp_bt`. Without it, `sampler_cap` has no effect.
+    /// Log-probability of the same tokens as recorded by the sampler. A constant. For responses sampled from another
+    /// image, set it to `old_logp_bt`. Without it, `sampler_cap` has no effect.
     pub sampler_logp_bt: Option<Tensor<2>>,
     /// Log-probability of the same tokens given the negative image. Without it, the loss has neither the inter-class
     /// term nor the entropy on the negative image, whatever their weights are.

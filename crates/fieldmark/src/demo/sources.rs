@@ -23,7 +23,7 @@ use crate::error::RunError;
 
 /// Smallest and largest share of the photograph that a crop keeps.
 const CROP: (f64, f64) = (0.3, 1.0);
-/// The same for close-ups.
+/// Smallest and largest share that a close-up keeps.
 const CLOSE_UP: (f64, f64) = (0.01, 0.15);
 
 /// The photographs and the processor of both stages.

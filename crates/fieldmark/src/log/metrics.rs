@@ -82,7 +82,7 @@ impl MetricsWriter {
     ///
     /// # Errors
     /// Returns an error if the file cannot be read or written, or if a line up to the end has neither `step` nor
-    /// `rollout_step`. An unfinished last line is no error.
+    /// `rollout_step`. An unfinished last line is not an error.
     pub fn resume(path: impl AsRef<Path>, end: LogEnd) -> Result<Self, RunError> {
         let path = path.as_ref().to_path_buf();
         let kept = match File::open(&path) {

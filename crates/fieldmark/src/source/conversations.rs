@@ -19,7 +19,7 @@ use super::held_out::take_out;
 pub struct ConversationSettings {
     /// How photographs are decoded.
     pub decode: DecodeOptions,
-    /// Last token of an answer that is in the loss.
+    /// The token at which the loss of an answer ends.
     pub end: TargetEnd,
     /// Largest number of tokens in a conversation, images included. A longer one is an error; it is never cut.
     pub max_tokens: usize,
