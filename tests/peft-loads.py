@@ -1,5 +1,5 @@
-"""Loads an adapter of ours with PEFT onto the checkpoint that it was trained on, and compares its logits of a text with those
-of the merged checkpoint: no key missing or left over, the same numbers.
+"""Loads an adapter with PEFT onto the checkpoint that it was trained on. Checks that no key is missing or left over,
+and that its logits equal those of the merged checkpoint.
 
     pip install torch==2.15.0 transformers==5.23.0 peft==0.21.2
     python tests/peft-loads.py BASE OUTPUT/checkpoint

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A second device: parity with the reference on a GPU API, TAPO on it, and on it and the CPU together, as on the CPU alone, and
-# the demo's checkpoint answering there as on the CPU.
-# Builds with the feature `wgpu` (some minutes, unoptimised dependencies) and runs on whatever adapter Vulkan finds;
-# without a GPU that is Mesa's software adapter (Debian: apt-get install mesa-vulkan-drivers).
+# Checks a second device: compares it with the reference fixtures, compares TAPO on it (alone, and together with the CPU) with
+# TAPO on the CPU alone, and compares the answers of the demo's checkpoint on both devices.
+# Builds with the feature `wgpu` (some minutes, unoptimised dependencies) and uses the adapter that Vulkan finds.
+# Without a GPU that is Mesa's software adapter (Debian: apt-get install mesa-vulkan-drivers).
 #   tests/second-device.sh [CHECKPOINT]      default: runs/demo/tapo, skipped if it is not there
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,5 +1,5 @@
-"""Loads a checkpoint of ours with transformers and lets it answer: no key missing or left over, and the answer to compare
-with `fieldmark ask --model DIR --image FILE QUESTION`.
+"""Loads a checkpoint with transformers, checks that no key is missing or left over, and prints its answer to a question.
+The answer must equal the one of `fieldmark ask --model DIR --image FILE QUESTION`.
 
     pip install torch==2.15.0 transformers==5.23.0 pillow torchvision
     python tests/transformers-loads.py DIR FILE "Which produce is this?"

@@ -1,4 +1,5 @@
-//! What the tests share: the fixture models, random sequences for them, and what training does to them.
+//! Helpers that the tests share: fixture models, random sequences for them, and plain computations to compare training
+//! with.
 
 pub mod plain_tapo;
 pub mod prompts;

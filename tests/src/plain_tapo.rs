@@ -1,4 +1,4 @@
-//! A TAPO update written down plainly, every sequence alone and all in one graph, to compare the trainer's with.
+//! A TAPO update computed in the plainest way, to compare with the trainer's: every sequence alone, all in one graph.
 
 use burn::{
     optim::GradientsParams,
@@ -22,7 +22,7 @@ use crate::{
     training::{Named, difference, gradients, parameters, plain_logps, relative},
 };
 
-/// The image that a rollout is scored on.
+/// Returns the prompt with the image that a rollout is scored on.
 pub fn scored_on<'a>(group: &'a Group, rollout: &Rollout, image: UpdateImage) -> &'a Sequence {
     match (image, rollout.role) {
         (UpdateImage::Own, ImageRole::Positive) => group.prompt.positive.as_ref().unwrap(),
@@ -30,7 +30,7 @@ pub fn scored_on<'a>(group: &'a Group, rollout: &Rollout, image: UpdateImage) ->
     }
 }
 
-/// Loss and gradients of one update over `groups`, every sequence alone, in one graph.
+/// Computes loss and gradients of one update over `groups`: every sequence alone, all in one graph.
 pub fn plainly(model: &Qwen25Vl, groups: &[&Group], config: &TapoConfig, reference: &Qwen25Vl) -> (TapoParts, Named) {
     let device = device();
     let all: Vec<(&Group, &Rollout)> =
@@ -91,17 +91,17 @@ pub fn plainly(model: &Qwen25Vl, groups: &[&Group], config: &TapoConfig, referen
     (parts, gradients(model, &GradientsParams::from_grads(loss.backward(), model)))
 }
 
-/// What training took off each parameter.
+/// Returns how much training subtracted from each parameter.
 pub fn step_of(before: &Qwen25Vl, after: &Qwen25Vl) -> Named {
     difference(&parameters(before), &parameters(after))
 }
 
-/// The update that led from `before` to `after` is the plain one over `groups`.
+/// Asserts that the update from `before` to `after` equals the plain update over `groups`.
 pub fn check(before: &Qwen25Vl, after: &Qwen25Vl, groups: &[&Group], update: &TapoMetrics, config: &TapoConfig) {
     check_against(before, after, groups, update, config, before);
 }
 
-/// The same with `reference` as the reference model.
+/// Like [`check`], with `reference` as the reference model.
 pub fn check_against(
     before: &Qwen25Vl,
     after: &Qwen25Vl,
@@ -144,7 +144,7 @@ pub fn check_against(
     assert!((update.grad_norm - norm).abs() < 1e-4 * norm);
 }
 
-/// All of `groups`.
+/// Returns references to all `groups`.
 pub fn all(groups: &[Group]) -> Vec<&Group> {
     groups.iter().collect()
 }

@@ -13,24 +13,24 @@ use proptest::{
     test_runner::{Config, RngSeed},
 };
 
-/// Folders of the fixture models: a tied head with two key heads, and a head of its own with one.
+/// Folders of the fixture models: one with a tied head and two key heads, one with an untied head and one key head.
 pub const MODELS: [&str; 2] = ["qwen2_5_vl_tiny", "qwen2_5_vl_tiny_untied"];
 
-/// Largest difference of two logits, or two hidden values, that are the same number computed in another order.
+/// Largest difference between two logits or hidden values that are the same number computed in another order.
 pub const TOLERANCE: f32 = 5e-4;
 
-/// A folder of `tests/fixtures`.
+/// Returns the path of a folder in `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
 }
 
-/// A fixture model on `device`.
+/// Loads a fixture model onto `device`.
 pub fn load(name: &str, device: &Device) -> Qwen25Vl {
     Qwen25Vl::from_pretrained(&fixture(name), LoadOptions::default(), device).unwrap()
 }
 
-/// The same few cases in every run, so that a red test is red again. `PROPTEST_CASES` and `PROPTEST_RNG_SEED` look
-/// further.
+/// Settings of property tests: the same few cases in every run, so that a failing test fails again. `PROPTEST_CASES`
+/// and `PROPTEST_RNG_SEED` select more cases or others.
 pub fn cases(few: u32) -> Config {
     let config = Config { failure_persistence: None, max_shrink_iters: 40, ..Config::default() };
     let cases = if std::env::var_os("PROPTEST_CASES").is_some() { config.cases } else { few };
@@ -41,25 +41,25 @@ pub fn cases(few: u32) -> Config {
 /// A piece of a sequence.
 #[derive(Debug, Clone)]
 pub enum Part {
-    /// Token ids, none of them a vision token.
+    /// Token ids without vision tokens.
     Text(Vec<u32>),
-    /// An image of so many patches, with pixel values drawn from a seed.
+    /// An image with random pixel values.
     Image {
-        /// Rows of patches.
+        /// Number of rows of patches.
         h: usize,
-        /// Columns of patches.
+        /// Number of columns of patches.
         w: usize,
         /// Seed of the pixel values.
         seed: u64,
     },
 }
 
-/// Ids of text in the fixture models: the vision tokens and end tokens lie below.
+/// Draws text ids for the fixture models. Vision tokens and end tokens have smaller ids.
 pub fn text(len: Range<usize>) -> impl Strategy<Value = Vec<u32>> {
     prop::collection::vec(8u32..320, len)
 }
 
-/// Text with `images` images in it, 2 to 12 patches a side.
+/// Draws text with `images` images of 2 to 12 patches per side.
 pub fn parts(images: Range<usize>) -> impl Strategy<Value = Vec<Part>> {
     let image =
         (1usize..=6, 1usize..=6, any::<u64>()).prop_map(|(h, w, seed)| Part::Image { h: 2 * h, w: 2 * w, seed });
@@ -70,7 +70,7 @@ pub fn parts(images: Range<usize>) -> impl Strategy<Value = Vec<Part>> {
     })
 }
 
-/// The sequence of `parts` for a model of `config`.
+/// Builds the sequence of `parts` for a model of `config`.
 pub fn sequence(parts: &[Part], config: &Qwen25VlConfig) -> Sequence {
     let tokens = config.vision_tokens;
     let mut sequence = Sequence { name: "random".into(), ids: Vec::new(), images: Vec::new() };
@@ -94,17 +94,17 @@ pub fn sequence(parts: &[Part], config: &Qwen25VlConfig) -> Sequence {
     sequence
 }
 
-/// The sequences of several lists of parts.
+/// Builds the sequences of several lists of parts.
 pub fn sequences(parts: &[Vec<Part>], config: &Qwen25VlConfig) -> Vec<Sequence> {
     parts.iter().map(|parts| sequence(parts, config)).collect()
 }
 
-/// The numbers of a tensor, row by row.
+/// Returns the numbers of a tensor, row by row.
 pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().iter::<f32>().collect()
 }
 
-/// Largest absolute difference of two lists; NaN where any number is.
+/// Returns the largest absolute difference between two lists, or NaN if any difference is NaN.
 pub fn distance(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     let worst = |worst: f32, (a, b): (&f32, &f32)| {

@@ -1,5 +1,5 @@
-//! Runs that are stopped and go on: rows that are the same whenever they are made, some of them made of NaN, and checkpoints
-//! through which a trainer's state goes.
+//! Helpers for runs that are stopped and resumed: rows that are the same whenever they are made, rows with NaN pixels,
+//! and saving and loading of a trainer's state.
 
 use std::path::{Path, PathBuf};
 
@@ -24,17 +24,17 @@ use crate::{
     training::VOCABULARY,
 };
 
-/// Where these runs train.
+/// The device of these runs.
 pub fn device() -> Device {
     Device::flex().autodiff()
 }
 
-/// What they start from.
+/// The model that these runs start from.
 pub fn start() -> Qwen25Vl {
     stable_param_ids(load(MODELS[0], &device()))
 }
 
-/// Text and an image of each row's own.
+/// Makes the prompt of a row: its own text and image.
 fn prompt(config: &Qwen25VlConfig, row: u64, image: u64) -> Sequence {
     let text = |seed: u64, count: usize| {
         let mut stream = StreamKey::new(seed).word("text").stream();
@@ -52,7 +52,7 @@ fn poison(sequence: &mut Sequence) {
     image.pixel_values = image.pixel_values.iter().map(|_| f32::NAN).collect();
 }
 
-/// Rows of which some are made of NaN.
+/// Rows, some of them with NaN pixels.
 pub struct Rows {
     config: Qwen25VlConfig,
     rows: usize,
@@ -60,12 +60,12 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// None of them made of NaN.
+    /// Creates rows without NaN.
     pub fn new(rows: usize) -> Self {
         Self { config: load(MODELS[0], &Device::flex()).config().clone(), rows, poisoned: Vec::new() }
     }
 
-    /// Those at these places are.
+    /// Creates rows, with NaN pixels in the rows at the indices `poisoned`.
     pub fn poisoned(rows: usize, poisoned: &[usize]) -> Self {
         Self { poisoned: poisoned.to_vec(), ..Self::new(rows) }
     }
@@ -104,7 +104,8 @@ impl TripletSource for Rows {
     }
 }
 
-/// Saves what a trainer is and its model, reads the model back, and hands both to whoever goes on.
+/// Saves a checkpoint of a trainer and its model. Returns the model and the state read back, and the file of the
+/// moments.
 pub fn through_a_checkpoint<S: serde::Serialize + serde::de::DeserializeOwned>(
     folder: &Path,
     model: &Qwen25Vl,
@@ -123,7 +124,7 @@ pub fn through_a_checkpoint<S: serde::Serialize + serde::de::DeserializeOwned>(
     (model, state, Checkpoints::moments(&saved))
 }
 
-/// The order in which the rows of an epoch come.
+/// Returns the order of the rows in the first epoch.
 pub fn order_of(rows: usize, words: [&str; 2], seed: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..rows).collect();
     StreamKey::new(seed).word(words[0]).word(words[1]).number(0).stream().shuffle(&mut order);

@@ -1,4 +1,4 @@
-//! Supervised samples on the fixture models, and the gradient of their loss written down plainly.
+//! Supervised samples for the fixture models, and the gradient of their loss computed in the plainest way.
 
 use burn::{
     optim::GradientsParams,
@@ -19,15 +19,15 @@ use crate::{
 /// The padding token.
 pub const PAD: u32 = 0;
 
-/// Sizes of the images in patches, and tokens in the loss after them.
+/// Height and width of an image in patches, and the number of answer tokens in the loss.
 pub const SHAPES: [(usize, usize, usize); 5] = [(4, 4, 3), (4, 6, 9), (2, 2, 1), (6, 4, 6), (4, 8, 4)];
 
-/// Where these updates are computed.
+/// The device of these updates.
 pub fn device() -> Device {
     Device::flex().autodiff()
 }
 
-/// A question with an image and an answer of `answer` tokens, all in the loss.
+/// Makes a question with an image and an answer of `answer` tokens, all in the loss.
 pub fn sample(config: &Qwen25VlConfig, seed: u64, (h, w, answer): (usize, usize, usize)) -> SupervisedSequence {
     let mut stream = StreamKey::new(seed).word("text").stream();
     let mut text = |count: usize| Part::Text((0..count).map(|_| 8 + stream.below(312) as u32).collect());
@@ -38,12 +38,12 @@ pub fn sample(config: &Qwen25VlConfig, seed: u64, (h, w, answer): (usize, usize,
     SupervisedSequence { sequence, target_mask }
 }
 
-/// One of each of [`SHAPES`].
+/// Makes one sample for each of [`SHAPES`].
 pub fn samples(config: &Qwen25VlConfig) -> Vec<SupervisedSequence> {
     (0..).zip(SHAPES).map(|(seed, shape)| sample(config, seed, shape)).collect()
 }
 
-/// Micro-batches of so many samples each.
+/// Splits samples into micro-batches; `split` has the number of samples in each.
 pub fn micros(samples: &[SupervisedSequence], split: &[usize]) -> Vec<MicroBatch> {
     let mut rest = samples;
     let cut = |&count: &usize| {
@@ -54,7 +54,8 @@ pub fn micros(samples: &[SupervisedSequence], split: &[usize]) -> Vec<MicroBatch
     split.iter().map(cut).collect()
 }
 
-/// Mean over `split`'s parts of the mean of −log π over the part's tokens, every sample alone, in one graph.
+/// Computes the mean over the parts of `split` of the mean of −log π over each part's tokens, and its gradients. Every
+/// sample is computed alone, all in one graph.
 pub fn plainly(model: &Qwen25Vl, samples: &[SupervisedSequence], split: &[usize]) -> (f64, Named) {
     let mut samples = samples.iter();
     let part = |&count: &usize| {
@@ -70,7 +71,7 @@ pub fn plainly(model: &Qwen25Vl, samples: &[SupervisedSequence], split: &[usize]
     (value, gradients(model, &GradientsParams::from_grads(loss.backward(), model)))
 }
 
-/// Fails where losses or gradients are not the same up to rounding.
+/// Asserts that losses and gradients are equal up to rounding.
 pub fn same(found: &(f64, Named), expected: &(f64, Named), what: &str) {
     assert!((found.0 - expected.0).abs() < 1e-5 * expected.0, "{what}: loss {} for {}", found.0, expected.0);
     let error = relative(&found.1, &expected.1);

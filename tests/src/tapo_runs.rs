@@ -1,5 +1,6 @@
-//! TAPO on the fixture models: prompts on random images, rewards of words, and steps small enough to compute again. A
-//! parameter's step is its gradient here (`descent`), so that the weights before and after show it.
+//! TAPO on the fixture models: prompts with random images, rewards that look at words, and steps small enough to
+//! compute again. With `descent`, the step of a parameter is its gradient, so the weights before and after show the
+//! gradient.
 
 use std::{collections::BTreeSet, sync::Mutex};
 
@@ -24,12 +25,12 @@ use crate::{
     training::{VOCABULARY, word_tokenizer},
 };
 
-/// Where these runs train.
+/// The device of these runs.
 pub fn device() -> Device {
     Device::flex().autodiff()
 }
 
-/// 1 where the response has one of the truth's words.
+/// 1 if the response has one of the words of the truth, else 0.
 pub struct Words;
 
 impl Reward for Words {
@@ -40,7 +41,7 @@ impl Reward for Words {
     }
 }
 
-/// The share of the response's words that are `t` with an even number: differs between responses.
+/// The share of the response's words that end in an even number. It differs between responses.
 pub struct Even;
 
 impl Reward for Even {
@@ -50,7 +51,7 @@ impl Reward for Even {
     }
 }
 
-/// The number of the response's first word.
+/// The number in the first word of the response, divided by the vocabulary size.
 pub struct First;
 
 impl Reward for First {
@@ -60,26 +61,26 @@ impl Reward for First {
     }
 }
 
-/// The released weights over other rewards.
+/// A registry with other rewards under the default names.
 pub fn registry() -> RewardRegistry {
     RewardRegistry::default().with("accuracy", Words).with("format", Even)
 }
 
-/// The words of every `nth` token.
+/// Returns the words of every `nth` token.
 pub fn every(nth: usize) -> String {
     (8..VOCABULARY).step_by(nth).map(|id| format!("t{id}")).collect::<Vec<_>>().join(" ")
 }
 
-/// Prompts on random images, and which were asked for.
+/// A source of prompts that records which ones were requested.
 pub struct Source {
-    /// A prompt a row.
+    /// One prompt per row.
     pub prompts: Vec<TripletPrompt>,
     /// Row and epoch of each call.
     pub asked: Mutex<Vec<(usize, usize)>>,
 }
 
 impl Source {
-    /// None asked for yet.
+    /// Creates a source of `prompts`.
     pub fn new(prompts: Vec<TripletPrompt>) -> Self {
         Self { prompts, asked: Mutex::default() }
     }
@@ -96,7 +97,7 @@ impl TripletSource for Source {
     }
 }
 
-/// A question of its own length about three images, whose sizes in patches differ between roles and rows.
+/// Makes a question about three images. Its length depends on the row, and the image sizes on role and row.
 pub fn prompt(config: &Qwen25VlConfig, row: u64, truth: &str) -> TripletPrompt {
     let text: Vec<u32> = (0..3 + row as u32).map(|i| 20 + 7 * i + 50 * row as u32).collect();
     let about = |h: usize, w: usize, image: u64| {
@@ -112,20 +113,20 @@ pub fn prompt(config: &Qwen25VlConfig, row: u64, truth: &str) -> TripletPrompt {
     }
 }
 
-/// A prompt for each of `truths`.
+/// Makes a prompt for each of `truths`.
 pub fn prompts(config: &Qwen25VlConfig, truths: &[&str]) -> Vec<TripletPrompt> {
     (0..).zip(truths).map(|(row, truth)| prompt(config, row, truth)).collect()
 }
 
-/// Every group is trained on.
+/// A filter that keeps every group.
 pub fn no_filter() -> GroupFilter {
     GroupFilter { enabled: false, ..GroupFilter::default() }
 }
 
-/// The rate at which `descent` takes a whole gradient off a parameter.
+/// The learning rate at which `descent` subtracts the whole gradient from a parameter.
 pub const FULL_RATE: f64 = 1e6;
 
-/// With an ε far above any gradient, an AdamW step without memory is plain descent: p − p′ = gradient.
+/// Settings with which AdamW is plain gradient descent, p − p′ = gradient: no moments, and an ε far above any gradient.
 pub fn descent() -> TapoConfig {
     TapoConfig {
         epochs: 1,
@@ -148,29 +149,29 @@ pub fn descent() -> TapoConfig {
     }
 }
 
-/// Steps so small that the model stays a model, and so large that ratios leave the clips.
+/// Like [`descent`], with steps small enough to keep the model intact and large enough for ratios to be clipped.
 pub fn slow_descent() -> TapoConfig {
     TapoConfig { schedule: LrSchedule { lr: 0.05 * FULL_RATE, ..descent().schedule }, ..descent() }
 }
 
-/// What a run showed, and the model after it.
+/// The events of a run, and the model after it.
 pub struct Run {
-    /// Groups of each step in the order drawn.
+    /// Groups of each step, in the order drawn.
     pub steps: Vec<Vec<Group>>,
-    /// What is said of each step's rollouts.
+    /// Metrics of each step's rollouts.
     pub drawn: Vec<RolloutMetrics>,
-    /// What is said of each update.
+    /// Metrics of each update.
     pub updates: Vec<TapoMetrics>,
     /// The model at the end.
     pub after: Qwen25Vl,
 }
 
-/// Every sixth token ends a response, so that lengths differ.
+/// The tokens that end a response: every sixth one, so that lengths differ.
 pub fn ends() -> Vec<u32> {
     (2..VOCABULARY).step_by(6).filter(|&id| id == 2 || id > 8).collect()
 }
 
-/// `steps` steps from `model`, with the rewards of `registry`.
+/// Makes `steps` steps from `model`, with the rewards of `registry`.
 pub fn run_with(
     model: &Qwen25Vl,
     source: &Source,
@@ -198,7 +199,7 @@ pub fn run_with(
     Run { steps: rollouts, drawn, updates, after: after.unwrap() }
 }
 
-/// `steps` steps from `model`.
+/// Makes `steps` steps from `model`.
 pub fn run(model: &Qwen25Vl, source: &Source, config: &TapoConfig, steps: usize) -> Run {
     run_with(model, source, config, &registry(), steps)
 }

@@ -1,11 +1,11 @@
-//! A tiny checkpoint with a tokenizer of its own, and photographs: what whole runs are tried on.
+//! A tiny checkpoint with its own tokenizer, for tests of whole runs.
 
 use std::{fs, path::Path};
 
 use fieldmark::processor::{Tokenizer, train_tokenizer};
 use serde_json::{Value, json};
 
-/// Makes a checkpoint in `folder`: the weights of the reference's tiny random model under a small tokenizer's ids.
+/// Writes a checkpoint to `folder`: the reference's tiny random model with a small tokenizer.
 pub fn checkpoint(folder: &Path) {
     fs::create_dir_all(folder).unwrap();
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/qwen2_5_vl_tiny");
@@ -30,7 +30,7 @@ pub fn checkpoint(folder: &Path) {
     fs::write(folder.join("generation_config.json"), generation.to_string()).unwrap();
 }
 
-/// A tokenizer that fits into the tiny model's vocabulary of 320.
+/// Trains a tokenizer that fits into the tiny model's vocabulary of 320.
 pub fn tokenizer() -> Tokenizer {
     let texts = ["<think>green</think> <answer>Lime</answer>", "Which fruit?", "You are a helpful assistant."];
     train_tokenizer(texts, &[], 320).unwrap()

@@ -1,5 +1,5 @@
-//! What the tests of the training loops share: sources of given rows, parameters and gradients as numbers, and a tokenizer of
-//! one word an id.
+//! Helpers for the tests of the training loops: sources of given rows, parameters and gradients as numbers, and a
+//! tokenizer with one word per id.
 
 use burn::{
     module::{Module, ModuleVisitor, Param},
@@ -20,10 +20,10 @@ use serde_json::{Map, Value, json};
 
 use crate::prompts::{distance, values};
 
-/// Tokens of the fixture models.
+/// Vocabulary size of the fixture models.
 pub const VOCABULARY: u32 = 320;
 
-/// Names and numbers of all parameters, or of what belongs to each.
+/// The parameters by name with their numbers, or with the numbers of their gradients.
 pub type Named = Vec<(String, Vec<f32>)>;
 
 /// A source of rows that are the same in every epoch.
@@ -49,7 +49,7 @@ impl TripletSource for Rows<TripletPrompt> {
     }
 }
 
-/// A receiver of SFT's updates as one of all events.
+/// Turns a receiver of SFT updates into a receiver of all events.
 pub fn updates(
     mut on_update: impl FnMut(&SftMetrics, &UpdateTiming),
 ) -> impl FnMut(TrainEvent<'_>) -> Result<(), TrainError> {
@@ -61,12 +61,12 @@ pub fn updates(
     }
 }
 
-/// All parameters in a fixed order.
+/// Returns all parameters in a fixed order.
 pub fn parameters(model: &Qwen25Vl) -> Named {
     visit(model, None)
 }
 
-/// The number format of every parameter.
+/// Returns the number format of every parameter.
 pub fn formats(model: &Qwen25Vl) -> Vec<(String, DType)> {
     let mut formats = Formats::default();
     model.visit(&mut formats);
@@ -93,7 +93,7 @@ impl ModuleVisitor for Formats {
     }
 }
 
-/// Gradients in the order of [`parameters`]; zeros where a parameter has none.
+/// Returns the gradients in the order of [`parameters`], with zeros for a parameter without gradient.
 pub fn gradients(model: &Qwen25Vl, grads: &GradientsParams) -> Named {
     visit(model, Some(grads))
 }
@@ -128,7 +128,7 @@ impl ModuleVisitor for Numbers<'_> {
     }
 }
 
-/// `before` minus `after`, parameter by parameter.
+/// Returns `before` minus `after`, parameter by parameter.
 pub fn difference(before: &Named, after: &Named) -> Named {
     let minus = |i: usize| {
         let ((path, before), (other, after)) = (&before[i], &after[i]);
@@ -138,14 +138,14 @@ pub fn difference(before: &Named, after: &Named) -> Named {
     (0..before.len()).map(minus).collect()
 }
 
-/// Largest distance of any two entries in parts of the largest entry expected.
+/// Returns the largest difference between two entries, divided by the largest expected entry.
 pub fn relative(found: &Named, expected: &Named) -> f32 {
     let flat = |named: &Named| named.iter().flat_map(|(_, values)| values).copied().collect::<Vec<_>>();
     let (found, expected) = (flat(found), flat(expected));
     distance(&found, &expected) / expected.iter().fold(0.0, |most: f32, x| most.max(x.abs()))
 }
 
-/// log π of `ids` after `prompt`, from all logits of this sequence alone and on its tape. `[ids]`.
+/// Computes log π of `ids` after `prompt` with gradients, from all logits of this sequence alone. Result: `[ids]`.
 pub fn plain_logps(model: &Qwen25Vl, prompt: &Sequence, ids: &[u32], temperature: f64, device: &Device) -> Tensor<1> {
     let sequence = prompt.with_response(ids);
     let inputs = collate(std::slice::from_ref(&sequence), Padding::Right, 0, None, model.config(), device).unwrap();
@@ -157,7 +157,7 @@ pub fn plain_logps(model: &Qwen25Vl, prompt: &Sequence, ids: &[u32], temperature
     logp.narrow(0, seq - 1 - ids.len(), ids.len()).gather(1, targets).squeeze_dim(1)
 }
 
-/// A tokenizer whose id `i` is the word `t{i}`, with the special tokens where the fixture models have them.
+/// Makes a tokenizer whose id `i` is the word `t{i}`. The special tokens have the ids of the fixture models.
 pub fn word_tokenizer() -> Tokenizer {
     let mut vocabulary: Map<String, Value> = (8..VOCABULARY).map(|id| (format!("t{id}"), json!(id))).collect();
     vocabulary.extend(special::ALL.iter().enumerate().map(|(id, token)| ((*token).into(), json!(id))));

@@ -1,5 +1,5 @@
-//! Training loops that are stopped, saved, and continued by another trainer on a model read from the checkpoint: weights and
-//! metrics are to the bit those of a run that never stopped.
+//! Training loops that are stopped, saved, and continued by another trainer on a model read from the checkpoint:
+//! weights and metrics are to the bit those of a run that never stopped.
 
 use std::{
     path::Path,
@@ -116,14 +116,14 @@ fn a_saved_run_is_not_continued_on_other_data() {
     let mut log = Vec::new();
     let (model, state, saved) = sft_until(sft_trainer(&start(), &rows, &config), start(), 1, &mut log);
     let other = Rows::new(6);
-    let error = sft_trainer(&model, &other, &config).restore(&state, &saved.moments).err().unwrap().to_string();
-    assert!(error.contains("rows 5, this one 6"), "{error}");
+    let error = sft_trainer(&model, &other, &config).restore(&state, &saved.moments).err().unwrap();
+    assert!(matches!(error, TrainError::OtherRun { saved: 5, found: 6, .. }), "{error}");
     let longer = SftConfig { epochs: 4, ..config };
-    let error = sft_trainer(&model, &rows, &longer).restore(&state, &saved.moments).err().unwrap().to_string();
-    assert!(error.contains("updates in all 9, this one 12"), "{error}");
+    let error = sft_trainer(&model, &rows, &longer).restore(&state, &saved.moments).err().unwrap();
+    assert!(matches!(error, TrainError::OtherRun { saved: 9, found: 12, .. }), "{error}");
     std::fs::write(&saved.moments, "no moments").unwrap();
-    let error = sft_trainer(&model, &rows, &sft()).restore(&state, &saved.moments).err().unwrap().to_string();
-    assert!(error.contains("optimizer.bpk: optimiser state"), "{error}");
+    let error = sft_trainer(&model, &rows, &sft()).restore(&state, &saved.moments).err().unwrap();
+    assert!(matches!(&error, TrainError::Optimizer { path, .. } if path.ends_with("optimizer.bpk")), "{error}");
 }
 
 #[test]
@@ -149,16 +149,14 @@ fn three_bad_sft_updates_in_a_row_stop_before_the_first_of_them() {
         let (next, verdict) = trainer.step(model, &mut on_update).unwrap();
         model = next;
         if let Some(fault) = verdict.fault {
-            break fault.to_string();
+            break fault;
         }
     };
     assert_eq!(named[..2], [Vec::<String>::new(), Vec::new()]);
     // The sample alone, not its micro-batch.
     assert_eq!(named[2..], bad.map(|row| vec![format!("row {row}")]));
-    assert!(
-        bad.iter().all(|row| error.contains(&format!("row {row}"))) && error.contains("3 updates in a row"),
-        "{error}"
-    );
+    let TrainError::Diverged { count: 3, update: 5, samples } = &error else { panic!("{error}") };
+    assert!(bad.iter().all(|row| samples.contains(&format!("row {row}"))), "{error}");
     let state = trainer.state();
     assert_eq!((state.updates.done, state.updates.skipped), (2, 0));
 
@@ -210,9 +208,9 @@ fn the_newest_whole_checkpoint_is_found_and_the_newest_few_and_the_best_are_kept
     std::fs::create_dir(&half).unwrap();
     let (found, damaged) = newest();
     assert_eq!(found, Some(mark(11, 0)));
-    assert!(damaged[0].contains(".step-1000001-abc: is unfinished"), "{damaged:?}");
-    assert!(damaged[1].contains("step-1000000: config.json has other content"), "{damaged:?}");
-    assert!(damaged[2].contains("step-000011-update-2: trainer/optimizer.bpk is missing"), "{damaged:?}");
+    assert!(damaged[0].contains(".step-1000001-abc"), "{damaged:?}");
+    assert!(damaged[1].contains("step-1000000: ") && damaged[1].contains("config.json"), "{damaged:?}");
+    assert!(damaged[2].contains("step-000011-update-2: ") && damaged[2].contains("optimizer.bpk"), "{damaged:?}");
     checkpoints.remove_after(mark(11, 2)).unwrap();
     assert!(!half.exists());
     assert_eq!(checkpoints.list().unwrap(), [mark(2, 0), mark(11, 0), mark(11, 2)]);

@@ -209,19 +209,21 @@ fn a_tower_stored_alone_is_the_same() {
 fn what_does_not_fit_is_named() {
     let device = Device::flex();
     let load = |folder: &Path| SiglipTextModel::from_pretrained(folder, &device).unwrap_err();
+    let names = |folder: &Path, parts: &[&str]| {
+        let error = load(folder).to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    };
     let folder = copy();
     let path = folder.path();
 
     change(path, "config.json", |json| json["text_config"]["hidden_act"] = json!("quick_gelu"));
-    assert!(
-        load(path).to_string().contains("config.json") && load(path).to_string().contains("`hidden_act` is quick_gelu")
-    );
+    names(path, &["config.json", "`hidden_act`", "quick_gelu"]);
     change(path, "config.json", |json| json["text_config"]["hidden_act"] = json!("gelu_pytorch_tanh"));
     change(path, "config.json", |json| json["text_config"]["num_attention_heads"] = json!(5));
-    assert!(load(path).to_string().contains("`num_attention_heads` is 5"));
+    names(path, &["`num_attention_heads`", "5"]);
     change(path, "config.json", |json| json["text_config"]["num_attention_heads"] = json!(3));
     change(path, "config.json", |json| json["model_type"] = json!("clip"));
-    assert!(load(path).to_string().contains("`model_type` is clip"));
+    names(path, &["`model_type`", "clip"]);
     change(path, "config.json", |json| json["model_type"] = json!("siglip2"));
     SiglipTextModel::from_pretrained(path, &device).unwrap();
 
@@ -237,7 +239,7 @@ fn what_does_not_fit_is_named() {
     write_single(path, |name| Some(name.replace("layers.1.mlp.fc2.bias", "layers.1.mlp.fc3.bias")));
     assert!(matches!(load(path), ModelError::MissingTensors { .. }));
     std::fs::remove_file(path.join("model.safetensors")).unwrap();
-    assert!(load(path).to_string().contains("model.safetensors"));
+    names(path, &["model.safetensors"]);
 
     let embed = |path: &Path| SiglipEmbedder::from_pretrained(path, &device).unwrap_err().to_string();
     let folder = copy();

@@ -138,7 +138,8 @@ fn without_rollouts_from_it_no_positive_is_needed_and_with_them_its_lack_is_name
     let mut trainer =
         TapoTrainer::new(&model, &source, &tokenizer, ends(), config, &registry, StreamKey::new(5), &device()).unwrap();
     let error = trainer.train(model.clone(), |_| Ok(())).map(|_| ()).unwrap_err();
-    assert!(matches!(&error, TrainError::Sample { reason, .. } if reason.contains("no positive")), "{error}");
+    let key = "tapo.positive_rollouts";
+    assert!(matches!(&error, TrainError::Sample { reason, .. } if reason.contains(key)), "{error}");
 }
 
 #[test]

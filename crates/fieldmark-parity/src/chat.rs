@@ -1,4 +1,4 @@
-//! Rendered conversations, expanded image placeholders and, with a tokenizer, token ids.
+//! Compares rendered conversations, expanded image placeholders and, if there is a tokenizer, token ids.
 
 use std::{io::Read, path::Path};
 
@@ -14,7 +14,7 @@ use super::{
     json::json,
 };
 
-/// Largest side of a grid in patches; it keeps the expanded text below a hundred megabytes.
+/// Largest side of a grid in patches. It keeps the expanded text below a hundred megabytes.
 const MAX_SIDE: usize = 256;
 /// Largest tokenizer after decompression, in bytes.
 const MAX_TOKENIZER: u64 = 1 << 28;

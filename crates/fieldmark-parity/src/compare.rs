@@ -1,33 +1,33 @@
 //! Comparison of two tensors, and the report of all comparisons.
 //!
-//! A tolerance is about ten times the largest difference between two versions and two attention implementations of the
-//! reference itself.
+//! Each tolerance is about ten times the largest difference between two versions, and between two attention
+//! implementations, of the reference itself.
 
 use std::fmt;
 
 /// The largest difference allowed between two values.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Tolerance {
-    /// None.
+    /// No difference.
     Exact,
     /// At most this much.
     Absolute(f64),
     /// At most this much times the largest magnitude in the expected tensor.
     RelativeToMax(f64),
-    /// At most the first, plus the second times the magnitude of the expected value.
+    /// At most the first number plus the second one times the magnitude of the expected value.
     Mixed(f64, f64),
 }
 
 /// The result for one tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// Within tolerance.
+    /// Within the tolerance.
     Pass,
     /// Outside the tolerance.
     Fail,
-    /// An input: read, not compared.
+    /// An input: it was read but not compared.
     Input,
-    /// This version does not know the tensor.
+    /// Unknown to this version, so it was not compared.
     Unknown,
 }
 
@@ -36,24 +36,24 @@ pub enum Status {
 pub struct Comparison {
     /// Name of the tensor or file entry.
     pub name: String,
-    /// Largest absolute difference.
+    /// Largest absolute difference; at least 0.
     pub max_abs: f64,
-    /// Largest difference relative to the expected value.
+    /// Largest difference divided by the magnitude of the expected value; at least 0.
     pub max_rel: f64,
-    /// Cosine of the angle between the two.
+    /// Cosine of the angle between the two tensors, from -1 to 1.
     pub cosine: f64,
     /// The tolerance.
     pub tolerance: Tolerance,
     /// The result.
     pub status: Status,
-    /// A remark for the reader, or nothing.
+    /// A note for the reader; may be empty.
     pub note: String,
 }
 
 /// The comparisons of a folder.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// One line a tensor or file entry, in the order of comparison.
+    /// One line per tensor or file entry, in the order of comparison.
     pub lines: Vec<Comparison>,
 }
 
@@ -137,7 +137,7 @@ impl Report {
         });
     }
 
-    /// The number of lines with this result.
+    /// Returns the number of lines with this result.
     pub fn count(&self, status: Status) -> usize {
         self.lines.iter().filter(|line| line.status == status).count()
     }
@@ -148,7 +148,7 @@ impl Report {
     }
 }
 
-/// The larger of two differences; NaN counts as the largest, while `f64::max` would drop it.
+/// Returns the larger of two differences. NaN counts as the largest; `f64::max` would ignore it.
 fn worst(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }

@@ -17,10 +17,10 @@ use super::{
 /// Name of the file in its folder.
 const FILE: &str = "expected.safetensors";
 
-/// An expected tensor. An f64 holds every stored type exactly.
+/// An expected tensor. Its values are f64, which holds every stored float and every integer up to 2^53 exactly.
 #[derive(Debug, Clone)]
 pub struct Expected {
-    /// The stored shape.
+    /// Shape of the tensor.
     pub shape: Vec<usize>,
     /// Values in row-major order.
     pub values: Vec<f64>,
@@ -29,7 +29,7 @@ pub struct Expected {
 /// The expected tensors of a folder, and which of them have been read or compared.
 #[derive(Debug)]
 pub struct Fixture {
-    /// The folder.
+    /// The reference folder.
     pub folder: PathBuf,
     tensors: BTreeMap<String, Expected>,
     seen: BTreeSet<String>,
@@ -73,12 +73,12 @@ impl Fixture {
         self.tensors.contains_key(name)
     }
 
-    /// The names of all tensors.
+    /// Returns the names of all tensors.
     pub fn names(&self) -> Vec<String> {
         self.tensors.keys().cloned().collect()
     }
 
-    /// An error about a tensor, with its file and name.
+    /// Creates an error about a tensor, with its file and name.
     pub fn malformed(&self, name: &str, reason: impl Display) -> ParityError {
         ParityError::Folder(format!("{}: `{name}`: {reason}", self.folder.join(FILE).display()))
     }
@@ -92,7 +92,7 @@ impl Fixture {
         self.tensors.get(name).ok_or_else(|| self.malformed(name, "is not in the file"))
     }
 
-    /// The shape of a tensor of rank `N` that is not empty.
+    /// Returns the shape of a tensor, which must have rank `N` and not be empty.
     ///
     /// # Errors
     /// Returns an error if the file has no such tensor, its rank is not `N`, or it is empty.
@@ -117,7 +117,7 @@ impl Fixture {
         Err(self.malformed(name, format!("has the shape {found:?}; to fit the other tensors it must be {dims:?}")))
     }
 
-    /// The value of a tensor with a single value.
+    /// Returns the value of a tensor with a single value.
     ///
     /// # Errors
     /// Returns an error if the file has no such tensor or it does not hold exactly one value.
@@ -131,7 +131,7 @@ impl Fixture {
         }
     }
 
-    /// The values as integers.
+    /// Returns the values as integers.
     ///
     /// # Errors
     /// Returns an error if the file has no such tensor.
@@ -139,7 +139,7 @@ impl Fixture {
         Ok(self.get(name)?.values.iter().map(|&x| x as i64).collect())
     }
 
-    /// The values as integers in `0..end`.
+    /// Returns the values as integers in `0..end`.
     ///
     /// # Errors
     /// Returns an error if the file has no such tensor or a value is outside the range.
@@ -150,7 +150,7 @@ impl Fixture {
         found.map_err(|value| self.malformed(name, format!("holds {value}; values must be from 0 to {}", end - 1)))
     }
 
-    /// The values as a float tensor.
+    /// Returns the values as a float tensor.
     ///
     /// # Errors
     /// Returns an error if the file has no such tensor, its rank is not `D`, or it is empty.
@@ -160,7 +160,7 @@ impl Fixture {
         Ok(Tensor::from_data(TensorData::new(values, dims), device))
     }
 
-    /// The values as an integer tensor.
+    /// Returns the values as an integer tensor.
     ///
     /// # Errors
     /// Returns an error if the file has no such tensor, its rank is not `D`, or it is empty.
@@ -169,12 +169,12 @@ impl Fixture {
         Ok(Tensor::from_data(TensorData::new(self.integers(name)?, dims), device))
     }
 
-    /// Compares our tensor with the expected one of the same name, if the file has it.
+    /// Compares a tensor with the expected tensor `name`, if the file has it.
     pub fn check<const D: usize>(&mut self, report: &mut Report, name: &str, got: Tensor<D>, tolerance: Tolerance) {
         self.check_where(report, name, got, tolerance, |_| true);
     }
 
-    /// Compares only the values whose flat index `keep` accepts.
+    /// Like [`Self::check`], but compares only the values whose flat index `keep` accepts.
     pub fn check_where<const D: usize>(
         &mut self,
         report: &mut Report,
@@ -189,7 +189,7 @@ impl Fixture {
         }
     }
 
-    /// Compares numbers with the expected tensor of this name, if the file has it.
+    /// Compares numbers with the expected tensor `name`, if the file has it.
     pub fn check_values(&mut self, report: &mut Report, name: &str, got: &[f64], tolerance: Tolerance) {
         if let Some(expected) = self.tensors.get(name) {
             self.seen.insert(name.into());
@@ -197,7 +197,7 @@ impl Fixture {
         }
     }
 
-    /// Adds a line for every tensor that was not compared: an input if it was read, otherwise unknown.
+    /// Adds a line for every tensor that was not compared: `Input` if it was read, otherwise `Unknown`.
     pub fn finish(self, report: &mut Report) {
         let compared: BTreeSet<String> = report.lines.iter().map(|line| line.name.clone()).collect();
         for name in self.tensors.keys().filter(|name| !compared.contains(*name)) {
@@ -207,7 +207,7 @@ impl Fixture {
     }
 }
 
-/// All values of a tensor as f64.
+/// Returns all values of a tensor as f64.
 pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
     tensor.into_data().iter::<f64>().collect()
 }

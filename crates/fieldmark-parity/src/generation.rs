@@ -1,4 +1,4 @@
-//! Greedy decoding with a cache: tokens, lengths, and the raw logits of every new token.
+//! Compares greedy decoding with a KV cache: tokens, lengths, and the raw logits of every new token.
 
 use burn::tensor::Device;
 use fieldmark_generate::{GenerationConfig, Generator, Request, Sampling};
@@ -36,7 +36,7 @@ pub(super) fn compare(
 
     if fixture.has("gen_penalty.sequences") {
         let penalty = fixture.number("gen_penalty.value")?;
-        // The reference applied a decimal number; the file stores it rounded to f32.
+        // The reference used a decimal number, which the file stores rounded to f32.
         let repetition_penalty = (penalty * 1e6).round() / 1e6;
         let sampling = Sampling { repetition_penalty, ..Sampling::greedy() };
         let config = GenerationConfig { sampling, ..config };
@@ -49,7 +49,8 @@ pub(super) fn compare(
 
 type Decoded = (Vec<Vec<f64>>, Vec<f64>, Vec<f64>);
 
-/// Left-padded prompts with their new tokens, the number of new tokens, and all logits: zero after the end of a row.
+/// Returns the left-padded prompts with their new tokens, the numbers of new tokens, and all logits. Logits after the
+/// end of a row are 0.
 fn decode(
     model: &Qwen25Vl,
     config: GenerationConfig,
@@ -80,7 +81,7 @@ fn decode(
     Ok((rows, responses.iter().map(|response| response[0].ids.len() as f64).collect(), logits))
 }
 
-/// The rows, padded with id 0 to the width of the expected tensor.
+/// Pads the rows with id 0 to the width of the expected tensor.
 fn padded(fixture: &mut Fixture, name: &str, rows: Vec<Vec<f64>>) -> Result<Vec<f64>, ParityError> {
     let [_, width] = fixture.dims(name)?;
     let filled = rows.into_iter().flat_map(|mut row| {

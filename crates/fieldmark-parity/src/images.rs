@@ -1,4 +1,4 @@
-//! The image processor: decoded and resized pixels, patches, and tables of sizes.
+//! Compares the image processor: decoded and resized pixels, patches, and tables of sizes.
 
 use std::path::Path;
 
@@ -94,7 +94,7 @@ pub(super) fn compare(folder: &Path) -> Result<Report, ParityError> {
     Ok(report)
 }
 
-/// The folder's settings of the image processor, or those of the published checkpoints.
+/// Reads the image processor's settings from the folder. The default is that of the published checkpoints.
 pub(super) fn config(folder: &Path) -> Result<ImageProcessorConfig, ParityError> {
     let path = folder.join("preprocessor_config.json");
     if path.is_file() { Ok(ImageProcessorConfig::from_file(path)?) } else { Ok(ImageProcessorConfig::default()) }
@@ -107,7 +107,8 @@ fn checked(folder: &Path, item: &str, limits: PixelLimits) -> Result<PixelLimits
         return Ok(limits);
     }
     let reason = format!(
-        "no image has {min_pixels} to {max_pixels} pixels; the limits must be in order, the second from 1 to 2^28"
+        "no image can have {min_pixels} to {max_pixels} pixels; the first limit must be at most the second, and the \
+         second from 1 to 2^28"
     );
     Err(in_file(folder, "sizes.json", item, reason))
 }
@@ -116,7 +117,8 @@ fn as_stored() -> DecodeOptions {
     DecodeOptions { exif: ExifOrientation::Ignore, ..DecodeOptions::default() }
 }
 
-/// Compares one image from the file to its patches. JPEG decoders may differ by three levels; PNG by one.
+/// Compares one image at every step from the file to its patches. JPEG pixels may differ by three levels, PNG pixels by
+/// one.
 fn one(
     folder: &Path,
     fixture: &mut Fixture,
@@ -143,7 +145,7 @@ fn one(
     let patched = processor.patches(&resized);
     let grid = [patched.grid.t, patched.grid.h, patched.grid.w].map(|side| side as f64);
     fixture.check_values(report, &format!("{name}.grid_thw"), &grid, Tolerance::Exact);
-    // Patches are made from our own pixels; one level changes a normalised value by at most 1/255/0.26.
+    // The patches come from our own pixels. One level changes a normalised value by at most 1/255/0.26.
     let off = if ending == "png" { 1e-5 } else { 1e-5 + levels / 255.0 / 0.26 };
     let values: Vec<f64> = patched.pixel_values.iter().map(|&x| f64::from(x)).collect();
     fixture.check_values(report, &format!("{name}.pixel_values"), &values, Tolerance::Absolute(off));

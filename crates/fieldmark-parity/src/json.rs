@@ -1,4 +1,4 @@
-//! The JSON files of a reference folder.
+//! Reads the JSON files of a reference folder.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
-//! `fieldmark parity DIR`: compares every tensor of a reference folder with ours, one line each.
+//! `fieldmark parity DIR`: compares every tensor of a reference folder with Fieldmark's own result.
 //!
-//! A folder in the form of the reference fixtures holds weights, inputs and expected tensors. Every tensor gets a line;
-//! one that Fieldmark does not know is reported as unknown.
+//! A reference folder holds weights, inputs and the tensors that the reference implementation computed from them. The
+//! report has one line per tensor. A tensor that Fieldmark does not know is reported as unknown.
 
 mod chat;
 mod compare;
@@ -23,8 +23,8 @@ pub use compare::{Comparison, Report, Status, Tolerance};
 pub use error::ParityError;
 pub use fixture::Fixture;
 
-/// Compares one folder of any kind. `tokenizer`, a `tokenizer.json` or its gzipped form, is needed only for the token ids
-/// of chats.
+/// Compares one reference folder of any kind. `tokenizer`, a `tokenizer.json` (plain or gzipped), is needed only to
+/// compare the token ids of chats.
 ///
 /// # Errors
 /// Returns an error if the folder cannot be read or is not a reference folder.

@@ -1,4 +1,5 @@
-//! Qwen2.5-VL: rope positions, every stage of the forward pass, log-probabilities, decoding and training steps.
+//! Compares Qwen2.5-VL: rope positions, every stage of the forward pass, log-probabilities, decoding and training
+//! steps.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -85,7 +86,7 @@ fn batch(
     let inputs = rows.inputs(model.config(), device)?;
     for about in ["one.batch_row", "gen.min_top2_gap"] {
         if fixture.has(about) {
-            // These describe the case; we compute neither of them.
+            // These describe the test case. Fieldmark computes neither of them.
             fixture.get(about)?;
         }
     }
@@ -97,7 +98,7 @@ fn batch(
     fixture.check_values(report, &name("position_ids"), &positions, Tolerance::Exact);
     let next: Vec<f64> = inputs.next_position.iter().map(|p| p.0 as f64).collect();
     fixture.check_values(report, &name("next_position"), &next, Tolerance::Exact);
-    // The published convention counts real tokens. Conventions differ on padded rows, so our sequences carry the next
+    // The published convention counts real tokens. Conventions differ for padded rows, so our sequences store the next
     // position itself.
     let deltas: Vec<f64> =
         inputs.next_position.iter().zip(&rows.ids).map(|(p, ids)| p.0 as f64 - ids.len() as f64).collect();
@@ -108,7 +109,7 @@ fn batch(
     log_probs(fixture, report, prefix, &inputs, &trace, model.config())
 }
 
-/// Compares every recorded stage; on the text side only real tokens count, not padding.
+/// Compares every recorded stage. On the text side, only real tokens count, not padding.
 fn forward(fixture: &mut Fixture, report: &mut Report, prefix: &str, inputs: &ModelInputs, trace: &Trace) {
     let stage = Tolerance::Absolute(5e-5);
     let layer = Tolerance::Absolute(1e-4);
@@ -155,7 +156,7 @@ fn log_probs(
     if response >= seq {
         return Err(fixture.malformed(
             &plain,
-            format!("has {response} tokens a row, which must be fewer than the {seq} of the input"),
+            format!("has {response} tokens per row; it must have fewer than the {seq} of the input"),
         ));
     }
     let logits = trace.logits.clone().narrow(1, seq - response - 1, response);
@@ -202,7 +203,7 @@ fn vision_structure(fixture: &mut Fixture, report: &mut Report, config: &Qwen25V
     fixture.check_values(report, "batch.vision.cu_seqlens", &frames, Tolerance::Exact);
 
     if fixture.has("batch.vision.cu_window_seqlens") {
-        // The reference pads with empty windows and repeats a boundary for each; only real windows count.
+        // The reference repeats a boundary for each empty padding window. Only real windows are compared.
         let mut expected = fixture.get("batch.vision.cu_window_seqlens")?.values.clone();
         expected.dedup();
         report.compare(
@@ -215,7 +216,7 @@ fn vision_structure(fixture: &mut Fixture, report: &mut Report, config: &Qwen25V
     Ok(())
 }
 
-/// Boundaries of the windows in patches, in the order of the reference.
+/// Returns the boundaries of the windows in patches, in the order of the reference.
 fn window_boundaries(plan: &WindowPlan, unit: usize) -> Vec<f64> {
     let mut lengths: Vec<(usize, usize)> = Vec::new();
     let mut first = 0;

@@ -1,4 +1,4 @@
-//! The rows of a padded batch in a fixture, with their images.
+//! The rows of a padded batch in a reference folder, with their images.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ pub(super) struct Rows {
     pub(super) grids: Vec<Vec<GridThw>>,
     pub(super) padding: Padding,
     pub(super) pixels: Vec<f32>,
-    /// The tensor that the rows come from, for error messages.
+    /// File and tensor that the rows come from, for error messages.
     origin: String,
 }
 
 impl Rows {
-    /// Reads `<prefix>.input_ids` and `.attention_mask`. Images go to the rows in order, as many to each as it has
-    /// placeholders for.
+    /// Reads `<prefix>.input_ids` and `.attention_mask`. The images go to the rows in order: each row takes as many as
+    /// it has placeholders for.
     pub(super) fn read(fixture: &mut Fixture, prefix: &str, config: &Qwen25VlConfig) -> Result<Self, ParityError> {
         let (name, mask_name) = (format!("{prefix}.input_ids"), format!("{prefix}.attention_mask"));
         let shape: [usize; 2] = fixture.dims(&name)?;
@@ -66,7 +66,7 @@ impl Rows {
         inputs.map_err(|error| ParityError::Folder(format!("{}{error}", self.origin)))
     }
 
-    /// The rows as prompts with their images.
+    /// Returns the rows as prompts with their images.
     pub(super) fn sequences(&self, patch_len: usize) -> Vec<Sequence> {
         let mut at = 0;
         let prompt = |(i, (ids, grids)): (usize, (&Vec<u32>, &Vec<GridThw>))| {
@@ -84,7 +84,7 @@ impl Rows {
     }
 }
 
-/// Grids and patches of the images in a batch.
+/// Returns grids and patches of the images in a batch.
 pub(super) fn images(
     fixture: &mut Fixture,
     prefix: &str,
@@ -105,10 +105,12 @@ pub(super) fn images(
     if fixture.has(&rows) {
         match fixture.indices(&rows, patches + 1)?[..] {
             [from, to] if from <= to => pixels = pixels[from * width..to * width].to_vec(),
-            _ => return Err(fixture.malformed(&rows, "must hold the first row and the row after the last")),
+            _ => {
+                return Err(fixture.malformed(&rows, "must hold two numbers: the first row and the row after the last"));
+            }
         }
     }
-    // No side is longer than the number of patches, so that work on a grid is bounded by the size of the file.
+    // A side is at most the number of patches, so that the size of the file bounds the work on a grid.
     let sides = fixture.indices(name, patches + 1)?;
     let grids: Vec<GridThw> = sides.as_chunks().0.iter().map(|&[t, h, w]| GridThw { t, h, w }).collect();
     let merge = config.vision.spatial_merge_size;
@@ -121,7 +123,7 @@ pub(super) fn images(
     let shown: usize = grids.iter().map(GridThw::patches).sum();
     if shown * width > pixels.len() {
         let there = pixels.len() / width;
-        return Err(fixture.malformed(name, format!("needs {shown} patches, but the file has {there}")));
+        return Err(fixture.malformed(name, format!("needs {shown} patches, but there are {there}")));
     }
     Ok((grids, pixels))
 }

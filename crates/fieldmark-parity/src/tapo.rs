@@ -1,4 +1,4 @@
-//! The formulas of TAPO: advantages, rewards, sampling, and the loss with all its gradients.
+//! Compares the formulas of TAPO: advantages, rewards, sampling, and the loss with all its gradients.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -107,7 +107,7 @@ fn advantages(folder: &Path, report: &mut Report) -> Result<(), ParityError> {
     let cases: Vec<AdvantageCase> = json(folder, "advantages.json")?;
     for (i, case) in cases.iter().enumerate() {
         let equal = case.rewards.windows(2).all(|pair| pair[0] == pair[1]);
-        // With one reward, or equal ones, our advantages are 0; the reference divides rounding errors by 1e-6.
+        // With a single reward or equal rewards, our advantages are 0. The reference divides rounding errors by 1e-6.
         let tolerance = if equal { Tolerance::Absolute(0.1) } else { LOSS };
         let expected = case.advantages.clone().unwrap_or_else(|| vec![0.0; case.rewards.len()]);
         let found = group_advantages(&case.rewards)
@@ -140,7 +140,7 @@ fn sampling(folder: &Path, fixture: &mut Fixture, report: &mut Report) -> Result
     let [_, width] = fixture.dims("sampling.logits")?;
     let logits = &fixture.get("sampling.logits")?.values;
     let rows: Vec<Vec<f32>> = logits.chunks(width).map(|row| row.iter().map(|&x| x as f32).collect()).collect();
-    // Minus infinity excludes a token.
+    // Minus infinity excludes a token, so it is allowed.
     let usable = |row: &Vec<f32>| row.iter().all(|&x| x < f32::INFINITY) && row.iter().any(|x| x.is_finite());
     if !rows.iter().all(usable) {
         return Err(fixture.malformed(
@@ -158,7 +158,7 @@ fn sampling(folder: &Path, fixture: &mut Fixture, report: &mut Report) -> Result
     Ok(())
 }
 
-/// Inputs of the loss, and the logits to take gradients of.
+/// Inputs of the loss, and the logits whose gradients are compared.
 struct Leaves {
     logits: Tensor<3>,
     neg_logits: Tensor<3>,
@@ -213,7 +213,7 @@ fn loss(
             let (logp, old) = (inputs.logp_bt.clone(), inputs.old_logp_bt.clone());
             let log_ratio_bt = config.importance.log_ratio(logp, old, inputs.mask_bt.clone());
             let policy = policy_loss(log_ratio_bt, inputs.advantages_bt.clone(), &config.clip());
-            // Ratios reach e^20, where the rounding of a log-ratio of 20 shows in f32.
+            // Ratios reach e^20. There, the rounding of a log-ratio of 20 is visible in f32.
             fixture.check(report, "ratio", policy.ratio_bt, KL);
             fixture.check(report, "token_pg_loss", policy.loss_bt, KL);
         }
@@ -239,7 +239,7 @@ fn loss(
     terms(fixture, report, mode, config, temperature, device)
 }
 
-/// Compares the gradient of each term: the gradient of the loss with the term, minus that without it.
+/// Compares the gradient of each term: the gradient of the loss with the term minus the gradient without it.
 fn terms(
     fixture: &mut Fixture,
     report: &mut Report,
@@ -258,7 +258,7 @@ fn terms(
     let kl = gradient(TapoLossConfig { gamma: -1.0, ..none })?;
     let entropy = gradient(TapoLossConfig { eta1: 1.0, ..none })?;
     let minus_policy = |with: &[f64]| -> Vec<f64> { with.iter().zip(&policy).map(|(a, b)| a - b).collect() };
-    // The difference of two f32 gradients has the rounding errors of both.
+    // The difference of two f32 gradients has the rounding errors of both gradients.
     let difference = Tolerance::Mixed(2e-6, 1e-6);
     fixture.check_values(report, &format!("{mode}.grad_pg_loss"), &policy, GRADIENT);
     fixture.check_values(report, &format!("{mode}.grad_kl"), &minus_policy(&kl), difference);

@@ -1,4 +1,4 @@
-//! Loss, gradients and AdamW steps of a labelled batch, computed by the code that trains.
+//! Compares loss, gradients and AdamW steps of a labelled batch, computed by the training code itself.
 
 use std::collections::BTreeMap;
 
@@ -60,7 +60,8 @@ pub(super) fn compare(
         model = updater.step(model, loss, grads).0;
         let after = format!("sft.after{}.", step + 1);
         recorded(fixture, report, &after, &weights(&model), |name| {
-            // A key bias hardly changes the loss: its gradient is tiny, and rounding decides Adam's direction.
+            // A key bias hardly changes the loss: its gradient is tiny, and rounding decides the direction of Adam's
+            // step.
             Tolerance::Absolute(if name.contains("k_proj.bias") || name.contains("qkv.bias") { 5e-4 } else { 3e-4 })
         })?;
     }
@@ -69,7 +70,7 @@ pub(super) fn compare(
     Ok(())
 }
 
-/// The labelled rows. A label of −100 marks a token outside the loss.
+/// Makes the micro-batch of the labelled rows. A label of −100 marks a token outside the loss.
 fn micro_batch(fixture: &mut Fixture, rows: &Rows, model: &Qwen25Vl) -> Result<MicroBatch, ParityError> {
     let labels = fixture.integers("sft.labels")?;
     let shape: [usize; 2] = fixture.dims("sft.input_ids")?;
@@ -103,7 +104,7 @@ fn gradients(model: &Qwen25Vl, grads: &GradientsParams) -> Named {
         .collect()
 }
 
-/// Every parameter in its stored form, under its published name.
+/// Returns every parameter in its stored form, under its published name.
 pub(super) fn weights(model: &Qwen25Vl) -> Named {
     struct Values(Vec<Vec<f32>>);
     impl burn::module::ModuleVisitor for Values {
@@ -123,7 +124,7 @@ pub(super) fn weights(model: &Qwen25Vl) -> Named {
         .collect()
 }
 
-/// Compares every tensor whose name starts with `prefix`. One whose name ends in `[:n]` holds the first n rows.
+/// Compares every tensor whose name starts with `prefix`. A name that ends in `[:n]` means the first n rows.
 fn recorded(
     fixture: &mut Fixture,
     report: &mut Report,

@@ -1,4 +1,4 @@
-//! What can go wrong in training, each with the row, key or file it concerns and what to do.
+//! What can go wrong in training. Each error names the row, key or file at fault and says what to do.
 
 use std::path::PathBuf;
 
@@ -8,49 +8,50 @@ pub enum TrainError {
     /// A setting is outside its range.
     #[error("`{key}` = {value}: must be {expected}")]
     Setting {
-        /// Key as it stands in a recipe.
+        /// The key, as a recipe spells it.
         key: &'static str,
-        /// The value given.
+        /// Its value.
         value: String,
-        /// The values allowed.
+        /// The allowed values.
         expected: &'static str,
     },
     /// A reward function returned NaN or infinity.
-    #[error("response {index} of its group has reward {value}: a reward must be a finite number")]
+    #[error("response {index} of its group has reward {value}; a reward must be a finite number")]
     NonFiniteReward {
         /// Position of the response in its group.
         index: usize,
-        /// The reward returned.
+        /// The value that the function returned.
         value: f64,
     },
-    /// A recipe asks for a reward that is not there.
-    #[error("`tapo.rewards.{name}`: no such reward; there are {known}")]
+    /// A recipe names a reward that is not registered.
+    #[error("`tapo.rewards.{name}`: there is no reward of this name; use one of {known}")]
     UnknownReward {
-        /// The name.
+        /// The unknown name.
         name: String,
-        /// Names of those that are there.
+        /// The names of the registered rewards, comma-separated.
         known: String,
     },
-    /// A reward's weight makes no sum.
-    #[error("`tapo.rewards.{name}` = {weight}: must be a number of at least 0")]
+    /// The weight of a reward is negative or not finite.
+    #[error("`tapo.rewards.{name}` = {weight}: must be a finite number, at least 0")]
     RewardWeight {
-        /// The reward.
+        /// The name of the reward.
         name: String,
         /// Its weight.
         weight: f64,
     },
-    /// The group filter looks at a reward that is not computed.
+    /// The group filter uses a reward that is not computed.
     #[error(
-        "`tapo.filter.key` = {key}: not among the rewards ({names}); give it a weight in tapo.rewards, 0 to only measure it"
+        "`tapo.filter.key` = {key}: this reward is not computed, only {names}; give it a weight in tapo.rewards (0 \
+         only measures it)"
     )]
     FilterKey {
-        /// The key.
+        /// The reward that the filter asks for.
         key: String,
-        /// Names of the rewards that are computed.
+        /// The names of the computed rewards, comma-separated.
         names: String,
     },
     /// A row's token ids and loss mask differ in length.
-    #[error("row {row} has {ids} token ids and a loss mask of {mask}: they must be equally long")]
+    #[error("row {row} has {ids} token ids, but its loss mask has {mask} entries; make them equally long")]
     MaskLength {
         /// Row of the batch.
         row: usize,
@@ -59,14 +60,14 @@ pub enum TrainError {
         /// Number of mask entries.
         mask: usize,
     },
-    /// The first token of a row is in the loss, but nothing stands before it to predict it.
-    #[error("row {row} has its first token in the loss: mask it, nothing predicts it")]
+    /// The first token of a row is in the loss, but no token before it predicts it.
+    #[error("row {row}: its first token is in the loss, but no token before it predicts it; mask it")]
     FirstTokenInLoss {
         /// Row of the batch.
         row: usize,
     },
-    /// A row is shorter or longer than the batch's first.
-    #[error("row {row} has {len} tokens, row 0 has {expected}: pad the batch before packing it")]
+    /// A row is shorter or longer than the first row of its batch.
+    #[error("row {row} has {len} tokens, but row 0 has {expected}; pad the batch before packing it")]
     RaggedRow {
         /// Row of the batch.
         row: usize,
@@ -76,71 +77,75 @@ pub enum TrainError {
         expected: usize,
     },
     /// No token of the batch is in the loss.
-    #[error("no token of the {rows} rows is in the loss: drop rows with an empty answer")]
+    #[error("no token of the {rows} rows is in the loss; drop rows with an empty answer")]
     NoLossTokens {
         /// Rows in the batch.
         rows: usize,
     },
     /// There is nothing to train on.
-    #[error("the training set has no rows: name a data file that has at least one")]
+    #[error("the training set has no rows; use a data file with at least one")]
     EmptySource,
-    /// An optimiser's moments cannot be written or read.
-    #[error("{}: optimiser state: {reason}", path.display())]
+    /// The optimiser's moments cannot be written or read.
+    #[error("{}: the optimiser state cannot be saved or loaded: {reason}", path.display())]
     Optimizer {
         /// The file.
         path: PathBuf,
-        /// What Burn said.
+        /// The error that Burn reported.
         reason: String,
     },
     /// A saved state belongs to another run.
     #[error(
-        "the saved run has {what} {saved}, this one {found}: continue with the recipe and the data it was saved with"
+        "the saved run has {saved} {what}, but this run has {found}; continue it with the recipe and the data that it \
+         was saved with"
     )]
     OtherRun {
-        /// What differs.
+        /// What differs: rows, updates or steps.
         what: &'static str,
-        /// Its value in the saved state.
+        /// The number in the saved state.
         saved: usize,
-        /// Its value here.
+        /// The number in this run.
         found: usize,
     },
-    /// A run with a reference model is continued without it.
-    #[error("`kl_ref` is not 0 and the run goes on: give the model it started from as the reference")]
-    NoReference,
-    /// Several updates one after another could not be made.
+    /// A run with a reference model continues without it.
     #[error(
-        "{count} updates in a row, the last of them number {update}, had a loss or gradient that is not finite (from: \
-         {samples}): look at these samples, or lower the learning rate"
+        "`tapo.loss.kl_ref` is not 0, but the continued run has no reference model; set the model that the run started \
+         from with `TapoTrainer::with_reference`"
+    )]
+    NoReference,
+    /// Several updates in a row were skipped because their loss or gradient was not finite.
+    #[error(
+        "{count} updates in a row, up to update {update}, had a loss or gradient that is not finite (samples at fault: \
+         {samples}); check these samples or lower the learning rate"
     )]
     Diverged {
-        /// Updates skipped in a row.
+        /// Number of updates skipped in a row.
         count: usize,
-        /// The last of them, from 1.
+        /// Number of the last skipped update, from 1.
         update: usize,
-        /// The samples named, comma-separated.
+        /// The samples at fault, comma-separated.
         samples: String,
     },
     /// A sample cannot be made from its row.
     #[error("{row}: {reason}")]
     Sample {
-        /// Which row of which file.
+        /// The file and the row.
         row: String,
-        /// What is wrong with it.
+        /// What is wrong with the row.
         reason: String,
     },
     /// A batch does not fit the model.
     #[error(transparent)]
     Processor(#[from] fieldmark_processor::ProcessorError),
-    /// A callback that receives events returned an error.
+    /// A callback returned an error when it received an event.
     #[error(transparent)]
     Callback(Box<dyn std::error::Error + Send + Sync>),
-    /// Rollouts failed.
+    /// Responses cannot be sampled.
     #[error(transparent)]
     Generate(#[from] fieldmark_generate::GenerateError),
 }
 
 impl TrainError {
-    /// Wraps an error of a callback that receives events, so that it stops the training.
+    /// Wraps the error of a callback. Returned from the callback, it stops the training.
     ///
     /// ```
     /// use fieldmark_train::TrainError;

@@ -1,4 +1,4 @@
-//! A checkpoint folder in and out: model, processor and end tokens, checked against each other.
+//! Reads and writes checkpoint folders: model, processor and end tokens, checked against each other.
 
 use std::path::{Path, PathBuf};
 
@@ -14,16 +14,16 @@ use crate::{
     recipe::{ImageSizes, ModelSection},
 };
 
-/// The parts of a checkpoint that are read before its weights, because they are small and the data depends on them.
+/// A checkpoint without its weights. These parts are read first, because they are small and the data depends on them.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
     /// The folder.
     pub folder: PathBuf,
-    /// Tokenizer, image processor, chat template.
+    /// Tokenizer, image processor and chat template.
     pub processor: Processor,
     /// Tokens that end a response.
     pub eos: Vec<u32>,
-    /// Longest sequence the model is meant for, in tokens.
+    /// Length of the longest sequence that the model is made for, in tokens (`max_position_embeddings`).
     pub context: usize,
     dtype: WeightType,
     parts: PartTypes,
@@ -32,15 +32,16 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads everything but the weights.
+    /// Reads everything except the weights.
     ///
     /// # Errors
-    /// If a file is missing or wrong; it is named.
+    /// Returns an error that names the file if one is missing or wrong.
     pub fn open(section: &ModelSection) -> Result<Self, RunError> {
         let folder = section.path.clone().filter(|path| !path.as_os_str().is_empty());
         let folder = folder.ok_or(RunError::Missing { what: "model", key: "model.path=DIR" })?;
         if !folder.is_dir() {
-            let problem = "no such folder; name a checkpoint folder (config.json, weights, tokenizer)";
+            let problem =
+                "there is no such folder; set model.path to a checkpoint folder (config.json, weights, tokenizer)";
             return Err(RunError::path(folder, problem));
         }
         let processor = Processor::from_dir(&folder)?;
@@ -53,8 +54,8 @@ impl Checkpoint {
         Ok(Self { folder, processor, eos, context, dtype, parts, stored, lora: LoraSettings::default() })
     }
 
-    /// A checkpoint that is not on the disk yet, for a model made from nothing; [`Self::fill`] writes it. Responses end with
-    /// the tokenizer's end token.
+    /// Creates a checkpoint for a model that is not on disk yet; [`Self::fill`] writes it. Responses end with the
+    /// tokenizer's end token.
     pub fn made(processor: Processor, config: &Qwen25VlConfig) -> Self {
         let eos = vec![processor.tokenizer.eos()];
         let context = config.text.max_position_embeddings;
@@ -63,32 +64,33 @@ impl Checkpoint {
         Self { folder, processor, eos, context, dtype, parts, stored, lora: LoraSettings::default() }
     }
 
-    /// The checkpoint in `folder`, computed and stored in f32.
+    /// Opens the checkpoint in `folder`, to be computed and stored in f32.
     ///
     /// # Errors
-    /// Returns an error if a file is missing or wrong; the error names it.
+    /// Returns an error that names the file if one is missing or wrong.
     pub fn at(folder: impl Into<PathBuf>) -> Result<Self, RunError> {
         Self::open(&ModelSection { path: Some(folder.into()), ..ModelSection::default() })
     }
 
-    /// The same for a run that trains adapters.
+    /// Sets the LoRA settings, for a run that trains adapters.
     pub fn with_lora(mut self, lora: &LoraSettings) -> Self {
         self.lora = lora.clone();
         self
     }
 
-    /// Reads the weights onto `device`.
+    /// Loads the weights onto `device`.
     ///
     /// # Errors
-    /// If the weights are damaged or contradict `config.json`, or the device does not compute in their format.
+    /// Returns an error if the weights are damaged or contradict `config.json`, or if the device does not support their
+    /// number format.
     pub fn load(&self, device: &Device) -> Result<Qwen25Vl, RunError> {
         self.load_from(&self.folder, device)
     }
 
-    /// Reads the weights of another folder, such as a checkpoint of this run.
+    /// Loads the weights from another folder, such as a checkpoint of this run.
     ///
     /// # Errors
-    /// As [`Self::load`].
+    /// Returns the errors of [`Self::load`].
     pub fn load_from(&self, folder: &Path, device: &Device) -> Result<Qwen25Vl, RunError> {
         let options = LoadOptions { dtype: Some(self.dtype), parts: self.parts };
         let wanted = [
@@ -100,7 +102,8 @@ impl Checkpoint {
         for (key, dtype) in wanted {
             if let Some(dtype) = dtype.filter(|dtype| !device.supports_dtype(dtype.float_dtype())) {
                 let problem =
-                    "this device does not compute in it; `fieldmark devices` lists what each device can".into();
+                    "this device does not support the format; `fieldmark devices` lists what each device supports"
+                        .into();
                 return Err(RunError::Setting { key: key.into(), value: dtype.to_string(), problem });
             }
         }
@@ -109,19 +112,19 @@ impl Checkpoint {
         Ok(model)
     }
 
-    /// Writes a trained model with everything that belongs to it as `checkpoint` in `output`.
+    /// Writes a trained model with all its files to the folder `checkpoint` in `output`.
     ///
     /// # Errors
-    /// If something cannot be written; then nothing is there.
+    /// Returns an error if a file cannot be written. The folder then does not exist.
     pub fn save_in(&self, model: &Qwen25Vl, output: &RunFolder) -> Result<PathBuf, RunError> {
         output.write_folder("checkpoint", |folder| self.fill(model, folder))
     }
 
-    /// Writes a model and everything that belongs to it into a folder, which transformers then loads: adapters merged, and
-    /// beside that alone in `adapter`, which PEFT loads.
+    /// Writes a model with all its files to a folder that transformers can load. Adapters are merged into the weights
+    /// and also saved in the subfolder `adapter`, which PEFT can load.
     ///
     /// # Errors
-    /// If something cannot be written.
+    /// Returns an error if a file cannot be written.
     pub fn fill(&self, model: &Qwen25Vl, folder: &Path) -> Result<(), RunError> {
         save_weights(model, self.stored, folder)?;
         if model.has_lora() {
@@ -131,23 +134,23 @@ impl Checkpoint {
         write_whole(&folder.join("generation_config.json"), &self.generation_config()?)
     }
 
-    /// The folder of the adapters in that of a checkpoint.
+    /// Returns the folder with the adapters of the checkpoint in `folder`.
     pub fn adapter(folder: &Path) -> PathBuf {
         folder.join("adapter")
     }
 
-    /// Writes the weights as they are computed in, if those of [`Self::fill`] are rounded.
+    /// Writes the weights in the format in which they are computed, if [`Self::fill`] rounds them.
     ///
     /// # Errors
-    /// If they cannot be written.
+    /// Returns an error if they cannot be written.
     pub fn fill_exactly(&self, model: &Qwen25Vl, folder: &Path) -> Result<(), RunError> {
-        // Adapters are always stored exactly, and what they are added to does not change.
+        // Adapters are always stored exactly, and the weights below them do not change.
         if model.has_lora() {
             return Ok(());
         }
         let PartTypes { vision, projector, decoder } = self.parts;
         let formats = [vision, projector, decoder].map(|part| part.unwrap_or(self.dtype));
-        // f32 holds every number of the others.
+        // f32 holds every number of the other formats.
         let exact = if formats == [formats[0]; 3] { formats[0] } else { WeightType::F32 };
         if self.stored == exact || self.stored == WeightType::F32 {
             return Ok(());
@@ -155,7 +158,7 @@ impl Checkpoint {
         save_weights(model, exact, folder)
     }
 
-    /// As it came; else what decoding needs.
+    /// The `generation_config.json` of the checkpoint, or a new one with the settings that decoding needs.
     fn generation_config(&self) -> Result<Vec<u8>, RunError> {
         let path = self.folder.join("generation_config.json");
         if path.is_file() {
@@ -170,10 +173,10 @@ fn save_weights(model: &Qwen25Vl, stored: WeightType, folder: &Path) -> Result<(
     Ok(model.save_pretrained(folder, SaveOptions { stored, ..SaveOptions::default() })?)
 }
 
-/// A processor with a stage's image sizes; `section` names the recipe's section in errors.
+/// Returns a processor with the image sizes of a stage. `section` is the recipe section that errors name.
 ///
 /// # Errors
-/// Limits that no image can meet.
+/// Returns an error if no image can meet the limits.
 pub fn sized(processor: &Processor, sizes: ImageSizes, section: &str) -> Result<Processor, RunError> {
     check_limits(sizes.min_pixels, sizes.max_pixels, section)?;
     let (before, limits) = sizes.steps();
@@ -185,10 +188,10 @@ pub fn sized(processor: &Processor, sizes: ImageSizes, section: &str) -> Result<
     Ok(processor.clone().with_images(|_| images))
 }
 
-/// A processor with other limits than the checkpoint's where they are given.
+/// Returns a processor with new pixel limits. A limit that is `None` stays the checkpoint's.
 ///
 /// # Errors
-/// Limits that no image can meet.
+/// Returns an error if no image can meet the limits.
 pub fn limited(
     processor: &Processor,
     min_pixels: Option<usize>,
@@ -209,7 +212,7 @@ fn check_limits(min: usize, max: usize, section: &str) -> Result<(), RunError> {
         Err(RunError::Setting { key: format!("{section}.{key}"), value: value.to_string(), problem: problem.into() })
     };
     if max == 0 {
-        return refuse("max_pixels", max, "must be at least one patch's worth of pixels");
+        return refuse("max_pixels", max, "must be at least the number of pixels of one patch");
     }
     if min > max {
         return refuse("min_pixels", min, &format!("must be at most max_pixels, which is {max}"));

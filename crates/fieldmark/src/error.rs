@@ -1,4 +1,4 @@
-//! What can stop a run, each with the file, row or recipe key that it concerns and what to do.
+//! The errors that stop a run. Each names the file, row or recipe key at fault and says what to do.
 
 use std::{io, path::PathBuf};
 
@@ -7,88 +7,88 @@ use fieldmark_train::TrainError;
 /// The errors of runs, their folders, logs and sources.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Something that a run needs is not named.
-    #[error("no {what}; name one with --set {key}")]
+    /// A recipe key that the run needs is not set.
+    #[error("no {what} given; add --set {key}")]
     Missing {
-        /// What is not named.
+        /// What is missing, such as `model`.
         what: &'static str,
-        /// The recipe key and a placeholder of its value, such as `data.sft.file=FILE`.
+        /// The recipe key with a placeholder for its value, such as `data.sft.file=FILE`.
         key: &'static str,
     },
     /// A recipe key has a value that the run cannot use.
     #[error("`{key}` = {value}: {problem}")]
     Setting {
-        /// The whole key.
+        /// The full key.
         key: String,
-        /// The value given.
+        /// Its value.
         value: String,
-        /// What is wrong, and what is allowed.
+        /// What is wrong and which values are allowed.
         problem: String,
     },
-    /// A file or folder cannot be used as it is.
+    /// A file or folder cannot be used.
     #[error("{}: {problem}", path.display())]
     Path {
         /// The file or folder.
         path: PathBuf,
-        /// What is wrong with it, and what to do.
+        /// What is wrong and what to do.
         problem: String,
     },
-    /// The system cannot read or write a file.
+    /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// A line of a log is not a JSON object with a `step` or `rollout_step`.
-    #[error("{}, line {line}: {source}; remove the line or start a new file", path.display())]
+    #[error("{}, line {line}: {source}; remove this line, or remove the file to start a new one", path.display())]
     LogLine {
         /// The file.
         path: PathBuf,
-        /// The line, from 1.
+        /// Number of the line, from 1.
         line: usize,
-        /// What the parser met.
+        /// The error of the JSON parser.
         source: serde_json::Error,
     },
-    /// A row of a log cannot be written as JSON.
-    #[error("a row of a log cannot be written as JSON: {0}")]
+    /// A log row cannot be written as JSON.
+    #[error("a log row cannot be written as JSON: {0}")]
     LogRow(#[source] serde_json::Error),
-    /// A checkpoint is not as it was saved.
+    /// A checkpoint changed after it was saved, or is incomplete.
     #[error("{}: {reason}", path.display())]
     Damaged {
-        /// The checkpoint's folder.
+        /// The folder of the checkpoint.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Which file is missing or wrong.
         reason: String,
     },
-    /// `--resume` is asked to continue a run with another recipe.
+    /// `--resume` was called with a recipe that differs from the run's.
     #[error(
-        "`{key}` = {given}, but the run in {} has {saved}: that is another run. Give it a folder of its own with --set \
-         output=DIR, or continue the old one with -c {}/recipe.toml", folder.display(), folder.display()
+        "`{key}` = {given}, but the run in {} has {saved}. To resume it, use its recipe: -c {}/recipe.toml. To start \
+         a new run, choose another folder with --set output=DIR", folder.display(), folder.display()
     )]
     OtherRecipe {
-        /// The run's folder.
+        /// The folder of the run.
         folder: PathBuf,
         /// The key that differs.
         key: String,
-        /// Its value now.
+        /// Its value in the new recipe.
         given: String,
         /// Its value in the saved recipe.
         saved: String,
     },
-    /// Training cannot continue; the state before the trouble is saved.
+    /// Training cannot continue. The state before the fault is saved.
     #[error("{fault}. The state before these updates is saved in {}", folder.display())]
     Fault {
-        /// Why it cannot continue.
+        /// Why training cannot continue.
         fault: Box<TrainError>,
-        /// The checkpoint.
+        /// The folder of the checkpoint.
         folder: PathBuf,
     },
     /// A checkpoint cannot be written.
     #[error("the checkpoint could not be saved: {0}")]
     Save(Box<RunError>),
-    /// An observer of the run failed.
+    /// The observer of the run returned an error.
     #[error(transparent)]
     Observer(Box<dyn std::error::Error + Send + Sync>),
     /// A recipe is wrong.
@@ -97,7 +97,7 @@ pub enum RunError {
     /// A recipe cannot be written as TOML.
     #[error("the recipe cannot be written as TOML: {0}")]
     RecipeText(#[from] toml::ser::Error),
-    /// A device does not work.
+    /// A device cannot be used.
     #[error(transparent)]
     Device(#[from] crate::device::DeviceError),
     /// Data cannot be read.
@@ -109,19 +109,19 @@ pub enum RunError {
     /// A model cannot be read or written.
     #[error(transparent)]
     Model(#[from] fieldmark_model::ModelError),
-    /// Decoding is not possible.
+    /// Responses cannot be generated.
     #[error(transparent)]
     Generate(#[from] fieldmark_generate::GenerateError),
-    /// Evaluation is not possible.
+    /// A model cannot be evaluated.
     #[error(transparent)]
     Eval(#[from] fieldmark_eval::EvalError),
-    /// Training is not possible.
+    /// A model cannot be trained.
     #[error(transparent)]
     Train(TrainError),
 }
 
 impl From<TrainError> for RunError {
-    /// An error that a run's own callback gave to the trainer comes back as itself.
+    /// Unwraps an error that a callback of the run passed through the trainer.
     fn from(error: TrainError) -> Self {
         match error {
             TrainError::Callback(inner) => match inner.downcast::<Self>() {
@@ -134,18 +134,18 @@ impl From<TrainError> for RunError {
 }
 
 impl RunError {
-    /// Makes an [`Self::Io`] about `path`.
+    /// Creates an [`Self::Io`] for `path`.
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
     }
 
-    /// Makes a [`Self::Path`].
+    /// Creates a [`Self::Path`].
     pub(crate) fn path(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
         Self::Path { path: path.into(), problem: problem.into() }
     }
 
-    /// Wraps an error of an observer's own.
+    /// Wraps the error of an [`Observer`](crate::run::Observer).
     pub fn observer(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Observer(Box::new(error))
     }

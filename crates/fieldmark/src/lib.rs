@@ -1,8 +1,8 @@
 //! Fine-R1 in Rust: a vision-language model that learns to tell look-alikes apart by reasoning.
 //!
-//! The crates of the workspace are re-exported here ([`model`], [`processor`], [`generate`], [`data`], [`train`], [`eval`],
-//! [`stream`]). What this crate adds is everything around them that makes a run: [`recipe`]s, [`source`]s of samples,
-//! [`checkpoint`]s, run [`folder`]s, [`log`]s, and the runs themselves in [`run`].
+//! This crate runs whole stages: [`recipe`]s, [`source`]s of samples, [`checkpoint`]s, run [`folder`]s, [`log`]s, and
+//! the runs themselves in [`run`]. It re-exports the crates that it builds on: [`model`], [`processor`], [`generate`],
+//! [`data`], [`train`], [`eval`] and [`stream`].
 
 pub mod checkpoint;
 pub mod demo;

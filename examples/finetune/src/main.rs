@@ -1,4 +1,4 @@
-//! Fine-R1 as library calls: SFT, TAPO with a reward of its own, and an evaluation.
+//! Fine-R1 as library calls: SFT, TAPO with a custom reward, and an evaluation.
 //!
 //! `cargo run --release -p finetune -- CHECKPOINT stage1.json triplets.jsonl birds_seen.jsonl OUT`
 
@@ -20,13 +20,13 @@ use fieldmark::{
     },
 };
 
-/// The reward: 1 for a response that names a field mark before it answers.
+/// The custom reward: 1 if the response names a field mark before it answers, else 0.
 fn mark(input: &RewardInput<'_>) -> f64 {
     let thought = input.response.split("</think>").next().unwrap_or_default();
     f64::from(u8::from(["bill", "crest", "wing", "tail"].iter().any(|mark| thought.contains(mark))))
 }
 
-/// What is shown of a run: the loss of SFT, and the reward of TAPO.
+/// Prints the loss of each SFT update and the reward of each TAPO step.
 fn show(event: RunEvent<'_>) -> Result<(), RunError> {
     match event {
         RunEvent::Train(TrainEvent::SftUpdate(row, _)) => println!("update {}: loss {:.4}", row.step, row.loss),
@@ -38,16 +38,15 @@ fn show(event: RunEvent<'_>) -> Result<(), RunError> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [start, conversations, triplets, questions, out] = &args[..] else {
-        return Err("usage: finetune CHECKPOINT CONVERSATIONS TRIPLETS QUESTIONS OUT".into());
-    };
+    let usage = "usage: finetune CHECKPOINT CONVERSATIONS TRIPLETS QUESTIONS OUT";
+    let [start, conversations, triplets, questions, out] = &args[..] else { return Err(usage.into()) };
     let (conversations, triplets, out) = (Path::new(conversations), Path::new(triplets), Path::new(out));
     let device = device::open(device::default_name())?.device;
     let setup = |stage| -> Result<RunSetup, RunError> {
         Ok(RunSetup::new(RunFolder::check(Some(&out.join(stage)), false)?, device.clone()))
     };
 
-    // Stage 1: chain-of-thought SFT. Conversations are samples; any other `SftSource` is as good.
+    // Stage 1: chain-of-thought SFT. `Conversations` reads a file; any other `SftSource` works too.
     let base = Checkpoint::at(start)?;
     let settings = ConversationSettings { max_tokens: base.context, ..ConversationSettings::default() };
     let roots = ImageRoots::beside(conversations);
@@ -57,9 +56,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tuned = run::sft(parts, &setup("sft")?, &mut show)?;
     let tuned = Checkpoint::at(tuned.checkpoint().ok_or("stopped")?)?;
 
-    // Stage 2: TAPO, with the paper's rewards and our own.
-    let mut config =
-        TapoConfig { epochs: 1, prompts_per_step: 2, chunk: 2, max_new_tokens: 8, ..TapoConfig::default() };
+    // Stage 2: TAPO, with one of the paper's rewards and the custom one.
+    let mut config = TapoConfig { prompts_per_step: 2, chunk: 2, max_new_tokens: 8, ..TapoConfig::default() };
     (config.length_cache, config.rewards) = (4, [("format".into(), 0.5), ("mark".into(), 0.5)].into());
     (config.filter.key, config.filter.enabled) = ("mark".into(), false);
     let rewards = RewardRegistry::standard(&config).with("mark", mark);
@@ -70,7 +68,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let reasoned = run::tapo(parts, &setup("tapo")?, &mut show)?;
     let reasoned = Checkpoint::at(reasoned.checkpoint().ok_or("stopped")?)?;
 
-    // The scores, in both worlds.
+    // Evaluation in the closed and the open world.
     let eval = EvalSection { files: vec![questions.into()], ..EvalSection::default() };
     let sets = question_sets(&eval, &DataSection::default(), 42)?;
     let model = reasoned.load(&device)?;

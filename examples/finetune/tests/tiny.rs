@@ -1,4 +1,4 @@
-//! The example from end to end on the tiny checkpoint.
+//! Runs the example from end to end on the tiny checkpoint.
 
 use std::{fs, process::Command};
 

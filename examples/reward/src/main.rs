@@ -1,15 +1,15 @@
-//! A reward of one's own beside those of the paper: `cargo run -p reward`.
+//! Adds two rewards to those of the paper: `cargo run -p reward`.
 //!
-//! `comparison` asks whether the thought names at least two of the candidates and ends on the answer's. The settings give
-//! it a weight as a recipe would under `[tapo.rewards]`, and the registry is what `TapoTrainer::new` takes: a training
-//! program of one's own differs from `fieldmark tapo` in this alone.
+//! `comparison` checks that the reasoning names at least two candidates, the answer among them. The settings give it a
+//! weight, as `[tapo.rewards]` does in a recipe. To train with it, pass the registry as `rewards` of
+//! `fieldmark::run::Tapo`; the example `finetune` does that.
 
 use fieldmark::train::{
     reward::{Reward, RewardInput, RewardRegistry},
     tapo::TapoConfig,
 };
 
-/// 1 if the thought compares: it names two candidates or more, the answer among them.
+/// 1 if the reasoning names at least two candidates, the answer among them; else 0.
 struct Comparison {
     candidates: Vec<String>,
 }
@@ -26,7 +26,7 @@ impl Reward for Comparison {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = TapoConfig::default();
     config.rewards.insert("comparison".into(), 0.2);
-    // A rule that needs no state may be a closure; with a weight of 0 it is only measured.
+    // A reward without state can be a closure. With weight 0 it is only measured.
     config.rewards.insert("brief".into(), 0.0);
     let candidates = ["Lime", "Lemon", "Granny Smith"].map(str::to_owned).into();
     let registry = RewardRegistry::standard(&config)

@@ -1,4 +1,4 @@
-//! Work side by side: on several workers of a device, and on several devices.
+//! Parallel work: several workers on a device, and several devices.
 
 mod reduction;
 mod workers;

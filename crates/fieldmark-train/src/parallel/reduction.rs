@@ -1,4 +1,4 @@
-//! Sums the gradients of several devices on the first one, with Burn's all-reduce or by moving them there.
+//! Sums the gradients of several devices on the first one, either with Burn's all-reduce or by moving them there.
 
 use burn::{
     module::{Module, ModuleVisitor, Param},

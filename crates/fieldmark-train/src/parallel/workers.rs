@@ -1,9 +1,7 @@
-//! Micro-batches and rollouts side by side: several devices, and several workers on each. On a CPU most of a training step
-//! outside matrix products runs on one thread, so two micro-batches on two threads use two cores.
-//!
-//! Each worker has its own leaves of the same parameters (`Module::fork`). The gradients of a device are added in the order
-//! of its items, whatever finishes first, and then those of the devices ([`Reduction`]): any number of workers gives the
-//! same bits.
+//! Computes micro-batches and rollouts in parallel: on several devices, with several workers on each. On a CPU most of
+//! a step outside matrix products runs on one thread, so two micro-batches on two threads use two cores. Each worker
+//! has its own leaves of the same parameters (`Module::fork`). Each device adds its gradients in the order of its
+//! items, whichever finishes first; then [`Reduction`] sums the devices. So any number of workers gives the same bits.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -13,11 +11,12 @@ use fieldmark_model::Qwen25Vl;
 use super::reduction::{Reduction, reduce};
 use crate::{TrainError, gradient::GradientSum};
 
-/// The devices that a training step is spread over, and the workers on each. The first holds the model and the
+/// The devices that a training step is spread over, and the workers on each. The first device holds the model and the
 /// optimiser's state.
 ///
-/// Burn's `DistributedContext` would reduce each parameter inside every backward pass; here a micro-batch has a pass for
-/// each block and an update many micro-batches, so the sums are reduced, once an update, by the operation beneath it.
+/// Burn's `DistributedContext` would reduce each parameter in every backward pass. Here a micro-batch has one pass per
+/// block and an update has many micro-batches, so the sums are reduced once per update with the underlying
+/// `all_reduce`.
 #[derive(Debug, Clone)]
 pub struct Replicas {
     devices: Vec<Device>,
@@ -26,51 +25,53 @@ pub struct Replicas {
 }
 
 impl Replicas {
-    /// `workers` (at least 1) on `device`.
+    /// Creates `workers` workers (at least 1) on `device`.
     pub fn new(workers: usize, device: &Device) -> Self {
         Self { devices: vec![device.clone()], workers: workers.max(1), reduction: Reduction::Gather }
     }
 
-    /// The same with as many workers on each of `others` too. Devices take turns; `reduction` adds up their gradients.
+    /// Adds the devices `others`, with as many workers on each. Items go to the devices in turn; `reduction` sums their
+    /// gradients.
     #[must_use]
     pub fn with_devices(mut self, others: &[Device], reduction: Reduction) -> Self {
         self.devices.extend_from_slice(others);
         Self { reduction, ..self }
     }
 
-    /// The same without gradients.
+    /// Returns a copy whose devices do not track gradients.
     pub(crate) fn without_autodiff(&self) -> Self {
         Self { devices: self.devices.iter().map(|device| device.clone().without_autodiff()).collect(), ..self.clone() }
     }
 
-    /// Workers on all devices together.
+    /// Number of workers on all devices together.
     pub fn len(&self) -> usize {
         self.devices.len() * self.workers
     }
 
-    /// Never: there is at least one worker.
+    /// Always returns false, because there is at least one worker.
     pub fn is_empty(&self) -> bool {
         self.devices.is_empty()
     }
 
-    /// The device of the model.
+    /// Returns the device that holds the model.
     pub fn main(&self) -> &Device {
         &self.devices[0]
     }
 
-    /// Workers that `items` keep busy, at least one.
+    /// Number of workers that `items` items keep busy, at least 1.
     fn active(&self, items: usize) -> usize {
         self.len().clamp(1, items.max(1))
     }
 
-    /// Which device has item `item` of `items`: worker w of n takes items w, w + n, w + 2n, and devices take turns in workers.
+    /// Returns the index of the device of item `item` of `items`: worker w of n takes items w, w + n, w + 2n and so on,
+    /// and the workers belong to the devices in turn.
     fn device_of(&self, item: usize, items: usize) -> usize {
         item % self.active(items) % self.devices.len()
     }
 }
 
-/// [`on_replicas`] for work that adds gradients; returns the results and the sum. With one worker gradients go straight
-/// into the sum; on a device with several, each holds those of one item until its turn comes.
+/// Like [`on_replicas`], for work that adds gradients; also returns their sum. One worker adds gradients directly to
+/// the sum. Each of several workers on a device keeps the gradients of its item until it is that item's turn.
 pub(crate) fn sum_on_replicas<T: Sync, R: Send>(
     model: &Qwen25Vl,
     items: &[T],
@@ -103,11 +104,11 @@ pub(crate) fn sum_on_replicas<T: Sync, R: Send>(
     Ok((found, reduce(model, sums, devices, replicas.reduction)))
 }
 
-/// Lets the items of a device act on its sum in their order.
+/// Lets the items of a device change its sum in their order.
 #[derive(Default)]
 struct Turns {
     items: usize,
-    /// The item whose turn it is.
+    /// The item whose turn it is, and the sum.
     state: Mutex<(usize, GradientSum)>,
     changed: Condvar,
 }
@@ -119,7 +120,7 @@ impl Turns {
     }
 }
 
-/// The turn of one item. It passes when this is dropped, after a panic too, or the others would wait for ever.
+/// The turn of one item. It ends when this is dropped, even after a panic: otherwise the others would wait for ever.
 struct Turn<'a> {
     turns: &'a Turns,
     item: usize,
@@ -144,7 +145,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// `work` on every item; worker w of n takes items w, w + n, w + 2n and so on.
+/// Runs `work` on every item and returns the results in order. Worker w of n takes items w, w + n, w + 2n and so on.
 pub(crate) fn on_replicas<T: Sync, R: Send>(
     model: &Qwen25Vl,
     items: &[T],

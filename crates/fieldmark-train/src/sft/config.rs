@@ -1,4 +1,4 @@
-//! Settings of SFT. The defaults are the paper's.
+//! The settings of SFT.
 
 use fieldmark_model::TrainableParts;
 use schemars::JsonSchema;
@@ -78,7 +78,7 @@ impl SftConfig {
         self.epochs * rows.div_ceil(self.batch.max(1))
     }
 
-    /// The keys that decide how an update is cut into passes.
+    /// Returns the settings that decide how an update is split into passes.
     pub fn passes(&self) -> Passes {
         let &Self { micro_batch, micro_tokens, packing, recompute, query_chunk, logit_chunk, workers, .. } = self;
         Passes { micro_batch, micro_tokens, packing, recompute, query_chunk, logit_chunk, workers }

@@ -9,20 +9,20 @@ use crate::{
     parallel::{Replicas, sum_on_replicas},
 };
 
-/// Loss of one update and its gradients, before the optimiser sees them.
+/// Loss and gradients of one update, before the optimiser's step.
 pub struct SftGradients {
     /// The update's loss.
     pub loss: f64,
-    /// What it is a mean over.
+    /// The tokens and sequences that the loss is a mean over.
     pub size: BatchSize,
     /// Gradients of every trainable parameter.
     pub grads: burn::optim::GradientsParams,
 }
 
-/// Loss and gradients of one accumulated batch, a micro-batch for each of `replicas` at a time.
+/// Computes loss and gradients of one accumulated batch. Each of `replicas` works on one micro-batch at a time.
 ///
 /// # Errors
-/// If a sample does not fit the model, or has no token in the loss.
+/// Returns an error if a sample does not fit the model or has no token in the loss.
 pub fn sft_gradients(
     model: &Qwen25Vl,
     scorer: &Scorer,

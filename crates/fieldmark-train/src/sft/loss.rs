@@ -1,24 +1,25 @@
-//! SFT loss: cross entropy `-sum log p(token)` over the assistant's tokens, divided by the number of such tokens in
-//! the accumulated batch (`loss_norm = "batch"`) or, as released, in the micro-batch (`"micro"`). The released code
-//! reaches the latter because LLaMA-Factory turns off the Trainer's token mean for models with a processor.
+//! The SFT loss: cross entropy `-sum log p(token)` over the assistant's tokens, divided by the number of these tokens
+//! in the accumulated batch (`loss_norm = "batch"`) or in the micro-batch (`"micro"`). The released code does the
+//! latter, because LLaMA-Factory turns off the Trainer's token mean for models with a processor.
 
 use burn::tensor::Tensor;
 
 use crate::gradient::Normaliser;
 
-/// Sum of the negative log-probabilities of the tokens in the loss. `logp`: `[N]`; result `[1]`.
+/// Sums −log π of the tokens in the loss. `logp_n`: `[N]`; result: `[1]`.
 pub fn cross_entropy_sum(logp_n: Tensor<1>) -> Tensor<1> {
     logp_n.sum().neg()
 }
 
-/// Share of one micro-batch in the update's loss; the micro-batches' losses are summed. Result `[1]`.
+/// Share of one micro-batch in the update's loss, which is the sum of these shares. Result: `[1]`.
 ///
-/// `logp` holds the log-probabilities of the tokens in the loss, and only those: `[N]` (see [`crate::TokenPacking`]).
+/// `logp_n`, `[N]`, holds log π of the tokens in the loss and of no others (see [`crate::gradient::TokenPacking`]).
 pub fn sft_loss(logp_n: Tensor<1>, normaliser: &Normaliser) -> Tensor<1> {
     cross_entropy_sum(logp_n) * normaliser.token_factor()
 }
 
-/// Gradient of [`sft_loss`] with respect to `logp`, a constant, as [`crate::ChunkedLogProbs::backward`] wants it.
+/// Gradient of [`sft_loss`] with respect to `logp_n`: a constant, in the form that
+/// [`ChunkedLogProbs::backward`](crate::gradient::ChunkedLogProbs::backward) takes.
 pub fn sft_loss_grad(logp_n: &Tensor<1>, normaliser: &Normaliser) -> Tensor<1> {
     logp_n.clone().inner().ones_like() * -normaliser.token_factor()
 }

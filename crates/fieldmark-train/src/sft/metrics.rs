@@ -1,4 +1,4 @@
-//! The row that SFT reports after each update.
+//! The row that SFT reports after each update: one line of `metrics.jsonl`. A number that is not finite becomes `null`.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,24 +7,24 @@ use super::Validation;
 /// Measurements of one SFT update.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SftMetrics {
-    /// Update, from 1.
+    /// Number of the update, from 1. Skipped updates count.
     pub step: usize,
-    /// Epochs of data seen, with fraction.
+    /// Epochs of data seen so far, with fraction: above 0, at most `epochs`.
     pub epoch: f64,
-    /// Mean loss of the update, nats a token.
+    /// Loss of the update: mean of −log π over the tokens in the loss, in nats per token; at least 0.
     pub loss: f64,
-    /// Learning rate used.
+    /// Learning rate of the update.
     pub lr: f64,
-    /// Gradient norm before clipping.
+    /// Global L2 norm of the gradients before clipping; at least 0.
     pub grad_norm: f64,
-    /// Tokens in the loss.
+    /// Number of tokens in the loss of this update.
     pub tokens: usize,
-    /// Updates skipped so far for a loss or gradient that was not finite.
+    /// Number of updates skipped so far, this one included, because their loss or gradient was not finite.
     pub skipped: usize,
-    /// Samples to which this update's loss or gradient owes that it is not finite; empty where it is.
+    /// Names of the samples that made this update's loss or gradient not finite. Absent if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub non_finite: Vec<String>,
-    /// What the validation set says of the model after this update; absent where it was not asked.
+    /// Loss on the validation set after this update. Absent if the set was not scored.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub validation: Option<Validation>,
 }

@@ -1,7 +1,7 @@
-//! Supervised fine-tuning: mean of −log π(token) over the assistant's tokens of the whole accumulated batch.
+//! Supervised fine-tuning: the loss is the mean of −log π(token) over the assistant's tokens of the accumulated batch.
 //!
-//! Reference: LLaMA-Factory's SFT as the paper used it, with two differences that `released` settings undo: one token mean
-//! over all micro-batches ([`crate::LossNorm::Batch`]), and a warm-up that starts above 0 ([`crate::LrSchedule`]).
+//! Reference: LLaMA-Factory's SFT, which the paper used. Two differences: one token mean over all micro-batches
+//! (`loss_norm = "micro"` selects LLaMA-Factory's way), and a warm-up that starts above 0 (unless `schedule.released`).
 
 mod config;
 mod gradients;

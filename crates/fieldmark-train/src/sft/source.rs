@@ -1,22 +1,22 @@
-//! Where SFT gets its samples from.
+//! The samples that SFT trains on.
 
 use fieldmark_processor::SupervisedSequence;
 
 use crate::TrainError;
 
-/// Makes the sample of a row in an epoch: where a training set crops or flips its images, it does so here.
+/// Makes the samples of SFT. A source that crops or flips its images does so here, differently in each epoch.
 pub trait SftSource {
-    /// Rows in an epoch.
+    /// Number of rows in an epoch.
     fn len(&self) -> usize;
 
-    /// Whether there is nothing to train on.
+    /// Returns true if the source has no rows.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Row `row` as it looks in `epoch`.
+    /// Makes the sample of `row` in `epoch`.
     ///
     /// # Errors
-    /// If the row cannot be read; the row is named.
+    /// Returns an error that names the row if it cannot be read.
     fn sample(&self, row: usize, epoch: usize) -> Result<SupervisedSequence, TrainError>;
 }

@@ -1,4 +1,4 @@
-//! The updates of SFT, one after another: order of the rows, gradients, the optimiser's step, validation.
+//! Makes the updates of SFT: order of the rows, gradients, the optimiser's step, validation.
 
 use std::{ops::Range, path::Path, time::Instant};
 
@@ -23,12 +23,12 @@ use super::{
     validation::validate_sft,
 };
 
-/// What the best checkpoint is best in.
+/// The metric that decides which checkpoint is the best.
 const METRIC: &str = "loss on the validation set";
 
-/// A run of SFT: the optimiser and the place in the data. The run can be stopped, saved and restored after every update.
+/// A run of SFT. It can be stopped, saved and restored after every update.
 ///
-/// The rows are shuffled in each epoch by the stream ("sft", "order", epoch).
+/// The stream ("sft", "order", epoch) shuffles the rows in each epoch.
 pub struct SftTrainer<'a, S> {
     config: SftConfig,
     source: &'a S,
@@ -36,12 +36,12 @@ pub struct SftTrainer<'a, S> {
     streams: StreamKey,
     engine: Engine<SftState>,
     total: usize,
-    /// An epoch and its order.
+    /// The current epoch and its order of rows.
     order: Option<(usize, Vec<usize>)>,
 }
 
 impl<'a, S: SftSource> SftTrainer<'a, S> {
-    /// A run over `source`. `device` must track gradients.
+    /// Creates a run over the rows of `source`. `device` must track gradients.
     ///
     /// # Errors
     /// Returns an error if a setting is out of range or the source is empty.
@@ -70,28 +70,26 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
         self
     }
 
-    /// Spreads every update over `others` as well, which must be devices that track gradients. `reduction` says how their
-    /// gradients are added up.
+    /// Spreads every update over the devices `others` as well. They must track gradients. `reduction` sets how their
+    /// gradients are summed.
     pub fn with_devices(mut self, others: &[Device], reduction: Reduction) -> Self {
         self.engine.replicas = self.engine.replicas.with_devices(others, reduction);
         self
     }
 
-    /// Measures the loss on `rows` every [`SftConfig::eval_every`] updates. An empty set counts as none.
+    /// Measures the loss on `rows` every [`SftConfig::eval_every`] updates. An empty set is ignored.
     pub fn with_validation(mut self, rows: &'a S) -> Self {
         self.validation = Some(rows).filter(|rows| !rows.is_empty());
         self
     }
 
-    /// Continues where `state` was taken, with the moments from the file that [`Updater::save_optimizer`] wrote. The
-    /// model's parameter ids must be [stable](crate::stable_param_ids), as they must have been when it was saved.
+    /// Continues from `state` with the moments in the file that [`Updater::save_optimizer`] wrote. The model's
+    /// parameter ids must be [stable](crate::params::stable_param_ids), both now and when the state was saved.
     ///
     /// # Errors
     /// Returns an error if the moments cannot be read, or if the state belongs to a run over other data.
     pub fn restore(mut self, state: &SftState, moments: &Path) -> Result<Self, TrainError> {
-        for (what, saved, found) in
-            [("rows", state.rows, self.source.len()), ("updates in all", state.total, self.total)]
-        {
+        for (what, saved, found) in [("rows", state.rows, self.source.len()), ("updates", state.total, self.total)] {
             if saved != found {
                 return Err(TrainError::OtherRun { what, saved, found });
             }
@@ -100,7 +98,7 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
         Ok(self)
     }
 
-    /// Loss and gradients of the next update, the optimiser's step, and the samples at fault if it was skipped.
+    /// Makes the next update. If it is skipped, the metrics name the samples at fault.
     fn update(&mut self, model: Qwen25Vl) -> Result<(Qwen25Vl, SftMetrics, UpdateTiming), TrainError> {
         let start = Instant::now();
         let (epoch, rows, seen) = self.next_rows();
@@ -140,7 +138,7 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
         Ok((model, metrics, timing))
     }
 
-    /// The loss on the validation set, if there is one and it is due.
+    /// Returns the loss on the validation set if there is a set and it is due.
     fn validate(&self, model: &Qwen25Vl) -> Result<Option<Validation>, TrainError> {
         let due = self.config.validates(self.done(), self.source.len());
         let Some(rows) = self.validation.filter(|_| due) else { return Ok(None) };
@@ -152,7 +150,7 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
         SftState { rows: self.source.len(), total: self.total, updates: self.engine.updater.state() }
     }
 
-    /// The epoch and rows of the next update, and the number of rows of that epoch seen after it.
+    /// Returns the epoch and the rows of the next update, and the number of rows of the epoch seen after it.
     fn next_rows(&mut self) -> (usize, Vec<usize>, usize) {
         let rows = self.source.len();
         let per_epoch = rows.div_ceil(self.config.batch);
@@ -175,7 +173,7 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
         rows.iter().map(|&row| self.source.sample(row, epoch)).collect()
     }
 
-    /// Names of the rows whose loss or gradient is not finite.
+    /// Names the rows whose loss or gradient is not finite.
     fn culprits(
         &self,
         model: &Qwen25Vl,
@@ -209,8 +207,8 @@ impl<S: SftSource> Trainer for SftTrainer<'_, S> {
             timing = timing.with_validation(clock.elapsed());
         }
         on_event(TrainEvent::SftUpdate(&metrics, &timing))?;
-        // A batch's loss says nothing of one model against another; the validation set's does. A skipped update left the
-        // model as it was.
+        // Only the loss on the validation set compares two models: the batches differ between updates. A skipped update
+        // did not change the model.
         let mark = self.mark();
         let loss =
             metrics.validation.map(|found| found.loss).filter(|loss| loss.is_finite() && mark.step == self.done());
@@ -243,8 +241,8 @@ impl<S: SftSource> Trainer for SftTrainer<'_, S> {
     }
 }
 
-/// Trains `model`, which must be on a device that tracks gradients, from the first update to the last. To stop in between,
-/// use [`SftTrainer`].
+/// Trains `model` from the first update to the last. `device`, the device of the model, must track gradients. To stop
+/// in between, use [`SftTrainer`].
 ///
 /// # Errors
 /// Returns the errors of [`SftTrainer::new`] and [`Trainer::train`].

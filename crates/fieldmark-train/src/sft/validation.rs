@@ -1,6 +1,6 @@
-//! The loss on rows that SFT does not learn from: mean of −log π(token) over all their tokens in the loss, no tape kept.
+//! The loss on held-out rows: the mean of −log π(token) over all their tokens in the loss, computed without gradients.
 //!
-//! Reference: `eval_loss` of transformers' `Trainer`, which is a mean of batch means; here it is one token mean.
+//! Reference: `eval_loss` of transformers' `Trainer`, which is a mean of batch means. Here it is one token mean.
 
 use fieldmark_model::Qwen25Vl;
 use serde::{Deserialize, Serialize};
@@ -12,22 +12,22 @@ use crate::{
     parallel::{Replicas, on_replicas},
 };
 
-/// What a validation set says of a model.
+/// The loss of a model on a validation set.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
-    /// Mean loss, nats a token.
+    /// Mean of −log π over the tokens in the loss, in nats per token; at least 0.
     #[serde(rename = "val_loss")]
     pub loss: f64,
-    /// Tokens it is a mean over.
+    /// Number of tokens in the loss.
     #[serde(rename = "val_tokens")]
     pub tokens: usize,
 }
 
-/// Scores the rows of `source` as they look in epoch 0. `model` and `replicas` must not track gradients; memory is bounded
-/// as in an update. The loss of a set without rows is not a number.
+/// Computes the loss on the rows of `source` in epoch 0. `model` and `replicas` must not track gradients. Uses no more
+/// memory than an update. Without rows, the loss is NaN.
 ///
 /// # Errors
-/// If a sample cannot be made or does not fit the model.
+/// Returns an error if a sample cannot be made or does not fit the model.
 pub fn validate_sft(
     model: &Qwen25Vl,
     scorer: &Scorer,
@@ -56,7 +56,7 @@ pub fn validate_sft(
 }
 
 impl SftConfig {
-    /// Whether update `done` of a run over `rows` rows is one after which the validation set is scored.
+    /// Returns true if the validation set is scored after update `done` of a run over `rows` rows.
     pub(super) fn validates(&self, done: usize, rows: usize) -> bool {
         let every = self.eval_every.unwrap_or(rows.div_ceil(self.batch));
         done == self.updates(rows) || (every > 0 && done.is_multiple_of(every))

@@ -1,7 +1,8 @@
-//! Settings of TAPO. The defaults are the paper's (Fine-R1, arXiv 2602.07605, section 4.3).
+//! The settings of TAPO. The defaults are the paper's (Fine-R1, arXiv 2602.07605, section 4.3).
 //!
-//! Where the paper and the released code differ, the paper's way is the default and a setting selects the code's:
-//! [`UpdateImage`], `negative_grad`, [`LossNorm`], and [`LrSchedule`] for a first step with a learning rate of 0.
+//! If the paper and the released code differ, the default follows the paper and a setting selects the code's behaviour:
+//! [`UpdateImage`], `negative_grad`, [`LossNorm`], and `released` of [`LrSchedule`] (learning rate 0 in the first
+//! step).
 
 use std::collections::BTreeMap;
 
@@ -33,7 +34,7 @@ pub enum UpdateImage {
 }
 
 impl UpdateImage {
-    /// Whether a rollout of `role` is scored on the image it was sampled from.
+    /// Returns true if a rollout of `role` is scored on the image it was sampled from.
     pub fn is_own_of(self, role: ImageRole) -> bool {
         role == ImageRole::Anchor || self == Self::Own
     }
@@ -171,7 +172,7 @@ impl TapoConfig {
         (self.prompts_per_step * (self.anchor_rollouts + self.positive_rollouts)).div_ceil(self.batch.max(1))
     }
 
-    /// The keys that decide how an update is cut into passes.
+    /// Returns the settings that decide how an update is split into passes.
     pub fn passes(&self) -> Passes {
         let &Self { micro_batch, micro_tokens, packing, recompute, query_chunk, logit_chunk, workers, .. } = self;
         Passes { micro_batch, micro_tokens, packing, recompute, query_chunk, logit_chunk, workers }

@@ -1,5 +1,5 @@
-//! A step's responses with everything about them that is the same in all of its updates: the prompts they are scored
-//! after, advantages, and log-probabilities that carry no gradient.
+//! The responses of a step with everything that is the same in all updates of the step: the prompts they are scored on,
+//! their advantages, and the log-probabilities without gradient.
 
 use burn::{module::Module, tensor::Device};
 use fieldmark_model::{AdapterSizes, Flops, Qwen25Vl, Qwen25VlConfig};
@@ -23,32 +23,33 @@ pub(super) struct Item {
     pub(super) negative: Option<SupervisedSequence>,
     pub(super) advantage: f64,
     pub(super) old_logp: Vec<f32>,
-    /// log π as the sampler recorded it; `old_logp` where the response is another image's. Only where it is corrected for.
+    /// log π as the sampler recorded it, or `old_logp` if the response was sampled from another image. Set only if
+    /// `sampler_cap` is.
     pub(super) sampler_logp: Option<Vec<f32>>,
-    /// log π on the negative image, where it carries no gradient.
+    /// log π on the negative image. Set only if no gradient flows through it (`negative_grad = false`).
     pub(super) neg_logp: Option<Vec<f32>>,
-    /// log π of the reference model on the update's image, where there is one.
+    /// log π of the reference model on the update's image, if there is a reference model.
     pub(super) ref_logp: Option<Vec<f32>>,
 }
 
 impl Item {
-    /// What the update runs for this response.
+    /// The sequences that the update runs for this response.
     fn scored(&self, loss: &TapoLossConfig) -> impl Iterator<Item = &Sequence> {
         let negative = self.negative.as_ref().filter(|_| loss.negative_grad && loss.needs_negative());
         [Some(&self.update), negative].into_iter().flatten().map(|sample| &sample.sequence)
     }
 
-    /// Tokens of it.
+    /// Number of tokens in these sequences.
     pub(super) fn tokens(&self, loss: &TapoLossConfig) -> usize {
         self.scored(loss).map(|sequence| sequence.ids.len()).sum()
     }
 }
 
-/// A step whose groups are drawn.
+/// A step after its rollouts were drawn.
 pub(super) struct Step {
     pub(super) groups: Vec<DrawnGroup>,
     pub(super) items: Vec<Item>,
-    /// Updates made.
+    /// Number of updates made.
     pub(super) updates: usize,
 }
 
@@ -62,7 +63,7 @@ impl Step {
     }
 }
 
-/// Makes the items of a step under its settings.
+/// Makes the items of a step.
 pub(super) struct Items<'a> {
     pub(super) config: &'a TapoConfig,
     pub(super) loss: &'a TapoLossConfig,
@@ -70,7 +71,8 @@ pub(super) struct Items<'a> {
 }
 
 impl Items<'_> {
-    /// Everything that the updates of a step need and that is the same in all of them. `open` is what was saved of it.
+    /// Computes everything that is the same in all updates of a step. `open` is the saved state of a step that had
+    /// begun.
     pub(super) fn prepare(
         &self,
         model: &Qwen25Vl,
@@ -84,12 +86,12 @@ impl Items<'_> {
         let without = groups.iter().map(|drawn| &drawn.group.prompt).find(|prompt| prompt.negative.is_none());
         if let Some(prompt) = without.filter(|_| loss.needs_negative()) {
             let reason =
-                "has no negative image, which tapo.loss.gamma and eta2 need; set both to 0 to do without".into();
+                "has no negative image, which tapo.loss.gamma and eta2 need; set both to 0 to train without it".into();
             return Err(TrainError::Sample { row: prompt.anchor.name.clone(), reason });
         }
         let updates = open.as_ref().map_or(0, |open| open.updates);
         if loss.needs_negative() && !loss.negative_grad {
-            // As released: one pass for all updates of the step, before the first of them.
+            // As in the released code: computed once, before the first update of the step.
             let negatives = items.iter().filter_map(|item| item.negative.as_ref());
             let found = match open {
                 Some(open) => open.negatives,
@@ -128,7 +130,7 @@ impl Items<'_> {
     }
 }
 
-/// The group's responses after the prompts that the update scores them on.
+/// The responses of a group, each after the prompt that the update scores it on.
 pub(super) fn update_sequences(image: UpdateImage, group: &Group) -> Vec<SupervisedSequence> {
     let prompt = &group.prompt;
     let scored = group.rollouts.iter().map(|rollout| {
@@ -141,14 +143,15 @@ pub(super) fn update_sequences(image: UpdateImage, group: &Group) -> Vec<Supervi
     scored.collect()
 }
 
-/// `prompt` and a response to it, whose tokens are in the loss.
+/// Appends a response to `prompt`. The tokens of the response are in the loss.
 fn attach(prompt: &Sequence, ids: &[u32]) -> SupervisedSequence {
     let mut target_mask = vec![false; prompt.ids.len()];
     target_mask.resize(prompt.ids.len() + ids.len(), true);
     SupervisedSequence { sequence: prompt.with_response(ids), target_mask }
 }
 
-/// log π of the responses' tokens, a row each, without gradient, `micro_batch` samples at a time.
+/// Computes log π of the responses' tokens without gradient, `micro_batch` samples at a time. Returns one row per
+/// sample.
 pub(super) fn score<'a>(
     scorer: &Scorer,
     micro_batch: usize,
@@ -172,13 +175,13 @@ pub(super) fn score<'a>(
     Ok(rows)
 }
 
-/// Operations of a forward pass over what the update runs for `items`.
+/// Counts the operations of a forward pass over the sequences that the update runs for `items`.
 pub(super) fn flops(items: &[Item], loss: &TapoLossConfig, config: &Qwen25VlConfig, adapters: AdapterSizes) -> Flops {
     let targets = items.iter().map(|item| item.scored(loss).count() * item.old_logp.len()).sum();
     pass_flops(config, adapters, items.iter().flat_map(|item| item.scored(loss)), targets)
 }
 
-/// Response tokens and sequences.
+/// Number of response tokens and of sequences.
 pub(super) fn size(items: &[Item]) -> BatchSize {
     BatchSize { tokens: items.iter().map(|item| item.old_logp.len()).sum(), sequences: items.len() }
 }

@@ -84,8 +84,8 @@ impl TapoLossConfig {
         ClipConfig { clip_low: self.clip_low, clip_high: self.clip_high, clip_dual: self.clip_dual }
     }
 
-    /// Whether any term of the loss uses the negative image. If not, it is not encoded, which halves the work of an
-    /// update.
+    /// Returns true if a term of the loss uses the negative image. If none does, it is not encoded, which halves the
+    /// work of an update.
     pub fn needs_negative(&self) -> bool {
         self.gamma != 0.0 || self.eta2 != 0.0
     }
@@ -121,10 +121,10 @@ impl TapoLossConfig {
 pub struct TapoInputs {
     /// Log-probability of each sampled token under the policy, given the update's image. Carries the gradient.
     pub logp_bt: Tensor<2>,
-    /// The same before the first update of the step. A constant.
+    /// Log-probability of the same tokens before the first update of the step. A constant.
     pub old_logp_bt: Tensor<2>,
-    /// The same as the sampler recorded it. A constant. For responses sampled from another image, set it to
-    /// `old_logp_bt`. Without it, `sampler_cap` has no effect.
+    /// Log-probability of the same tokens as recorded by the sampler. A constant. For responses sampled from another
+    /// image, set it to `old_logp_bt`. Without it, `sampler_cap` has no effect.
     pub sampler_logp_bt: Option<Tensor<2>>,
     /// Log-probability of the same tokens given the negative image. Without it, the loss has neither the inter-class
     /// term nor the entropy on the negative image, whatever their weights are.
@@ -137,31 +137,34 @@ pub struct TapoInputs {
     pub mask_bt: Tensor<2>,
 }
 
-/// Parts of the loss, read from the device. Each is the share of one micro-batch: the shares of all micro-batches of an
-/// update add up to the update's mean.
+/// The parts of the loss. Each value is the share of one micro-batch: the shares of all micro-batches of an update add
+/// up to the update's mean. NaN becomes `null` in `metrics.jsonl`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct TapoParts {
-    /// The whole loss.
+    /// The whole loss; may be negative.
     pub loss: f64,
-    /// Policy term.
+    /// Policy term: mean of the clipped policy loss; may be negative.
     pub pg_loss: f64,
-    /// Estimate of KL(pi || pi_neg), before gamma. NaN if the negative image is not used.
+    /// Estimate of KL(pi || pi_neg) in nats per token, before gamma; at least 0. NaN if the negative image is not used.
     pub kl_neg: f64,
-    /// Mean of -log pi over the sampled tokens.
+    /// Mean of -log pi over the sampled tokens, in nats per token; at least 0.
     pub entropy: f64,
-    /// Mean of -log pi_neg over the sampled tokens. NaN if the negative image is not used.
+    /// Mean of -log pi_neg over the sampled tokens, in nats per token; at least 0. NaN if the negative image is not
+    /// used.
     pub neg_entropy: f64,
-    /// Estimate of KL(pi || reference model), before its weight. 0 without a reference model.
+    /// Estimate of KL(pi || reference model) in nats per token, before its weight; at least 0. 0 without a reference
+    /// model.
     pub kl_ref: f64,
-    /// Mean importance ratio over the tokens. With ratios per response, each token has the ratio of its response.
+    /// Mean importance ratio pi / pi_old over the tokens; above 0, and 1 if the policy has not changed. With ratios per
+    /// sequence, each token has the ratio of its sequence.
     pub ratio: f64,
-    /// Share of tokens stopped by the upper clip.
+    /// Share of tokens stopped by the upper clip, from 0 to 1.
     pub clipped_high: f64,
-    /// Share of tokens stopped by the lower clip.
+    /// Share of tokens stopped by the lower clip, from 0 to 1.
     pub clipped_low: f64,
-    /// Share of tokens stopped by the dual clip.
+    /// Share of tokens stopped by the dual clip, from 0 to 1.
     pub clipped_dual: f64,
-    /// Correction of the policy term for the sampler. Absent if there was none.
+    /// Correction of the policy term for the sampler. Absent unless `sampler_cap` is set.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub sampler: Option<SamplerCorrection>,
 }
@@ -280,11 +283,11 @@ mod tests {
     use crate::gradient::{BatchSize, LossNorm};
     use burn::tensor::Device;
 
-    // Ratios 1, 1.5, 3 and 0.5 of trainer and sampler.
+    // Ratios of trainer to sampler.
     const RATIOS: [f32; 4] = [1.0, 1.5, 3.0, 0.5];
 
-    /// Two responses, of two tokens and of one: the weight meets the policy term and neither its neighbours nor its
-    /// ratio.
+    /// Two responses, with two tokens and with one. The weight changes only the policy term, not the other terms and
+    /// not the ratio.
     fn loss(sampler_cap: Option<f64>) -> (TapoLoss, Vec<f32>) {
         let device = Device::default().autodiff();
         let tensor = |values: [[f32; 2]; 2]| Tensor::<2>::from_floats(values, &device);

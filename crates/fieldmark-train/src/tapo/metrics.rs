@@ -1,4 +1,5 @@
-//! The rows that TAPO reports: of the rollouts of a step, and of each update.
+//! The rows that TAPO reports, for the rollouts of each step and for each update: lines of `metrics.jsonl`. A number
+//! that is not finite becomes `null`.
 
 use std::collections::BTreeMap;
 
@@ -10,51 +11,79 @@ use crate::tapo::rollout::{FilterCounts, SamplerGap};
 /// Measurements of one TAPO update.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TapoMetrics {
-    /// Update, from 1.
+    /// Number of the update, from 1. Skipped updates count.
     pub step: usize,
-    /// Rollout step the update belongs to, from 1.
+    /// Rollout step of the update, from 1.
     pub rollout_step: usize,
-    /// Parts of the loss.
+    /// The loss and its parts.
     #[serde(flatten)]
     pub parts: TapoParts,
-    /// Learning rate used.
+    /// Learning rate of the update.
     pub lr: f64,
-    /// Gradient norm before clipping.
+    /// Global L2 norm of the gradients before clipping; at least 0.
     pub grad_norm: f64,
-    /// Response tokens in the loss.
+    /// Number of response tokens in the loss of this update.
     pub tokens: usize,
-    /// Updates skipped so far for a loss or gradient that was not finite.
+    /// Number of updates skipped so far, this one included, because their loss or gradient was not finite.
     pub skipped: usize,
-    /// Samples to which this update's loss or gradient owes that it is not finite; empty where it is.
+    /// Names of the samples that made this update's loss or gradient not finite. Absent if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub non_finite: Vec<String>,
 }
 
-/// Measurements of the rollouts of one TAPO step, filtered-out groups included.
+/// Measurements of the rollouts of one TAPO step. All rollouts count, also those of groups that the filter drops.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RolloutMetrics {
-    /// Update after which these rollouts were drawn.
+    /// Number of updates made before these rollouts were drawn.
     pub step: usize,
     /// Rollout step, from 1.
     pub rollout_step: usize,
-    /// Mean overall reward.
+    /// Mean overall reward: the weighted sum of a response's rewards. From 0 to 1 with the default rewards.
     pub reward: f64,
-    /// Mean accuracy of anchor rollouts: of the reward that the group filter looks at.
+    /// Mean accuracy over the rollouts from anchor images. Accuracy is the reward `filter.key`, before its weight; the
+    /// default one is from 0 to 1.
     pub accuracy_anchor: f64,
-    /// Mean accuracy of positive rollouts.
+    /// Mean accuracy over the rollouts from positive images; `null` if there are none.
     pub accuracy_positive: f64,
-    /// Mean of each reward, before its weight.
+    /// Mean of each reward by name, before its weight.
     pub rewards: BTreeMap<String, f64>,
-    /// Mean response length, tokens.
+    /// Mean response length in tokens, at most `max_new_tokens`.
     pub response_tokens: f64,
-    /// Share of responses cut at the length limit.
+    /// Share of responses cut at `max_new_tokens`, from 0 to 1.
     pub truncated: f64,
-    /// How far sampler and trainer are apart.
+    /// Difference between the sampler's and the trainer's log-probabilities.
     #[serde(flatten)]
     pub sampler: SamplerGap,
-    /// What the group filter did.
+    /// Numbers of groups that the filter kept and dropped.
     #[serde(flatten)]
     pub groups: FilterCounts,
+}
+
+/// Means over the answers to a validation set: a line of `metrics.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TapoValidation {
+    /// Number of updates made before.
+    pub step: usize,
+    /// Number of rollout steps made before. 0 is the model that the run started from.
+    pub rollout_step: usize,
+    /// Mean overall reward: the weighted sum of an answer's rewards. From 0 to 1 with the default rewards.
+    #[serde(rename = "val_reward")]
+    pub reward: f64,
+    /// Mean accuracy: the reward `filter.key`, before its weight. The default one is from 0 to 1.
+    #[serde(rename = "val_accuracy")]
+    pub accuracy: f64,
+    /// Mean of each reward by name, before its weight.
+    #[serde(rename = "val_rewards")]
+    pub rewards: BTreeMap<String, f64>,
+    /// Mean length of the answers in tokens, at most `max_new_tokens`.
+    #[serde(rename = "val_response_tokens")]
+    pub response_tokens: f64,
+    /// Share of answers cut at `max_new_tokens`, from 0 to 1.
+    #[serde(rename = "val_truncated")]
+    pub truncated: f64,
+    /// Number of answers: one per sample.
+    #[serde(rename = "val_answers")]
+    pub answers: usize,
 }
 
 #[cfg(test)]

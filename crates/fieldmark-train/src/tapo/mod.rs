@@ -1,7 +1,7 @@
-//! Triplet-augmented policy optimisation (paper 4.3): one step draws rollouts, keeps the groups worth learning from, and
-//! makes a few updates of the loss in [`tapo_loss`].
+//! Triplet-augmented policy optimisation (paper 4.3). A step draws rollouts, keeps the groups that the filter accepts,
+//! and makes a few updates with the loss in [`tapo_loss`].
 //!
-//! Where the paper and its code differ, [`TapoConfig`] decides.
+//! If the paper and its code differ, a setting of [`TapoConfig`] decides.
 
 pub mod advantage;
 pub(crate) mod config;
@@ -19,9 +19,8 @@ mod validation;
 pub use self::{
     config::{TapoConfig, UpdateImage},
     loss::{LossAverage, TapoInputs, TapoLoss, TapoLossConfig, TapoParts, tapo_loss},
-    metrics::{RolloutMetrics, TapoMetrics},
+    metrics::{RolloutMetrics, TapoMetrics, TapoValidation},
     source::{SampleFacts, TripletSource},
     state::{OpenStep, SavedGroup, TapoState},
     trainer::TapoTrainer,
-    validation::TapoValidation,
 };

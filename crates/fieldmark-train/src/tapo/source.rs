@@ -1,41 +1,42 @@
-//! Where TAPO gets its samples from.
+//! The samples that TAPO trains on.
 
 use std::path::PathBuf;
 
 use crate::{TrainError, tapo::rollout::TripletPrompt};
 
-/// Makes the prompts of a sample in an epoch.
+/// Makes the prompts of TAPO.
 pub trait TripletSource: Sync {
-    /// Samples in an epoch.
+    /// Number of samples in an epoch.
     fn len(&self) -> usize;
 
-    /// Whether there is nothing to train on.
+    /// Returns true if the source has no samples.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Sample `row` as it looks in `epoch`, the same at every call: a resumed run makes the prompts of groups that wait again.
+    /// Makes the prompts of sample `row` in `epoch`. Every call must return the same: a resumed run makes the prompts
+    /// of its waiting groups again.
     ///
     /// # Errors
-    /// If the row cannot be read; the row is named.
+    /// Returns an error that names the row if it cannot be read.
     fn prompt(&self, row: usize, epoch: usize) -> Result<TripletPrompt, TrainError>;
 
-    /// What a log says of the sample that `prompt` was made from. Sources without files need not answer.
+    /// Returns what the logs say about the sample of `prompt`. Sources without files can keep the default.
     fn facts(&self, prompt: &TripletPrompt) -> SampleFacts {
         let _ = prompt;
         SampleFacts::default()
     }
 }
 
-/// What a log says of a sample besides its responses: where its images are, and the wording of its prompt.
+/// What the logs say about a sample besides its responses: its image files and the text of its prompt.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SampleFacts {
-    /// File of the anchor.
+    /// File of the anchor image.
     pub anchor: Option<PathBuf>,
-    /// File of the positive, if responses are sampled from it.
+    /// File of the positive image, if responses are sampled from it.
     pub positive: Option<PathBuf>,
-    /// File of the negative, if it is a photograph.
+    /// File of the negative image, if it is a photograph.
     pub negative: Option<PathBuf>,
-    /// The user's turn, with `<image>` in it.
+    /// The user's turn, with `<image>` in place of the image.
     pub prompt: Option<String>,
 }

@@ -1,6 +1,6 @@
-//! What a TAPO run is between two updates, beside weights and moments. Prompts are not kept: they are made again from the
-//! row and the epoch that name them. Random streams have no state: they are named by step, chunk and place.
-//! TOML keeps all of it to the bit, NaN and infinities included, which JSON does not.
+//! The state of a TAPO run between two updates, without weights and moments. Prompts are not saved: row and epoch name
+//! them, and they are made again. Random streams have no state: step, chunk and place name them. The state is saved as
+//! TOML, which unlike JSON keeps every bit, NaN and infinities included.
 
 use std::borrow::{Borrow, BorrowMut};
 
@@ -13,7 +13,7 @@ use crate::{
     trainer::UpdaterState,
 };
 
-/// A group with the place in the data that its prompt is made from.
+/// A group with the row and epoch that its prompt is made from.
 #[derive(Debug, Clone)]
 pub(crate) struct DrawnGroup {
     pub(crate) row: usize,
@@ -37,9 +37,9 @@ impl BorrowMut<Group> for DrawnGroup {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SavedGroup {
-    /// Row that the prompt is made from.
+    /// Row of the source that the prompt is made from.
     pub row: usize,
-    /// Epoch it is made in.
+    /// Epoch that the prompt is made in.
     pub epoch: usize,
     /// The responses.
     pub rollouts: Vec<Rollout>,
@@ -56,34 +56,34 @@ impl SavedGroup {
     }
 }
 
-/// A rollout step in which some of the updates are made.
+/// A rollout step that has begun: its rollouts are drawn and some of its updates are made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpenStep {
-    /// The groups it trains on.
+    /// The groups that the step trains on.
     pub groups: Vec<SavedGroup>,
-    /// Updates made.
+    /// Number of updates made.
     pub updates: usize,
-    /// log π of each response on its negative image from before the step's first update, where no gradient goes through it
-    /// (`negative_grad = false`); else none.
+    /// log π of each response on its negative image before the first update of the step. Empty unless
+    /// `negative_grad = false`.
     pub negatives: Vec<Vec<f32>>,
 }
 
-/// A run of TAPO between two updates.
+/// The state of a TAPO run between two updates.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TapoState {
-    /// Samples of the source.
+    /// Number of samples in the source.
     pub rows: usize,
-    /// Rollout steps of the whole run.
+    /// Number of rollout steps of the whole run.
     pub steps: usize,
-    /// Rollout steps made.
+    /// Number of rollout steps made.
     pub step: usize,
-    /// Prompts drawn: the place in the data, over all epochs.
+    /// Number of prompts drawn over all epochs: the position in the data.
     pub drawn: usize,
-    /// Where the updates stand.
+    /// Updates made and skipped so far.
     pub updates: UpdaterState,
-    /// Groups that the last step left for the next.
+    /// Groups that the last step did not need and the next one uses.
     pub surplus: Vec<SavedGroup>,
     /// The step that has begun, if one has.
     pub open: Option<OpenStep>,

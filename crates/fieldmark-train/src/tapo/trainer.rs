@@ -1,4 +1,4 @@
-//! The steps of TAPO, one after another: rollouts, updates, validation, and the state between two of them.
+//! Makes the steps of TAPO: rollouts, updates, validation, and the state between two steps.
 
 use std::path::Path;
 
@@ -22,12 +22,11 @@ use crate::{
     trainer::{Direction, Engine, Interrupt, Mark, OnEvent, Score, Updater, Verdict},
 };
 
-/// What the best checkpoint is best in: without a validation set, and with one.
+/// The metric that decides which checkpoint is the best: without a validation set, and with one.
 const SAMPLED: &str = "mean reward of the rollouts drawn from it";
 const HELD_OUT: &str = "mean reward on the validation set";
 
-/// A run of TAPO: the optimiser, the surplus groups and the place in the data. The run can be stopped, saved and restored
-/// after every rollout step.
+/// A run of TAPO. It can be stopped, saved and restored after every rollout step.
 ///
 /// If `kl_ref` is not 0, the trainer keeps the model that the run starts from as the reference model.
 pub struct TapoTrainer<'a, S> {
@@ -40,16 +39,16 @@ pub struct TapoTrainer<'a, S> {
     reference: Option<Qwen25Vl>,
     steps: usize,
     step: usize,
-    /// What a saved run left of a step that had begun.
+    /// The step that had begun when the run was saved.
     open: Option<OpenStep>,
     validation: Option<&'a S>,
-    /// Whether the model that the run starts from still has to be validated.
+    /// True if the model that the run starts from still has to be validated.
     unscored: bool,
 }
 
 impl<'a, S: TripletSource> TapoTrainer<'a, S> {
-    /// A run over `source`. `device` must track gradients, `eos` are the tokens that end a response, `registry` has the
-    /// rewards that the settings name.
+    /// Creates a run over the samples of `source`. `device` must track gradients. `eos` are the tokens that end a
+    /// response. `registry` holds the rewards that `config` names.
     ///
     /// # Errors
     /// Returns an error if a setting is out of range, a reward is unknown, or the source is empty.
@@ -90,7 +89,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         })
     }
 
-    /// Sets the number of steps, which otherwise follows from the passes over the data.
+    /// Sets the number of rollout steps. The default is [`TapoConfig::steps`].
     pub fn with_steps(mut self, steps: usize) -> Self {
         self.steps = steps;
         self.engine.updater = self.engine.updater.with_total(steps * self.config.updates_per_step());
@@ -103,35 +102,34 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         self
     }
 
-    /// Spreads rollouts and updates over `others` as well, which must be devices that track gradients. `reduction` says how
-    /// their gradients are added up.
+    /// Spreads rollouts and updates over the devices `others` as well. They must track gradients. `reduction` sets how
+    /// their gradients are summed.
     pub fn with_devices(mut self, others: &[Device], reduction: Reduction) -> Self {
         self.engine.replicas = self.engine.replicas.with_devices(others, reduction);
         self
     }
 
-    /// Scores greedy answers to `rows` before the first step, every [`TapoConfig::eval_every`] steps and at the end. Only the
-    /// anchors of the rows are used. An empty set counts as none.
+    /// Scores greedy answers to `rows` before the first step, every [`TapoConfig::eval_every`] steps and at the end.
+    /// Uses only the anchor images of the rows. An empty set is ignored.
     pub fn with_validation(mut self, rows: &'a S) -> Self {
         self.validation = Some(rows).filter(|rows| !rows.is_empty());
         self
     }
 
-    /// Sets the reference model: the one that the whole run started from.
+    /// Sets the reference model, which must be the model that the whole run started from.
     pub fn with_reference(mut self, model: &Qwen25Vl) -> Self {
         self.reference = Some(model.valid());
         self
     }
 
-    /// Continues where `state` was taken, with the moments from the file that [`Updater::save_optimizer`] wrote. The
-    /// model's parameter ids must be [stable](crate::stable_param_ids), as they must have been when it was saved.
+    /// Continues from `state` with the moments in the file that [`Updater::save_optimizer`] wrote. The model's
+    /// parameter ids must be [stable](crate::params::stable_param_ids), both now and when the state was saved.
     ///
     /// # Errors
-    /// Returns an error if the moments cannot be read, a prompt cannot be made again, or the state belongs to a run over
-    /// other data.
+    /// Returns an error if the moments cannot be read, a prompt cannot be made again, or the state belongs to a run
+    /// over other data.
     pub fn restore(mut self, state: &TapoState, moments: &Path) -> Result<Self, TrainError> {
-        for (what, saved, found) in [("rows", state.rows, self.source.len()), ("steps in all", state.steps, self.steps)]
-        {
+        for (what, saved, found) in [("rows", state.rows, self.source.len()), ("steps", state.steps, self.steps)] {
             if saved != found {
                 return Err(TrainError::OtherRun { what, saved, found });
             }
@@ -158,7 +156,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         }
     }
 
-    /// The loss of the step that is being made.
+    /// Settings of the loss in the current step.
     fn loss(&self) -> TapoLossConfig {
         self.config.loss.scaled(self.config.terms.factor(self.step, self.steps))
     }
@@ -174,8 +172,8 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         Ok(())
     }
 
-    /// The step's groups, sampled now or saved before, with all that its updates need. Also returns the mean reward of the
-    /// rollouts, if they were sampled now.
+    /// Prepares the updates of a step. Its groups are sampled now, or were saved by a run that stopped in this step.
+    /// Also returns the mean reward of the rollouts if they are sampled now.
     fn begin(&mut self, model: &Qwen25Vl, on_event: &mut OnEvent<'_>) -> Result<(Step, Option<f64>), TrainError> {
         let open = self.open.take();
         let (groups, reward) = match &open {
@@ -200,7 +198,8 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         Ok((items.prepare(model, self.reference.as_ref(), groups, open, &device)?, reward))
     }
 
-    /// The updates of the step that are left. Returns early, without ending the step, if too many are skipped in a row.
+    /// Makes the remaining updates of the step. Returns early, without ending the step, if too many are skipped in a
+    /// row.
     fn learn(
         &mut self,
         mut model: Qwen25Vl,
@@ -218,7 +217,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             if self.engine.updater.skipped_in_a_row() == 0 {
                 self.engine.streak.clear();
             } else {
-                // Before the first update of a step there is only the draw, which can be made again.
+                // Before the first update, the step has only its rollouts, which can be drawn again.
                 let state = match step.updates == first {
                     true => start.clone(),
                     false => TapoState { updates: before, ..self.current(Some(step.saved())) },
@@ -235,7 +234,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         Ok(model)
     }
 
-    /// The mean reward on the validation set, if there is one and it is due.
+    /// Returns the mean reward on the validation set if there is a set and it is due.
     fn validate(&mut self, model: &Qwen25Vl, on_event: &mut OnEvent<'_>) -> Result<Option<f64>, TrainError> {
         let unscored = std::mem::replace(&mut self.unscored, false);
         let Some(rows) = self.validation else { return Ok(None) };
@@ -247,8 +246,8 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         held.score(model, &self.engine.replicas, &self.streams, made, on_event).map(Some)
     }
 
-    /// What the step says of a model: the validation set's reward after it, or, without such a set, the reward of its
-    /// rollouts, which is that of the model before it.
+    /// The score of a model: the reward on the validation set after the step. Without a validation set, it is the
+    /// reward of the step's rollouts, which scores the model before the step.
     fn score(&self, sampled: Option<f64>, before: usize, validated: Option<f64>) -> Option<Score> {
         let (metric, value, step) = match self.validation {
             Some(_) => (HELD_OUT, validated?, self.step),

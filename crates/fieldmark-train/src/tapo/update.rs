@@ -1,5 +1,5 @@
-//! The updates of a step: each micro-batch's loss and its gradients, the optimiser's step, and what to do where a number is
-//! not finite.
+//! The updates of a step: loss and gradients of each micro-batch, the optimiser's step, and the samples at fault if a
+//! number is not finite.
 
 use std::time::Instant;
 
@@ -31,8 +31,7 @@ pub(super) struct Updates<'a> {
 }
 
 impl Updates<'_> {
-    /// Makes the next update of a step: loss and gradients of its items, the optimiser's step, and the samples at fault if it
-    /// was skipped.
+    /// Makes the next update of a step. If it is skipped, the metrics name the samples at fault.
     pub(super) fn make(
         &self,
         model: Qwen25Vl,
@@ -75,8 +74,8 @@ impl Updates<'_> {
         Ok((model, metrics, timing))
     }
 
-    /// The learning rate of the next update. The released code's schedule counts rollout steps: all updates of a step have
-    /// the same rate.
+    /// The learning rate of the next update. The released code's schedule counts rollout steps, so all updates of a
+    /// step have the same rate.
     fn lr(&self, engine: &Engine<TapoState>) -> f64 {
         let schedule = self.config.schedule;
         if schedule.released { schedule.at(self.step, self.steps) } else { engine.updater.lr() }
@@ -87,9 +86,9 @@ impl Updates<'_> {
         normaliser.with_token_budget(self.config.max_new_tokens)
     }
 
-    /// One micro-batch's share of the loss; its gradients are added to `sum`.
+    /// Computes one micro-batch's share of the loss and adds its gradients to `sum`.
     ///
-    /// Responses on the negative image are sequences of the same micro-batch, after those on the update's.
+    /// The sequences with negative images are in the same micro-batch, after the sequences with the update's images.
     fn gradients(
         &self,
         scorer: &Scorer,
@@ -107,7 +106,7 @@ impl Updates<'_> {
         }
         let scored = scorer.forward(model, &scorer.micro_batch(samples)?, device)?;
 
-        // The loss sees log-probabilities as leaves; their gradients go back through the network together.
+        // For the loss, log-probabilities are leaves. Their gradients then go through the network in one backward pass.
         let rows = ResponseRows::new(items.iter().map(|item| item.old_logp.len()));
         let constant = |values: Vec<f32>| {
             let count = values.len();
@@ -146,7 +145,7 @@ impl Updates<'_> {
         Ok(found.parts)
     }
 
-    /// Names of the samples whose loss or gradient is not finite.
+    /// Names the samples whose loss or gradient is not finite.
     fn culprits(
         &self,
         engine: &Engine<TapoState>,

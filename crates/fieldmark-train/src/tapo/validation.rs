@@ -1,18 +1,19 @@
-//! What held-out samples say of a policy: one greedy answer to each question about its anchor, scored by the run's rewards.
+//! Validation on held-out samples: one greedy answer to each question about its anchor image, scored with the run's
+//! rewards.
 //!
-//! Reference: `val_before_train` and `val_freq` of EasyR1, whose trainer scores its validation set before the first step, every
-//! so many steps, and at the end.
+//! Reference: `val_before_train` and `val_freq` of EasyR1, whose trainer scores its validation set before the first
+//! step, every `val_freq` steps, and at the end.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::time::Instant;
 
 use burn::module::Module;
 use fieldmark_generate::GenerationConfig;
 use fieldmark_model::Qwen25Vl;
 use fieldmark_stream::StreamKey;
-use serde::{Deserialize, Serialize};
 
 use super::{
     config::TapoConfig,
+    metrics::TapoValidation,
     rollout::{Responder, Wanted},
     source::TripletSource,
 };
@@ -26,34 +27,7 @@ use crate::{
     trainer::{Decoding, DecodingTiming, OnEvent, TrainEvent},
 };
 
-/// Means over the answers to a validation set.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TapoValidation {
-    /// Updates made before.
-    pub step: usize,
-    /// Rollout steps made before; 0 is the model that the run started from.
-    pub rollout_step: usize,
-    /// Mean overall reward.
-    #[serde(rename = "val_reward")]
-    pub reward: f64,
-    /// Mean accuracy: of the reward that the group filter looks at.
-    #[serde(rename = "val_accuracy")]
-    pub accuracy: f64,
-    /// Mean of each reward, before its weight.
-    #[serde(rename = "val_rewards")]
-    pub rewards: BTreeMap<String, f64>,
-    /// Mean length of the answers, tokens.
-    #[serde(rename = "val_response_tokens")]
-    pub response_tokens: f64,
-    /// Share of answers cut at the length limit.
-    #[serde(rename = "val_truncated")]
-    pub truncated: f64,
-    /// Answers, one a sample.
-    #[serde(rename = "val_answers")]
-    pub answers: usize,
-}
-
-/// A validation set and what answers and scores it.
+/// A validation set, with the settings and the responder that answer and score it.
 pub(super) struct Held<'a, S> {
     pub(super) config: &'a TapoConfig,
     pub(super) responder: &'a Responder<'a>,
@@ -61,8 +35,8 @@ pub(super) struct Held<'a, S> {
 }
 
 impl<S: TripletSource> Held<'_, S> {
-    /// Answers every question and reports the means. `made` is the number of updates and of rollout steps made. Returns the
-    /// mean reward.
+    /// Answers every question, reports the means and returns the mean reward. `made` is the number of updates and of
+    /// rollout steps made.
     pub(super) fn score(
         &self,
         model: &Qwen25Vl,
@@ -104,16 +78,16 @@ impl<S: TripletSource> Held<'_, S> {
 }
 
 impl TapoConfig {
-    /// Prompts that are read at once while rollouts are sampled. Here each has one answer, and no more of them are read, or
-    /// a validation would take more memory than the training.
+    /// Number of prompts encoded at a time when rollouts are sampled. In validation each prompt has one answer, and
+    /// encoding more prompts at a time would take more memory than training.
     fn prompts_at_once(&self) -> usize {
         let counts = [self.anchor_rollouts, self.positive_rollouts];
         let fewest = counts.into_iter().filter(|count| *count > 0).min().unwrap_or(1);
         self.generation_batch.div_ceil(fewest)
     }
 
-    /// Whether a run over `rows` samples scores its validation set after `step` of `steps` steps. `unscored`: the model that
-    /// the run starts from has not been scored.
+    /// Returns true if a run over `rows` samples scores its validation set after `step` of `steps` steps. `unscored`
+    /// says that the model the run starts from has not been scored.
     pub(super) fn validates(&self, step: usize, steps: usize, rows: usize, unscored: bool) -> bool {
         let every = self.eval_every.unwrap_or_else(|| (rows / self.prompts_per_step.max(1)).max(1));
         match step {

@@ -1,4 +1,4 @@
-//! What both trainers are made of: workers, scorer, optimiser, the streak of skipped updates, and the interrupt.
+//! The parts that both trainers share: workers, scorer, optimiser, the streak of skipped updates, and the interrupt.
 
 use fieldmark_model::Qwen25Vl;
 
@@ -10,7 +10,7 @@ use crate::{
     parallel::Replicas,
 };
 
-/// The parts of a trainer that SFT and TAPO share. `S` is the trainer's state.
+/// The shared parts of a trainer. `S` is the trainer's state.
 pub(crate) struct Engine<S> {
     pub(crate) replicas: Replicas,
     pub(crate) scorer: Scorer,
@@ -20,7 +20,7 @@ pub(crate) struct Engine<S> {
 }
 
 impl<S> Engine<S> {
-    /// An engine for `total` updates of `model`.
+    /// Creates an engine for `total` updates of `model`.
     ///
     /// # Errors
     /// Returns an error if a setting is out of range.
@@ -40,7 +40,7 @@ impl<S> Engine<S> {
         })
     }
 
-    /// Why the run must stop: too many updates in a row were skipped.
+    /// Returns an error if the run must stop because too many updates in a row were skipped.
     pub(crate) fn fault(&self) -> Option<TrainError> {
         self.streak.fault(self.updater.skipped_in_a_row(), self.updater.done())
     }

@@ -1,4 +1,4 @@
-//! What a trainer reports while it makes a step.
+//! The events that a trainer reports during a step.
 
 use super::{DecodingTiming, UpdateTiming};
 use crate::{
@@ -7,12 +7,12 @@ use crate::{
     tapo::{RolloutMetrics, TapoMetrics, TapoValidation, rollout::Group},
 };
 
-/// Something that happened in a step. SFT reports [`Self::SftUpdate`] alone, TAPO all others.
+/// An event of a step. SFT reports only [`Self::SftUpdate`]; TAPO reports all the others.
 #[derive(Debug, Clone, Copy)]
 pub enum TrainEvent<'a> {
     /// SFT made an update.
     SftUpdate(&'a SftMetrics, &'a UpdateTiming),
-    /// A chunk of rollouts was sampled and scored; the filter has not seen the groups yet.
+    /// A chunk of rollouts was sampled and scored. The groups are not filtered yet.
     Rollouts(&'a [Group]),
     /// All rollouts of the step are drawn.
     Drawn(&'a RolloutMetrics, &'a DecodingTiming),
@@ -22,5 +22,5 @@ pub enum TrainEvent<'a> {
     Validation(&'a [Group], &'a TapoValidation, &'a DecodingTiming),
 }
 
-/// Receives the events of a step. An error stops the step and is returned from it.
+/// Receives the events of a step. If it returns an error, the step stops and returns that error.
 pub type OnEvent<'a> = dyn FnMut(TrainEvent<'_>) -> Result<(), TrainError> + 'a;

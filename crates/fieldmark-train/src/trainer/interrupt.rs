@@ -1,31 +1,31 @@
-//! A wish to stop, which a trainer heeds at its next boundary: the end of an update (SFT) or of a rollout step (TAPO).
+//! A shared flag that stops training at the end of the current update (SFT) or rollout step (TAPO).
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
-/// Shared between a trainer and whoever may stop it, such as a signal handler.
+/// A flag shared between a trainer and the code that may stop it, such as a signal handler. Clones share the flag.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Nobody has asked yet.
+    /// Creates a flag that is not set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks to stop.
+    /// Sets the flag: training stops at the end of the current step.
     pub fn ask(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
 
-    /// What is true once somebody has asked, for those who can only set a flag.
+    /// Returns the flag itself, for code that can only set an `AtomicBool`, such as a signal handler.
     pub fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.0)
     }
 
-    /// Whether somebody has asked.
+    /// Returns true if the flag is set.
     pub fn asked(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }

@@ -1,21 +1,21 @@
-//! The place of a checkpoint in its run.
+//! The position of a checkpoint in its run.
 
 use serde::{Deserialize, Serialize};
 
-/// How far a run had come when a checkpoint was taken.
+/// How many steps and updates a run had made when a checkpoint was saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Mark {
-    /// Updates (SFT) or rollout steps (TAPO) made.
+    /// Number of updates (SFT) or rollout steps (TAPO) made.
     pub step: usize,
-    /// Updates made in a rollout step that has not ended.
+    /// Number of updates made in a rollout step that has not ended (TAPO).
     pub updates: usize,
 }
 
 impl Mark {
-    /// The name of the checkpoint's folder, such as `step-000012` or `step-000012-update-2`.
+    /// Returns the name of the checkpoint's folder, such as `step-000012` or `step-000012-update-2`.
     ///
     /// ```
-    /// use fieldmark_train::Mark;
+    /// use fieldmark_train::trainer::Mark;
     /// let mark = Mark { step: 12, updates: 2 };
     /// assert_eq!(mark.name(), "step-000012-update-2");
     /// assert_eq!(Mark::parse("step-000012-update-2"), Some(mark));
@@ -27,7 +27,7 @@ impl Mark {
         }
     }
 
-    /// The mark with this name; `None` if the name is not one that [`Self::name`] makes.
+    /// Parses the name of a checkpoint's folder. Returns `None` if [`Self::name`] does not make such a name.
     pub fn parse(name: &str) -> Option<Self> {
         let numbers = name.strip_prefix("step-")?;
         let (step, updates) = numbers.split_once("-update-").unwrap_or((numbers, "0"));

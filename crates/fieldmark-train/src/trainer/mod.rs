@@ -1,5 +1,5 @@
-//! The frame of both stages: a [`Trainer`] makes one step after another, says after each how it went, and can be saved and
-//! restored between two steps. What both trainers are made of is an `Engine`.
+//! The training loop of both stages. A [`Trainer`] makes one step after another, returns a [`Verdict`] after each, and
+//! can be saved and restored between two steps. `Engine` holds the parts that both trainers share.
 
 mod engine;
 mod event;
@@ -27,7 +27,7 @@ pub use self::{
     verdict::{Direction, Score, Verdict},
 };
 
-/// A stage of training. A step is what a run can stop after: an update of SFT, a rollout step of TAPO.
+/// A stage of training. A step is an update of SFT or a rollout step of TAPO; a run can stop after each step.
 ///
 /// ```no_run
 /// # use fieldmark_model::Qwen25Vl;
@@ -43,13 +43,13 @@ pub use self::{
 /// }
 /// ```
 pub trait Trainer {
-    /// What a checkpoint keeps of the trainer, besides the weights and the optimiser's moments.
+    /// The trainer's state in a checkpoint, without the weights and the optimiser's moments.
     type State: Serialize + DeserializeOwned;
 
-    /// Makes one step and reports everything that it measures to `on_event`. After the last step it does nothing.
+    /// Makes one step and reports its measurements to `on_event`. After the last step it does nothing.
     ///
-    /// If the verdict has a fault, the run must stop. The returned model and [`Self::state`] are then those from before the
-    /// failed updates.
+    /// If the verdict has a fault, the run must stop. The returned model and [`Self::state`] are then from before the
+    /// skipped updates.
     ///
     /// # Errors
     /// Returns an error if a sample cannot be made or does not fit the model, or if `on_event` returns one.
@@ -61,11 +61,11 @@ pub trait Trainer {
     /// Number of steps of the whole run.
     fn total(&self) -> usize;
 
-    /// Where [`Self::state`] is in the run.
+    /// Position of [`Self::state`] in the run.
     fn mark(&self) -> Mark;
 
-    /// What to save. While updates are being skipped, this is the state before the first skipped one: skipped updates change
-    /// neither the weights nor the moments, so both still belong to it.
+    /// The state to save. If the last updates were skipped, this is the state before the first of them: skipped updates
+    /// change neither the weights nor the moments, so both still belong to this state.
     fn state(&self) -> Self::State;
 
     /// The optimiser and its schedule.
@@ -79,8 +79,8 @@ pub trait Trainer {
         self.done() >= self.total()
     }
 
-    /// Makes the remaining steps and calls `after` after each; `after` decides whether to continue. This is the one training
-    /// loop: [`Self::train`] and runs that save checkpoints use it.
+    /// Makes the remaining steps and calls `after` after each; `after` decides whether to continue. [`Self::train`]
+    /// uses this loop, and so do runs that save checkpoints.
     ///
     /// # Errors
     /// Returns the errors of [`Self::step`] and of `after`.
@@ -100,10 +100,10 @@ pub trait Trainer {
         Ok(model)
     }
 
-    /// Makes the remaining steps. Returns early after the step in which the [interrupt](Self::interrupt) is set.
+    /// Makes the remaining steps. If the [interrupt](Self::interrupt) is set, returns after the current step.
     ///
     /// # Errors
-    /// Returns the errors of [`Self::step`], and the verdict's fault if there is one.
+    /// Returns the errors of [`Self::step`], or the fault of a verdict.
     fn train(
         &mut self,
         model: Qwen25Vl,

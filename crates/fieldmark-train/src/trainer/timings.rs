@@ -1,5 +1,5 @@
-//! What the clock says of a run, one JSON object a line in `timings.jsonl`, beside the metrics that are the same in every
-//! run. `part` tells the rows of updates from those of rollouts.
+//! Times of a run: the rows of `timings.jsonl`, one JSON object per line. They are kept apart from the metrics because
+//! they differ between two runs of the same recipe. `part` is `update`, `rollouts` or `validation`.
 
 use std::time::Duration;
 
@@ -8,37 +8,37 @@ use serde::{Deserialize, Serialize};
 
 use crate::memory::peak_memory;
 
-/// How long one update took: from its samples to the new parameters.
+/// The time of one update: from making its samples to the new parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "part", rename = "update")]
 pub struct UpdateTiming {
-    /// Update, from 1.
+    /// Number of the update, from 1.
     pub step: usize,
-    /// Rollout step it belongs to, from 1 (TAPO).
+    /// Rollout step of the update, from 1. Absent in SFT.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout_step: Option<usize>,
-    /// Tokens of its sequences: prompts, images and answers.
+    /// Number of tokens in the sequences of the update: prompts, images and answers.
     pub tokens: usize,
-    /// Wall time, seconds.
+    /// Wall time in seconds, without the validation.
     pub seconds: f64,
     /// `tokens / seconds`.
     pub tokens_per_second: f64,
-    /// Floating-point operations that it needs, forward and backward ([`fieldmark_model::Flops`]).
+    /// Number of floating-point operations that forward and backward pass need ([`fieldmark_model::Flops`]).
     pub flops: f64,
-    /// Model FLOPs utilisation: `flops / seconds` as a share of the device's peak, where that is known. What is computed
-    /// twice to save memory does not raise it.
+    /// Model FLOPs utilisation: `flops / seconds` divided by the peak of the devices, from 0 to 1. Absent if the peak
+    /// is not known. Work repeated to save memory (`recompute`) does not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mfu: Option<f64>,
-    /// Most memory that the device has used so far, bytes, where it is known.
+    /// Largest amount of memory that the device has used so far, in bytes. Absent if it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory: Option<u64>,
-    /// Wall time of the validation after it, seconds, where there was one. No other figure counts it.
+    /// Wall time in seconds of the validation after the update (SFT). Absent if there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_seconds: Option<f64>,
 }
 
 impl UpdateTiming {
-    /// The timing of update `step` over sequences of `tokens` tokens, which need `flops` operations.
+    /// Creates the timing of update `step`, whose sequences have `tokens` tokens and need `flops` operations.
     pub fn new(step: usize, rollout_step: Option<usize>, tokens: usize, flops: f64, time: Duration) -> Self {
         let seconds = time.as_secs_f64();
         let tokens_per_second = tokens as f64 / seconds;
@@ -55,48 +55,48 @@ impl UpdateTiming {
         }
     }
 
-    /// The same with a validation after it.
+    /// Sets the time of the validation after the update.
     pub fn with_validation(self, time: Duration) -> Self {
         Self { validation_seconds: Some(time.as_secs_f64()), ..self }
     }
 
-    /// The same with what the device adds: its memory, and its use if it has a peak of `peak_tflops` 10¹² operations a
-    /// second.
+    /// Adds the peak memory of `device`, and the utilisation if `peak_tflops`, the peak in 10¹² operations per second,
+    /// is known.
     pub fn on(self, device: &Device, peak_tflops: Option<f64>) -> Self {
         let mfu = peak_tflops.map(|peak| self.flops / self.seconds / (peak * 1e12));
         Self { mfu, peak_memory: peak_memory(device), ..self }
     }
 }
 
-/// What responses were decoded for.
+/// The purpose of decoded responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Decoding {
-    /// The rollouts of a step: prompts, decoding, rewards and old log-probabilities.
+    /// The rollouts of a step. The time covers prompts, decoding, rewards and old log-probabilities.
     Rollouts,
-    /// The answers to a validation set: prompts, decoding and rewards.
+    /// The answers to a validation set. The time covers prompts, decoding and rewards.
     Validation,
 }
 
-/// How long it took to decode responses (TAPO).
+/// The time of decoding responses (TAPO).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DecodingTiming {
-    /// What for.
+    /// `rollouts` or `validation`.
     pub part: Decoding,
-    /// Updates made before.
+    /// Number of updates made before.
     pub step: usize,
-    /// The rollout step that they are for, from 1; of a validation, the steps made before.
+    /// Rollouts: the rollout step, from 1. Validation: the number of rollout steps made before.
     pub rollout_step: usize,
-    /// Tokens decoded.
+    /// Number of decoded tokens.
     pub tokens: usize,
-    /// Wall time, seconds.
+    /// Wall time in seconds.
     pub seconds: f64,
     /// `tokens / seconds`.
     pub tokens_per_second: f64,
 }
 
 impl DecodingTiming {
-    /// The timing of `tokens` new tokens after `step` updates.
+    /// Creates the timing of `tokens` new tokens after `step` updates.
     pub fn new(part: Decoding, step: usize, rollout_step: usize, tokens: usize, time: Duration) -> Self {
         let seconds = time.as_secs_f64();
         Self { part, step, rollout_step, tokens, seconds, tokens_per_second: tokens as f64 / seconds }

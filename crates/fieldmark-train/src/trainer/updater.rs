@@ -1,4 +1,4 @@
-//! One optimiser update: clip the gradients' global norm, step, and count what had to be skipped.
+//! One optimiser update: clips the global gradient norm, makes the step, and counts skipped updates.
 
 use std::path::Path;
 
@@ -16,27 +16,27 @@ use crate::{
     optim::{AdamWSettings, Clipped, GradClipper, LrSchedule},
 };
 
-/// Updates skipped one after another after which a run stops: what is wrong then will not go away by itself.
+/// Number of updates skipped in a row after which a run stops, because the problem will not go away by itself.
 pub const MOST_SKIPPED_IN_A_ROW: usize = 3;
 
-/// What an update did.
+/// The result of an update.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Updated {
-    /// Learning rate used.
+    /// Learning rate of the update.
     pub lr: f64,
     /// Global gradient norm before clipping.
     pub grad_norm: f64,
-    /// Whether the parameters were left alone because the loss or the norm was not finite.
+    /// True if the parameters did not change because the loss or the norm was not finite.
     pub skipped: bool,
 }
 
-/// Where a run's updates stand, beside the optimiser's moments.
+/// The counts of a run's updates. The optimiser's moments are saved in a file of their own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UpdaterState {
-    /// Updates made, skipped ones included; the schedule's place.
+    /// Number of updates made, skipped ones included. Also the position in the learning rate schedule.
     pub done: usize,
-    /// Updates skipped.
+    /// Number of skipped updates.
     pub skipped: usize,
 }
 
@@ -51,10 +51,10 @@ pub struct Updater {
 }
 
 impl Updater {
-    /// For `total` updates of `model`.
+    /// Creates an updater for `total` updates of `model`.
     ///
     /// # Errors
-    /// A setting out of range.
+    /// Returns an error if a setting is out of range.
     pub fn new(
         model: &Qwen25Vl,
         adamw: AdamWSettings,
@@ -73,28 +73,28 @@ impl Updater {
         })
     }
 
-    /// The same for another number of updates.
+    /// Sets the total number of updates, which the schedule depends on.
     pub fn with_total(mut self, total: usize) -> Self {
         self.total = total;
         self
     }
 
-    /// Updates made so far, skipped ones included.
+    /// Number of updates made so far, skipped ones included.
     pub fn done(&self) -> usize {
         self.state.done
     }
 
-    /// Updates skipped so far.
+    /// Number of updates skipped so far.
     pub fn skipped(&self) -> usize {
         self.state.skipped
     }
 
-    /// Updates skipped since the last that was not.
+    /// Number of updates skipped since the last one that was not skipped.
     pub fn skipped_in_a_row(&self) -> usize {
         self.skipped_in_a_row
     }
 
-    /// Where the updates stand.
+    /// Number of updates made and skipped so far.
     pub fn state(&self) -> UpdaterState {
         self.state
     }
@@ -104,12 +104,13 @@ impl Updater {
         self.schedule.at(self.state.done, self.total)
     }
 
-    /// One update of `model` by `grads`, the gradients of `loss`. If either is not finite, `model` is left as it is.
+    /// Updates `model` with `grads`, the gradients of `loss`. If either is not finite, the update is skipped and
+    /// `model` does not change.
     pub fn step<M: Module>(&mut self, model: M, loss: f64, grads: GradientsParams) -> (M, Updated) {
         self.step_at(self.lr(), model, loss, grads)
     }
 
-    /// The same at another rate than the schedule's.
+    /// Like [`Self::step`], but with the learning rate `lr` instead of the schedule's.
     pub fn step_at<M: Module>(&mut self, lr: f64, model: M, loss: f64, grads: GradientsParams) -> (M, Updated) {
         self.state.done += 1;
         match self.clipper.clip(grads, &model) {
@@ -126,20 +127,20 @@ impl Updater {
         }
     }
 
-    /// Writes the optimiser's moments in Burn's own format. They are filed under parameter ids, so the model's must be
-    /// [stable](crate::stable_param_ids).
+    /// Writes the optimiser's moments in Burn's format. They are stored by parameter id, so the model's ids must be
+    /// [stable](crate::params::stable_param_ids).
     ///
     /// # Errors
-    /// If the file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn save_optimizer(&self, path: &Path) -> Result<(), TrainError> {
         self.optimizer.save(path).map_err(|error| optimizer(path, error))
     }
 
-    /// Continues where another run of the same settings stood: its counts, and its moments from the file that
+    /// Continues a saved run of the same settings: takes its counts from `state`, and its moments from the file that
     /// [`Self::save_optimizer`] wrote.
     ///
     /// # Errors
-    /// If the file cannot be read.
+    /// Returns an error if the file cannot be read.
     pub fn restore(mut self, state: UpdaterState, moments: &Path) -> Result<Self, TrainError> {
         self.optimizer = self.optimizer.load(moments).map_err(|error| optimizer(moments, error))?;
         self.state = state;

@@ -1,4 +1,4 @@
-//! What a step says of the run: how good a checkpoint is, and whether training must stop.
+//! The verdict of a step: how good a checkpoint is, and whether training must stop.
 
 use super::Mark;
 use crate::TrainError;
@@ -25,7 +25,7 @@ impl Direction {
 /// How good the model at one place of the run is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Score {
-    /// What was measured.
+    /// Name of the metric.
     pub metric: &'static str,
     /// The value; always finite.
     pub value: f64,
@@ -40,6 +40,6 @@ pub struct Score {
 pub struct Verdict {
     /// How good a model is, if the step measured one.
     pub score: Option<Score>,
-    /// Why the run must stop: too many updates in a row had a loss or gradient that is not finite.
+    /// Set if the run must stop because too many updates in a row had a loss or gradient that is not finite.
     pub fault: Option<TrainError>,
 }

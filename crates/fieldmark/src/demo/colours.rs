@@ -1,11 +1,11 @@
-//! What colours a photograph mostly has, in words: the part of the demo's reasoning that is measured, not looked up.
+//! Names the main colours of a photograph. In the demo's reasoning, these words are measured and not looked up.
 
 use fieldmark_processor::Photo;
 
-/// Names in the order in which ties are broken.
+/// Colour names. In a tie, the first one wins.
 pub(super) const NAMES: [&str; 9] = ["red", "orange", "yellow", "green", "blue", "purple", "brown", "white", "black"];
 
-/// The two colours that cover most of the middle of a photograph, most first.
+/// Returns the two colours that cover most of the middle of a photograph, the larger area first.
 pub(super) fn main_colours(photo: &Photo) -> [&'static str; 2] {
     let (height, width) = (photo.height(), photo.width());
     let mut counts = [0usize; NAMES.len()];
@@ -20,7 +20,7 @@ pub(super) fn main_colours(photo: &Photo) -> [&'static str; 2] {
     [NAMES[order[0]], NAMES[order[1]]]
 }
 
-/// Index of the name of a pixel's colour, by hue, saturation and value.
+/// Returns the index in [`NAMES`] of a pixel's colour, from its hue, saturation and value.
 fn name_of(rgb: &[u8]) -> usize {
     let [r, g, b] = [rgb[0], rgb[1], rgb[2]].map(|byte| f32::from(byte) / 255.0);
     let (max, min) = (r.max(g).max(b), r.min(g).min(b));

@@ -1,69 +1,31 @@
-//! `fieldmark demo`: from photographs to a fine-tuned reasoning model and its scores.
+//! `fieldmark demo`: trains a small reasoning model on photographs and scores it.
 //!
-//! A model of the true architecture and 3.6 million parameters is trained from nothing on the photographs that the
-//! repository carries: SFT on reasoned answers, then TAPO on triplets. Both worlds are scored on seen and unseen classes
-//! before and after each stage.
+//! The model has the architecture of Qwen2.5-VL with 3.6 million parameters and starts from random weights. It is
+//! trained on the photographs of the repository: SFT on answers with reasoning, then TAPO on triplets. Both worlds are
+//! scored on seen and unseen classes before and after each stage.
 
 mod colours;
 mod network;
+mod options;
 mod produce;
 mod sources;
 mod stages;
 
-use std::path::PathBuf;
-
-use burn::{module::Module, tensor::Device};
+use burn::module::Module;
 use fieldmark_data::Split;
 use fieldmark_eval::{Accuracy, Report, Scores, World};
 use fieldmark_stream::StreamKey;
-use fieldmark_train::{params::initialise, tapo::UpdateImage, trainer::Interrupt};
+use fieldmark_train::{params::initialise, tapo::UpdateImage};
 
+pub use options::{DemoOptions, DemoOutcome};
 use produce::Produce;
 use sources::DemoData;
 use stages::Stages;
 
 use crate::{error::RunError, run::Observer};
 
-/// What seen classes must reach after SFT, in the closed and the open world.
+/// The accuracy that the SFT model must reach on seen classes, in the closed and the open world.
 const MARKS: [(World, f64); 2] = [(World::Closed, 0.60), (World::Open, 0.25)];
-
-/// How a demo runs.
-#[derive(Debug, Clone)]
-pub struct DemoOptions {
-    /// Folder with `labels.csv` and the photographs it names.
-    pub photos: PathBuf,
-    /// Whether the scores must reach the marks, which were set for the photographs of the repository.
-    pub judge: bool,
-    /// Folder for checkpoints, metrics, predictions and the report; made if need be.
-    pub out: PathBuf,
-    /// Decides every random number.
-    pub seed: u64,
-    /// Passes of SFT over the training photographs.
-    pub sft_epochs: usize,
-    /// Rollout steps of TAPO.
-    pub tapo_steps: usize,
-    /// Also trains TAPO with positive rollouts scored on their own image, as the released code does.
-    pub ablation: bool,
-    /// Continues a demo that was stopped; finished stages are not run again.
-    pub resume: bool,
-    /// Where it runs.
-    pub device: Device,
-    /// What predictions call the device.
-    pub device_name: String,
-    /// A shared flag that stops the demo, saved, after the current step.
-    pub interrupt: Interrupt,
-}
-
-/// How a demo ended.
-#[derive(Debug, Clone, Default)]
-pub struct DemoOutcome {
-    /// The table of all models, for a terminal; empty if the demo was stopped.
-    pub report: String,
-    /// Marks that the SFT model misses; empty is success.
-    pub missed: Vec<String>,
-    /// Whether it was stopped.
-    pub stopped: bool,
-}
 
 /// Runs all stages.
 ///
@@ -119,14 +81,14 @@ fn missed_marks(scores: &Scores) -> Vec<String> {
         .collect()
 }
 
-/// The baseline on seen classes: it compares colour histograms and has seen the same photographs.
+/// Scores of the baseline on seen classes: a nearest neighbour on colour histograms of the same training photographs.
 fn histogram_scores(produce: &Produce, key: &StreamKey) -> Result<Scores, RunError> {
     use fieldmark_data::ColourHistogram;
     use fieldmark_processor::{DecodeOptions, Photo};
 
     let baseline = produce.histogram_baseline();
     let mut scores = Scores::default();
-    // It has no photograph of an unseen class to be near to: those cells stay empty.
+    // The baseline has no photographs of unseen classes, so their cells stay empty.
     let set = produce.test_set(Split::Seen, key)?;
     let (mut closed, mut open) = (0.0, 0.0);
     for row in &set.rows {

@@ -8,17 +8,17 @@ use fieldmark_processor::{
 use super::produce::SIDE;
 use crate::error::RunError;
 
-/// Bytes, special tokens, names and the few words of the demo's texts.
+/// Enough for bytes, special tokens, class names and the few words of the demo's texts.
 const VOCABULARY: usize = 512;
 
-/// Trains the tokenizer on the demo's texts; every name and tag is one token.
+/// Trains the tokenizer on the demo's texts. Every name and tag is one token.
 pub(super) fn tokenizer(corpus: &[String], names: &[String]) -> Result<Tokenizer, RunError> {
     let tags = ["<think>", "</think>", "<answer>", "</answer>"].map(str::to_owned);
     let whole: Vec<String> = names.iter().cloned().chain(tags).collect();
     Ok(train_tokenizer(corpus, &whole, VOCABULARY)?)
 }
 
-/// A processor for images of `SIDE` × `SIDE` pixels.
+/// Makes a processor for images of `SIDE` × `SIDE` pixels.
 pub(super) fn processor(tokenizer: Tokenizer) -> Result<Processor, RunError> {
     let pixels = SIDE * SIDE;
     let images = ImageProcessor::new(ImageProcessorConfig::default())
@@ -26,7 +26,8 @@ pub(super) fn processor(tokenizer: Tokenizer) -> Result<Processor, RunError> {
     Ok(Processor::new(tokenizer, images, ChatTemplate::qwen2_5_vl()?))
 }
 
-/// Decoder of 4 blocks and 192 wide, encoder of 4 blocks and 160 wide, windows of 2×2 tokens in every other block.
+/// The configuration: a decoder with 4 blocks of width 192, and a vision encoder with 4 blocks of width 160 and windows
+/// of 2×2 tokens in every other block.
 pub(super) fn config(tokenizer: &Tokenizer) -> Qwen25VlConfig {
     let (width, vision_width) = (192, 160);
     let vocabulary = tokenizer.vocab_size().next_multiple_of(16);

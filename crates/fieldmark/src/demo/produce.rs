@@ -1,8 +1,8 @@
-//! The demo's photographs: classes split into seen and unseen, look-alikes, and the reasoning that SFT teaches.
+//! The demo's photographs: seen and unseen classes, look-alikes, and the reasoning that SFT teaches.
 //!
-//! A response follows the paper's four parts (analysis, options, comparison, prediction; table 5). There is no teacher
-//! here: the analysis states the photograph's measured colours and its family, the comparison the typical colour of the
-//! closest look-alike, and the prediction is the label. Where a prompt names options, they are not listed again.
+//! A response has the paper's four parts (table 5), made without a teacher model. The analysis gives the measured
+//! colours and the family, the options are look-alikes, the comparison gives the typical colour of the closest one, and
+//! the prediction is the label. If the prompt names options, the response does not list them.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -18,11 +18,11 @@ use crate::error::RunError;
 
 /// Side of the demo's images in pixels.
 pub(super) const SIDE: usize = 112;
-/// The question of every prompt.
+/// The question in every prompt.
 pub(super) const QUESTION: &str = "Which produce is this?";
-/// Options of a closed-world question.
+/// Number of options of a closed-world question.
 pub(super) const OPTIONS: usize = 4;
-/// Classes that no training photograph shows.
+/// Number of unseen classes: no training photograph shows them.
 pub(super) const UNSEEN: usize = 6;
 
 /// A training photograph, decoded.
@@ -32,7 +32,7 @@ pub(super) struct TrainPhoto {
     pub(super) colours: [&'static str; 2],
 }
 
-/// Everything the demo knows about its photographs.
+/// The demo's photographs and everything computed from them.
 pub(super) struct Produce {
     pub(super) folder: LabelledFolder,
     pub(super) split: ClassSplit,
@@ -79,10 +79,10 @@ impl Produce {
         Ok(Self { folder, split, similar, train, families, groups, typical, histograms })
     }
 
-    /// The test photographs of the seen or unseen classes as questions with options.
+    /// Makes questions with options about the test photographs of the seen or unseen classes.
     ///
-    /// The wrong options are drawn from the other classes of the split, each as likely: were they the truth's look-alikes,
-    /// the set of options alone would give it away.
+    /// The wrong options are drawn uniformly from the other classes of the split. If they were the look-alikes of the
+    /// truth, the options alone would reveal it.
     pub(super) fn test_set(&self, split: Split, key: &StreamKey) -> Result<EvalSet, RunError> {
         let name = EvalSetName { dataset: "produce".into(), split, super_category: "fruit or vegetable".into() };
         let photos = self.folder.select(SourceSplit::Test, |class| self.split.of(class) == Some(split));
@@ -97,17 +97,17 @@ impl Produce {
         Ok(EvalSet { rows: rows.collect(), name })
     }
 
-    /// The classes of the training photographs.
+    /// Returns the classes of the training photographs.
     pub(super) fn seen(&self) -> Vec<String> {
         self.split.classes(Split::Seen).map(str::to_owned).collect()
     }
 
-    /// A nearest neighbour on colour histograms, which knows the seen classes' training photographs.
+    /// Makes a nearest-neighbour classifier on the colour histograms of the training photographs of seen classes.
     pub(super) fn histogram_baseline(&self) -> NearestNeighbour {
         NearestNeighbour::new(self.histograms.clone())
     }
 
-    /// A class and other classes of the split drawn at random, the class first.
+    /// Returns a class, followed by other classes of the split drawn at random.
     pub(super) fn options(&self, class: &str, split: Split, stream: &mut RandomStream) -> Vec<String> {
         let mut others: Vec<String> =
             self.split.classes(split).filter(|other| *other != class).map(str::to_owned).collect();
@@ -116,18 +116,19 @@ impl Produce {
         std::iter::once(class.to_owned()).chain(others).collect()
     }
 
-    /// The look-alikes that a response weighs where the prompt gives no options, the same for all of them.
+    /// Returns the group of look-alikes of a class, which a response compares if the prompt names no options. All
+    /// classes of the group have the same look-alikes.
     pub(super) fn look_alikes(&self, class: &str) -> &[String] {
         self.groups.iter().find(|group| group.iter().any(|other| other == class)).map_or(&[], Vec::as_slice)
     }
 
-    /// The response that SFT teaches for a photograph: look-alikes are weighed where the prompt names no options.
+    /// Makes the response that SFT teaches for a photograph. It compares look-alikes if the prompt names no options.
     pub(super) fn response(&self, photo: &TrainPhoto, options_shown: bool) -> String {
         let class = &photo.label.class;
         let [first, second] = photo.colours;
         let family = self.families.get(class).map_or("unknown", String::as_str);
         let weighed = if options_shown {
-            // Naming the family would settle the answer before the options are weighed.
+            // Naming the family would give the answer before the options are compared.
             String::new()
         } else {
             let alike = self.look_alikes(class);
@@ -139,7 +140,7 @@ impl Produce {
         format!("<think>analysis: {first} {second}{weighed}\nprediction: {class}</think><answer>{class}</answer>")
     }
 
-    /// Every text the tokenizer should know: prompts and responses of the training set, and the names of its classes.
+    /// Returns the texts that the tokenizer is trained on: class names, prompts and responses of the training set.
     pub(super) fn corpus(&self) -> Vec<String> {
         let mut texts = self.seen();
         for photo in &self.train {
@@ -152,8 +153,8 @@ impl Produce {
     }
 }
 
-/// Puts classes into groups of [`OPTIONS`] look-alikes: each takes the most similar ones that are still free. What is left
-/// over is a smaller group.
+/// Puts classes into groups of [`OPTIONS`] look-alikes. Each group takes the most similar classes that are still free,
+/// so the last group may be smaller.
 fn groups<'a>(classes: impl Iterator<Item = &'a str>, similar: &SimilarClasses) -> Vec<Vec<String>> {
     let mut free: Vec<&str> = classes.collect();
     let mut groups = Vec::new();
@@ -173,7 +174,7 @@ fn groups<'a>(classes: impl Iterator<Item = &'a str>, similar: &SimilarClasses) 
     groups
 }
 
-/// The commonest main colour of each class's training photographs.
+/// The most common main colour in the training photographs of each class.
 fn typical_colours(photos: &[TrainPhoto]) -> BTreeMap<String, &'static str> {
     let mut counts: BTreeMap<String, BTreeMap<&'static str, usize>> = BTreeMap::new();
     for photo in photos {
@@ -185,8 +186,8 @@ fn typical_colours(photos: &[TrainPhoto]) -> BTreeMap<String, &'static str> {
         .collect()
 }
 
-/// A photograph as the `image` crate has it.
+/// Converts a photograph to the `image` crate's type.
 pub(super) fn to_image(photo: &Photo) -> Result<image::RgbImage, RunError> {
     image::RgbImage::from_raw(photo.width() as u32, photo.height() as u32, photo.rgb().to_vec())
-        .ok_or_else(|| RunError::path(photo.name(), "its pixels and its size disagree"))
+        .ok_or_else(|| RunError::path(photo.name(), "the number of pixels does not match the size"))
 }

@@ -1,4 +1,4 @@
-//! The demo's training data: cropped and flipped photographs with their conversations, and triplets.
+//! The demo's training data: conversations about cropped and flipped photographs, and triplets.
 
 use std::{
     collections::BTreeMap,
@@ -21,12 +21,12 @@ use fieldmark_train::{
 use super::produce::{Produce, QUESTION, SIDE, TrainPhoto, to_image};
 use crate::error::RunError;
 
-/// Share of the photograph that a crop keeps.
+/// Smallest and largest share of the photograph that a crop keeps.
 const CROP: (f64, f64) = (0.3, 1.0);
-/// The same for close-ups.
+/// Smallest and largest share that a close-up keeps.
 const CLOSE_UP: (f64, f64) = (0.01, 0.15);
 
-/// Photographs and processor, shared by both stages.
+/// The photographs and the processor of both stages.
 pub(super) struct DemoData<'a> {
     pub(super) produce: &'a Produce,
     pub(super) processor: &'a Processor,
@@ -34,8 +34,8 @@ pub(super) struct DemoData<'a> {
 }
 
 impl DemoData<'_> {
-    /// A crop, resized and flipped at random. `close` makes two crops of three close-ups, which show colour and texture
-    /// but hardly the object.
+    /// Makes a random crop, resized and perhaps flipped. With `close`, two of three crops are close-ups, which show
+    /// colour and texture but hardly the object.
     fn patches(&self, photo: &Photo, close: bool, stream: &mut RandomStream) -> Result<PatchedImage, RunError> {
         let side = SIDE as u32;
         let scale = if close && stream.below(3) > 0 { CLOSE_UP } else { CROP };
@@ -45,7 +45,7 @@ impl DemoData<'_> {
         Ok(self.processor.images.process(&photo)?)
     }
 
-    /// Half of the questions have options, so that one model answers in both worlds.
+    /// Returns options for half of the questions, so that one model answers in both worlds.
     fn options(&self, photo: &TrainPhoto, stream: &mut RandomStream) -> Option<Vec<String>> {
         (stream.below(2) == 0).then(|| {
             let mut options = self.produce.options(&photo.label.class, Split::Seen, stream);
@@ -62,8 +62,8 @@ impl DemoData<'_> {
         let response = self.produce.response(photo, shown_options);
         let prompt = PromptTemplate::Bare.render(QUESTION, &shown.unwrap_or_default());
         let messages = [Message::user(&prompt.user), Message::assistant(response)];
-        // A few hundred photographs are soon known by heart, and options useless to whoever knows the answer. Close-ups keep
-        // the answer uncertain, so that the model learns to choose among the options.
+        // The model soon memorises a few hundred photographs and then ignores the options. Close-ups keep the answer
+        // uncertain, so that it learns to choose among the options.
         let images = vec![self.patches(&photo.photo, shown_options, &mut stream)?];
         let name = photo.photo.name();
         Ok(self.processor.encode_supervised(name, &messages, images, TargetEnd::ImEnd, None)?)
@@ -84,11 +84,11 @@ impl SftSource for DemoData<'_> {
 /// Triplets of training photographs, drawn again in each epoch.
 pub(super) struct DemoTriplets<'a> {
     data: &'a DemoData<'a>,
-    /// The epoch that was asked for last, and its triplets.
+    /// The last requested epoch and its triplets.
     epoch: Mutex<Option<(usize, Vec<Triple>)>>,
 }
 
-/// Places of anchor, positive and negative among the training photographs.
+/// Indices of anchor, positive and negative among the training photographs.
 #[derive(Debug, Clone, Copy)]
 struct Triple {
     anchor: usize,
@@ -101,7 +101,7 @@ impl<'a> DemoTriplets<'a> {
         Self { data, epoch: Mutex::new(None) }
     }
 
-    /// The triplet of a row in an epoch. All triplets of an epoch are drawn together.
+    /// Returns the triplet of a row in an epoch. All triplets of an epoch are drawn together.
     fn triple(&self, row: usize, epoch: usize) -> Result<Triple, RunError> {
         let mut known = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
         match &*known {
@@ -123,7 +123,7 @@ impl<'a> DemoTriplets<'a> {
         let mut stream = key.word("tapo").word("triplets").number(epoch as u64).stream();
         let triplets = build_triplets(&labels, &produce.similar, SinglePhotoPolicy::Refuse, &mut stream)?;
         let place = |label: &LabelledPhoto| {
-            let problem = "is in a triplet, but is not a training photograph";
+            let problem = "this photograph is in a triplet, but it is not a training photograph";
             places
                 .get(&label.row)
                 .copied()

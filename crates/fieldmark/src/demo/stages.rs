@@ -1,4 +1,4 @@
-//! The stages of the demo as runs of the library: each has its settings and its folder.
+//! The stages of the demo as runs of the library, each with its settings and its folder.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ use fieldmark_train::{
 };
 
 use super::{
-    DemoOptions,
+    options::DemoOptions,
     sources::{DemoData, DemoTriplets},
 };
 use crate::{
@@ -29,10 +29,10 @@ use crate::{
     run::{Eval, Observer, Outcome, RunEvent, RunSetup, Sft, Tapo, eval, sft, tapo},
 };
 
-/// Most new tokens: the longest taught response has about 35.
+/// Largest number of new tokens. The longest response of the training set has about 35.
 const MAX_NEW_TOKENS: usize = 48;
 
-/// Micro-batches side by side.
+/// Number of micro-batches computed in parallel.
 const WORKERS: usize = 2;
 
 pub(super) struct Stages<'a> {
@@ -73,7 +73,7 @@ impl Stages<'_> {
         let mut setup = RunSetup::new(self.folder(stage)?, self.device.clone());
         setup.seed = self.options.seed;
         setup.interrupt = self.options.interrupt.clone();
-        // A stage takes minutes: it is saved at its end, and when it is stopped.
+        // A stage takes minutes, so it is saved only at its end and when it is stopped.
         setup.settings.save_every = 0;
         if self.options.resume {
             let mut notes = Vec::new();
@@ -83,7 +83,7 @@ impl Stages<'_> {
         Ok(setup)
     }
 
-    /// `None`: the stage was stopped.
+    /// Trains SFT. Returns `None` if the stage was stopped.
     pub(super) fn sft(&mut self, base: &Checkpoint) -> Result<Option<Checkpoint>, RunError> {
         let config = SftConfig {
             epochs: self.options.sft_epochs,
@@ -103,7 +103,7 @@ impl Stages<'_> {
         trained(sft(parts, &setup, self.observer)?)
     }
 
-    /// `None`: the stage was stopped.
+    /// Trains TAPO. Returns `None` if the stage was stopped.
     pub(super) fn tapo(
         &mut self,
         stage: &str,
@@ -141,7 +141,7 @@ impl Stages<'_> {
         trained(tapo(parts, &setup, self.observer)?)
     }
 
-    /// Scores of a model on seen and unseen classes in both worlds. The predictions are written first.
+    /// Scores a model on seen and unseen classes in both worlds. Writes the predictions first.
     pub(super) fn evaluate(&mut self, stage: &str, checkpoint: &Checkpoint) -> Result<Scores, RunError> {
         let produce = self.data.produce;
         let order = OptionOrder::Shuffled { seed: self.options.seed };

@@ -1,6 +1,8 @@
-//! The checkpoints of a run: folders `step-000012`, each of them whole or not there, the newest few and the best kept.
+//! The checkpoints of a run: folders such as `step-000012`, each complete or absent. The newest few and the best are
+//! kept.
 //!
-//! A checkpoint is what the caller fills it with, a `trainer` folder with optimiser and state, and a list of all its files.
+//! A checkpoint has the files that the caller writes, a folder `trainer` with optimiser and state, and a list of all
+//! files.
 
 use std::{
     fs,
@@ -19,35 +21,35 @@ use crate::error::RunError;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Best {
-    /// What it is best in.
+    /// Name of the metric that decides.
     pub metric: String,
-    /// The value of that.
+    /// Value of the metric.
     pub value: f64,
-    /// Which it is.
+    /// Position of the checkpoint in the run.
     pub mark: Mark,
 }
 
-/// A folder of checkpoints.
+/// The folder with the checkpoints of a run.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
     folder: PathBuf,
 }
 
 impl Checkpoints {
-    /// Those in `folder`, which need not exist.
+    /// The checkpoints in `folder`, which need not exist.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into() }
     }
 
-    /// The folder of a checkpoint.
+    /// Returns the folder of a checkpoint.
     pub fn path(&self, mark: Mark) -> PathBuf {
         self.folder.join(mark.name())
     }
 
-    /// All that have their name, oldest first, whole or damaged.
+    /// Lists all checkpoints, oldest first. Damaged ones are included.
     ///
     /// # Errors
-    /// If the folder cannot be read.
+    /// Returns an error if the folder cannot be read.
     pub fn list(&self) -> Result<Vec<Mark>, RunError> {
         let mut marks: Vec<Mark> = self.names()?.iter().filter_map(|name| Mark::parse(name)).collect();
         marks.sort_unstable();
@@ -64,11 +66,11 @@ impl Checkpoints {
         names.collect::<std::io::Result<_>>().map_err(|source| self.error(source))
     }
 
-    /// Saves what `fill` writes into the folder it is given, with `updater` and `state` in `trainer`. The checkpoint is there
-    /// once all of it is on the disk, in place of one of the same mark.
+    /// Saves a checkpoint: `fill` writes its files to the given folder, `updater` and `state` go to `trainer`. The
+    /// checkpoint appears when all of it is on disk. It replaces one with the same mark.
     ///
     /// # Errors
-    /// Those of `fill`, and if something cannot be written; then it is not there.
+    /// Returns the errors of `fill`, or an error if a file cannot be written. The checkpoint then does not appear.
     pub fn save(
         &self,
         mark: Mark,
@@ -92,40 +94,41 @@ impl Checkpoints {
         Ok(target)
     }
 
-    /// File of the moments in a checkpoint's folder.
+    /// Returns the file with the optimiser's moments of a checkpoint.
     pub fn moments(checkpoint: &Path) -> PathBuf {
         checkpoint.join("trainer/optimizer.bpk")
     }
 
-    /// The folder in which a checkpoint has its weights as they were computed in, if those next to it are rounded.
+    /// The folder with the exact weights of a checkpoint. It exists only if the other weights of the checkpoint are
+    /// rounded.
     pub(crate) fn exact(checkpoint: &Path) -> PathBuf {
         checkpoint.join("trainer/weights")
     }
 
-    /// The folder with the weights of a checkpoint as they were computed in.
+    /// Returns the folder with the exact weights of a checkpoint, in the format in which they were computed.
     pub fn weights(checkpoint: &Path) -> PathBuf {
         let exact = Self::exact(checkpoint);
         if exact.is_dir() { exact } else { checkpoint.into() }
     }
 
-    /// The state that a checkpoint was saved with.
+    /// Reads the state of a checkpoint.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// Returns an error if the state cannot be read.
     pub fn state<T: DeserializeOwned>(checkpoint: &Path) -> Result<T, RunError> {
         let path = checkpoint.join("trainer/state.toml");
         let text = fs::read_to_string(&path).map_err(at(&path))?;
         toml::from_str(&text).map_err(|error| RunError::path(path, error.message()))
     }
 
-    /// The newest checkpoint of which every file is as it was saved. `damaged` is told of newer ones, and of what a run left
-    /// that ended while it saved.
+    /// Finds the newest checkpoint whose files are all as they were saved. Calls `damaged` for each newer checkpoint,
+    /// and for each unfinished one that a killed run left.
     ///
     /// # Errors
-    /// If the folder cannot be read.
+    /// Returns an error if the folder cannot be read.
     pub fn newest_whole(&self, mut damaged: impl FnMut(&RunError)) -> Result<Option<Mark>, RunError> {
         for name in self.names()?.iter().filter(|name| name.starts_with(".step-")) {
-            let reason = "is unfinished: its run ended while it was saved".into();
+            let reason = "is incomplete: the run ended while saving it".into();
             damaged(&RunError::Damaged { path: self.folder.join(name), reason });
         }
         for mark in self.list()?.into_iter().rev() {
@@ -137,21 +140,21 @@ impl Checkpoints {
         Ok(None)
     }
 
-    /// Removes all but the newest `keep` and `best`, and whatever was left unfinished.
+    /// Removes all checkpoints except the newest `keep` and `best`. Also removes unfinished ones.
     ///
     /// # Errors
-    /// If something cannot be removed.
+    /// Returns an error if a checkpoint cannot be removed.
     pub fn rotate(&self, keep: usize, best: Option<Mark>) -> Result<(), RunError> {
         let marks = self.list()?;
         let old = marks.iter().take(marks.len().saturating_sub(keep));
         self.remove(old.copied().filter(|&mark| Some(mark) != best))
     }
 
-    /// Removes what comes after `mark`: a run goes on from there, and the later ones are damaged. What was left unfinished
-    /// goes too.
+    /// Removes all checkpoints after `mark`, when a run continues from there because the later ones are damaged. Also
+    /// removes unfinished ones.
     ///
     /// # Errors
-    /// If something cannot be removed.
+    /// Returns an error if a checkpoint cannot be removed.
     pub fn remove_after(&self, mark: Mark) -> Result<(), RunError> {
         self.remove(self.list()?.into_iter().filter(|&other| other > mark))
     }
@@ -159,7 +162,7 @@ impl Checkpoints {
     fn remove(&self, marks: impl Iterator<Item = Mark>) -> Result<(), RunError> {
         self.sweep()?;
         for mark in marks {
-            // Under another name first: a folder in part must not look like a checkpoint.
+            // Rename first: a half-removed folder must not look like a checkpoint.
             let (path, aside) = (self.path(mark), self.folder.join(format!(".old-{}", mark.name())));
             fs::rename(&path, &aside).map_err(at(&path))?;
         }

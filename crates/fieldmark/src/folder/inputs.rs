@@ -1,4 +1,5 @@
-//! Which data a run reads, by content: `inputs.json` in its folder, so that the run is not continued on other data.
+//! `inputs.json` in the folder of a run: size and SHA-256 of its data files, so that the run is not resumed on other
+//! data.
 
 use std::{
     collections::BTreeMap,
@@ -9,15 +10,15 @@ use std::{
 use super::manifest::Fingerprint;
 use crate::error::RunError;
 
-/// Its name in the run's folder.
+/// Name of the file in the folder of a run.
 pub const INPUTS: &str = "inputs.json";
 
-/// The data files of a run with the length and SHA-256 of each. Photographs are not among them.
+/// The data files of a run with the size and SHA-256 of each. Photographs are not included.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inputs(BTreeMap<String, Fingerprint>);
 
 impl Inputs {
-    /// Reads the files. Paths that are not files are left out.
+    /// Reads the files. Ignores paths that are not files.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read.
@@ -27,10 +28,10 @@ impl Inputs {
         Ok(Self(named.collect::<Result<_, RunError>>()?))
     }
 
-    /// The content of `inputs.json`.
+    /// Returns the content of `inputs.json`.
     ///
     /// # Errors
-    /// None in practice: the list is plain JSON.
+    /// Returns an error if the list cannot be written as JSON, which does not happen in practice.
     pub fn to_json(&self) -> Result<Vec<u8>, RunError> {
         let mut text = serde_json::to_vec_pretty(&self.0).map_err(RunError::LogRow)?;
         text.push(b'\n');
@@ -47,7 +48,7 @@ impl Inputs {
         }
         let text = fs::read(path).map_err(RunError::io(path))?;
         let known: BTreeMap<String, Fingerprint> = serde_json::from_slice(&text).map_err(|error| {
-            RunError::path(path, format!("is damaged ({error}); remove it to continue with the data as they are now"))
+            RunError::path(path, format!("is damaged ({error}); remove it to resume with the data as they are now"))
         })?;
         match self.0.iter().find(|(file, found)| known.get(*file).is_some_and(|known| known != *found)) {
             None => Ok(()),

@@ -1,5 +1,5 @@
-//! Which files a checkpoint has, how long they are and what their SHA-256 is: `trainer/manifest.json`, written last, so that
-//! a checkpoint cut short or damaged afterwards is told from a whole one.
+//! `trainer/manifest.json`: the files of a checkpoint with size and SHA-256. It is written last and shows whether a
+//! checkpoint is complete and undamaged.
 
 use std::{
     collections::BTreeMap,
@@ -20,11 +20,11 @@ const NAME: &str = "trainer/manifest.json";
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Manifest {
-    /// By path relative to the folder, with `/`.
+    /// By path relative to the folder, with `/` as separator.
     files: BTreeMap<String, Fingerprint>,
 }
 
-/// Length and SHA-256 of a file.
+/// Size in bytes and SHA-256 of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fingerprint {
@@ -33,17 +33,17 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// That of the file at `path`.
+    /// Computes the fingerprint of the file at `path`.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// Returns an error if the file cannot be read.
     pub fn of(path: &Path) -> Result<Self, RunError> {
         fingerprint(path).map_err(at(path))
     }
 }
 
 impl Manifest {
-    /// Lists what `folder` holds and leaves the list in it.
+    /// Lists the files of `folder` and writes the list to it.
     pub(crate) fn write(folder: &Path) -> Result<(), RunError> {
         let mut manifest = Self::default();
         manifest.add(folder, "")?;
@@ -66,10 +66,10 @@ impl Manifest {
         Ok(())
     }
 
-    /// Reads the whole checkpoint and compares it with its list.
+    /// Reads the whole checkpoint and compares its files with the list.
     ///
     /// # Errors
-    /// [`RunError::Damaged`] with the first file that is missing or another.
+    /// Returns [`RunError::Damaged`] for the first file that is missing or changed.
     pub(crate) fn verify(folder: &Path) -> Result<(), RunError> {
         let damaged = |reason: String| RunError::Damaged { path: folder.into(), reason };
         let text = match fs::read(folder.join(NAME)) {
@@ -78,12 +78,12 @@ impl Manifest {
             Err(error) => return Err(damaged(format!("{NAME}: {error}"))),
         };
         let manifest: Self = serde_json::from_slice(&text).map_err(|error| damaged(format!("{NAME}: {error}")))?;
-        // What is quickly seen first: a missing file before a long one is read through.
+        // The quick checks come first: a missing file is found before a long file is read.
         for (name, listed) in &manifest.files {
             let size = fs::metadata(folder.join(name)).map(|data| data.len());
             match size {
                 Ok(size) if size == listed.size => {}
-                Ok(size) => return Err(damaged(format!("{name} has {size} bytes and had {}", listed.size))),
+                Ok(size) => return Err(damaged(format!("{name} has {size} bytes instead of {}", listed.size))),
                 Err(error) if error.kind() == ErrorKind::NotFound => return Err(damaged(format!("{name} is missing"))),
                 Err(error) => return Err(damaged(format!("{name}: {error}"))),
             }
@@ -91,17 +91,17 @@ impl Manifest {
         for (name, listed) in &manifest.files {
             let found = fingerprint(&folder.join(name)).map_err(|error| damaged(format!("{name}: {error}")))?;
             if found != *listed {
-                return Err(damaged(format!("{name} has other content than when it was saved (SHA-256)")));
+                return Err(damaged(format!("{name} changed after it was saved: its SHA-256 differs")));
             }
         }
         Ok(())
     }
 }
 
-/// SHA-256 over the weight files of a checkpoint folder (`*.safetensors`, in the order of their names).
+/// Computes one SHA-256 over the weight files of a checkpoint folder (`*.safetensors`, in the order of their names).
 ///
 /// # Errors
-/// If one cannot be read.
+/// Returns an error if a file cannot be read.
 pub fn weights_fingerprint(folder: &Path) -> Result<String, RunError> {
     let entries = fs::read_dir(folder).map_err(at(folder))?;
     let mut files = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>().map_err(at(folder))?;
@@ -171,16 +171,17 @@ mod tests {
 
     #[test]
     fn every_damage_is_named() {
-        let says = |damage: &dyn Fn(&Path), expected: &str| {
+        let says = |damage: &dyn Fn(&Path), expected: &[&str]| {
             let folder = checkpoint();
             damage(folder.path());
-            let error = Manifest::verify(folder.path()).unwrap_err().to_string();
-            assert!(error.contains(expected) && error.contains(&folder.path().display().to_string()), "{error}");
+            let error = Manifest::verify(folder.path()).unwrap_err();
+            let RunError::Damaged { path, reason } = &error else { panic!("{error}") };
+            assert!(path == folder.path() && expected.iter().all(|part| reason.contains(part)), "{error}");
         };
-        says(&|at| fs::remove_file(at.join("config.json")).unwrap(), "config.json is missing");
-        says(&|at| fs::write(at.join("model.safetensors"), "ab").unwrap(), "model.safetensors has 2 bytes and had 3");
-        says(&|at| fs::write(at.join("model.safetensors"), "abd").unwrap(), "model.safetensors has other content");
-        says(&|at| fs::remove_file(at.join(NAME)).unwrap(), "trainer/manifest.json is missing");
-        says(&|at| fs::write(at.join(NAME), "{").unwrap(), "trainer/manifest.json: ");
+        says(&|at| fs::remove_file(at.join("config.json")).unwrap(), &["config.json"]);
+        says(&|at| fs::write(at.join("model.safetensors"), "ab").unwrap(), &["model.safetensors", "2", "3"]);
+        says(&|at| fs::write(at.join("model.safetensors"), "abd").unwrap(), &["model.safetensors", "SHA-256"]);
+        says(&|at| fs::remove_file(at.join(NAME)).unwrap(), &["trainer/manifest.json"]);
+        says(&|at| fs::write(at.join(NAME), "{").unwrap(), &["trainer/manifest.json"]);
     }
 }

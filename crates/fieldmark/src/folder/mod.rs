@@ -1,4 +1,4 @@
-//! The folder of a run: what it holds, who may write into it, its checkpoints, and whether a run in it can be continued.
+//! The folder of a run: its files and checkpoints, its lock, and whether the run in it can be resumed.
 
 mod checkpoints;
 mod inputs;

@@ -1,5 +1,5 @@
-//! `--resume`: what a run's folder holds, and where its run continues. A run that is never stopped, one that is killed and
-//! resumed, and one that never saved all end in the same files.
+//! `--resume`: finds the checkpoint from which the run in a folder continues. A run that is never stopped, one that is
+//! killed and resumed, and one that never saved all end with the same files.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{Stage, error::RunError, recipe::Recipe};
 
-/// Where a run begins.
+/// The point at which a run begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Begin {
     /// At the first step.
@@ -21,14 +21,14 @@ pub enum Begin {
     Continue {
         /// The checkpoint's folder.
         folder: PathBuf,
-        /// Its place in the run.
+        /// Position of the checkpoint in the run.
         mark: Mark,
     },
     /// Nowhere: the run is finished.
     Finished,
 }
 
-/// What a run of any stage leaves in its folder.
+/// The files and folders that a run of any stage writes to its folder.
 pub const LEFT_BEHIND: [&str; 11] = [
     "checkpoint",
     "checkpoints",
@@ -43,8 +43,8 @@ pub const LEFT_BEHIND: [&str; 11] = [
     "validation.jsonl",
 ];
 
-/// Keys that change nothing in what a run of the stage computes. `tapo.workers` is not among them: it decides which prompts
-/// are decoded side by side, and rounding may depend on that.
+/// Keys that do not change the results of a run of the stage. `tapo.workers` is not among them: it decides which
+/// prompts are decoded together, and rounding may depend on that.
 fn neutral(stage: Stage) -> &'static [&'static str] {
     match stage {
         Stage::Sft => {
@@ -55,13 +55,13 @@ fn neutral(stage: Stage) -> &'static [&'static str] {
 }
 
 impl RunFolder {
-    /// The checkpoints of the run.
+    /// Returns the checkpoints of the run.
     pub fn checkpoints(&self) -> Checkpoints {
         Checkpoints::new(self.file("checkpoints"))
     }
 
-    /// Where the run in this folder continues: at its newest whole checkpoint, if it is not finished. `note` is told which
-    /// checkpoints are damaged.
+    /// Finds where the run in this folder continues: at its newest whole checkpoint, unless the run is finished. Calls
+    /// `note` for each damaged checkpoint.
     ///
     /// # Errors
     /// Returns an error if the checkpoints cannot be read.
@@ -79,10 +79,10 @@ impl RunFolder {
         }
     }
 
-    /// The same for a run of `recipe`. `inputs` reads its data files.
+    /// Like [`Self::newest`], but first checks that the folder holds a run of `recipe`. `inputs` reads the data files.
     ///
     /// # Errors
-    /// Returns an error if the folder holds something else, or a run of another recipe or on other data.
+    /// Returns an error if the folder holds something else, or if recipe or data changed since the run started.
     pub fn resume(
         &self,
         recipe: &Recipe,
@@ -93,7 +93,8 @@ impl RunFolder {
         let ours = self.file("recipe.toml");
         if !ours.is_file() {
             if LEFT_BEHIND.iter().any(|name| self.file(name).exists()) || !self.only_hidden()? {
-                let problem = "has no recipe.toml, so it holds no run to resume; name another with --set output=DIR";
+                let problem =
+                    "has no recipe.toml, so there is no run to resume; choose another folder with --set output=DIR";
                 return Err(RunError::path(self.path(), problem));
             }
             note(format!("{}: there is nothing to resume, so the run starts", self.path().display()));
@@ -102,7 +103,8 @@ impl RunFolder {
         let other = if self.file("rollouts.jsonl").exists() { Stage::Tapo } else { Stage::Sft };
         if other != stage && self.file("metrics.jsonl").exists() {
             let (found, wanted) = (other.section(), stage.section());
-            let problem = format!("holds a run of `{found}`, not of `{wanted}`; name another with --set output=DIR");
+            let problem =
+                format!("holds a run of `{found}`, not of `{wanted}`; choose another folder with --set output=DIR");
             return Err(RunError::path(self.path(), problem));
         }
         let saved = Recipe::read(&[ours], &[])?;
@@ -121,7 +123,7 @@ impl RunFolder {
         Ok(begin)
     }
 
-    /// Returns true if there is nothing but what a run that was killed at once may have left.
+    /// Returns true if the folder holds only hidden files, which a run that was killed at once may have left.
     fn only_hidden(&self) -> Result<bool, RunError> {
         if self.is_empty()? {
             return Ok(true);

@@ -1,4 +1,5 @@
-//! A run's folder: it is not written over by accident, one run writes to it at a time, and every file in it appears whole.
+//! The folder of a run: it is not overwritten by accident, only one run at a time writes to it, and every file appears
+//! whole.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -21,20 +22,20 @@ pub struct RunFolder {
 pub struct Lock(#[allow(dead_code)] Option<File>);
 
 impl RunFolder {
-    /// Checks that a new run may write to `path`. The folder is not made yet.
+    /// Checks that a new run may write to `path`. Does not create the folder.
     ///
     /// # Errors
     /// Returns an error if there is no path, if it is a file, or if the folder is not empty and `overwrite` is false.
     pub fn check(path: Option<&Path>, overwrite: bool) -> Result<Self, RunError> {
         let folder = Self::at(path)?;
         if !overwrite && !folder.is_empty()? {
-            let problem = "is not empty; name another folder with --set output=DIR, or add --overwrite";
+            let problem = "is not empty; choose another folder with --set output=DIR, or add --overwrite";
             return Err(RunError::path(&folder.path, problem));
         }
         Ok(folder)
     }
 
-    /// The folder at `path`, whatever it holds.
+    /// Takes the folder at `path`, whatever it holds.
     ///
     /// # Errors
     /// Returns an error if there is no path, or if it is a file.
@@ -42,7 +43,7 @@ impl RunFolder {
         let path = path.filter(|path| !path.as_os_str().is_empty());
         let path = path.ok_or(RunError::Missing { what: "output folder", key: "output=DIR" })?;
         if path.exists() && !path.is_dir() {
-            return Err(RunError::path(path, "is not a folder; name another with --set output=DIR"));
+            return Err(RunError::path(path, "is not a folder; choose another path with --set output=DIR"));
         }
         Ok(Self { path: path.into() })
     }
@@ -59,22 +60,22 @@ impl RunFolder {
         }
     }
 
-    /// Where the folder is.
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes the folder.
+    /// Creates the folder.
     ///
     /// # Errors
-    /// Returns an error if the folder cannot be made.
+    /// Returns an error if the folder cannot be created.
     pub fn create(&self) -> Result<(), RunError> {
         let made = fs::create_dir_all(&self.path);
-        made.map_err(|error| RunError::path(&self.path, format!("cannot be made: {error}")))
+        made.map_err(|error| RunError::path(&self.path, format!("cannot be created: {error}")))
     }
 
-    /// Locks the folder, which must exist, until the returned guard is dropped. On systems without folder locks nothing is
-    /// locked.
+    /// Locks the folder, which must exist, until the returned guard is dropped. Does nothing on systems without folder
+    /// locks.
     ///
     /// # Errors
     /// Returns an error if another run has the lock.
@@ -84,19 +85,19 @@ impl RunFolder {
             Ok(()) => Ok(Lock(Some(folder))),
             Err(TryLockError::WouldBlock) => {
                 let problem =
-                    "another run is writing to it; wait for its end, or name another folder with --set output=DIR";
+                    "another run is writing to it; wait until it ends, or choose another folder with --set output=DIR";
                 Err(RunError::path(&self.path, problem))
             }
             Err(TryLockError::Error(_)) => Ok(Lock(None)),
         }
     }
 
-    /// The path of a file in the folder.
+    /// Returns the path of a file in the folder.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// Writes a file. It is there whole or not at all.
+    /// Writes a file. It appears whole or not at all.
     ///
     /// # Errors
     /// Returns an error if the file cannot be written.
@@ -104,8 +105,8 @@ impl RunFolder {
         write_whole(&self.file(name), content)
     }
 
-    /// Writes a folder in it through `fill`. It gets its name once `fill` has returned and all of it is on the disk; an older
-    /// folder of the name is replaced.
+    /// Writes a subfolder with `fill`. It appears when `fill` has returned and all of it is on disk, and replaces an
+    /// older folder of the same name.
     ///
     /// # Errors
     /// Returns the errors of `fill`, and an error if the folder cannot be written.
@@ -123,7 +124,7 @@ impl RunFolder {
         Ok(target)
     }
 
-    /// Removes the named files and folders, if they are there, and whatever a killed run left unfinished.
+    /// Removes the named files and folders if they exist, and unfinished ones that a killed run left.
     ///
     /// # Errors
     /// Returns an error if one of them cannot be removed.
@@ -146,7 +147,7 @@ impl RunFolder {
     }
 }
 
-/// How the temporary names begin that [`RunFolder`] and [`write_whole`] give.
+/// Prefixes of the temporary names that [`RunFolder`] and [`write_whole`] use.
 const UNFINISHED: [&str; 3] = [".tmp", ".checkpoint-", ".replaced-"];
 
 /// Writes a file under a temporary name next to it and renames it.
@@ -169,10 +170,13 @@ mod tests {
         RunFolder::check(Some(&path), false).unwrap().create().unwrap();
         assert!(RunFolder::check(Some(&path), false).is_ok());
         fs::write(path.join("x"), "y").unwrap();
-        let error = RunFolder::check(Some(&path), false).unwrap_err().to_string();
-        assert!(error.contains("run: is not empty") && error.contains("--overwrite"), "{error}");
+        let error = RunFolder::check(Some(&path), false).unwrap_err();
+        assert!(
+            matches!(&error, RunError::Path { path: at, problem } if *at == path && problem.contains("--overwrite"))
+        );
         assert!(RunFolder::check(Some(&path), true).is_ok());
-        assert!(RunFolder::check(Some(&path.join("x")), true).unwrap_err().to_string().contains("x: is not a folder"));
+        let error = RunFolder::check(Some(&path.join("x")), true).unwrap_err();
+        assert!(matches!(&error, RunError::Path { path: at, .. } if *at == path.join("x")));
         assert!(RunFolder::check(None, true).is_err());
     }
 

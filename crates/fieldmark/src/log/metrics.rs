@@ -1,6 +1,7 @@
-//! What a run measures, one JSON object a line in `metrics.jsonl`: only what is the same in every run of a recipe (what
-//! the clock says is in [`fieldmark_train::trainer::UpdateTiming`]). Each line is written whole; a resumed run first cuts off the rows after
-//! its checkpoint, and a last line that a kill left unfinished. Not-a-number becomes `null`.
+//! `metrics.jsonl`: the measurements of a run, one JSON object per line. Two runs of a recipe write the same rows;
+//! times are in `timings.jsonl` ([`UpdateTiming`](fieldmark_train::trainer::UpdateTiming)). Each line is written at
+//! once. A resumed run first removes the rows after its checkpoint, and a last line that a killed run left unfinished.
+//! NaN and infinity become `null`.
 
 use std::{
     fs::{File, OpenOptions},
@@ -13,19 +14,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::RunError;
 
-/// Appends rows to a `metrics.jsonl`.
+/// Appends rows to a JSON Lines file such as `metrics.jsonl`.
 #[derive(Debug)]
 pub struct MetricsWriter {
     path: PathBuf,
     file: File,
 }
 
-/// How far a run had come when it was saved: what its logs hold up to there.
+/// The position of a run when it was saved. A resumed run keeps the log rows up to there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogEnd {
-    /// Updates made.
+    /// Number of updates made.
     pub step: usize,
-    /// Rollout steps begun (TAPO).
+    /// Number of rollout steps begun (TAPO).
     pub rollout_step: Option<usize>,
 }
 
@@ -48,7 +49,7 @@ impl From<&TapoState> for LogEnd {
 }
 
 impl LogEnd {
-    /// A row belongs to the log if neither of its numbers lies behind the end.
+    /// Returns true if neither number of the row is after the end.
     fn covers(&self, row: &Place) -> bool {
         let within = |found: Option<usize>, end: Option<usize>| found.zip(end).is_none_or(|(found, end)| found <= end);
         within(row.step, Some(self.step)) && within(row.rollout_step, self.rollout_step)
@@ -56,17 +57,17 @@ impl LogEnd {
 }
 
 impl MetricsWriter {
-    /// Starts a new file, replacing one that is there.
+    /// Starts a new file and replaces an existing one.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn create(path: impl AsRef<Path>) -> Result<Self, RunError> {
         let path = path.as_ref().to_path_buf();
         let file = File::create(&path).map_err(|source| at(&path, source))?;
         Ok(Self { path, file })
     }
 
-    /// Starts a new file, or continues one after `end`.
+    /// Starts a new file, or continues a file after `end`.
     ///
     /// # Errors
     /// Returns the errors of [`Self::create`] or [`Self::resume`].
@@ -77,11 +78,11 @@ impl MetricsWriter {
         }
     }
 
-    /// Continues a file after `end`: later rows are cut off. A missing file is started.
+    /// Continues a file after `end` and removes later rows. Creates the file if it is missing.
     ///
     /// # Errors
-    /// The file cannot be read or written, or a line before the end, other than a cut-off last one, has neither `step` nor
-    /// `rollout_step`.
+    /// Returns an error if the file cannot be read or written, or if a line up to the end has neither `step` nor
+    /// `rollout_step`. An unfinished last line is not an error.
     pub fn resume(path: impl AsRef<Path>, end: LogEnd) -> Result<Self, RunError> {
         let path = path.as_ref().to_path_buf();
         let kept = match File::open(&path) {
@@ -97,22 +98,22 @@ impl MetricsWriter {
     /// Writes one row, which should have a `step`, a `rollout_step`, or both.
     ///
     /// # Errors
-    /// The row cannot be written as JSON, or the file cannot be written.
+    /// Returns an error if the row cannot be written as JSON, or if the file cannot be written.
     pub fn write(&mut self, row: &impl Serialize) -> Result<(), RunError> {
         let mut line = serde_json::to_string(row).map_err(RunError::LogRow)?;
         line.push('\n');
         self.file.write_all(line.as_bytes()).map_err(|source| at(&self.path, source))
     }
 
-    /// Waits until what was written is on the disk: before a checkpoint that relies on it appears.
+    /// Waits until the rows are on disk. Call it before saving a checkpoint, which relies on them.
     ///
     /// # Errors
-    /// What the system says.
+    /// Returns the error of the operating system.
     pub fn sync(&self) -> Result<(), RunError> {
         self.file.sync_data().map_err(|source| at(&self.path, source))
     }
 
-    /// The file.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -122,7 +123,7 @@ fn at(path: &Path, source: std::io::Error) -> RunError {
     RunError::Io { path: path.to_path_buf(), source }
 }
 
-/// Bytes of the rows that come before the first behind `end`. Rows stand in the order in which they were measured.
+/// Number of bytes before the first row after `end`. Rows are in the order of measurement.
 fn length_up_to(mut reader: impl BufRead, path: &Path, end: LogEnd) -> Result<u64, RunError> {
     let (mut kept, mut line) = (0, Vec::new());
     for number in 1.. {
@@ -187,7 +188,7 @@ mod tests {
     fn rows_of_a_rollout_step_that_had_not_begun_go() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        // Two updates a rollout step; a step's first row bears the number of the update before it.
+        // Two updates per rollout step. The first row of a step has the number of the update before it.
         let rows = [(0, 1), (1, 1), (2, 1), (2, 2), (3, 2), (4, 2), (4, 3)];
         let lines = rows.map(|(step, rollout_step)| format!("{{\"step\":{step},\"rollout_step\":{rollout_step}}}\n"));
         for (step, rollout_step, kept) in [(2, 1, 3), (2, 2, 4), (3, 2, 5), (4, 2, 6), (4, 3, 7), (0, 0, 0)] {

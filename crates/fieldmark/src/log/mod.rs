@@ -1,4 +1,4 @@
-//! What a run writes down: `metrics.jsonl`, `timings.jsonl`, every response of TAPO, and TensorBoard's curves.
+//! The logs of a run: `metrics.jsonl`, `timings.jsonl`, every response of TAPO, and event files for TensorBoard.
 
 mod metrics;
 mod numbers;

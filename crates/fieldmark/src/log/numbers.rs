@@ -1,15 +1,15 @@
-//! A row of metrics or timings as named numbers: what TensorBoard and the command's dashboard draw.
+//! Turns a row of metrics or timings into named numbers, for TensorBoard and the command's dashboard.
 
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::RunError;
 
-/// Every number of a row but its `step`, in the row's order, under the names that lead to it. What is no finite number is
-/// left out.
+/// Returns every finite number of a row except `step`, in the order of the row. The name of a nested number is its
+/// path.
 ///
 /// # Errors
-/// If the row is not JSON.
+/// Returns an error if the row cannot be written as JSON.
 ///
 /// ```
 /// let row = serde_json::json!({ "step": 3, "lr": 1e-6, "rewards": { "format": 0.5, "accuracy": f64::NAN } });

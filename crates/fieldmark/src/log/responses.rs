@@ -1,5 +1,4 @@
-//! `rollouts.jsonl` and `validation.jsonl`: every response of TAPO, one a line: what was shown, what was said, what it was
-//! worth.
+//! `rollouts.jsonl` and `validation.jsonl`: every response of TAPO, one per line, with its images, prompt and rewards.
 
 use fieldmark_generate::FinishReason;
 use fieldmark_train::tapo::{
@@ -11,21 +10,21 @@ use serde_json::{Value, json};
 use super::metrics::MetricsWriter;
 use crate::error::RunError;
 
-/// What a source says of a group's sample.
+/// Returns what the source says about the sample of a group.
 type Facts<'a> = dyn Fn(&Group) -> SampleFacts + 'a;
 
-/// The files of a run's responses.
+/// The response files of a run.
 pub(super) struct Responses<'a> {
     pub(super) rollouts: MetricsWriter,
-    /// Whether advantages are not known yet when rollouts are written.
+    /// True if the advantages are not known yet when the rollouts are written.
     pub(super) over_step: bool,
     pub(super) source: Box<Facts<'a>>,
-    /// The answers to the validation set, if there is one.
+    /// The file of the answers to the validation set, if there is one.
     pub(super) held_out: Option<(MetricsWriter, Box<Facts<'a>>)>,
 }
 
 impl Responses<'_> {
-    /// Writes the rollouts of a step, which counts from 1.
+    /// Writes the rollouts of step `step`, counted from 1.
     pub(super) fn rollouts(&mut self, step: usize, groups: &[Group]) -> Result<(), RunError> {
         for group in groups {
             let facts = (self.source)(group);
@@ -53,7 +52,7 @@ impl Responses<'_> {
         Ok(())
     }
 
-    /// Waits until everything is on the disk.
+    /// Waits until everything is on disk.
     pub(super) fn sync(&self) -> Result<(), RunError> {
         self.held_out.iter().try_for_each(|(file, _)| file.sync())?;
         self.rollouts.sync()

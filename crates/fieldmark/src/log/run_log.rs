@@ -1,4 +1,5 @@
-//! All logs of a run: they take the trainer's events, and continue after a checkpoint as if the run had not been stopped.
+//! All logs of a run. They receive the trainer's events, and continue after a checkpoint as if the run had never
+//! stopped.
 
 use burn::tensor::Device;
 use fieldmark_train::{
@@ -14,12 +15,12 @@ use super::{
 };
 use crate::{Stage, error::RunError, folder::RunFolder};
 
-/// Which logs a run has besides its metrics and timings.
+/// Settings of a run's logs.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct LogSettings {
-    /// Whether TensorBoard's event files are written.
+    /// Whether to write event files for TensorBoard.
     pub tensorboard: bool,
-    /// The peak of all devices together in 10¹² operations a second, if it is known.
+    /// Peak of all devices together in 10¹² operations per second, if it is known.
     pub peak_tflops: Option<f64>,
 }
 
@@ -35,7 +36,8 @@ pub(crate) struct RunLog<'a> {
 }
 
 impl<'a> RunLog<'a> {
-    /// The logs of a new run in `folder`, or of one that continues at `end`. The memory of `device` is measured.
+    /// Opens the logs of a new run in `folder`, or of a run that continues after `end`. Measures the memory of
+    /// `device`.
     ///
     /// # Errors
     /// Returns an error if a file cannot be written or continued.
@@ -60,8 +62,8 @@ impl<'a> RunLog<'a> {
         })
     }
 
-    /// Adds `rollouts.jsonl` and, if there is a validation set, `validation.jsonl`. `source` and `held_out` say what the lines
-    /// tell of a sample; `over_step`: advantages are not known when rollouts are written.
+    /// Adds `rollouts.jsonl` and, if there is a validation set, `validation.jsonl`. `source` and `held_out` return what
+    /// the lines say about a sample. `over_step` says that advantages are not known when rollouts are written.
     ///
     /// # Errors
     /// Returns an error if a file cannot be written or continued.
@@ -85,13 +87,12 @@ impl<'a> RunLog<'a> {
         Ok(self)
     }
 
-    /// What the clock says of an update, with what the device adds.
+    /// Adds the device's memory and utilisation to the timing of an update.
     pub(crate) fn on_device(&self, timing: &UpdateTiming) -> UpdateTiming {
         timing.clone().on(&self.device, self.peak_tflops)
     }
 
-    /// Writes down an event of rollout step `step`, which counts from 1. The timing of an update is the one that
-    /// [`Self::on_device`] made.
+    /// Logs an event of step `step`, counted from 1. The timing of an update must come from [`Self::on_device`].
     ///
     /// # Errors
     /// Returns an error if a file cannot be written.
@@ -119,7 +120,7 @@ impl<'a> RunLog<'a> {
         self.draw(self.stage.section(), "update", timing.step, row, timing)
     }
 
-    /// Rollouts are drawn at the first update that they are for, a validation at the last update before it.
+    /// TensorBoard shows rollouts at the first update that uses them, and a validation at the last update before it.
     fn decoded(&mut self, row: &impl Serialize, timing: &DecodingTiming) -> Result<(), RunError> {
         self.metrics.write(row)?;
         self.timings.write(timing)?;
@@ -142,10 +143,10 @@ impl<'a> RunLog<'a> {
         board.scalars(&format!("time/{part}"), step, timing)
     }
 
-    /// Waits until the logs are on the disk: a checkpoint relies on them.
+    /// Waits until the logs are on disk, because a checkpoint relies on them.
     ///
     /// # Errors
-    /// Returns what the system says.
+    /// Returns the error of the operating system.
     pub(crate) fn sync(&self) -> Result<(), RunError> {
         self.metrics.sync()?;
         self.timings.sync()?;

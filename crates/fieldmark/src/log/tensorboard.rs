@@ -1,7 +1,7 @@
-//! TensorBoard event files: TFRecord framing (length, masked CRC32C of the length, bytes, masked CRC32C of the bytes) around
-//! `Event` messages with scalar summaries; `tensorboard/compat/proto/{event,summary}.proto`. TensorBoard reads the files
-//! of a folder in the order of their names; a resumed run begins a new one with a session start, at which it drops the
-//! steps of earlier files from that step on.
+//! TensorBoard event files: TFRecord framing (length, masked CRC32C of the length, bytes, masked CRC32C of the bytes)
+//! around `Event` messages with scalar summaries (`tensorboard/compat/proto/{event,summary}.proto`). TensorBoard reads
+//! the files of a folder in the order of their names. A resumed run starts a new file with a session start, and
+//! TensorBoard then hides the later steps of the earlier files.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -50,7 +50,7 @@ struct Summary {
 struct Scalar {
     #[prost(string, tag = "1")]
     tag: String,
-    // Explicit, since a scalar of 0 is a value and not the absence of one.
+    // `optional`, because 0 is a value here and must be written.
     #[prost(float, optional, tag = "2")]
     simple_value: Option<f32>,
 }
@@ -67,7 +67,7 @@ enum SessionStatus {
     Start = 1,
 }
 
-/// Writes scalars for TensorBoard; every call writes whole records.
+/// Writes scalars for TensorBoard. Every call writes whole records.
 #[derive(Debug)]
 pub struct TensorBoard {
     path: PathBuf,
@@ -75,11 +75,11 @@ pub struct TensorBoard {
 }
 
 impl TensorBoard {
-    /// Begins an event file in `folder`, which is made if need be, for a run that has done `done` steps: 0 for a new one.
-    /// What earlier files of the folder have after `done` is not shown.
+    /// Starts an event file in `folder` for a run that has made `done` steps (0 for a new run). Creates the folder if
+    /// it is missing. TensorBoard hides steps after `done` in earlier files of the folder.
     ///
     /// # Errors
-    /// If the folder cannot be read or the file not written.
+    /// Returns an error if the folder cannot be read or the file cannot be written.
     ///
     /// ```
     /// use fieldmark::log::TensorBoard;
@@ -98,25 +98,25 @@ impl TensorBoard {
         Ok(board)
     }
 
-    /// One value of a curve.
+    /// Writes one value of the curve `tag`.
     ///
     /// # Errors
-    /// If the file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn scalar(&mut self, tag: &str, step: usize, value: f64) -> Result<(), RunError> {
         self.write(step, What::Summary(Summary { value: vec![scalar(tag.into(), value)] }))
     }
 
-    /// The [`numbers`] of a row, under `prefix`.
+    /// Writes the [`numbers`] of a row. Their names start with `prefix/`.
     ///
     /// # Errors
-    /// If the row is not JSON or the file cannot be written.
+    /// Returns an error if the row cannot be written as JSON, or if the file cannot be written.
     pub fn scalars(&mut self, prefix: &str, step: usize, row: &impl Serialize) -> Result<(), RunError> {
         let numbers = numbers(row)?.into_iter();
         let value: Vec<_> = numbers.map(|(name, value)| scalar(format!("{prefix}/{name}"), value)).collect();
         if value.is_empty() { Ok(()) } else { self.write(step, What::Summary(Summary { value })) }
     }
 
-    /// The file.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -124,7 +124,7 @@ impl TensorBoard {
     fn write(&mut self, step: usize, what: What) -> Result<(), RunError> {
         let step = i64::try_from(step).unwrap_or(i64::MAX);
         let event = Event { wall_time: now().as_secs_f64(), step, what: Some(what) };
-        // One write a record, so that a kill cuts the file off between records or in the last one.
+        // One write per record, so that a killed run leaves at most the last record incomplete.
         let written = self.file.write_all(&record(&event.encode_to_vec()));
         written.map_err(|source| RunError::Io { path: self.path.clone(), source })
     }
@@ -134,7 +134,7 @@ fn scalar(tag: String, value: f64) -> Scalar {
     Scalar { tag, simple_value: Some(value as f32) }
 }
 
-/// A new file whose name comes after those of all event files that are there.
+/// Creates a file whose name sorts after all event files in the folder.
 fn begin(folder: &Path) -> io::Result<(PathBuf, File)> {
     fs::create_dir_all(folder)?;
     let mut seconds = now().as_secs();
@@ -166,7 +166,7 @@ fn record(data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// TFRecord stores no bare checksum of data that may hold checksums itself.
+/// TFRecord masks checksums, because the data may itself contain checksums.
 fn masked_crc(data: &[u8]) -> u32 {
     crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -186,7 +186,7 @@ mod tests {
         slow_crc(data).rotate_right(15).wrapping_add(0xa282_ead8)
     }
 
-    /// The payloads of a file of records, both checksums of each tried.
+    /// The payloads of a file of records. Checks both checksums of each.
     fn payloads(mut bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut found = Vec::new();
         while !bytes.is_empty() {
@@ -200,7 +200,7 @@ mod tests {
         found
     }
 
-    /// The fields of a protobuf message, their bytes as they stand.
+    /// The fields of a protobuf message as raw bytes.
     fn fields(mut bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
         fn varint(bytes: &mut &[u8]) -> u64 {
             let mut value = 0;
@@ -233,7 +233,7 @@ mod tests {
         found
     }
 
-    /// Steps with what stands at them: a version, a session status, or tags and values.
+    /// The steps with their content: a version, a session status, or tags and values.
     fn events(path: &Path) -> Vec<(i64, String)> {
         let message = |data: Vec<u8>| {
             let (mut step, mut what) = (0, String::new());
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn checksums_have_their_published_values() {
-        // RFC 3720, B.4; then the check value of the catalogues, and the length of 24 with which TensorFlow's files begin.
+        // RFC 3720, B.4; then the common check value, and the length of 24 at the start of TensorFlow's files.
         for (data, crc) in [([0_u8; 32], 0x8a91_36aa), ([0xff; 32], 0x62a8_ab43)] {
             assert_eq!((crc32c::crc32c(&data), slow_crc(&data)), (crc, crc));
             assert_eq!(masked_crc(&data), slow_masked(&data));
@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn a_resumed_run_begins_a_later_file_with_the_step_that_it_does_again() {
         let folder = tempfile::tempdir().unwrap();
-        // A clock that was wrong, and a name that sorts after that of this process.
+        // A file from a wrong clock, with a name that sorts after this process's files.
         let mut paths = vec![folder.path().join("events.out.tfevents.9000000000.z.9.9")];
         fs::write(&paths[0], "").unwrap();
         for done in [0, 0, 4, 9] {

@@ -1,47 +1,47 @@
-//! How far a run has come.
+//! The progress of a run.
 
-/// How far a run has come. A step is what it can stop after: an update of SFT, a rollout step of TAPO.
+/// The progress of a run. A step is an update of SFT or a rollout step of TAPO; a run can stop after each step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Course {
-    /// Steps of the run.
+    /// Number of steps of the run.
     pub steps: usize,
-    /// Steps made.
+    /// Number of steps made.
     pub done: usize,
-    /// Updates of a step.
+    /// Number of updates per step.
     per_step: usize,
-    /// Updates made of the step that is not at its end.
+    /// Number of updates made in the current step.
     updates: usize,
-    /// Epochs of SFT, rollout steps of TAPO.
+    /// Number of rounds: epochs of SFT, rollout steps of TAPO.
     pub rounds: usize,
 }
 
 impl Course {
-    /// `done` of `updates` updates in `epochs` epochs of the same length.
+    /// Progress of SFT: `done` of `updates` updates, in `epochs` epochs of equal length.
     pub fn sft(epochs: usize, updates: usize, done: usize) -> Self {
         Self { steps: updates, done, per_step: 1, updates: 0, rounds: epochs }
     }
 
-    /// `done` of `steps` rollout steps with `updates` updates each.
+    /// Progress of TAPO: `done` of `steps` rollout steps with `updates` updates each.
     pub fn tapo(steps: usize, updates: usize, done: usize) -> Self {
         Self { steps, done, per_step: updates, updates: 0, rounds: steps }
     }
 
-    /// The same after `done` steps and `updates` updates of the next.
+    /// Returns the progress after `done` steps and `updates` updates of the next step.
     pub fn after(self, done: usize, updates: usize) -> Self {
         Self { done, updates, ..self }
     }
 
-    /// Updates of a round.
+    /// Number of updates per round.
     pub fn items(self) -> usize {
         self.steps * self.per_step / self.rounds.max(1)
     }
 
-    /// The round that is being made, from 0.
+    /// Index of the current round, from 0.
     pub fn round(self) -> usize {
         (self.all_updates() / self.items().max(1)).min(self.rounds.saturating_sub(1))
     }
 
-    /// Updates made of that round.
+    /// Number of updates made in the current round.
     pub fn item(self) -> usize {
         self.all_updates() - self.round() * self.items()
     }

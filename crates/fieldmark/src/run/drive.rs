@@ -1,5 +1,5 @@
-//! A run from its first step to its last: the trainer's events go to the logs and to the observer, and after each step the run
-//! is saved if there is reason to.
+//! Makes the steps of a run, passes the trainer's events to the logs and to the observer, and saves the run when it is
+//! due.
 
 use std::{cell::RefCell, ops::ControlFlow, path::PathBuf};
 

@@ -1,4 +1,4 @@
-//! An evaluation: predictions of a model in both worlds, written to `predictions.jsonl`, and their scores, computed from that
+//! An evaluation: writes the predictions of a model in both worlds to `predictions.jsonl` and computes scores from that
 //! file alone.
 
 use std::path::{Path, PathBuf};
@@ -19,16 +19,17 @@ use crate::{
     source::question_sets,
 };
 
-/// What an evaluation is made of.
+/// The parts of an evaluation.
 pub struct Eval<'a> {
-    /// The model, its processor, and how answers are decoded.
+    /// The model, its processor, and the decoding settings.
     pub run: EvalRun<'a>,
     /// The questions.
     pub sets: &'a [QuestionSet],
 }
 
 impl<'a> Eval<'a> {
-    /// Greedy answers of at most `max_new_tokens` tokens. `model` holds the weights of `checkpoint` on `device`.
+    /// Creates an evaluation with greedy answers of at most `max_new_tokens` tokens. `model` holds the weights of
+    /// `checkpoint` on `device`.
     pub fn greedy(
         checkpoint: &'a Checkpoint,
         model: &'a Qwen25Vl,
@@ -49,12 +50,12 @@ impl<'a> Eval<'a> {
     }
 }
 
-/// Answers all questions and writes `predictions.jsonl` in `folder`, whose path it returns. The file appears once all
+/// Answers all questions, writes `predictions.jsonl` in `folder` and returns its path. The file appears when all
 /// questions are answered.
 ///
 /// # Errors
-/// Returns an error if a photograph is missing, before anything is asked; if a question cannot be answered; or if the file
-/// cannot be written.
+/// Returns an error before the first question if a photograph is missing. Also returns an error if a question cannot be
+/// answered, or if the file cannot be written.
 pub fn eval(parts: Eval<'_>, folder: &RunFolder, observer: &mut dyn Observer) -> Result<PathBuf, RunError> {
     parts.sets.iter().try_for_each(QuestionSet::check_images)?;
     folder.create()?;
@@ -68,19 +69,19 @@ pub fn eval(parts: Eval<'_>, folder: &RunFolder, observer: &mut dyn Observer) ->
     told.map(|()| path)
 }
 
-/// What the command line says of an evaluation besides the recipe.
+/// Options of an evaluation that are not in its recipe.
 #[derive(Debug, Clone, Default)]
 pub struct EvalOptions {
-    /// A device instead of the recipe's.
+    /// The device, instead of the recipe's.
     pub device: Option<String>,
-    /// Whether the folder may hold something already.
+    /// Whether the folder may contain files.
     pub overwrite: bool,
 }
 
 /// Answers the questions of a recipe. Returns the predictions file and the number of questions.
 ///
 /// # Errors
-/// Returns an error for whatever is wrong with the recipe, its data or its checkpoint.
+/// Returns an error if the recipe, its data or its checkpoint is wrong.
 pub fn eval_from_recipe(
     recipe: &Recipe,
     options: &EvalOptions,
@@ -123,15 +124,15 @@ fn generation(eval: &EvalSection, eos: Vec<u32>) -> Result<GenerationConfig, Run
     Ok(generation)
 }
 
-/// The report on a predictions file: every data set, split and world under both rules, and what always naming the first
-/// option would score.
+/// Makes the report on a predictions file: scores for every data set, split and world under both matching rules, and
+/// the score of always naming the first option.
 ///
 /// # Errors
-/// Returns an error if the file cannot be read or holds no predictions.
+/// Returns an error if the file cannot be read or has no predictions.
 pub fn score(predictions: &Path) -> Result<String, RunError> {
     let found = read_predictions(predictions)?;
     if found.is_empty() {
-        return Err(RunError::path(predictions, "holds no predictions to score"));
+        return Err(RunError::path(predictions, "has no predictions to score"));
     }
     Ok(report(&found))
 }

@@ -1,7 +1,8 @@
-//! Runs as library calls: [`sft()`], [`tapo()`] and [`eval()`] take their parts (model, source, rewards, settings), a folder
-//! and an [`Observer`]; the functions ending in `_from_recipe` make the parts from a [recipe](crate::recipe::Recipe).
+//! Runs as library calls. [`sft()`], [`tapo()`] and [`eval()`] take their parts (model, source, rewards, settings), a
+//! folder and an [`Observer`]. The functions ending in `_from_recipe` make the parts from a
+//! [recipe](crate::recipe::Recipe).
 //!
-//! A run of training can be stopped or killed at any moment and continues to the same end, byte for byte.
+//! A training run can be stopped or killed at any moment. When resumed, it ends with the same files, byte for byte.
 
 mod course;
 mod drive;
@@ -28,7 +29,7 @@ pub use self::{
 };
 use crate::error::RunError;
 
-/// Makes every sample once and throws it away, so that a damaged image or a sample that is too long ends the run before its
+/// Makes every sample once and drops it, so that a damaged image or a sample that is too long ends the run before the
 /// first step.
 fn check(
     rows: usize,

@@ -1,4 +1,4 @@
-//! What a run tells while it goes on. A run prints nothing: whoever starts it decides what is shown.
+//! The events of a run. A run prints nothing: its observer decides what to show.
 
 use std::path::Path;
 
@@ -7,44 +7,44 @@ use fieldmark_train::{params::Trainable, trainer::TrainEvent};
 use super::Course;
 use crate::{error::RunError, folder::RunFolder};
 
-/// Something that happened in a run.
+/// An event of a run.
 #[non_exhaustive]
 pub enum RunEvent<'a> {
-    /// Something worth knowing that does not stop the run, such as a damaged checkpoint that is passed over.
+    /// A note that does not stop the run, such as a damaged checkpoint that is skipped.
     Note(&'a str),
-    /// A part of a larger program begins, such as a stage of the demo.
+    /// A part of a larger program starts, such as a stage of the demo.
     Stage(&'a str),
-    /// Samples are being made once, to find damaged ones before training starts.
+    /// A sample was checked. Every sample is made once before training starts, to find damaged ones.
     Checked {
-        /// Samples made.
+        /// Number of samples checked.
         done: usize,
-        /// Samples in all.
+        /// Number of samples.
         total: usize,
     },
-    /// Which parameters learn.
+    /// The parameters that are trained.
     Trainable(&'a [Trainable]),
-    /// Training starts or continues here.
+    /// Training starts or continues from here.
     Begin(Course),
-    /// A step begins.
+    /// A step starts.
     Step(Course),
-    /// The trainer reports. The timing of an update has what the device adds.
+    /// An event of the trainer. The timing of an update includes memory and utilisation of the device.
     Train(TrainEvent<'a>),
     /// A step has ended.
     Stepped(Course),
     /// A checkpoint was saved in this folder.
     Saved(&'a Path),
-    /// The last step is made. The logs are complete; the trained model is saved next.
+    /// The last step has ended. The logs are complete, and the trained model is saved next.
     Trained(&'a RunFolder),
-    /// Evaluation questions are being answered.
+    /// Evaluation questions were answered.
     Answered {
-        /// Questions answered.
+        /// Number of questions answered.
         done: usize,
-        /// Questions in all.
+        /// Number of questions.
         total: usize,
     },
 }
 
-/// Is told what happens in a run. An error stops the run.
+/// Receives the events of a run. A closure is an observer too.
 ///
 /// ```
 /// use fieldmark::run::{Observer, RunEvent};
@@ -60,10 +60,10 @@ pub enum RunEvent<'a> {
 /// # Ok::<(), fieldmark::RunError>(())
 /// ```
 pub trait Observer {
-    /// Takes an event.
+    /// Receives an event.
     ///
     /// # Errors
-    /// An error that must stop the run.
+    /// An error stops the run.
     fn event(&mut self, event: RunEvent<'_>) -> Result<(), RunError>;
 }
 

@@ -7,29 +7,29 @@ use crate::folder::{Best, RunFolder};
 /// How a training run ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// All steps are made, now or in an earlier process.
+    /// All steps are made, in this process or in an earlier one.
     Finished(Finished),
-    /// The run was stopped and can be continued.
+    /// The run was stopped and can be resumed.
     Stopped {
-        /// Steps made.
+        /// Number of steps made.
         done: usize,
-        /// Steps of the whole run.
+        /// Number of steps of the whole run.
         total: usize,
-        /// The checkpoint that it continues from.
+        /// The folder of the checkpoint to resume from.
         saved: PathBuf,
     },
 }
 
-/// What a finished run leaves behind.
+/// The results of a finished run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finished {
     /// The trained model: a checkpoint folder that transformers loads.
     pub checkpoint: PathBuf,
-    /// Steps of the run; `None` if the run was finished before.
+    /// Number of steps of the run, or `None` if the run was already finished.
     pub steps: Option<usize>,
-    /// Rows that it trained on.
+    /// Number of training rows.
     pub rows: usize,
-    /// The best checkpoint that was kept, and its folder.
+    /// The best saved checkpoint, and its folder.
     pub best: Option<(Best, PathBuf)>,
 }
 

@@ -1,4 +1,4 @@
-//! From a recipe to a run: devices, folder and number formats, checked before any data is read.
+//! Prepares a run from a recipe: checks number formats, folder and devices before any data is read.
 
 use std::path::PathBuf;
 
@@ -17,35 +17,35 @@ use crate::{
     recipe::Recipe,
 };
 
-/// A recipe, and what the command line says besides it.
+/// A recipe, and the options of its run that are not in the recipe.
 #[derive(Debug, Clone)]
 pub struct RecipeRun {
     /// The recipe.
     pub recipe: Recipe,
-    /// Devices instead of the recipe's, with commas between them.
+    /// The devices, comma-separated, instead of the recipe's.
     pub device: Option<String>,
     /// Whether the run may write to a folder that is not empty.
     pub overwrite: bool,
-    /// Whether the run in the folder is continued.
+    /// Whether to resume the run in the folder.
     pub resume: bool,
     /// A shared flag that stops the run after the current step.
     pub interrupt: fieldmark_train::trainer::Interrupt,
 }
 
 impl RecipeRun {
-    /// A run of `recipe` from the first step.
+    /// Creates a run of `recipe` that starts at the first step.
     pub fn new(recipe: Recipe) -> Self {
         let interrupt = fieldmark_train::trainer::Interrupt::new();
         Self { recipe, device: None, overwrite: false, resume: false, interrupt }
     }
 
-    /// The names of the devices: those given, else the recipe's, else the default.
+    /// Returns the names of the devices: [`Self::device`], or else the recipe's, or else the default.
     pub fn device_names(&self) -> &str {
         let recipe = self.recipe.device.as_deref().filter(|name| !name.is_empty());
         self.device.as_deref().or(recipe).unwrap_or_else(|| device::default_name())
     }
 
-    /// Checks what both stages have in common, looks at the folder, and opens the devices.
+    /// Checks the settings that both stages share, finds where the run begins, and opens the devices.
     ///
     /// # Errors
     /// Returns the first error found.
@@ -91,7 +91,7 @@ impl RecipeRun {
     }
 }
 
-/// Refuses number formats in which training goes wrong.
+/// Refuses number formats in which training fails.
 fn check_formats(recipe: &Recipe, stage: Stage, adamw: AdamWSettings) -> Result<(), RunError> {
     let parts = recipe.model.parts;
     let formats = [
@@ -105,14 +105,14 @@ fn check_formats(recipe: &Recipe, stage: Stage, adamw: AdamWSettings) -> Result<
             |value: &str, problem: String| Err(RunError::Setting { key: key.into(), value: value.into(), problem });
         match format {
             Some(WeightType::F16) => {
-                let problem = "small gradients vanish in f16, and the loss is not scaled against that; train in \"bf16\" or \
+                let problem = "small gradients become 0 in f16, because the loss is not scaled; train in \"bf16\" or \
                                \"f32\" (eval and ask may use f16)";
                 return refuse("f16", problem.into());
             }
             Some(WeightType::Bf16) if adamw.half == HalfWeights::None => {
                 let problem = format!(
-                    "with `{}.adamw.half` = none a bf16 weight rounds its updates away; keep the rest of each weight with \
-                     half = \"master\" or \"kahan\"",
+                    "with `{}.adamw.half` = none, updates of bf16 weights are lost to rounding; use half = \"master\" \
+                     or \"kahan\"",
                     stage.section()
                 );
                 return refuse("bf16", problem);
@@ -123,7 +123,7 @@ fn check_formats(recipe: &Recipe, stage: Stage, adamw: AdamWSettings) -> Result<
     Ok(())
 }
 
-/// An error about a setting of a stage, with the whole key that a recipe has for it.
+/// Gives an error about a setting of a stage the full recipe key.
 pub(super) fn in_section(stage: Stage, error: TrainError) -> RunError {
     match error {
         TrainError::Setting { key, value, expected } => RunError::Setting {
@@ -136,7 +136,7 @@ pub(super) fn in_section(stage: Stage, error: TrainError) -> RunError {
 }
 
 impl RunError {
-    /// The same error; one about a setting of a stage has its whole key.
+    /// Gives an error about a setting of a stage the full recipe key.
     pub(super) fn in_section(self, stage: Stage) -> Self {
         match self {
             Self::Train(error) => in_section(stage, error),

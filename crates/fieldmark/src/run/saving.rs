@@ -1,5 +1,5 @@
-//! Saves a run while it trains: when it is time, when the model is the best so far, when the run is stopped, and before a
-//! fault that would not go away.
+//! Saves checkpoints of a run: every `save_every` steps, when the model is the best so far, when the run is stopped,
+//! and when training cannot continue.
 
 use std::{
     ops::ControlFlow,
@@ -21,17 +21,17 @@ use crate::{
     recipe::RunSection,
 };
 
-/// What `trainer/state.toml` holds.
+/// The content of `trainer/state.toml`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Saved<T> {
-    /// The stage that it belongs to.
+    /// The stage of the run.
     stage: String,
-    /// The checkpoint that the run started from, and what its weights were.
+    /// The checkpoint that the run started from.
     start: Origin,
     /// The best checkpoint so far.
     best: Option<Best>,
-    /// The trainer.
+    /// The state of the trainer.
     trainer: T,
 }
 
@@ -39,13 +39,13 @@ struct Saved<T> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Origin {
-    /// Its folder.
+    /// Folder of the checkpoint.
     pub(super) folder: PathBuf,
-    /// SHA-256 of its weights, if the run needs them to the end: it trains adapters, or measures the distance from them.
+    /// SHA-256 of its weights, if a resumed run needs them again: for adapters or as the reference model.
     pub(super) weights: Option<String>,
 }
 
-/// Saves a run.
+/// Saves the checkpoints of a run.
 pub(super) struct Saving<'a> {
     checkpoint: &'a Checkpoint,
     checkpoints: Checkpoints,
@@ -55,14 +55,14 @@ pub(super) struct Saving<'a> {
     best: Option<Best>,
     /// The newest checkpoint that is known to be whole.
     newest: Option<Mark>,
-    /// Where the run was before the current step.
+    /// Position of the run before the current step.
     before: Option<Mark>,
-    /// Where it was saved when it was stopped.
+    /// The checkpoint that was saved when the run was stopped.
     stopped: Option<PathBuf>,
 }
 
 impl<'a> Saving<'a> {
-    /// For a run that has not saved yet.
+    /// Creates the saving of a run that has no checkpoint yet.
     pub(super) fn new(
         checkpoint: &'a Checkpoint,
         checkpoints: Checkpoints,
@@ -80,11 +80,11 @@ impl<'a> Saving<'a> {
     pub(super) fn restore<T: DeserializeOwned>(&mut self, folder: &Path, mark: Mark) -> Result<T, RunError> {
         let Saved { stage, start, best, trainer } = Checkpoints::state(folder)?;
         if stage != self.stage.section() {
-            let problem = format!("belongs to a run of `{stage}`, not of `{}`", self.stage.section());
+            let problem = format!("is a checkpoint of a `{stage}` run, but this is a `{}` run", self.stage.section());
             return Err(RunError::path(folder, problem));
         }
         if start.weights != self.start.weights {
-            let problem = "its weights changed since the run started, and the run still needs them; restore them";
+            let problem = "the weights changed since the run started, and the run still needs them; restore them";
             return Err(RunError::path(&self.start.folder, problem));
         }
         self.best = best;
@@ -94,12 +94,12 @@ impl<'a> Saving<'a> {
         Ok(trainer)
     }
 
-    /// The best checkpoint so far, and its folder.
+    /// Returns the best checkpoint so far, and its folder.
     pub(super) fn best(&self) -> Option<(Best, PathBuf)> {
         self.best.as_ref().map(|best| (best.clone(), self.checkpoints.path(best.mark)))
     }
 
-    /// Where the run was saved when it was stopped.
+    /// Returns the folder of the checkpoint that was saved when the run was stopped.
     pub(super) fn stopped(&self) -> Option<&Path> {
         self.stopped.as_deref()
     }
@@ -114,16 +114,16 @@ impl<'a> Saving<'a> {
         self.newest.map(|mark| self.checkpoints.path(mark))
     }
 
-    /// A step of `trainer` begins.
+    /// Notes that a step of `trainer` starts.
     pub(super) fn begin(&mut self, trainer: &impl Trainer) {
         self.before = Some(trainer.mark());
     }
 
-    /// Saves what the step that has ended gives reason to save, and says whether the run continues. `sync` waits until the
-    /// logs are on the disk.
+    /// Saves a checkpoint after a step if one is due, and returns whether the run continues. `sync` waits until the
+    /// logs are on disk.
     ///
     /// # Errors
-    /// Returns the verdict's fault, and an error if something cannot be saved.
+    /// Returns the verdict's fault, or an error if a checkpoint cannot be saved.
     pub(super) fn after(
         &mut self,
         trainer: &impl Trainer,
@@ -152,7 +152,7 @@ impl<'a> Saving<'a> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Only a model that has been saved, or may be saved now, can be the best. Returns whether this one is.
+    /// Returns true if this model is the best so far. Only a model that is saved, or may be saved now, can be the best.
     fn judge(&mut self, score: Score, may_save: bool) -> bool {
         let better = self.best.as_ref().is_none_or(|best| score.direction.is_better(score.value, best.value));
         let is_best = better && (may_save || self.newest == Some(score.mark));

@@ -1,4 +1,4 @@
-//! What every training run needs besides its stage: a folder, devices, a seed, and when to save.
+//! The settings that every training run needs besides those of its stage: folder, devices, seed, and when to save.
 
 use burn::tensor::Device;
 use fieldmark_model::{LoraSettings, Qwen25Vl, TrainableParts};
@@ -13,7 +13,7 @@ use crate::{
     recipe::RunSection,
 };
 
-/// The frame of a training run.
+/// The settings of a training run that do not depend on its stage.
 ///
 /// ```no_run
 /// use fieldmark::{device, folder::RunFolder, run::RunSetup};
@@ -25,33 +25,34 @@ use crate::{
 /// ```
 #[derive(Debug, Clone)]
 pub struct RunSetup {
-    /// Where everything is written.
+    /// The folder of the run.
     pub folder: RunFolder,
     /// Where the run begins; see [`RunFolder::newest`] and [`RunFolder::resume`].
     pub begin: Begin,
-    /// The devices, without autodiff. The first holds the model and the optimiser's state; the others share the work.
+    /// The devices, without autodiff. The first one holds the model and the optimiser's state; all of them share the
+    /// work.
     pub devices: Vec<Device>,
-    /// How the gradients of several devices are added up.
+    /// How the gradients of several devices are summed.
     pub reduction: Reduction,
     /// Decides every random number.
     pub seed: u64,
-    /// Adapters to train instead of the weights.
+    /// LoRA adapters to train instead of the weights.
     pub lora: LoraSettings,
     /// When to save, how many checkpoints to keep, which logs to write.
     pub settings: RunSection,
     /// A shared flag that stops the run after the current step, with a checkpoint.
     pub interrupt: Interrupt,
-    /// Files that a new run leaves in its folder before it begins, by name.
+    /// Files, by name, that a new run writes to its folder before the first step.
     pub records: Vec<(String, Vec<u8>)>,
 }
 
 impl RunSetup {
-    /// A run from the first step on one device, with the default settings and seed 42.
+    /// Creates the setup of a new run on one device, with the default settings and seed 42.
     pub fn new(folder: RunFolder, device: Device) -> Self {
         Self::on(folder, vec![device])
     }
 
-    /// The same on several devices.
+    /// Creates the setup of a new run on several devices.
     pub(super) fn on(folder: RunFolder, devices: Vec<Device>) -> Self {
         Self {
             folder,
@@ -71,7 +72,7 @@ impl RunSetup {
         StreamKey::new(self.seed)
     }
 
-    /// The devices as training uses them: with gradients, the first and the others.
+    /// Returns the first device and the others, all tracking gradients.
     pub(super) fn split_devices(&self) -> (Device, Vec<Device>) {
         let mut devices = self.devices.iter().map(|device| device.clone().autodiff());
         let first = devices.next().unwrap_or_default();
@@ -100,7 +101,8 @@ impl RunSetup {
         }
     }
 
-    /// Locks the folder of a run that continues. A new run's folder does not exist yet: [`Self::start`] makes and locks it.
+    /// Locks the folder of a resumed run. The folder of a new run does not exist yet: [`Self::start`] creates and locks
+    /// it.
     pub(super) fn lock(&self) -> Result<Option<Lock>, RunError> {
         match self.begin {
             Begin::Continue { .. } => self.folder.lock().map(Some),
@@ -108,8 +110,8 @@ impl RunSetup {
         }
     }
 
-    /// Makes the folder of a new run, removes what an earlier run left in it, and writes the records. In the folder of a run
-    /// that continues, only unfinished files are removed. No other run can write to the folder until the result is dropped.
+    /// Creates the folder of a new run, removes the files of an earlier run, and writes the records. For a resumed run,
+    /// removes only unfinished files. No other run can write to the folder until the returned lock is dropped.
     pub(super) fn start(&self, lock: Option<Lock>) -> Result<Lock, RunError> {
         if let Some(lock) = lock {
             self.folder.remove(&[])?;
@@ -124,7 +126,7 @@ impl RunSetup {
         Ok(lock)
     }
 
-    /// The weights that the run begins with, in which `train` will learn.
+    /// Loads the weights that the run begins with. `train` says which parts are trained.
     pub(super) fn load(
         &self,
         checkpoint: &Checkpoint,
@@ -141,7 +143,7 @@ impl RunSetup {
         }
     }
 
-    /// The weights that the run had at its first step, with adapters that change nothing yet.
+    /// Loads the weights of the first step, with adapters that do not change the output yet.
     pub(super) fn load_start(
         &self,
         checkpoint: &Checkpoint,

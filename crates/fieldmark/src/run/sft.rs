@@ -1,5 +1,5 @@
-//! A run of supervised fine-tuning, the first stage of Fine-R1 (arXiv 2602.07605, section 4): the loss is the mean over the
-//! tokens of the assistant's turns.
+//! A run of supervised fine-tuning, the first stage of Fine-R1 (arXiv 2602.07605, section 4). The loss is the mean over
+//! the tokens of the assistant's turns.
 
 use std::path::{Path, PathBuf};
 
@@ -27,22 +27,22 @@ use crate::{
     source::{ConversationSettings, Conversations, HeldOut},
 };
 
-/// What SFT is made of.
+/// The parts of an SFT run.
 pub struct Sft<'a, S> {
     /// The checkpoint to start from.
     pub checkpoint: &'a Checkpoint,
-    /// What is learned.
+    /// The training samples.
     pub source: &'a S,
-    /// Samples whose loss is measured and from which nothing is learned.
+    /// Held-out samples on which the loss is measured.
     pub validation: Option<&'a S>,
     /// The settings.
     pub config: SftConfig,
 }
 
-/// Trains and saves. The trained model is `checkpoint` in the run's folder.
+/// Trains a model and saves it as `checkpoint` in the folder of the run.
 ///
 /// # Errors
-/// Returns an error if a setting, the checkpoint or a sample is wrong, or if something cannot be written.
+/// Returns an error if a setting, the checkpoint or a sample is wrong, or if a file cannot be written.
 pub fn sft<S: SftSource>(
     parts: Sft<'_, S>,
     setup: &RunSetup,
@@ -86,7 +86,7 @@ pub fn sft<S: SftSource>(
 /// Runs SFT as a recipe says.
 ///
 /// # Errors
-/// Returns an error for whatever is wrong with the recipe, its data or its checkpoint, before anything is written.
+/// Returns the errors of [`sft()`]. If the recipe, its data or its checkpoint is wrong, nothing is written.
 pub fn sft_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<Outcome, RunError> {
     let recipe = &run.recipe;
     recipe.sft.validate().map_err(|error| in_section(Stage::Sft, error))?;
@@ -123,7 +123,7 @@ fn inputs(recipe: &Recipe) -> Vec<PathBuf> {
     [&data.file, &data.validation].into_iter().flatten().cloned().collect()
 }
 
-/// The rows to validate on: a file of their own, or rows taken from `source`.
+/// The validation set: a separate file, or rows taken from `source`.
 fn validation(
     recipe: &Recipe,
     source: &mut Conversations,
@@ -131,7 +131,7 @@ fn validation(
     open: impl Fn(&Path) -> Result<Conversations, DataError>,
 ) -> Result<Option<Conversations>, RunError> {
     let data = &recipe.data.sft;
-    let all = format!("the file's {} rows", source.len());
+    let all = format!("the number of rows in the file, {}", source.len());
     match HeldOut::of("data.sft", data.validation.as_deref(), data.validation_rows, source.len(), &all)? {
         HeldOut::Nowhere => Ok(None),
         HeldOut::File(file) => Ok(Some(open(file)?)),

@@ -31,23 +31,23 @@ use crate::{
     },
 };
 
-/// What TAPO is made of.
+/// The parts of a TAPO run.
 pub struct Tapo<'a, S> {
     /// The checkpoint to start from.
     pub checkpoint: &'a Checkpoint,
-    /// What is learned.
+    /// The training samples.
     pub source: &'a S,
-    /// Samples whose questions are answered greedily and from which nothing is learned.
+    /// Held-out samples, answered greedily and scored.
     pub validation: Option<&'a S>,
-    /// The rewards that the settings may name.
+    /// The rewards that `config.rewards` may name.
     pub rewards: &'a RewardRegistry,
     /// The settings.
     pub config: TapoConfig,
-    /// The number of rollout steps, if it does not follow from the passes over the data.
+    /// Number of rollout steps. `None` means [`TapoConfig::steps`].
     pub steps: Option<usize>,
 }
 
-/// Trains and saves. The trained model is `checkpoint` in the run's folder.
+/// Trains a model and saves it as `checkpoint` in the folder of the run.
 ///
 /// # Errors
 /// Returns an error if a setting, the checkpoint or a sample is wrong, or if something cannot be written.
@@ -108,7 +108,7 @@ pub fn tapo<'a, S: TripletSource>(
 /// Runs TAPO as a recipe says.
 ///
 /// # Errors
-/// Returns an error for whatever is wrong with the recipe, its data or its checkpoint, before anything is written.
+/// Returns the errors of [`tapo()`]. If the recipe, its data or its checkpoint is wrong, nothing is written.
 pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<Outcome, RunError> {
     let recipe = &run.recipe;
     let (config, encoder) = (&recipe.tapo, recipe.model.text_encoder.as_deref());
@@ -146,7 +146,7 @@ fn inputs(recipe: &Recipe) -> Vec<PathBuf> {
     [data.tapo.file.clone().or_else(table), data.tapo.validation.clone()].into_iter().flatten().collect()
 }
 
-/// The triplets that the recipe asks for, and its validation set: a file of its own, or rows taken from the triplets.
+/// The triplets of the recipe and the validation set: a separate file, or rows taken from the triplets.
 fn sources(
     recipe: &Recipe,
     processor: &Processor,
@@ -182,7 +182,7 @@ fn sources(
             return Err(RunError::Missing { what: "triplets", key: "data.tapo.file=FILE or --set data.labels=DIR" });
         }
     };
-    let all = format!("the {} triplets there are", source.len());
+    let all = format!("the number of triplets, {}", source.len());
     let data = &data.tapo;
     let held = HeldOut::of("data.tapo", data.validation.as_deref(), data.validation_rows, source.len(), &all)?;
     let validation = match held {

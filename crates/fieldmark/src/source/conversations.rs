@@ -1,7 +1,7 @@
-//! Conversations of a ShareGPT file as training samples; images are decoded when a sample is made.
+//! The conversations of a ShareGPT file as training samples. Images are decoded when a sample is made.
 //!
-//! Reference: LLaMA-Factory's supervised processor with the `qwen2_vl` template: `<image>` marks the image's place, an
-//! observation stands in the user's role and a tool call in the assistant's.
+//! Reference: LLaMA-Factory's supervised processor with the `qwen2_vl` template. `<image>` marks the place of an image.
+//! An observation has the user's role, and a tool call the assistant's.
 
 use std::path::{Path, PathBuf};
 
@@ -19,9 +19,9 @@ use super::held_out::take_out;
 pub struct ConversationSettings {
     /// How photographs are decoded.
     pub decode: DecodeOptions,
-    /// Where the loss ends.
+    /// The token at which the loss of an answer ends.
     pub end: TargetEnd,
-    /// Longest conversation in tokens, images included. A longer one is refused, never cut.
+    /// Largest number of tokens in a conversation, images included. A longer one is an error; it is never cut.
     pub max_tokens: usize,
 }
 
@@ -47,7 +47,7 @@ struct Conversation {
 }
 
 impl Conversations {
-    /// Reads the file. Every image must exist under `roots`. `processor` has the image sizes wanted.
+    /// Reads a file. Every image must exist under `roots`. `processor` decides the image sizes.
     ///
     /// # Errors
     /// Returns an error for the first bad row or missing image.
@@ -73,7 +73,7 @@ impl Conversations {
         Ok(Self { processor, settings, rows })
     }
 
-    /// Takes `rows` rows away, drawn by `stream`. The others keep their order.
+    /// Removes `rows` rows, drawn with `stream`, and returns them as a set. The others keep their order.
     pub fn hold_out(&mut self, rows: usize, stream: &mut RandomStream) -> Self {
         let rows = take_out(&mut self.rows, rows, stream);
         Self { processor: self.processor.clone(), settings: self.settings.clone(), rows }

@@ -1,4 +1,4 @@
-//! The validation set of a stage: what its recipe asks for, and the rows that are taken from those to train on.
+//! The validation set of a stage: a file, or rows taken from the training data.
 
 use std::{collections::BTreeSet, mem, path::Path};
 
@@ -6,22 +6,23 @@ use fieldmark_stream::RandomStream;
 
 use crate::error::RunError;
 
-/// Where a validation set comes from.
+/// The origin of a validation set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeldOut<'a> {
-    /// There is none.
+    /// There is no validation set.
     Nowhere,
-    /// A file of its own.
+    /// A separate file.
     File(&'a Path),
-    /// So many of the rows to train on.
+    /// This number of rows, taken from the training data.
     Rows(usize),
 }
 
 impl<'a> HeldOut<'a> {
-    /// What `validation` = `file` and `validation_rows` = `count` of `section` ask for. There are `rows` rows, called `all`.
+    /// Reads the settings `validation` = `file` and `validation_rows` = `count` of `section`. There are `rows` training
+    /// rows; errors call them `all`.
     ///
     /// # Errors
-    /// If both ask for something, or no row would be left.
+    /// Returns an error if both are set, or if no training row would be left.
     pub fn of(section: &str, file: Option<&'a Path>, count: usize, rows: usize, all: &str) -> Result<Self, RunError> {
         let refuse = |problem: String| {
             Err(RunError::Setting { key: format!("{section}.validation_rows"), value: count.to_string(), problem })
@@ -36,7 +37,7 @@ impl<'a> HeldOut<'a> {
     }
 }
 
-/// Takes `count` rows away, drawn by `stream`; the others keep their order.
+/// Removes and returns `count` rows, drawn with `stream`. The others keep their order.
 pub fn take_out<T>(rows: &mut Vec<T>, count: usize, stream: &mut RandomStream) -> Vec<T> {
     let mut order: Vec<usize> = (0..rows.len()).collect();
     stream.shuffle(&mut order);

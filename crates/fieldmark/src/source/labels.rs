@@ -1,6 +1,6 @@
 //! A folder of labelled photographs for training and evaluation: seen and unseen classes, and which classes look alike.
 //!
-//! Likeness is the cosine of mean colour histograms inside the same family, standing in for the paper's unreleased choice.
+//! Similarity is the cosine of mean colour histograms within a family. The paper's way of choosing is not released.
 
 use std::path::{Path, PathBuf};
 
@@ -13,10 +13,10 @@ use image::RgbImage;
 
 use crate::error::RunError;
 
-/// The photographs and their classes' split.
+/// The photographs of a folder, and the split of their classes.
 #[derive(Debug)]
 pub struct Labels {
-    /// The table.
+    /// Path of `labels.csv`.
     pub table: PathBuf,
     /// The photographs.
     pub folder: LabelledFolder,
@@ -27,7 +27,7 @@ impl Labels {
     /// Reads `labels.csv` and draws `unseen` classes that training never sees. Every photograph must exist.
     ///
     /// # Errors
-    /// The first bad line or missing photograph, or a split that leaves no class seen.
+    /// Returns an error for the first bad line or missing photograph, or if no class would be left as seen.
     pub fn open(path: &Path, unseen: usize, seed: u64) -> Result<Self, RunError> {
         let (table, folder) = (path.join("labels.csv"), LabelledFolder::open(path)?);
         if let Some(photo) = folder.photos.iter().find(|photo| !folder.file(photo).is_file()) {
@@ -43,20 +43,20 @@ impl Labels {
         self.of(SourceSplit::Train, Split::Seen)
     }
 
-    /// Test photographs of a split's classes.
+    /// Test photographs of the classes in `split`.
     pub fn test(&self, split: Split) -> Vec<&LabelledPhoto> {
         self.of(SourceSplit::Test, split)
     }
 
-    /// Training photographs of all classes, from which a question's look-alikes are chosen.
+    /// Training photographs of all classes. They decide which classes look alike in a question.
     pub fn all_training(&self) -> Vec<&LabelledPhoto> {
         self.folder.select(SourceSplit::Train, |_| true).collect()
     }
 
-    /// Which classes of `photos` look alike.
+    /// Finds which classes of `photos` look alike.
     ///
     /// # Errors
-    /// A photograph that cannot be read; fewer than two classes.
+    /// Returns an error if a photograph cannot be read, or if there are fewer than two classes.
     pub fn similar(&self, photos: &[&LabelledPhoto], decode: DecodeOptions) -> Result<SimilarClasses, RunError> {
         let mut histograms = Vec::with_capacity(photos.len());
         for photo in photos {

@@ -1,5 +1,5 @@
-//! Where the samples of a run come from: files and folders made into conversations, triplets and questions, and the rewards
-//! by which answers are judged.
+//! The samples of a run: reads files and folders as conversations, triplets and questions. Also the rewards that score
+//! answers.
 
 mod conversations;
 mod held_out;

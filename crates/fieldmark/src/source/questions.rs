@@ -11,8 +11,7 @@ use crate::{
     recipe::{DataSection, EvalSection, Order},
 };
 
-/// The questions of an evaluation, set by set: those of the files in `eval.files`, or about the test photographs of
-/// `data.labels`.
+/// Makes the question sets of an evaluation from `eval.files`, or about the test photographs of `data.labels`.
 ///
 /// # Errors
 /// Returns an error if there are no questions, or a file or photograph cannot be read.
@@ -21,10 +20,10 @@ pub fn question_sets(eval: &EvalSection, data: &DataSection, seed: u64) -> Resul
     sets.map(|(set, images)| Ok(QuestionSet { questions: questions(eval, set)?, images })).collect()
 }
 
-/// Every set of rows with the place of its images.
+/// Returns every set of rows with the folders of its images.
 fn row_sets(eval: &EvalSection, data: &DataSection, seed: u64) -> Result<Vec<(EvalSet, ImageRoots)>, RunError> {
     if eval.worlds.is_empty() {
-        let problem = "is empty; name \"closed\", \"open\" or both".into();
+        let problem = "must not be empty; use \"closed\", \"open\" or both".into();
         return Err(RunError::Setting { key: "eval.worlds".into(), value: "[]".into(), problem });
     }
     let mut sets = Vec::new();
@@ -56,7 +55,7 @@ fn row_sets(eval: &EvalSection, data: &DataSection, seed: u64) -> Result<Vec<(Ev
     Ok(sets)
 }
 
-/// A file, or the evaluation files of a folder in the order of their names.
+/// Returns the file itself, or the evaluation files of a folder in the order of their names.
 fn files(path: &Path) -> Result<Vec<PathBuf>, RunError> {
     if !path.is_dir() {
         return Ok(vec![path.into()]);
@@ -66,7 +65,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, RunError> {
     let mut files: Vec<PathBuf> = files.filter(|file| EvalSetName::from_file_name(file).is_ok()).collect();
     files.sort();
     if files.is_empty() {
-        return Err(RunError::path(path, "holds no file named <dataset>_seen.jsonl or <dataset>_unseen.jsonl"));
+        return Err(RunError::path(path, "has no file named <dataset>_seen.jsonl or <dataset>_unseen.jsonl"));
     }
     Ok(files)
 }
@@ -91,12 +90,12 @@ fn from_labels(
         sets.push((set, ImageRoots::new(folder)));
     }
     if sets.is_empty() {
-        return Err(RunError::path(folder, "no photograph of labels.csv is in the split \"test\""));
+        return Err(RunError::path(folder, "labels.csv has no photograph in the split \"test\""));
     }
     Ok(sets)
 }
 
-/// The questions of a set, those about one photograph side by side.
+/// Makes the questions of a set. Questions about the same photograph are next to each other.
 fn questions(eval: &EvalSection, set: EvalSet) -> Result<Vec<Question>, RunError> {
     let mut questions = Vec::new();
     let seed = eval.option_seed;

@@ -1,4 +1,4 @@
-//! The rewards that a recipe can name: the standard ones, and `semantic` under the text encoder of `model.text_encoder`.
+//! The rewards that a recipe can name: the standard rewards, and `semantic` with the text encoder `model.text_encoder`.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use fieldmark_train::{
 
 use crate::error::RunError;
 
-/// Checks the names and weights of the rewards. Nothing is loaded.
+/// Checks the names and weights of the rewards without loading anything.
 ///
 /// # Errors
 /// Returns the errors of [`RewardRegistry::choose`].
@@ -20,7 +20,7 @@ pub fn check_rewards(config: &TapoConfig) -> Result<(), TrainError> {
     RewardRegistry::standard(config).with_semantic(Nothing).choose(config).map(drop)
 }
 
-/// Stands for an encoder while names are checked.
+/// Takes the place of an encoder while names are checked.
 struct Nothing;
 
 impl TextEmbedder for Nothing {
@@ -29,10 +29,10 @@ impl TextEmbedder for Nothing {
     }
 }
 
-/// The folder of the text encoder that the rewards need; `None` if they need none. `named` is `model.text_encoder`.
+/// Returns the folder of the text encoder, or `None` if the rewards need none. `named` is `model.text_encoder`.
 ///
 /// # Errors
-/// Returns an error if they need one and none is named.
+/// Returns an error if the rewards need an encoder and none is set.
 pub fn text_encoder<'a>(config: &TapoConfig, named: Option<&'a Path>) -> Result<Option<&'a Path>, RunError> {
     let Some(weight) = config.rewards.get(SEMANTIC) else { return Ok(None) };
     let named = named.filter(|path| !path.as_os_str().is_empty());
@@ -45,7 +45,7 @@ pub fn text_encoder<'a>(config: &TapoConfig, named: Option<&'a Path>) -> Result<
     })
 }
 
-/// The standard rewards, with the text encoder on `device` if the settings need one.
+/// Makes the registry of rewards. Loads the text encoder onto `device` if the settings need one.
 ///
 /// # Errors
 /// Returns the errors of [`text_encoder`], and an error if the encoder's files cannot be read.

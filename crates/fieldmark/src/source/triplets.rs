@@ -1,7 +1,7 @@
-//! Triplets as training samples: from a file of stage-2 rows, or made from a folder of labelled photographs.
+//! Triplets as training samples, from a file of stage-2 rows or from a folder of labelled photographs.
 //!
-//! A triplet (arXiv 2602.07605, section 4.3): an anchor, a positive of the same class, a negative of the most similar other.
-//! Ids are built for each of the three images, which may differ in size.
+//! A triplet (arXiv 2602.07605, section 4.3) has an anchor, a positive of the same class, and a negative of the most
+//! similar other class. Each of the three images has its own token ids, because their sizes may differ.
 
 use std::{
     collections::HashMap,
@@ -29,13 +29,13 @@ use crate::error::RunError;
 pub struct TripletSettings {
     /// How photographs are decoded.
     pub decode: DecodeOptions,
-    /// The wording of the prompt.
+    /// The prompt template.
     pub prompt: PromptTemplate,
-    /// Longest prompt in tokens, its image included. A longer one is refused.
+    /// Largest number of tokens in a prompt, image included. A longer one is an error.
     pub max_tokens: usize,
-    /// Whether responses are sampled from positives; without, a row needs none.
+    /// Whether responses are also sampled from positive images. If not, a row needs no positive.
     pub positives: bool,
-    /// What the negative of a sample is.
+    /// The negative images.
     pub negatives: Negatives,
 }
 
@@ -52,37 +52,37 @@ impl Default for TripletSettings {
 }
 
 impl TripletSettings {
-    /// The same for questions about anchors alone, as a validation set asks them.
+    /// Returns settings for the anchor images alone, as a validation set needs them.
     pub fn anchors_alone(self) -> Self {
         Self { positives: false, negatives: Negatives::None, ..self }
     }
 }
 
-/// What the negative of a sample is.
+/// The kind of negative images.
 #[derive(Debug, Clone)]
 pub enum Negatives {
-    /// There is none: the loss does not look at it.
+    /// None, because the loss does not use them.
     None,
     /// A photograph of the most similar other class.
     Photographs,
-    /// The anchor with black patches, drawn under the run's key.
+    /// The anchor with black patches, drawn with random streams of this key.
     Patches(BlackPatches, StreamKey),
 }
 
-/// How triplets are made from a folder of labelled photographs.
+/// How to make triplets from a folder of labelled photographs.
 #[derive(Debug, Clone)]
 pub struct LabelSettings {
     /// The question asked about each photograph.
     pub question: String,
-    /// Classes, drawn by `seed`, that training never sees.
+    /// Number of classes that training never sees. `seed` decides which.
     pub unseen: usize,
     /// Whether a class with a single photograph may use it as its own positive; otherwise such a class is an error.
     pub reuse_anchor: bool,
-    /// Decides which classes are unseen and which photographs meet.
+    /// Decides which classes are unseen and which photographs form a triplet.
     pub seed: u64,
 }
 
-/// All triplets of a run.
+/// The triplets of a run.
 #[derive(Debug)]
 pub struct Triplets {
     processor: Processor,
@@ -95,20 +95,20 @@ pub struct Triplets {
 #[derive(Debug)]
 struct TripletRow {
     name: String,
-    /// The user's turn, `<image>` in it.
+    /// The user's turn, with `<image>` in place of the image.
     prompt: String,
     system: Option<String>,
     truth: String,
-    /// File of the anchor.
+    /// File of the anchor image.
     anchor: PathBuf,
-    /// File of the positive, where responses are sampled from it.
+    /// File of the positive image, if responses are sampled from it.
     positive: Option<PathBuf>,
-    /// File of the negative, where it is a photograph of its own.
+    /// File of the negative image, if it is a photograph.
     negative: Option<PathBuf>,
 }
 
 impl Triplets {
-    /// Reads a file of triplets. Every image must exist under `roots`. `processor` has the image sizes wanted.
+    /// Reads a file of triplets. Every image must exist under `roots`. `processor` decides the image sizes.
     ///
     /// # Errors
     /// Returns an error for the first bad row or missing image.
@@ -142,7 +142,8 @@ impl Triplets {
         Self { processor, settings, rows, by_name }
     }
 
-    /// Takes `count` rows away, drawn by `stream`, for questions about their anchors. The others keep their order.
+    /// Removes `count` rows, drawn with `stream`, and returns them as a set of questions about their anchor images. The
+    /// others keep their order.
     pub fn hold_out(&mut self, count: usize, stream: &mut RandomStream) -> Self {
         let mut rows = std::mem::take(&mut self.rows);
         let held = take_out(&mut rows, count, stream);

@@ -1,4 +1,4 @@
-//! The rollouts of a step: chunks of samples in a shuffled order, until enough groups pass the filter.
+//! Draws the rollouts of a step: chunks of samples in shuffled order, until enough groups pass the filter.
 
 use std::time::Instant;
 
@@ -27,18 +27,18 @@ use crate::{
     trainer::{Decoding, DecodingTiming, Engine, OnEvent},
 };
 
-/// Draws prompts from a source and groups of responses to them.
+/// Draws prompts from a source and samples groups of responses to them.
 pub(in crate::tapo) struct Drawer<'a, S> {
     pub(in crate::tapo) source: &'a S,
     /// Groups that passed the filter and wait for a step.
     pub(in crate::tapo) buffer: GroupBuffer<DrawnGroup>,
-    /// Prompts drawn so far, over all epochs.
+    /// Number of prompts drawn so far, over all epochs.
     pub(in crate::tapo) drawn: usize,
 }
 
 impl<S: TripletSource> Drawer<'_, S> {
-    /// Draws chunks until the groups of the step are complete or the tries are used up. Advantages are then set, whichever
-    /// estimator makes them. `place` is the key of the step's random streams and its number, from 0.
+    /// Draws chunks until the step has enough groups or no tries are left. The returned groups have their advantages,
+    /// for any estimator. `place` is the key of the step's random streams and the number of the step, from 0.
     #[allow(clippy::too_many_arguments)]
     pub(in crate::tapo) fn draw(
         &mut self,
@@ -101,7 +101,7 @@ impl<S: TripletSource> Drawer<'_, S> {
         Ok((groups, metrics))
     }
 
-    /// Row and epoch of the next `count` samples; the order is shuffled in each epoch.
+    /// Returns row and epoch of the next `count` samples. Each epoch has its own shuffled order.
     fn next_places(&mut self, count: usize, streams: &StreamKey) -> Vec<(usize, usize)> {
         let rows = self.source.len();
         let mut places = Vec::with_capacity(count);
@@ -119,8 +119,8 @@ impl<S: TripletSource> Drawer<'_, S> {
     }
 }
 
-/// Asks the filter about a group and adds log π_old to one that passes. It is taken now, so that a group that waits for the
-/// next step keeps that of the policy that sampled it.
+/// Filters a group and adds log π_old if the group passes. It is computed now, so that a group that waits for the next
+/// step has the log-probabilities of the policy that sampled it.
 fn judge(
     config: &TapoConfig,
     scorer: &Scorer,

@@ -1,7 +1,7 @@
 //! Rollouts: responses to the anchor and the positive image, their groups, and the filter that drops groups.
 //!
-//! `responder` samples and scores, `draw` collects a step's groups, `filter` chooses the groups to train on, `negative` makes
-//! negative images.
+//! `responder` samples and scores, `draw` collects the groups of a step, `filter` chooses the groups to train on,
+//! `negative` makes negative images.
 
 mod draw;
 mod filter;

@@ -1,4 +1,4 @@
-//! Samples and scores responses to prompts, spread over the workers of all devices.
+//! Samples and scores responses to prompts, on the workers of all devices.
 
 use burn::tensor::Device;
 use fieldmark_generate::GenerationConfig;
@@ -16,14 +16,14 @@ use crate::{
     },
 };
 
-/// What turns prompts into scored responses, besides a model: tokenizer, end tokens and rewards.
+/// The parts besides a model that turn prompts into scored responses: tokenizer, end tokens and rewards.
 pub(in crate::tapo) struct Responder<'a> {
     pub(in crate::tapo) tokenizer: &'a Tokenizer,
     pub(in crate::tapo) eos: Vec<u32>,
     pub(in crate::tapo) rewards: WeightedRewards,
 }
 
-/// Which responses to sample, and under which random streams.
+/// Which responses to sample, and with which random streams.
 pub(in crate::tapo) struct Wanted<'a> {
     pub(in crate::tapo) counts: RolloutCounts,
     pub(in crate::tapo) estimator: Estimator,
@@ -32,8 +32,8 @@ pub(in crate::tapo) struct Wanted<'a> {
 }
 
 impl Responder<'_> {
-    /// Groups of responses to `prompts`, in their order. `finish` works on each group on the device that sampled it; its
-    /// results are returned. `model` and `replicas` must not track gradients.
+    /// Samples a group of responses to each prompt and calls `finish` on each group, on the device that sampled it.
+    /// Returns the results of `finish` in the order of the prompts. `model` and `replicas` must not track gradients.
     pub(in crate::tapo) fn respond<R: Send>(
         &self,
         model: &Qwen25Vl,
@@ -63,7 +63,7 @@ impl Responder<'_> {
     }
 }
 
-/// Prompts for each of `workers`, with the number of the first.
+/// Splits the prompts into one share per worker, each with the number of its first prompt.
 fn shares(prompts: &[TripletPrompt], workers: usize) -> Vec<(usize, &[TripletPrompt])> {
     let share = prompts.len().div_ceil(workers).max(1);
     prompts.chunks(share).enumerate().map(|(i, prompts)| (i * share, prompts)).collect()
