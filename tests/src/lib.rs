@@ -5,4 +5,5 @@ pub mod prompts;
 pub mod stopped_runs;
 pub mod supervised;
 pub mod tapo_runs;
+pub mod tiny;
 pub mod training;

@@ -6,7 +6,9 @@ use burn::{
     tensor::{DType, Device, Tensor, TensorData},
 };
 use fieldmark::{
-    model::{LoadOptions, LoraSettings, Padding, Part, Projection, Quantize, Qwen25Vl, SaveOptions, TrainableParts},
+    model::{
+        LoadOptions, LoraSettings, ModelPart, Padding, Projection, Quantize, Qwen25Vl, SaveOptions, TrainableParts,
+    },
     processor::{SupervisedSequence, collate},
     stream::StreamKey,
     train::{
@@ -138,12 +140,16 @@ fn gradients_are_those_of_the_matrix_that_an_adapter_stands_for() {
 #[test]
 fn only_adapters_of_the_parts_that_learn_move() {
     let base = load(MODELS[1], &device());
-    let named = [(Part::Vision, "visual.blocks"), (Part::Projector, "visual.merger"), (Part::Decoder, "model.layers")];
+    let named = [
+        (ModelPart::Vision, "visual.blocks"),
+        (ModelPart::Projector, "visual.merger"),
+        (ModelPart::Decoder, "model.layers"),
+    ];
     for (part, place) in named {
         let train = TrainableParts {
-            vision: part == Part::Vision,
-            projector: part == Part::Projector,
-            decoder: part == Part::Decoder,
+            vision: part == ModelPart::Vision,
+            projector: part == ModelPart::Projector,
+            decoder: part == ModelPart::Decoder,
         };
         let model = initialise_adapters(base.clone().with_lora(&settings(), train).unwrap(), &StreamKey::new(5));
         let before = parameters(&model);

@@ -8,11 +8,11 @@ use burn::{
 use fieldmark::{
     model::{
         GridThw, LoraSettings, Quantize, Qwen25Vl, Qwen25VlConfig, TextConfig, TrainableParts, VisionConfig,
-        VisionTokens,
+        VisionTokens, WeightType,
     },
     plan::{Planned, Stage},
     processor::{Sequence, SupervisedSequence},
-    recipe::{Recipe, WeightType},
+    recipe::Recipe,
     stream::StreamKey,
     train::{
         Trainer,

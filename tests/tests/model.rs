@@ -8,8 +8,8 @@ use burn::{
 };
 use fieldmark::{
     model::{
-        GridThw, LoadOptions, ModelInputs, Padding, Qwen25Vl, Qwen25VlConfig, SaveOptions, StoredType, TextConfig,
-        TrainableParts, VisionConfig, VisionTokens,
+        GridThw, LoadOptions, ModelInputs, Padding, Qwen25Vl, Qwen25VlConfig, SaveOptions, TextConfig, TrainableParts,
+        VisionConfig, VisionTokens, WeightType,
         vision::{WindowPlan, patch_positions},
     },
     processor::{PatchedImage, Sequence, collate},
@@ -290,9 +290,9 @@ proptest! {
         let read = |folder: &Path| Qwen25Vl::from_pretrained(folder, LoadOptions::default(), &device).unwrap();
         let folder = tempfile::tempdir().unwrap();
         for (stored, rounded) in [
-            (StoredType::F32, None),
-            (StoredType::Bf16, Some((|x| bf16::from_f32(x).to_f32()) as fn(f32) -> f32)),
-            (StoredType::F16, Some((|x| f16::from_f32(x).to_f32()) as fn(f32) -> f32)),
+            (WeightType::F32, None),
+            (WeightType::Bf16, Some((|x| bf16::from_f32(x).to_f32()) as fn(f32) -> f32)),
+            (WeightType::F16, Some((|x| f16::from_f32(x).to_f32()) as fn(f32) -> f32)),
         ] {
             // In shards first, then in one file over them: nothing of the first may stay.
             for max_shard_bytes in [shard, usize::MAX] {

@@ -4,10 +4,10 @@ use std::{collections::BTreeSet, sync::Mutex};
 
 use burn::{
     module::Module,
-    tensor::{DType, Device, FloatDType},
+    tensor::{DType, Device},
 };
 use fieldmark::{
-    model::{LoadOptions, PartTypes, Qwen25Vl, Qwen25VlConfig, TrainableParts},
+    model::{LoadOptions, PartTypes, Qwen25Vl, Qwen25VlConfig, TrainableParts, WeightType},
     processor::SupervisedSequence,
     stream::StreamKey,
     train::{
@@ -160,7 +160,7 @@ fn the_loss_of_four_samples_goes_down() {
 
 #[test]
 fn bf16_learns_as_f32_does_and_parts_keep_their_formats() {
-    let (f32, bf16) = (Some(FloatDType::F32), Some(FloatDType::BF16));
+    let (f32, bf16) = (Some(WeightType::F32), Some(WeightType::Bf16));
     let run = |dtype, parts, half| {
         let options = LoadOptions { dtype, parts };
         let model = Qwen25Vl::from_pretrained(&fixture(MODELS[0]), options, &device()).unwrap();

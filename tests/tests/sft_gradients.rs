@@ -1,8 +1,7 @@
 //! Loss and gradients of one SFT update are those of the loss written down plainly, however they are computed.
 
-use burn::tensor::FloatDType;
 use fieldmark::{
-    model::{LoadOptions, Qwen25Vl, Qwen25VlConfig, TrainableParts},
+    model::{LoadOptions, Qwen25Vl, Qwen25VlConfig, TrainableParts, WeightType},
     processor::SupervisedSequence,
     stream::StreamKey,
     train::{
@@ -169,7 +168,7 @@ fn gradients_in_bf16_point_where_those_in_f32_do() {
         let model = Qwen25Vl::from_pretrained(&fixture(MODELS[1]), options, &device()).unwrap();
         update(&model, &micros(&samples(model.config()), &[2, 3]), LossNorm::Batch, 1, 7)
     };
-    let (exact, rounded) = (run(FloatDType::F32), run(FloatDType::BF16));
+    let (exact, rounded) = (run(WeightType::F32), run(WeightType::Bf16));
     assert!((rounded.0 / exact.0 - 1.0).abs() < 5e-3, "{} {}", rounded.0, exact.0);
     for ((path, x), (_, y)) in exact.1.iter().zip(&rounded.1) {
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();

@@ -5,11 +5,11 @@
 
 use std::time::Instant;
 
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::Device;
 use fieldmark::{
     model::{
         GridThw, LoadOptions, Qwen25Vl, Qwen25VlConfig, SaveOptions, TextConfig, TrainableParts, VisionConfig,
-        VisionTokens,
+        VisionTokens, WeightType,
     },
     processor::{PatchedImage, Sequence, SupervisedSequence},
     stream::StreamKey,
@@ -104,7 +104,7 @@ fn main() {
     let folder = tempfile::tempdir().expect("a folder for the common start");
     start.save_pretrained(folder.path(), SaveOptions::default()).expect("the start can be saved");
 
-    let (f32, bf16) = (FloatDType::F32, FloatDType::BF16);
+    let (f32, bf16) = (WeightType::F32, WeightType::Bf16);
     let variants = [
         ("f32", f32, HalfWeights::None, Moments::F32),
         ("bf16, master", bf16, HalfWeights::Master, Moments::F32),

@@ -6,7 +6,7 @@ use clap::{
     Args, Parser, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use fieldmark::{Stage, recipe::WeightType};
+use fieldmark::{Stage, model::WeightType};
 
 use crate::commands::Bytes;
 

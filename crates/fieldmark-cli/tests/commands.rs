@@ -230,7 +230,7 @@ fn help_and_devices() {
     for command in ["demo", "sft", "tapo", "eval", "ask", "data", "plan", "show", "parity", "devices"] {
         assert!(starts(&format!("{command} ")), "{command}: {help}");
         let own = place.succeed(&[command, "--help"]);
-        assert!(own.contains(&format!("Usage: fieldmark {command} ")), "{own}");
+        assert!(mentions(&own, &format!("Usage: fieldmark {command}")), "{own}");
     }
     let devices = place.succeed(&["devices"]);
     assert!(devices.contains("flex") && devices.contains("right (") && !devices.contains("WRONG"), "{devices}");
@@ -301,7 +301,7 @@ fn a_plan_reads_no_weights_and_says_what_to_change() {
     for stage in ["sft", "tapo"] {
         let plan = ["plan", "-c", "recipe.toml", "--stage", stage];
         let printed = place.succeed(&plan);
-        for text in ["weights", "moments of the optimiser", "gradients", "logits", "<- the most", "at most at once"] {
+        for text in ["weights", "moments of the optimiser", "gradients", "logits", "<- peak", "\npeak"] {
             assert!(printed.contains(text), "{text}: {printed}");
         }
         assert_eq!(printed.contains("keys and values"), stage == "tapo");

@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use fieldmark::recipe::{
-    DataSection, EvalSection, Exif, ModelSection, Recipe, RunSection, SftData, TapoData, WeightType,
-};
+use fieldmark::recipe::{DataSection, EvalSection, ModelSection, Recipe, RunSection, SftData, TapoData};
 use fieldmark::train::{
     gradient::LossNorm,
     optim::{AdamWSettings, HalfWeights, LrSchedule, LrShape, Moments},
@@ -16,6 +14,7 @@ use fieldmark::train::{
         rollout::{GroupFilter, NegativeImage},
     },
 };
+use fieldmark::{model::WeightType, processor::ExifOrientation};
 use serde_json::Value;
 
 fn recipe(name: &str) -> Recipe {
@@ -57,7 +56,7 @@ fn what_is_not_the_default_is_what_the_recipes_say() {
         let data = DataSection::default();
         let expected = DataSection {
             images: Some("photos".into()),
-            exif: Exif::Ignore,
+            exif: ExifOrientation::Ignore,
             sft: SftData { file: Some("stage1.json".into()), ..data.sft },
             tapo: TapoData { file: Some("stage2.jsonl".into()), ..data.tapo },
             ..data

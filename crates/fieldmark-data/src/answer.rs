@@ -1,13 +1,15 @@
-//! The answer inside a response, and the normal form in which answers and truths are compared on equal terms. Rewards and
-//! the evaluation's strict matching share both; the released rules are elsewhere, each with its own quirks.
-//! White space is Python's (`str.split`, `str.strip`).
+//! Finds the answer in a response, and brings answers and truths into a normal form for comparison.
+//!
+//! Rewards and the strict matching of the evaluation use both; the released matching rules are elsewhere. White space
+//! is Python's (`str.split`, `str.strip`).
 
-/// What Python's `str.isspace` admits: Unicode white space and the four separators U+001C to U+001F.
+/// Returns true for Python's white space (`str.isspace`): Unicode white space and the separators U+001C to U+001F.
 pub fn is_python_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
-/// The normal form: lower case, `_` and runs of white space one blank, none around `<`, `>` and `/`, none outside.
+/// The normal form of a text: lower case; one blank for each `_` and each run of white space; no blanks around `<`, `>`
+/// and `/` or at the ends.
 ///
 /// ```
 /// assert_eq!(fieldmark_data::normal_form(" Black_Footed  Albatross"), "black footed albatross");
@@ -23,8 +25,8 @@ pub fn normal_form(text: &str) -> String {
     out
 }
 
-/// The last complete `<answer>` block, stripped; `None` where there is none or it is blank. What stands in earlier blocks,
-/// or in a think block, is no answer.
+/// The text of the last complete `<answer>` block without white space at its ends, or `None` if there is no such block
+/// or it is blank. A block inside a think block does not count.
 ///
 /// ```
 /// use fieldmark_data::strict_answer;

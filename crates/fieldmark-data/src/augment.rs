@@ -1,10 +1,10 @@
-//! Random resized crop and horizontal flip, as torchvision's `RandomResizedCrop` and `RandomHorizontalFlip` draw them.
+//! Random resized crop and horizontal flip, drawn as by torchvision's `RandomResizedCrop` and `RandomHorizontalFlip`.
 
 use fieldmark_stream::RandomStream;
 use image::RgbImage;
 use image::imageops::{self, FilterType};
 
-/// A crop of random area and shape, resized to a fixed size, then perhaps mirrored.
+/// Crops a random area of random shape, resizes it to a fixed size, and sometimes mirrors it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RandomResizedCrop {
     /// Width of the result in pixels, at least 1.
@@ -13,7 +13,8 @@ pub struct RandomResizedCrop {
     pub height: u32,
     /// Smallest and largest share of the image's area; torchvision's default is 0.08 to 1.
     pub scale: (f64, f64),
-    /// Smallest and largest width over height, drawn evenly in its logarithm; torchvision's default is 3/4 to 4/3.
+    /// Smallest and largest ratio of width to height, drawn uniformly in its logarithm; torchvision's default is 3/4 to
+    /// 4/3.
     pub ratio: (f64, f64),
     /// The probability of mirroring left and right.
     pub flip_probability: f64,
@@ -29,12 +30,13 @@ struct Crop {
 }
 
 impl RandomResizedCrop {
-    /// A crop to `width`×`height` of at least half the area, which keeps a photographed object recognisable.
+    /// Crops at least half of the area, so that a photographed object stays recognisable, and resizes to
+    /// `width`×`height`.
     pub fn new(width: u32, height: u32) -> Self {
         Self { width, height, scale: (0.5, 1.0), ratio: (3.0 / 4.0, 4.0 / 3.0), flip_probability: 0.5 }
     }
 
-    /// Applies it with the next numbers of `stream`. An image without pixels comes back unchanged.
+    /// Augments `image` with the next numbers of `stream`. An image without pixels is returned unchanged.
     pub fn apply(&self, image: &RgbImage, stream: &mut RandomStream) -> RgbImage {
         if image.width() == 0 || image.height() == 0 {
             return image.clone();
@@ -48,7 +50,7 @@ impl RandomResizedCrop {
         resized
     }
 
-    /// Ten draws of area and shape, the first that fits; else the largest centred crop of an allowed shape.
+    /// The first of ten draws of area and shape that fits, otherwise the largest centred crop of an allowed shape.
     fn crop(&self, image_width: u32, image_height: u32, stream: &mut RandomStream) -> Crop {
         let (full_width, full_height) = (f64::from(image_width), f64::from(image_height));
         for _ in 0..10 {

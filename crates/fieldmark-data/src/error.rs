@@ -1,29 +1,29 @@
-//! What can be wrong with a data file: one error enum, each message names the file and the row and says what to do.
+//! The errors of data files. Each message names the file and row and says what to do.
 
 use std::path::PathBuf;
 
-/// An error of a data file, a label folder or what is built from one.
+/// An error in a data file, or in the classes that something is built from.
 ///
-/// Its text is one line. A row is counted from 1: the line of a JSONL or CSV file, the element of a JSON array.
+/// Its text is one line. Rows count from 1: the line of a JSONL or CSV file, the element of a JSON array.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// The file is missing, may not be read, or ends early.
-    #[error("{}: cannot be read: {source}; check the path, its permissions and that the file is complete", file.display())]
+    /// The file is missing, cannot be read, or ends early.
+    #[error("{}: cannot be read: {source}; check the path, the permissions and that the file is whole", file.display())]
     Read {
         /// The file.
         file: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The file, unpacked, is larger than the reader's limit.
-    #[error("{}: more than {limit} bytes unpacked; split the file or raise the size limit", file.display())]
+    /// The unpacked file is larger than the reader's limit.
+    #[error("{}: more than {limit} bytes when unpacked; split the file or raise the size limit", file.display())]
     TooLarge {
         /// The file.
         file: PathBuf,
         /// The limit in bytes.
         limit: u64,
     },
-    /// The file as a whole is not in a form that is read here.
+    /// The file as a whole has the wrong form.
     #[error("{}: {problem}", file.display())]
     File {
         /// The file.
@@ -41,12 +41,12 @@ pub enum DataError {
         /// What is wrong with it.
         problem: RowProblem,
     },
-    /// A split, triplets or options cannot be made of the classes that there are.
+    /// The classes do not allow the split, triplets or options asked for.
     #[error("{0}")]
     Classes(String),
 }
 
-/// What is wrong with one row; the text says what to do.
+/// What is wrong with one row. Its text says what to do.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum RowProblem {
     /// The row is not JSON.
@@ -56,118 +56,121 @@ pub enum RowProblem {
     #[error("a JSON {0} where an object was expected; write one object with named fields for each row")]
     NotAnObject(&'static str),
     /// A required field is missing.
-    #[error("no field {0:?}; add it")]
+    #[error("field {0:?} is missing; add it")]
     MissingField(String),
     /// A field has the wrong type.
     #[error("field {field:?} is {found}, not {expected}; write it as {expected}")]
     WrongType {
         /// The field.
         field: String,
-        /// What it should be.
+        /// The right type.
         expected: &'static str,
-        /// What it is.
+        /// The type found.
         found: &'static str,
     },
-    /// A field that must say something is empty or blank.
+    /// A field that needs text is empty or blank.
     #[error("field {0:?} is empty; fill it in or remove the row")]
     Empty(String),
     /// The row has no image.
     #[error("no image; name one in {0:?} and put <image> into the question")]
     NoImage(String),
-    /// Image placeholders and images do not match in number.
+    /// The numbers of image placeholders and images differ.
     #[error("{placeholders} <image> in the text but {images} in {column:?}; write exactly one <image> for each image")]
     PlaceholderCount {
-        /// How many `<image>` the text has.
+        /// Number of `<image>` in the text.
         placeholders: usize,
-        /// How many images are named.
+        /// Number of images.
         images: usize,
-        /// The column that names them.
+        /// The column that names the images.
         column: String,
     },
-    /// A column that takes one image names several, or none.
+    /// A column for one image names none or several.
     #[error("{images} images in {column:?}; name exactly one")]
     OneImage {
         /// The column.
         column: String,
-        /// How many it names.
+        /// Number of images that it names.
         images: usize,
     },
-    /// A TAPO row without a negative, where one is needed.
+    /// A TAPO row has no negative, but the run needs one.
     #[error(
         "no negative; name one in \"negative\", set tapo.negative = \"patches\", or set tapo.loss.gamma = eta2 = 0"
     )]
     NoNegative,
-    /// No image of the same class, in a run that samples from it.
+    /// A TAPO row has no positive, but the run samples rollouts from it.
     #[error("no positive; name one in \"positive\", or set tapo.positive_rollouts = 0")]
     NoPositive,
-    /// Image bytes inside the row.
-    #[error("image bytes inside {0:?} are not read; write the image to a file and give its path")]
+    /// The row contains the bytes of an image.
+    #[error("{0:?} contains image bytes, which are not supported; write the image to a file and give its path")]
     EmbeddedImage(String),
-    /// A conversation role nobody knows.
+    /// A message has an unknown role, or one that is not allowed at its place.
     #[error("message {message} has the role {role:?}; use {expected}")]
     UnknownRole {
         /// The message, from 1.
         message: usize,
-        /// Its role.
+        /// The role found.
         role: String,
-        /// The roles possible there.
+        /// The roles allowed there.
         expected: String,
     },
     /// The conversation does not end with the assistant.
     #[error(
-        "the conversation has {0} messages after the system text; end every user message with an assistant message"
+        "the conversation has {0} messages after the system text; answer every user message with an assistant message"
     )]
     Unanswered(usize),
-    /// Options that cannot be a choice.
-    #[error("{0} option; give at least two, or none for an open-world row")]
+    /// There are too few options for a choice.
+    #[error("only {0} option; give at least two, or none for an open-world row")]
     TooFewOptions(usize),
-    /// The same option twice.
-    #[error("the option {0:?} is there twice; remove one")]
+    /// An option occurs twice.
+    #[error("option {0:?} occurs twice; remove one")]
     RepeatedOption(String),
     /// The truth is not one of the options.
     #[error("the ground truth {0:?} is not among the options; add it")]
     TruthNotAnOption(String),
-    /// One class with two super-categories.
-    #[error("class {class:?} is in {found:?} here and in {earlier:?} in row {row}; give it one super-category")]
+    /// A class has two super-categories.
+    #[error("class {class:?} has super-category {found:?} here and {earlier:?} in row {row}; give it only one")]
     TwoSuperCategories {
         /// The class.
         class: String,
         /// Its super-category here.
         found: String,
-        /// The one before.
+        /// Its super-category in the earlier row.
         earlier: String,
-        /// The row before.
+        /// The earlier row.
         row: usize,
     },
-    /// A value that is none of the known ones.
+    /// A field has a value that is not allowed.
     #[error("{field} is {found:?}; use {expected}")]
     UnknownValue {
         /// The field.
         field: String,
-        /// What it says.
+        /// The value found.
         found: String,
-        /// What it may say.
+        /// The values allowed.
         expected: &'static str,
     },
-    /// A row that repeats an earlier photograph.
-    #[error("the same photograph as row {0}; remove one of them")]
+    /// A row repeats the photograph of an earlier row.
+    #[error("this photograph is already in row {0}; remove one of the rows")]
     Repeated(usize),
-    /// A CSV row that cannot be parsed.
-    #[error("not a row of this table ({0}); correct or remove it")]
+    /// A CSV row does not fit its table.
+    #[error("the row does not fit the table ({0}); correct or remove it")]
     NotCsv(String),
-    /// An image file that is not there.
+    /// An image file is missing.
     #[error("image {0} not found; correct the path or the image folder")]
     ImageNotFound(String),
-    /// A file that is not an image.
+    /// An image file is not an image.
     #[error("image {path} cannot be read ({message}); replace it with a JPEG, PNG or WebP file")]
     ImageUnreadable {
-        /// The file as found.
+        /// The image file.
         path: String,
-        /// What the decoder said.
+        /// The decoder's error.
         message: String,
     },
-    /// A row that matches none of the known kinds.
-    #[error("neither a conversation, nor an evaluation row, nor a TAPO row; it has the fields {0}")]
+    /// A row is of no known kind.
+    #[error(
+        "unknown kind of row, with the fields {0}; a conversation has `messages` or `conversations`, an evaluation row \
+         `image_path` and `ground_truth`, a TAPO row `problem`"
+    )]
     UnknownKind(String),
 }
 

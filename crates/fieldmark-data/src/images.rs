@@ -1,12 +1,13 @@
-//! From the image paths of a row to files: an image folder, and prefixes that lie elsewhere.
-//! The official stage-1 and evaluation files name the same data sets by different prefixes, so a prefix can be mapped.
+//! Finds the files of the image paths in a row: in an image folder, or elsewhere for paths with a mapped prefix.
+//! Prefixes can be mapped because the official stage-1 and evaluation files name the same data sets by different
+//! prefixes.
 
 use std::path::{Path, PathBuf};
 
-/// Where the images of a data file lie.
+/// Where the images of a data file are.
 ///
-/// A path is looked for, in this order: with the longest mapped prefix replaced; under the folder; as it is
-/// (LLaMA-Factory's `media_dir` rule: a path that is not a file there is used as it is).
+/// A path is tried in this order: with the longest mapped prefix replaced; inside the folder; unchanged. The last two
+/// are LLaMA-Factory's `media_dir` rule.
 #[derive(Clone, Debug, Default)]
 pub struct ImageRoots {
     folder: PathBuf,
@@ -14,29 +15,29 @@ pub struct ImageRoots {
 }
 
 impl ImageRoots {
-    /// Images under `folder`.
+    /// Looks for images in `folder`.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into(), prefixes: Vec::new() }
     }
 
-    /// Images in the folder of the data file itself, as is the default of LLaMA-Factory.
+    /// Looks for images in the folder of the data file, which is LLaMA-Factory's default.
     pub fn beside(file: &Path) -> Self {
         Self::new(file.parent().unwrap_or(Path::new("")))
     }
 
-    /// Lets paths that begin with the folders `prefix` lie under `folder` instead.
+    /// Looks for paths that begin with the folders `prefix` in `folder` instead.
     pub fn with_prefix(mut self, prefix: impl Into<PathBuf>, folder: impl Into<PathBuf>) -> Self {
         self.prefixes.push((prefix.into(), folder.into()));
         self.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.components().count()));
         self
     }
 
-    /// The folder that paths are looked for in.
+    /// The image folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The file of an image, or `None` where there is none.
+    /// The file of an image, or `None` if it is not found.
     pub fn find(&self, image: &Path) -> Option<PathBuf> {
         let mapped =
             self.prefixes.iter().filter_map(|(prefix, folder)| Some(folder.join(image.strip_prefix(prefix).ok()?)));

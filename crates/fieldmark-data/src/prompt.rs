@@ -1,5 +1,5 @@
-//! The prompt wordings of the method as named templates: SFT, RL, and closed- and open-world evaluation.
-//! The structure is the released one (which role says what, where the image stands, how options print); the words are ours.
+//! The prompts of the method as named templates: SFT, RL, closed-world and open-world evaluation.
+//! The structure is the released one (which role says what, where the image is, how options print); the words are ours.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,8 +7,8 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What stands for an image in the text of a prompt.
-pub const IMAGE_PLACEHOLDER: &str = crate::columns::PLACEHOLDER;
+/// Marks the place of an image in a text.
+pub const IMAGE_PLACEHOLDER: &str = "<image>";
 
 const SFT_SYSTEM: &str = "You answer questions about photographs. First reason about what the photograph shows, then \
 give the answer. Write the reasoning between <think> and </think> and the answer between <answer> and </answer>, like \
@@ -17,29 +17,29 @@ this: <think> reasoning </think><answer> answer </answer>";
 const RL_INSTRUCTION: &str = "First think the question through and write your reasoning between <think> and </think>. \
 Then write only the name between <answer> and </answer>.";
 
-/// Which wording a prompt has; a recipe says which is used where.
+/// The wording of a prompt. A recipe chooses one for each stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PromptTemplate {
-    /// Stage 1: a system text that asks for the tags, the bare question in the user turn.
+    /// Stage 1: a system text that asks for the tags; the user turn has only the question.
     Sft,
-    /// Stage 2: no system text; question, blank line, instruction.
+    /// Stage 2: no system text; the question, a blank line, the instruction.
     Rl,
-    /// Evaluation with options: no system text; question and options in one sentence.
+    /// Evaluation with options: no system text; the question and the options in one sentence.
     EvalClosed,
-    /// Evaluation without options: no system text; the question is called fine-grained.
+    /// Evaluation without options: no system text; asks for a fine-grained name.
     EvalOpen,
-    /// The question, and the options where there are any, with nothing around them: for small models that are trained
-    /// from nothing on one task and need no instructions.
+    /// Only the question, and the options if there are any: for small models that are trained from nothing on one task
+    /// and need no instructions.
     Bare,
 }
 
-/// A rendered prompt: what goes into the chat template.
+/// A rendered prompt, ready for the chat template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prompt {
-    /// The system text, or `None` for the chat template's own ("You are a helpful assistant.").
+    /// The system text, or `None` for the chat template's ("You are a helpful assistant.").
     pub system: Option<String>,
-    /// The user turn; it begins with [`IMAGE_PLACEHOLDER`].
+    /// The user turn, with [`IMAGE_PLACEHOLDER`] at the place of the image.
     pub user: String,
 }
 
@@ -47,7 +47,7 @@ impl PromptTemplate {
     /// All templates.
     pub const ALL: [Self; 5] = [Self::Sft, Self::Rl, Self::EvalClosed, Self::EvalOpen, Self::Bare];
 
-    /// The name as it stands in recipes and predictions.
+    /// The name in recipes and predictions.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sft => "sft",
@@ -58,7 +58,7 @@ impl PromptTemplate {
         }
     }
 
-    /// The system text of this wording, if it has one.
+    /// The system text of this template, if it has one.
     pub fn system(self) -> Option<&'static str> {
         match self {
             Self::Sft => Some(SFT_SYSTEM),
@@ -66,9 +66,9 @@ impl PromptTemplate {
         }
     }
 
-    /// The prompt for one image and a question. A placeholder already in `question` stays where it is, else the image
-    /// comes first. Options, where there are any, are printed as a Python list in the order given: inside the sentence
-    /// of [`Self::EvalClosed`], after the question in [`Self::Sft`], [`Self::Rl`] and [`Self::Bare`]; [`Self::EvalOpen`] has none.
+    /// Renders the prompt for one image and a question. The image comes first unless `question` has a placeholder.
+    /// Options are printed as a Python list in the order given: inside the sentence of [`Self::EvalClosed`]; after the
+    /// question of [`Self::Sft`], [`Self::Rl`] and [`Self::Bare`]; not at all in [`Self::EvalOpen`].
     pub fn render(self, question: &str, options: &[String]) -> Prompt {
         let list = python_list(options);
         let choice = if options.is_empty() { String::new() } else { format!(" Choose one of {list}.") };
@@ -105,7 +105,7 @@ impl FromStr for PromptTemplate {
         let found = Self::ALL.into_iter().find(|template| template.name() == text);
         found.ok_or_else(|| {
             let names = Self::ALL.map(Self::name).join(", ");
-            format!("{text:?} is no prompt template; use one of {names}")
+            format!("{text:?} is not a prompt template; use one of {names}")
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fieldmark_data::{DataKind, EvalSetName, Role, Split, check_file, read_eval_rows, read_sharegpt};
+use fieldmark_data::{DataKind, EvalSetName, Split, TurnRole, check_file, read_eval_rows, read_sharegpt};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/official").join(name)
@@ -16,8 +16,8 @@ fn stage_one_conversations_load() {
         assert_eq!(example.row, index + 1);
         let system = example.system.as_deref().unwrap();
         assert!(system.starts_with("A conversation between User and Assistant."));
-        let roles: Vec<Role> = example.turns.iter().map(|turn| turn.role).collect();
-        assert_eq!(roles, [Role::User, Role::Assistant]);
+        let roles: Vec<TurnRole> = example.turns.iter().map(|turn| turn.role).collect();
+        assert_eq!(roles, [TurnRole::User, TurnRole::Assistant]);
         assert!(example.turns[0].content.starts_with("<image>"));
         assert!(example.response().starts_with("<think>"));
         assert!(example.response().ends_with("</answer>"));

@@ -1,6 +1,8 @@
 //! A conversation whose next turn a [`crate::ChatModel`] writes.
 
-use fieldmark_processor::{Content, Message, Part, Photo, ProcessOptions, Processor, ProcessorError, Role, Sequence};
+use fieldmark_processor::{
+    Content, ContentPart, Message, Photo, ProcessOptions, Processor, ProcessorError, Role, Sequence,
+};
 use fieldmark_stream::RandomStream;
 
 /// Messages and the photographs in them.
@@ -38,8 +40,8 @@ impl Chat {
         let photos = photos.into();
         let mut content = Content::from_tagged(text);
         if content.images() == 0 {
-            let mut parts = vec![Part::Image; photos.len()];
-            parts.push(Part::Text { text: text.into() });
+            let mut parts = vec![ContentPart::Image; photos.len()];
+            parts.push(ContentPart::Text { text: text.into() });
             content = Content::Parts(parts);
         }
         Self::new([Message { role: Role::User, content }], photos)

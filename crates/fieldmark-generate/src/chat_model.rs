@@ -79,8 +79,8 @@ impl ChatModel {
         let device = device.clone().without_autodiff();
         let parts = options.parts;
         for dtype in [options.dtype, parts.vision, parts.projector, parts.decoder].into_iter().flatten() {
-            if !device.supports_dtype(dtype) {
-                let reason = format!("is {dtype:?}, in which this device does not compute; choose another type");
+            if !device.supports_dtype(dtype.float_dtype()) {
+                let reason = format!("is {dtype}, in which this device does not compute; choose another type");
                 return Err(GenerateError::Setting { key: "dtype", reason });
             }
         }

@@ -7,7 +7,7 @@ use fieldmark_generate::{
     Chat, ChatModel, CheckpointGeneration, FinishReason, GenerateError, GenerationConfig, Generator, Reply, Request,
     Sampling,
 };
-use fieldmark_model::{LoadOptions, Qwen25Vl};
+use fieldmark_model::{LoadOptions, Qwen25Vl, WeightType};
 use fieldmark_processor::{Message, Photo, ProcessOptions, Processor, SpecialTokens, train_tokenizer};
 use fieldmark_stream::StreamKey;
 use serde_json::{Value, json};
@@ -178,7 +178,7 @@ fn bad_folders_and_chats_are_named() {
 #[test]
 fn the_weights_take_the_type_that_is_asked_for() {
     let folder = checkpoint();
-    let options = LoadOptions { dtype: Some(FloatDType::F16), ..LoadOptions::default() };
+    let options = LoadOptions { dtype: Some(WeightType::F16), ..LoadOptions::default() };
     let device = Device::flex();
     match ChatModel::from_pretrained_with(&folder, options, &device) {
         Ok(model) => assert_eq!(model.model.head_weight().dtype(), FloatDType::F16.into()),

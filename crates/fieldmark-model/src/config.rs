@@ -1,19 +1,18 @@
 //! Sizes of a Qwen2.5-VL network, as Burn configurations.
 //!
-//! Reference: `Qwen2_5_VLConfig` of transformers. Reading and writing `config.json`, flat and nested, is in
-//! `config_json.rs`.
+//! Reference: `Qwen2_5_VLConfig` of transformers. `config_json.rs` reads and writes `config.json`, flat and nested.
 
 use burn::config::Config;
 
 use crate::error::ModelError;
 
-/// What the reference class takes where a checkpoint names no longest sequence.
+/// The reference's default for `max_position_embeddings`.
 pub(crate) const MAX_POSITION_EMBEDDINGS: usize = 32_768;
 
-/// The decoder (reference: `Qwen2_5_VLTextConfig`).
+/// The sizes of the decoder (reference: `Qwen2_5_VLTextConfig`).
 #[derive(Config, Debug, PartialEq)]
 pub struct TextConfig {
-    /// Rows of the embedding. At least the tokenizer's size.
+    /// Number of rows of the embedding: at least the size of the tokenizer.
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
@@ -21,11 +20,11 @@ pub struct TextConfig {
     pub intermediate_size: usize,
     /// Number of blocks.
     pub num_hidden_layers: usize,
-    /// Query heads.
+    /// Number of query heads.
     pub num_attention_heads: usize,
-    /// Key and value heads; divides the query heads.
+    /// Number of key and value heads. It must divide the number of query heads.
     pub num_key_value_heads: usize,
-    /// Frequencies for time, height and width; they sum to half the head dimension.
+    /// Number of rotary frequencies for time, height and width. They must sum to half the head dimension.
     pub mrope_section: [usize; 3],
     /// Base of the rotary frequencies.
     #[config(default = 1e6)]
@@ -33,19 +32,19 @@ pub struct TextConfig {
     /// Added to the mean square in every norm.
     #[config(default = 1e-6)]
     pub rms_norm_eps: f64,
-    /// Longest sequence the model is meant for, in tokens.
+    /// Length of the longest sequence that the model supports, in tokens.
     #[config(default = "MAX_POSITION_EMBEDDINGS")]
     pub max_position_embeddings: usize,
 }
 
 impl TextConfig {
-    /// Width of one head.
+    /// Returns the width of one head.
     pub fn head_dim(&self) -> usize {
         self.hidden_size / self.num_attention_heads
     }
 }
 
-/// The vision encoder and the projector (reference: `Qwen2_5_VLVisionConfig`).
+/// The sizes of the vision encoder and the projector (reference: `Qwen2_5_VLVisionConfig`).
 #[derive(Config, Debug, PartialEq)]
 pub struct VisionConfig {
     /// Number of blocks.
@@ -54,54 +53,54 @@ pub struct VisionConfig {
     pub hidden_size: usize,
     /// Inner width of the gated MLP.
     pub intermediate_size: usize,
-    /// Attention heads.
+    /// Number of attention heads.
     pub num_heads: usize,
-    /// Width after the projector: the decoder's.
+    /// Width after the projector, equal to the decoder's width.
     pub out_hidden_size: usize,
     /// Side of an attention window in pixels.
     pub window_size: usize,
-    /// Blocks that attend over the whole image instead of a window.
+    /// Indices of the blocks that attend to the whole image instead of a window.
     pub fullatt_block_indexes: Vec<usize>,
-    /// Colour channels.
+    /// Number of colour channels.
     #[config(default = 3)]
     pub in_channels: usize,
     /// Side of a patch in pixels.
     #[config(default = 14)]
     pub patch_size: usize,
-    /// Side, in patches, of the square that the projector joins into one token.
+    /// Side of the square that the projector joins into one token, in patches.
     #[config(default = 2)]
     pub spatial_merge_size: usize,
-    /// Frames in one patch; a still image is repeated.
+    /// Number of frames in one patch. A still image is repeated.
     #[config(default = 2)]
     pub temporal_patch_size: usize,
 }
 
 impl VisionConfig {
-    /// Numbers in one patch: channels × frames × height × width.
+    /// Returns the number of values in one patch: channels × frames × height × width.
     pub fn patch_len(&self) -> usize {
         self.in_channels * self.temporal_patch_size * self.patch_size * self.patch_size
     }
 
-    /// Patches that become one token.
+    /// Returns the number of patches that become one token.
     pub fn merge_unit(&self) -> usize {
         self.spatial_merge_size * self.spatial_merge_size
     }
 
-    /// Width of one head.
+    /// Returns the width of one head.
     pub fn head_dim(&self) -> usize {
         self.hidden_size / self.num_heads
     }
 
-    /// Side of a window in tokens (groups of merged patches).
+    /// Returns the side of a window in tokens (groups of merged patches).
     pub fn window_tokens(&self) -> usize {
         self.window_size / self.spatial_merge_size / self.patch_size
     }
 }
 
-/// Ids of the tokens that stand for vision in the text.
+/// Ids of the tokens that mark images and videos in the text.
 #[derive(Config, Debug, PartialEq, Eq, Copy)]
 pub struct VisionTokens {
-    /// `<|image_pad|>`: one for each merged patch group.
+    /// `<|image_pad|>`: one for each group of merged patches.
     pub image: u32,
     /// `<|video_pad|>`.
     pub video: u32,
@@ -112,13 +111,13 @@ pub struct VisionTokens {
 }
 
 impl VisionTokens {
-    /// All four, which a sampler must never produce.
+    /// Returns all four ids. A sampler must never produce them.
     pub fn all(&self) -> [u32; 4] {
         [self.image, self.video, self.start, self.end]
     }
 }
 
-/// A whole Qwen2.5-VL model (reference: `Qwen2_5_VLConfig`).
+/// The configuration of a Qwen2.5-VL model (reference: `Qwen2_5_VLConfig`).
 #[derive(Config, Debug, PartialEq)]
 pub struct Qwen25VlConfig {
     /// The decoder.
@@ -127,11 +126,11 @@ pub struct Qwen25VlConfig {
     pub vision: VisionConfig,
     /// Ids of the vision tokens.
     pub vision_tokens: VisionTokens,
-    /// The head is the embedding, transposed.
+    /// If true, the head is the transposed embedding.
     pub tie_word_embeddings: bool,
-    /// Id that starts a text, where the checkpoint names one.
+    /// Id of the token that starts a text, if the checkpoint has one.
     pub bos_token_id: Option<u32>,
-    /// Id that ends a text, where the checkpoint names one.
+    /// Id of the token that ends a text, if the checkpoint has one.
     pub eos_token_id: Option<u32>,
 }
 
@@ -139,7 +138,7 @@ impl Qwen25VlConfig {
     /// Checks that the sizes fit together.
     ///
     /// # Errors
-    /// [`ModelError::Config`] names the first key that does not.
+    /// Returns [`ModelError::Config`] with the first key that does not fit.
     pub fn validate(&self) -> Result<(), ModelError> {
         let (t, v) = (&self.text, &self.vision);
         let positive = [
@@ -166,17 +165,17 @@ impl Qwen25VlConfig {
         divides("num_key_value_heads", t.num_key_value_heads, "num_attention_heads", t.num_attention_heads)?;
         let sections: usize = t.mrope_section.iter().sum();
         check(2 * sections == t.head_dim(), "rope_scaling.mrope_section", || {
-            format!("sums to {sections}, but half the head dimension is {}", t.head_dim() as f64 / 2.0)
+            format!("sums to {sections}, but must sum to half the head dimension, {}", t.head_dim() as f64 / 2.0)
         })?;
         for (key, value) in [("rope_theta", t.rope_theta), ("rms_norm_eps", t.rms_norm_eps)] {
             check(value.is_finite() && value > 0.0, key, || "must be a positive number".into())?;
         }
         divides("vision_config.num_heads", v.num_heads, "vision_config.hidden_size", v.hidden_size)?;
         check(v.head_dim() % 4 == 0, "vision_config.num_heads", || {
-            format!("gives a head dimension of {}, which must be a multiple of 4", v.head_dim())
+            format!("gives a head dimension of {}, but it must be a multiple of 4", v.head_dim())
         })?;
         check(v.out_hidden_size == t.hidden_size, "vision_config.out_hidden_size", || {
-            format!("is {}, but the decoder's hidden_size is {}", v.out_hidden_size, t.hidden_size)
+            format!("is {}, but must equal the decoder's hidden_size, {}", v.out_hidden_size, t.hidden_size)
         })?;
         check(v.window_tokens() > 0, "vision_config.window_size", || {
             format!("is {} pixels, less than one group of merged patches", v.window_size)
@@ -184,7 +183,7 @@ impl Qwen25VlConfig {
         if let Some(&block) = v.fullatt_block_indexes.iter().find(|&&block| block >= v.depth) {
             return Err(ModelError::config(
                 "vision_config.fullatt_block_indexes",
-                format!("names block {block}, but there are {}", v.depth),
+                format!("lists block {block}, but there are only {} blocks", v.depth),
             ));
         }
         let keys = ["image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"];

@@ -1,7 +1,8 @@
-//! `config.json` of Qwen2.5-VL checkpoints: the flat form of the published ones and the nested form of newer tools.
+//! `config.json` of Qwen2.5-VL checkpoints, in the flat form of published checkpoints or the nested form of newer
+//! tools.
 //!
 //! Flat: the decoder's keys at the top, `rope_scaling.mrope_section`, `vision_config.in_chans`. Nested: `text_config`
-//! with `rope_parameters`, `vision_config.in_channels`. Written in the flat form, which every version reads.
+//! with `rope_parameters`, `vision_config.in_channels`. Files are written in the flat form, which every version reads.
 
 use std::path::Path;
 
@@ -68,7 +69,8 @@ impl Qwen25VlConfig {
     /// Reads `config.json` in either form.
     ///
     /// # Errors
-    /// If the file cannot be read, is no such configuration, or its sizes contradict each other.
+    /// Returns an error if the file cannot be read, is not a Qwen2.5-VL configuration, or has sizes that contradict
+    /// each other.
     pub fn from_json_file(path: &Path) -> Result<Self, ModelError> {
         let text = std::fs::read_to_string(path).map_err(ModelError::io(path))?;
         let value: Value = serde_json::from_str(&text).map_err(|error| ModelError::Json {
@@ -89,11 +91,11 @@ impl Qwen25VlConfig {
     /// Reads the contents of a `config.json` in either form.
     ///
     /// # Errors
-    /// [`ModelError::Config`] names the key at fault.
+    /// Returns [`ModelError::Config`] with the key at fault.
     pub fn from_json(json: &Value) -> Result<Self, ModelError> {
         let model_type = json.get("model_type").and_then(Value::as_str).unwrap_or("absent");
         if model_type != "qwen2_5_vl" {
-            return Err(ModelError::config("model_type", format!("is {model_type}; only qwen2_5_vl is supported")));
+            return Err(ModelError::config("model_type", format!("is {model_type}: only qwen2_5_vl is supported")));
         }
         let nested = json.get("text_config");
         let text_json = nested.unwrap_or(json);
@@ -103,17 +105,18 @@ impl Qwen25VlConfig {
 
         for (key, act) in [("hidden_act", &t.hidden_act), ("vision_config.hidden_act", &v.hidden_act)] {
             if act != "silu" {
-                return Err(ModelError::config(key, format!("is {act}; Qwen2.5-VL has silu")));
+                return Err(ModelError::config(key, format!("is {act}: only silu is supported")));
             }
         }
         if t.use_sliding_window {
-            return Err(ModelError::config("use_sliding_window", "is true; sliding-window attention is not supported"));
+            return Err(ModelError::config("use_sliding_window", "is true: sliding-window attention is not supported"));
         }
         let rope = t.rope_parameters.or(t.rope_scaling);
-        let rope = rope.ok_or_else(|| ModelError::config("rope_scaling", "is missing: it holds mrope_section"))?;
+        let rope =
+            rope.ok_or_else(|| ModelError::config("rope_scaling", "is missing: it must contain mrope_section"))?;
         let kinds = [&rope.rope_type, &rope.kind].into_iter().flatten();
         if let Some(kind) = kinds.into_iter().find(|kind| !matches!(kind.as_str(), "mrope" | "default")) {
-            return Err(ModelError::config("rope_scaling.type", format!("is {kind}; only mrope is supported")));
+            return Err(ModelError::config("rope_scaling.type", format!("is {kind}: only mrope is supported")));
         }
         let mrope_section =
             rope.mrope_section.ok_or_else(|| ModelError::config("rope_scaling.mrope_section", "is missing"))?;
@@ -121,7 +124,7 @@ impl Qwen25VlConfig {
         if let Some(dim) = t.head_dim.filter(|dim| dim * heads != t.hidden_size) {
             return Err(ModelError::config(
                 "head_dim",
-                format!("is {dim}, but hidden_size / num_attention_heads is not"),
+                format!("is {dim}, but must equal hidden_size / num_attention_heads"),
             ));
         }
 
@@ -174,7 +177,8 @@ impl Qwen25VlConfig {
         Ok(config)
     }
 
-    /// The flat `config.json` that transformers reads back; `torch_dtype` is the type the weights are stored in.
+    /// Returns the contents of `config.json` in the flat form, which transformers reads. `torch_dtype` is the type of
+    /// the stored weights.
     pub fn to_json(&self, torch_dtype: &str) -> Value {
         let (t, v, ids) = (&self.text, &self.vision, &self.vision_tokens);
         let vision = json!({

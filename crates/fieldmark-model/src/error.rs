@@ -1,8 +1,8 @@
-//! What can go wrong between a checkpoint folder and a forward pass.
+//! Errors from reading a checkpoint folder to running a forward pass.
 
 use std::path::PathBuf;
 
-/// Every error names the file, tensor, key or sample it is about and what to do.
+/// An error of this crate. Its message names the file, tensor, key or sample at fault and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A file could not be read or written.
@@ -10,20 +10,20 @@ pub enum ModelError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A file is not the JSON that it should be.
+    /// A JSON file does not have the expected content.
     #[error("{path}: not a valid {what}: {reason}")]
     Json {
         /// The file.
         path: PathBuf,
-        /// What was expected there.
+        /// The expected kind of file.
         what: &'static str,
-        /// Where and why.
+        /// Where and why it is not valid.
         reason: String,
     },
-    /// A configuration describes no network that exists.
+    /// A configuration does not describe a supported network.
     #[error("config: `{key}` {reason}")]
     Config {
         /// The key in `config.json`.
@@ -31,50 +31,52 @@ pub enum ModelError {
         /// What is wrong with its value.
         reason: String,
     },
-    /// A weights file is damaged.
+    /// A weights file is damaged, or could not be written.
     #[error("{path}: not a readable safetensors file: {reason}")]
     Weights {
         /// The file.
         path: PathBuf,
-        /// What the reader said.
+        /// The error of the safetensors library.
         reason: String,
     },
-    /// The checkpoint lacks tensors that the configuration calls for.
+    /// The checkpoint lacks tensors that the configuration requires.
     #[error(
-        "{path}: {count} tensors are missing, first `{first}`: the checkpoint is incomplete or config.json describes another model"
+        "{path}: {count} tensors are missing, first `{first}`; the checkpoint is incomplete, or config.json belongs to another model"
     )]
     MissingTensors {
         /// The checkpoint folder.
         path: PathBuf,
-        /// The first missing name.
+        /// The name of the first missing tensor.
         first: String,
-        /// How many are missing.
+        /// The number of missing tensors.
         count: usize,
     },
-    /// The checkpoint holds tensors that the configuration has no place for.
+    /// The checkpoint has tensors that do not belong to the configured model.
     #[error(
-        "{path}: {count} tensors have no place in this model, first `{first}`: config.json describes another model"
+        "{path}: {count} tensors have no place in this model, first `{first}`; config.json belongs to another model"
     )]
     UnknownTensors {
         /// The checkpoint folder.
         path: PathBuf,
-        /// The first such name.
+        /// The name of the first such tensor.
         first: String,
-        /// How many there are.
+        /// The number of such tensors.
         count: usize,
     },
-    /// Two tensors of the checkpoint are the same parameter.
-    #[error("{path}: tensor `{name}` is the same parameter as {other}: remove one of the two")]
+    /// Two tensors of the checkpoint belong to the same parameter.
+    #[error("{path}: tensor `{name}` is the same parameter as {other}; remove one of them")]
     DuplicateTensor {
         /// The file.
         path: PathBuf,
-        /// The tensor's name there.
+        /// The tensor's name in the file.
         name: String,
-        /// The name met before, and its file.
+        /// The other tensor's name and file.
         other: String,
     },
-    /// A tensor has another shape than the configuration implies.
-    #[error("{path}: tensor `{name}` has shape {found:?}, but config.json implies {expected:?}")]
+    /// The shape of a tensor does not match the configuration.
+    #[error(
+        "{path}: tensor `{name}` has shape {found:?}, but config.json implies {expected:?}; check that both belong to the same model"
+    )]
     TensorShape {
         /// The file.
         path: PathBuf,
@@ -85,8 +87,8 @@ pub enum ModelError {
         /// Shape that the configuration implies.
         expected: Vec<usize>,
     },
-    /// A tensor is stored in a type that is no float.
-    #[error("{path}: tensor `{name}` is stored as {dtype}: only f32, f16 and bf16 weights are read")]
+    /// A tensor is stored in an unsupported type.
+    #[error("{path}: tensor `{name}` is stored as {dtype}, but weights must be f32, f16 or bf16")]
     TensorType {
         /// The file.
         path: PathBuf,
@@ -97,7 +99,7 @@ pub enum ModelError {
     },
     /// A weight is NaN or infinite.
     #[error(
-        "{path}: tensor `{name}` holds a value that is not finite (first at element {index}): the checkpoint is damaged"
+        "{path}: tensor `{name}` holds a value that is not finite (first at element {index}); the checkpoint is damaged"
     )]
     NotFinite {
         /// The file.
@@ -107,18 +109,24 @@ pub enum ModelError {
         /// Flat index of the first such value.
         index: usize,
     },
-    /// Adapters that cannot be made.
+    /// A name is not the name of a number format.
+    #[error("`{name}` is not a number format; use f32, f16 or bf16")]
+    WeightType {
+        /// The unknown name.
+        name: String,
+    },
+    /// Adapters with these settings are impossible.
     #[error("lora: {reason}")]
     Lora {
-        /// What is wrong.
+        /// What is wrong with the settings.
         reason: String,
     },
-    /// Image placeholders in the text and the images given do not agree.
+    /// The image tokens of a text do not match its images.
     #[error("{sample}: {reason}")]
     Placeholders {
-        /// Which sample.
+        /// The sample, such as `sample 0`.
         sample: String,
-        /// How they disagree.
+        /// What does not match.
         reason: String,
     },
 }

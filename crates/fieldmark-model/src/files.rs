@@ -1,4 +1,4 @@
-//! Files and folders that appear whole or not at all: written under a temporary name in the same folder, then renamed.
+//! Files and folders that appear completely or not at all: each is written under a temporary name, then renamed.
 
 use std::{
     fs::{self, File},
@@ -8,10 +8,10 @@ use std::{
 
 use tempfile::{NamedTempFile, TempDir};
 
-/// Writes `bytes` to `path`, replacing a file that is there.
+/// Writes `bytes` to `path` and replaces an existing file.
 ///
 /// # Errors
-/// What the system says; `path` is then as it was.
+/// Returns the operating system's error; `path` is then unchanged.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = parent(path);
     let temporary = NamedTempFile::new_in(folder)?;
@@ -19,21 +19,21 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     persist(temporary, path)
 }
 
-/// Gives a finished temporary file its name, readable by all as an ordinary file would be.
+/// Renames a finished temporary file to `path`, readable by all users like an ordinary file.
 ///
 /// # Errors
-/// What the system says; `path` is then as it was.
+/// Returns the operating system's error; `path` is then unchanged.
 pub fn persist(temporary: NamedTempFile, path: &Path) -> io::Result<()> {
     set_mode(temporary.path(), 0o644)?;
     temporary.as_file().sync_all()?;
     temporary.persist(path).map(drop).map_err(|error| error.error)
 }
 
-/// Gives a finished temporary folder its name once everything in it is on the disk, in place of a folder that has it. If
-/// the machine stops in between, there is the new folder, the old one, or none; never one in part.
+/// Flushes a finished temporary folder to disk, then renames it to `path` and replaces an existing folder. If the
+/// machine stops in between, `path` is the new folder, the old folder or absent, but never incomplete.
 ///
 /// # Errors
-/// What the system says.
+/// Returns the operating system's error.
 pub fn persist_folder(temporary: TempDir, path: &Path) -> io::Result<()> {
     set_mode(temporary.path(), 0o755)?;
     sync_folder(temporary.path())?;
@@ -45,13 +45,13 @@ pub fn persist_folder(temporary: TempDir, path: &Path) -> io::Result<()> {
         None
     };
     fs::rename(temporary.path(), path)?;
-    // It has moved: there is nothing left to remove.
+    // The folder has moved, so the guard has nothing to remove.
     let _ = temporary.keep();
     sync(parent(path))?;
     replaced.map_or(Ok(()), TempDir::close)
 }
 
-/// Waits until a folder and all that is in it are on the disk.
+/// Flushes a folder and everything in it to disk.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
@@ -65,7 +65,7 @@ fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Elsewhere only files open for writing can be synced, and folders not at all.
+/// Other systems flush only files that are open for writing, and no folders.
 #[cfg(not(unix))]
 fn sync(path: &Path) -> io::Result<()> {
     if path.is_dir() { Ok(()) } else { File::options().write(true).open(path)?.sync_all() }
@@ -75,7 +75,7 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Temporary files are the owner's alone; finished ones are as ordinary files are.
+/// Temporary files are private to their owner; finished files have the mode of ordinary files.
 #[cfg(unix)]
 fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;

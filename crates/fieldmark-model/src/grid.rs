@@ -5,26 +5,26 @@ use serde::{Deserialize, Serialize};
 /// Time, height and width in patches (reference: a row of `image_grid_thw`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct GridThw {
-    /// Frames divided by the temporal patch size; 1 for an image.
+    /// Number of frames divided by the temporal patch size; 1 for an image.
     pub t: usize,
-    /// Rows of patches.
+    /// Number of rows of patches.
     pub h: usize,
-    /// Columns of patches.
+    /// Number of columns of patches.
     pub w: usize,
 }
 
 impl GridThw {
-    /// The grid of a still image.
+    /// Returns the grid of a still image.
     pub fn image(h: usize, w: usize) -> Self {
         Self { t: 1, h, w }
     }
 
-    /// Number of patches.
+    /// Returns the number of patches.
     pub fn patches(&self) -> usize {
         self.t * self.h * self.w
     }
 
-    /// Number of tokens after groups of `merge_size` × `merge_size` patches are joined.
+    /// Returns the number of tokens after groups of `merge_size` × `merge_size` patches are joined.
     pub fn tokens(&self, merge_size: usize) -> usize {
         self.t * (self.h / merge_size) * (self.w / merge_size)
     }

@@ -1,4 +1,4 @@
-//! What a forward pass takes: a padded batch of token ids with rope positions, and the images in them.
+//! The inputs of a forward pass: a padded or packed batch of token ids with rope positions, and its images.
 
 use std::ops::Range;
 
@@ -11,18 +11,18 @@ use crate::{
     positions::{RopePosition, TokenIndex, rope_positions},
 };
 
-/// On which side short rows are filled up.
+/// How rows of different lengths become one batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Padding {
-    /// Before the text: for generation, where all rows must end together.
+    /// Pads before the text, for generation: all rows must end together.
     Left,
-    /// After the text: for training.
+    /// Pads after the text, for training.
     Right,
-    /// None: all sequences one after another in a single row of the batch, each attending to itself alone.
+    /// Does not pad: all sequences share a single row of the batch, and each attends only to itself.
     Packed,
 }
 
-/// The images of a batch, in the order in which they appear in it.
+/// The images of a batch, in order of appearance.
 #[derive(Debug, Clone)]
 pub struct ImageInputs {
     /// Normalised patches of all images, `[patches, patch_len]`.
@@ -38,34 +38,34 @@ pub struct ModelInputs {
     pub input_ids: Tensor<2, Int>,
     /// Rope positions, `[3, batch, seq]`, 0 at padding.
     pub position_ids: Tensor<3, Int>,
-    /// Where the real tokens of each row are; of a packed batch, where each sequence is.
+    /// Range of the real tokens in each row or, in a packed batch, range of each sequence.
     pub rows: Vec<Range<usize>>,
-    /// Rope position of the token that would follow each row.
+    /// Rope position of the next token of each row.
     pub next_position: Vec<RopePosition>,
     /// Flat index (row · seq + column) of every image token, row by row.
     pub image_index: Vec<usize>,
-    /// Row of the encoder's output that each of them takes. An image that several rows show is encoded once.
+    /// For each image token, its row in the encoder's output. An image shared by several rows is encoded once.
     pub image_features: Vec<usize>,
-    /// The images; `None` for text alone.
+    /// The images; `None` for a batch without images.
     pub images: Option<ImageInputs>,
 }
 
 /// One row before padding.
 #[derive(Debug, Clone, Copy)]
 pub struct Row<'a> {
-    /// Token ids with every image already expanded to its tokens.
+    /// Token ids, with every image already expanded to its tokens.
     pub ids: &'a [u32],
-    /// The images in the row, in order: indices into the images of the batch, which rows may share.
+    /// The images in the row, in order, as indices into the images of the batch. Rows may share images.
     pub images: &'a [usize],
 }
 
 impl ModelInputs {
-    /// Pads `rows` to one length and computes their positions. `grids` are the sizes of the batch's images and
-    /// `pixel_values` their patches, `[patches, patch_len]` image by image; both empty for text alone. Positions are
-    /// built for each row from its own images, so rows may show images of different sizes.
+    /// Pads or packs `rows` and computes their positions. `grids` are the sizes of the batch's images, and
+    /// `pixel_values` are their patches, `[patches, patch_len]`, image by image; both are empty for a batch without
+    /// images. Images may differ in size, within a row and between rows.
     ///
     /// # Errors
-    /// [`ModelError::Placeholders`] names the row (from 0) whose image tokens and images disagree.
+    /// Returns [`ModelError::Placeholders`] with the row (from 0) whose image tokens do not match its images.
     pub fn new(
         rows: &[Row<'_>],
         grids: &[GridThw],
@@ -93,7 +93,7 @@ impl ModelInputs {
             if let Some(image) = row.images.iter().find(|&&image| image >= grids.len()) {
                 return Err(ModelError::Placeholders {
                     sample: format!("sample {b}"),
-                    reason: format!("shows image {image}, but the batch has {}", grids.len()),
+                    reason: format!("refers to image {image}, but the batch has only {} images", grids.len()),
                 });
             }
             let own: Vec<GridThw> = row.images.iter().map(|&image| grids[image]).collect();
@@ -104,7 +104,7 @@ impl ModelInputs {
                 }
                 other => other,
             })?;
-            // Where the row starts among its own columns, and among all tokens.
+            // Start of the row within its columns, and among all tokens of the batch.
             let (start, first) = match padding {
                 Padding::Left => (seq - row.ids.len(), b * seq + seq - row.ids.len()),
                 Padding::Right => (0, b * seq),
@@ -129,7 +129,10 @@ impl ModelInputs {
         if pixel_values.len() != patches * width {
             return Err(ModelError::Placeholders {
                 sample: "batch".into(),
-                reason: format!("{} pixel values for {patches} patches of {width}", pixel_values.len()),
+                reason: format!(
+                    "{} pixel values were given, but {patches} patches need {width} each",
+                    pixel_values.len()
+                ),
             });
         }
         let images = (!grids.is_empty()).then(|| ImageInputs {
@@ -147,12 +150,12 @@ impl ModelInputs {
         })
     }
 
-    /// Rows of the batch and their padded length; one row where sequences are packed.
+    /// Returns the number of rows and their padded length. A packed batch has one row.
     pub fn dims(&self) -> [usize; 2] {
         self.input_ids.dims()
     }
 
-    /// Whether any row is shorter than the longest.
+    /// Returns true if any row is padded.
     pub fn is_padded(&self) -> bool {
         let [batch, seq] = self.dims();
         self.rows.iter().map(Range::len).sum::<usize>() != batch * seq

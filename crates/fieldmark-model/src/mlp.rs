@@ -7,7 +7,7 @@ use burn::{
 
 use crate::projection::Projection;
 
-/// The three projections, with biases in the vision encoder and without in the decoder.
+/// The three projections. They have biases in the vision encoder and none in the decoder.
 #[derive(Module, Debug)]
 pub struct GatedMlp {
     pub(crate) gate_proj: Projection,
@@ -25,7 +25,7 @@ impl GatedMlp {
         [("gate_proj", &mut self.gate_proj), ("up_proj", &mut self.up_proj), ("down_proj", &mut self.down_proj)]
     }
 
-    /// `[.., width]` to `[.., width]`.
+    /// Maps `[.., width]` to `[.., width]`.
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         self.down_proj.forward(silu(self.gate_proj.forward(x.clone())) * self.up_proj.forward(x))
     }

@@ -1,6 +1,6 @@
-//! Vision encoder, decoder and head together.
+//! The whole model: vision encoder, decoder and head.
 //!
-//! Reference: `Qwen2_5_VLForConditionalGeneration`. Image embeddings take the places of the image tokens.
+//! Reference: `Qwen2_5_VLForConditionalGeneration`. Image embeddings replace the embeddings of the image tokens.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use burn::{
 };
 
 use crate::{
-    cache::KvCache,
+    attention::KvCache,
     config::Qwen25VlConfig,
     inputs::{ImageInputs, ModelInputs},
     positions::RopePosition,
@@ -24,18 +24,18 @@ use crate::{
 pub struct Qwen25Vl {
     pub(crate) visual: VisionEncoder,
     pub(crate) model: TextDecoder,
-    /// `None` where the head is the embedding.
+    /// `None` if the head is the embedding.
     pub(crate) lm_head: Option<Linear>,
     #[module(skip)]
     config: Qwen25VlConfig,
 }
 
-/// What a forward pass goes through, for comparison with the reference.
+/// The intermediate results of a forward pass, for comparison with the reference.
 #[derive(Debug, Clone)]
 pub struct Trace {
-    /// The encoder's stages; `None` for text alone.
+    /// Intermediate results of the encoder; `None` for a batch without images.
     pub vision: Option<VisionTrace>,
-    /// Embeddings with images in place, `[batch, seq, width]`.
+    /// Embeddings of tokens and images, `[batch, seq, width]`.
     pub inputs_embeds: Tensor<3>,
     /// After each block, `[batch, seq, width]`.
     pub layers: Vec<Tensor<3>>,
@@ -46,7 +46,7 @@ pub struct Trace {
 }
 
 impl Qwen25VlConfig {
-    /// A new model with Burn's default initialisation, parameter by parameter at first use.
+    /// Returns a new model. Burn initialises each parameter with its default at first use.
     pub fn init(&self, device: &Device) -> Qwen25Vl {
         let head = || LinearConfig::new(self.text.hidden_size, self.text.vocab_size).with_bias(false).init(device);
         Qwen25Vl {
@@ -59,62 +59,62 @@ impl Qwen25VlConfig {
 }
 
 impl Qwen25Vl {
-    /// The configuration the model was built from.
+    /// Returns the configuration that the model was built from.
     pub fn config(&self) -> &Qwen25VlConfig {
         &self.config
     }
 
-    /// The vision encoder and projector.
+    /// Returns the vision encoder with the projector.
     pub fn visual(&self) -> &VisionEncoder {
         &self.visual
     }
 
-    /// The decoder.
+    /// Returns the decoder.
     pub fn decoder(&self) -> &TextDecoder {
         &self.model
     }
 
-    /// Embeddings of images, `[tokens, width]`, image after image.
+    /// Returns the embeddings of images, `[tokens, width]`, image by image.
     pub fn encode_images(&self, images: &ImageInputs) -> Tensor<2> {
         self.visual.forward(images)
     }
 
-    /// Embeddings of a batch with its images in place, `[batch, seq, width]`.
+    /// Returns the embeddings of a batch, tokens and images, `[batch, seq, width]`.
     pub fn embed(&self, inputs: &ModelInputs) -> Tensor<3> {
         let features = inputs.images.as_ref().map(|images| self.visual.forward(images));
         self.embed_with(inputs, features)
     }
 
-    /// The same with the embeddings of the images at hand, `[tokens, width]` (see [`Self::encode_images`]).
+    /// Like [`Self::embed`], with image embeddings that [`Self::encode_images`] already computed, `[tokens, width]`.
     pub fn embed_with(&self, inputs: &ModelInputs, features: Option<Tensor<2>>) -> Tensor<3> {
-        let text_BTD = self.model.embed_tokens.forward(inputs.input_ids.clone());
-        let Some(features) = features else { return text_BTD };
-        let [batch, seq, width] = text_BTD.dims();
-        let device = text_BTD.device();
-        // Gather instead of scatter: row i of the result is a text row or an image row of [text; image].
+        let text_btd = self.model.embed_tokens.forward(inputs.input_ids.clone());
+        let Some(features) = features else { return text_btd };
+        let [batch, seq, width] = text_btd.dims();
+        let device = text_btd.device();
+        // Gather instead of scatter: each row of the result is a row of [text; images].
         let mut source: Vec<i64> = (0..(batch * seq) as i64).collect();
         for (&place, &feature) in inputs.image_index.iter().zip(&inputs.image_features) {
             source[place] = (batch * seq + feature) as i64;
         }
         let source = Tensor::<1, Int>::from_data(TensorData::new(source, [batch * seq]), &device);
-        let text = text_BTD.reshape([batch * seq, width]);
+        let text = text_btd.reshape([batch * seq, width]);
         let features = features.cast(text.dtype());
         Tensor::cat(vec![text, features], 0).select(0, source).reshape([batch, seq, width])
     }
 
-    /// Hidden states of a batch after the final norm, `[batch, seq, width]`. Use [`Self::logits`] on the rows needed: the
-    /// whole batch's logits are the largest tensor there is.
+    /// Returns the hidden states of a batch after the final norm, `[batch, seq, width]`. Apply [`Self::logits`] only to
+    /// the rows you need: the logits of a whole batch would be the largest tensor of all.
     pub fn forward(&self, inputs: &ModelInputs) -> Tensor<3> {
         self.model.forward(self.embed(inputs), inputs.position_ids.clone(), &inputs.rows, None)
     }
 
-    /// The same, leaving keys and values in `cache` for [`Self::decode`].
+    /// Like [`Self::forward`], and stores keys and values in `cache` for [`Self::decode`].
     pub fn prefill(&self, inputs: &ModelInputs, cache: &mut KvCache) -> Tensor<3> {
         self.model.forward(self.embed(inputs), inputs.position_ids.clone(), &inputs.rows, Some(cache))
     }
 
-    /// Hidden states of one new token a sequence, `[batch, 1, width]`. `positions[b]` is the token's rope position, and
-    /// `rows[b]` where row b's real tokens lie, the new one included.
+    /// Returns the hidden states of one new token per sequence, `[batch, 1, width]`. `positions[b]` is the token's rope
+    /// position. `rows[b]` is the range of the real tokens in row b, including the new token.
     pub fn decode(
         &self,
         tokens: &[u32],
@@ -132,15 +132,15 @@ impl Qwen25Vl {
         self.model.forward(self.model.embed_tokens.forward(ids), positions, rows, Some(cache))
     }
 
-    /// Logits of hidden states, `[rows, width]` to `[rows, vocab]`.
-    pub fn logits(&self, hidden_ND: Tensor<2>) -> Tensor<2> {
+    /// Maps hidden states, `[rows, width]`, to logits, `[rows, vocab]`.
+    pub fn logits(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
         match &self.lm_head {
-            Some(head) => head.forward(hidden_ND),
-            None => hidden_ND.matmul(self.model.embed_tokens.weight.val().transpose()),
+            Some(head) => head.forward(hidden_nd),
+            None => hidden_nd.matmul(self.model.embed_tokens.weight.val().transpose()),
         }
     }
 
-    /// The matrix of the head, `[width, vocab]`: the transposed embedding where it is tied.
+    /// Returns the matrix of the head, `[width, vocab]`. A tied head is the transposed embedding.
     pub fn head_weight(&self) -> Tensor<2> {
         match &self.lm_head {
             Some(head) => head.weight.val(),
@@ -148,7 +148,7 @@ impl Qwen25Vl {
         }
     }
 
-    /// Every intermediate result that the reference fixtures record.
+    /// Runs a forward pass and returns every intermediate result that the reference fixtures record.
     pub fn trace(&self, inputs: &ModelInputs) -> Trace {
         let vision = inputs.images.as_ref().map(|images| self.visual.trace(images));
         let inputs_embeds = self.embed_with(inputs, vision.as_ref().map(|trace| trace.merged.clone()));

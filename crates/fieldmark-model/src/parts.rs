@@ -1,11 +1,11 @@
-//! The three parts of a model that training freezes or changes, and that have a number format, together.
+//! The three parts of a model. Each is trained or frozen as a whole, and has one number format.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A part of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
+pub enum ModelPart {
     /// Patch embedding and blocks of the vision encoder.
     Vision,
     /// The merger between encoder and decoder.
@@ -14,11 +14,11 @@ pub enum Part {
     Decoder,
 }
 
-impl Part {
-    /// All of them, in the order of the forward pass.
+impl ModelPart {
+    /// All parts, in the order of the forward pass.
     pub const ALL: [Self; 3] = [Self::Vision, Self::Projector, Self::Decoder];
 
-    /// The part that a parameter of this published name belongs to.
+    /// Returns the part of the parameter with this published name.
     pub fn of(published: &str) -> Self {
         if published.starts_with("visual.merger.") {
             Self::Projector
@@ -29,7 +29,7 @@ impl Part {
         }
     }
 
-    /// Its key in recipes.
+    /// Returns the part's key in recipes.
     pub fn name(self) -> &'static str {
         match self {
             Self::Vision => "vision",
@@ -39,7 +39,7 @@ impl Part {
     }
 }
 
-/// Which parts of a model training changes.
+/// Which parts of a model are trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainableParts {
@@ -58,12 +58,12 @@ impl Default for TrainableParts {
 }
 
 impl TrainableParts {
-    /// Whether `part` is one of them.
-    pub fn has(&self, part: Part) -> bool {
+    /// Returns true if `part` is trained.
+    pub fn has(&self, part: ModelPart) -> bool {
         match part {
-            Part::Vision => self.vision,
-            Part::Projector => self.projector,
-            Part::Decoder => self.decoder,
+            ModelPart::Vision => self.vision,
+            ModelPart::Projector => self.projector,
+            ModelPart::Decoder => self.decoder,
         }
     }
 }

@@ -1,17 +1,19 @@
-//! Rope positions of a sequence of text and images: M-RoPE's three rows.
+//! Rope positions of a sequence of text and images: the three rows of M-RoPE (time, height, width).
 //!
-//! Reference: `Qwen2_5_VLModel.get_rope_index`. Text counts up on all three rows; an image takes its start on the
-//! time row and start + row, start + column on the others; text resumes at start + max(height, width) in tokens.
+//! Reference: `Qwen2_5_VLModel.get_rope_index`. Text counts up on all three rows. A token of an image that begins at
+//! position p has p on the time row, p + row on the height row and p + column on the width row. Text after the image
+//! continues at p + max(height, width), in tokens.
 
 use std::ops::{Add, AddAssign};
 
 use crate::{config::VisionTokens, error::ModelError, grid::GridThw};
 
-/// Place of a token in its sequence, padding not counted. Not a rope position: an image has more tokens than positions.
+/// Index of a token in its sequence, without padding. It differs from the rope position: an image has more tokens than
+/// positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct TokenIndex(pub usize);
 
-/// A position that rotary embeddings see.
+/// A position for rotary embeddings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct RopePosition(pub usize);
 
@@ -29,29 +31,29 @@ impl AddAssign<usize> for RopePosition {
     }
 }
 
-/// The three rows of one sequence, each as long as the sequence, and where the next token goes.
+/// The positions of one sequence: three rows, each as long as the sequence, and the position of the next token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SequencePositions {
     /// Time, height, width.
     pub rows: [Vec<RopePosition>; 3],
-    /// Position of the token that follows, the same on all three rows.
+    /// Position of the next token, the same on all three rows.
     pub next: RopePosition,
 }
 
 impl SequencePositions {
-    /// Time, height and width of one token.
+    /// Returns the positions of one token in time, height and width.
     ///
     /// # Panics
-    /// If the sequence has no such token.
+    /// Panics if the sequence has no such token.
     pub fn at(&self, token: TokenIndex) -> [RopePosition; 3] {
         std::array::from_fn(|axis| self.rows[axis][token.0])
     }
 }
 
-/// Positions of `ids`, whose runs of image tokens stand for `grids` in order.
+/// Returns the positions of `ids`. The image tokens in `ids` belong to the images in `grids`, in order.
 ///
 /// # Errors
-/// [`ModelError::Placeholders`], without a sample's name, if the image tokens are not exactly those of `grids`.
+/// Returns [`ModelError::Placeholders`], without the name of a sample, if the image tokens do not match `grids`.
 pub fn rope_positions(
     ids: &[u32],
     grids: &[GridThw],
@@ -64,7 +66,7 @@ pub fn rope_positions(
     let mut at = 0;
     while at < ids.len() {
         if ids[at] == tokens.video {
-            return Err(placeholders(format!("token {at} is a video placeholder; videos are not supported")));
+            return Err(placeholders(format!("token {at} is a video placeholder: videos are not supported")));
         }
         if ids[at] != tokens.image {
             rows.iter_mut().for_each(|row| row.push(next));
@@ -75,14 +77,14 @@ pub fn rope_positions(
         let run = ids[at..].iter().take_while(|&&id| id == tokens.image).count();
         let Some(grid) = images.next() else {
             return Err(placeholders(format!(
-                "{run} image tokens from token {at} on belong to no image: {} images were given",
+                "the {run} image tokens from token {at} on have no image: only {} images were given",
                 grids.len()
             )));
         };
         let wanted = grid.tokens(merge_size);
         if run < wanted {
             return Err(placeholders(format!(
-                "{run} image tokens from token {at} on, but the image of {}×{} patches has {wanted} features",
+                "there are {run} image tokens from token {at} on, but the image of {}×{} patches needs {wanted}",
                 grid.h, grid.w
             )));
         }
@@ -102,7 +104,7 @@ pub fn rope_positions(
     match images.len() {
         0 => Ok(SequencePositions { rows, next }),
         left => Err(placeholders(format!(
-            "{} images were given, but the text has placeholders for {}",
+            "{} images were given, but the text has image tokens for only {}",
             grids.len(),
             grids.len() - left
         ))),

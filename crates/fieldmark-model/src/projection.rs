@@ -1,8 +1,8 @@
-//! A linear layer that may carry a low-rank adapter: y = x·W + b + s·(x·A)·B (LoRA, arXiv 2106.09685), and whose W may then
-//! be quantised (QLoRA, arXiv 2305.14314).
+//! A linear layer with an optional low-rank adapter: y = x·W + b + s·(x·A)·B (LoRA, arXiv 2106.09685). W under an
+//! adapter may be quantised (QLoRA, arXiv 2305.14314).
 //!
-//! Burn's own LoRA adds A·B to W at each use, so that a matrix of W's size and its gradient exist for every layer; here the
-//! product goes through the rank.
+//! Burn's LoRA adds A·B to W at each use, which costs a matrix the size of W, and its gradient, for every layer. Here
+//! (x·A)·B is computed, so no such matrix exists.
 
 use burn::{
     module::{Module, Param},
@@ -10,9 +10,7 @@ use burn::{
     tensor::{DType, Device, Tensor, module::linear, quantization::QuantScheme},
 };
 
-use crate::lora::{LoraSettings, Quantize};
-
-/// W is `[in, out]`, as in Burn's `Linear`.
+/// A linear layer. W is `[in, out]`, as in Burn's `Linear`.
 #[derive(Module, Debug)]
 pub struct Projection {
     pub(crate) weight: Param<Tensor<2>>,
@@ -27,18 +25,18 @@ pub struct LoraPair {
     pub(crate) a: Param<Tensor<2>>,
     /// `[rank, out]`.
     pub(crate) b: Param<Tensor<2>>,
-    /// What their product is multiplied by.
+    /// Factor applied to the product A·B.
     pub(crate) scale: f64,
 }
 
 impl Projection {
-    /// A layer without adapter, with Burn's initialisation at first use.
+    /// Returns a layer without an adapter. Burn initialises its parameters at first use.
     pub fn new(from: usize, to: usize, bias: bool, device: &Device) -> Self {
         let Linear { weight, bias } = LinearConfig::new(from, to).with_bias(bias).init(device);
         Self { weight, bias, lora: None }
     }
 
-    /// `[.., in]` to `[.., out]`.
+    /// Maps `[.., in]` to `[.., out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let weight = match self.weight.dtype() {
             DType::QFloat(_) => dense(self.weight.val(), x.dtype()),
@@ -46,17 +44,17 @@ impl Projection {
         };
         let bias = self.bias.as_ref().map(Param::val);
         let Some(LoraPair { a, b, scale }) = &self.lora else { return linear(x, weight, bias) };
-        // Scaled where it is small.
+        // Scaled here, where the tensor is smallest.
         let low = linear(x.clone(), a.val(), None) * *scale;
         linear(x, weight, bias) + linear(low, b.val(), None)
     }
 
-    /// Width of what goes in and of what comes out.
+    /// Returns the input width and the output width.
     pub fn widths(&self) -> [usize; 2] {
         self.weight.shape().dims()
     }
 
-    /// The type of the weights, or of the adapter where they are quantised.
+    /// Returns the type of the weights or, if they are quantised, of the adapter.
     pub fn dtype(&self) -> DType {
         match (self.weight.dtype(), &self.lora) {
             (DType::QFloat(_), Some(pair)) => pair.a.dtype(),
@@ -64,7 +62,7 @@ impl Projection {
         }
     }
 
-    /// The same with an adapter whose factors are zero, in the type of the weights; an earlier one goes.
+    /// Adds an adapter whose factors are zero, in the type of the weights. Replaces any earlier adapter.
     pub fn with_lora(mut self, rank: usize, scale: f64) -> Self {
         let ([from, to], device) = (self.widths(), self.weight.device());
         let options = (&device, self.dtype());
@@ -76,24 +74,14 @@ impl Projection {
         self
     }
 
-    /// The same with an adapter of zeros and W kept as `settings` say. `None` if W cannot be quantised: it has no multiple of 4
-    /// columns.
-    pub fn adapted(self, settings: &LoraSettings) -> Option<Self> {
-        let columns = self.widths()[1];
-        let adapted = self.with_lora(settings.rank, settings.scale());
-        match settings.quantize {
-            Quantize::None => Some(adapted),
-            quantize => quantize.scheme(columns).map(|scheme| adapted.quantized(&scheme)),
-        }
-    }
-
-    /// The same with W rounded as `scheme` says; it no longer learns.
+    /// Quantises W with `scheme` and freezes it.
     pub fn quantized(mut self, scheme: &QuantScheme) -> Self {
         self.weight = self.weight.set_require_grad(false).map(|weight| weight.quantize_dynamic(scheme));
         self
     }
 
-    /// The same with W + s·A·B for W, computed in f32 and stored as `dtype`, and no adapter. Without a tape.
+    /// Replaces W by W + s·A·B, computed in f32 and stored as `dtype`, and removes the adapter. Autodiff does not track
+    /// this.
     pub(crate) fn merged(self, dtype: DType) -> Self {
         let Self { weight, bias, lora } = self;
         let weight = weight.map(|weight| {
@@ -110,7 +98,7 @@ impl Projection {
     }
 }
 
-/// The numbers of a matrix that may be quantised.
+/// Returns a matrix, dequantised if need be, as `dtype`.
 fn dense(weight: Tensor<2>, dtype: DType) -> Tensor<2> {
     match weight.dtype() {
         DType::QFloat(_) => weight.dequantize().cast(dtype),

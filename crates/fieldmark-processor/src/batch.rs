@@ -1,22 +1,25 @@
-//! Sequences to one padded batch on a device.
+//! Pads sequences into one batch on a device.
 //!
-//! Reference: the collator of transformers with `padding=True`; positions are built for each sequence from its own
-//! images. Whatever does not fit is refused by name: nothing is cut, least of all inside an image.
+//! Reference: the collator of transformers with `padding=True`. The positions of a sequence depend on its own images
+//! only. A sequence that does not fit is an error; nothing is ever cut.
 
 use std::sync::Arc;
 
 use burn::tensor::Device;
 use fieldmark_model::{GridThw, ModelError, ModelInputs, Padding, Qwen25VlConfig, Row, rope_positions};
 
-use crate::{error::ProcessorError, image_processor::PatchedImage, processor::Sequence};
+use crate::{error::ProcessorError, image::PatchedImage, sequence::Sequence};
 
 /// Pads `sequences` with `pad_id` into the inputs of a model: ids `[batch, seq]`, positions `[3, batch, seq]`, pixel
-/// values `[patches, patch_len]` of all images, one that several sequences show only once.
+/// values `[patches, patch_len]` of all images. An image that several sequences share is in the batch once.
 ///
 /// # Errors
-/// [`ProcessorError::Empty`] without a token to batch; [`ProcessorError::TooLong`] for a sequence of more than
-/// `max_tokens` (at most the model's context); [`ProcessorError::ImageTokens`] where image placeholders and image
-/// features disagree, patches do not fit the vision encoder or an id is outside the embedding. All name the sample.
+/// - [`ProcessorError::Empty`] if there is no sequence, or a sequence has no token.
+/// - [`ProcessorError::TooLong`] if a sequence has more than `max_tokens` tokens, or more than the model's context.
+/// - [`ProcessorError::ImageTokens`] if image placeholders and image features disagree, patches do not fit the vision
+///   encoder, or an id is outside the embedding.
+///
+/// The last two name the sample.
 pub fn collate(
     sequences: &[Sequence],
     padding: Padding,
@@ -47,8 +50,8 @@ pub fn collate(
     Ok(ModelInputs::new(&rows, &grids, pixel_values, padding, pad_id, config, device)?)
 }
 
-/// Place of an image among those of the batch. Rows that share patches, as the rollouts of a group do, share the image,
-/// so that it is encoded once.
+/// The index of an image in the batch. Rows that share patches, such as the rollouts of a group, share the image, so
+/// that it is encoded once.
 fn index_of<'a>(image: &'a PatchedImage, images: &mut Vec<&'a PatchedImage>) -> usize {
     let same =
         |known: &&PatchedImage| Arc::ptr_eq(&known.pixel_values, &image.pixel_values) && known.grid == image.grid;
@@ -66,7 +69,7 @@ fn check_images(sequence: &Sequence, config: &Qwen25VlConfig) -> Result<(), Proc
     let features: usize = grids.iter().map(|grid| grid.tokens(merge)).sum();
     if placeholders != features {
         return refuse(format!(
-            "{placeholders} image placeholder tokens, but its {} image(s) give {features} features",
+            "the text has {placeholders} image placeholder tokens, but its {} image(s) give {features} features",
             grids.len()
         ));
     }
@@ -74,8 +77,8 @@ fn check_images(sequence: &Sequence, config: &Qwen25VlConfig) -> Result<(), Proc
         let whole = image.grid.h.is_multiple_of(merge) && image.grid.w.is_multiple_of(merge);
         if !whole || image.pixel_values.len() != image.grid.patches() * vision.patch_len() {
             return refuse(format!(
-                "image {i}: {} numbers in {}×{}×{} patches do not fit patches of {} numbers merged {merge}×{merge}; \
-                 preprocessor_config.json and config.json disagree",
+                "image {i} has {} numbers in {}×{}×{} patches, but the vision encoder takes patches of {} numbers, \
+                 merged {merge}×{merge}; make preprocessor_config.json agree with config.json",
                 image.pixel_values.len(),
                 image.grid.t,
                 image.grid.h,
@@ -86,11 +89,11 @@ fn check_images(sequence: &Sequence, config: &Qwen25VlConfig) -> Result<(), Proc
     }
     if let Some(id) = sequence.ids.iter().find(|&&id| id as usize >= config.text.vocab_size) {
         return refuse(format!(
-            "token id {id} is outside the embedding of {} rows; the tokenizer belongs to another model",
+            "token id {id} is outside the embedding of {} rows; use the tokenizer that belongs to the model",
             config.text.vocab_size
         ));
     }
-    // Two runs may have the right sum and still belong to no image each.
+    // The total may be right although no run of placeholders has the length of its image.
     match rope_positions(&sequence.ids, &grids, &config.vision_tokens, merge) {
         Ok(_) => Ok(()),
         Err(ModelError::Placeholders { reason, .. }) => refuse(reason),

@@ -1,86 +1,86 @@
-//! What can go wrong between a file or a conversation and the inputs of the model.
+//! What can go wrong on the way from files and conversations to the inputs of a model.
 
 use std::path::PathBuf;
 
 use fieldmark_model::ModelError;
 
-/// Every error names the file, key or sample it is about and what to do.
+/// An error of this crate. Its text names the file, key or sample and says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessorError {
-    /// A file is missing or cannot be read or written.
+    /// A file is missing, or cannot be read or written.
     #[error("{path}: {source}")]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// An image file is larger than allowed.
-    #[error("{name}: {bytes} bytes, over the limit of {limit} for an image file; shrink it or raise the limit")]
+    /// An image file has too many bytes.
+    #[error("{name}: {bytes} bytes, over the limit of {limit} for an image file; shrink the image or raise the limit")]
     FileTooLarge {
         /// The file.
         name: String,
-        /// Its size.
+        /// Size of the file in bytes.
         bytes: u64,
-        /// Bytes allowed.
+        /// Largest size in bytes.
         limit: u64,
     },
-    /// An image would take too much memory once decoded.
-    #[error("{name}: {width}×{height} pixels, over the limit of {limit} pixels in all; shrink it or raise the limit")]
+    /// An image has too many pixels.
+    #[error("{name}: {width}×{height} pixels, over the limit of {limit} pixels; shrink the image or raise the limit")]
     TooManyPixels {
         /// The file.
         name: String,
-        /// Pixels in a row.
+        /// Width in pixels.
         width: u32,
-        /// Rows.
+        /// Height in pixels.
         height: u32,
-        /// Pixels allowed.
+        /// Largest number of pixels.
         limit: u64,
     },
-    /// The content of a file is no image of a supported format.
+    /// A file is not an image of a supported format.
     #[error("{name}: {reason}; give a JPEG, PNG or WebP file")]
     NotAnImage {
         /// The file.
         name: String,
-        /// What it is instead.
+        /// What the file is.
         reason: String,
     },
-    /// An image file is cut short or damaged inside.
-    #[error("{name}: this {format} file is cut short or damaged ({reason}); fetch it again")]
+    /// An image file is cut short or damaged.
+    #[error("{name}: this {format} file is cut short or damaged ({reason}); replace it")]
     DamagedImage {
         /// The file.
         name: String,
-        /// The format that its first bytes announce.
+        /// The format according to the first bytes.
         format: &'static str,
-        /// What the decoder said.
+        /// The decoder's error.
         reason: String,
     },
-    /// Pixels given in memory, or a crop, do not fit the size given.
+    /// Pixels do not match the size given, or a crop does not fit into its image.
     #[error("{name}: {reason}")]
     Pixels {
         /// The image.
         name: String,
-        /// How they disagree.
+        /// What is wrong.
         reason: String,
     },
-    /// The sides of an image cannot be brought to multiples of the patch size.
+    /// An image cannot be resized to multiples of the patch size.
     #[error("{name}: cannot resize {height}×{width} (height×width): {reason}")]
     Size {
         /// The image.
         name: String,
-        /// Rows.
+        /// Height in pixels.
         height: usize,
-        /// Pixels in a row.
+        /// Width in pixels.
         width: usize,
-        /// Why.
+        /// Why not.
         reason: String,
     },
-    /// A JSON file is not what it should be.
+    /// A value in a JSON file is missing or wrong, or the file is not valid.
     #[error("{path}: `{key}` {reason}")]
     Config {
         /// The file.
         path: PathBuf,
-        /// The key, or the kind of file where there is no single one.
+        /// The key, or the file's name if the whole file is wrong.
         key: String,
         /// What is wrong.
         reason: String,
@@ -88,12 +88,12 @@ pub enum ProcessorError {
     /// The tokenizer cannot be loaded, trained or used.
     #[error("{name}: tokenizer: {reason}")]
     Tokenizer {
-        /// Its file.
+        /// The tokenizer's file.
         name: String,
-        /// What the library said.
+        /// What is wrong, or the library's error.
         reason: String,
     },
-    /// The tokenizer lacks a token that the model needs.
+    /// The tokenizer does not have a token that the model needs.
     #[error("{name}: the tokenizer has no token `{token}`; use the tokenizer that belongs to the checkpoint")]
     MissingToken {
         /// The tokenizer's file.
@@ -101,46 +101,49 @@ pub enum ProcessorError {
         /// The token.
         token: String,
     },
-    /// A chat template is not valid, or refused the conversation.
+    /// A chat template is not valid, or refuses the conversation.
     #[error("chat template: {0}")]
     Template(String),
-    /// The image placeholders of a conversation and the images given do not agree.
-    #[error("{sample}: {placeholders} image placeholder(s) in the text, but {images} image(s) given; make them equal")]
+    /// A conversation has more or fewer image placeholders than images.
+    #[error(
+        "{sample}: {placeholders} image placeholder(s) in the text, but {images} image(s) given; give one image \
+         for each placeholder"
+    )]
     Placeholders {
-        /// Which sample.
+        /// The sample.
         sample: String,
         /// Placeholders in the text.
         placeholders: usize,
         /// Images given.
         images: usize,
     },
-    /// The image tokens of a finished sequence and the features of its images do not agree.
+    /// The tokens of a sequence do not fit its images or the model.
     #[error("{sample}: {reason}")]
     ImageTokens {
-        /// Which sample.
+        /// The sample.
         sample: String,
-        /// How they disagree.
+        /// What does not fit.
         reason: String,
     },
-    /// A sequence does not fit; it is refused, since cutting it could cut an image apart.
+    /// A sequence is too long. It is never cut, because the cut could go through an image.
     #[error(
-        "{sample}: {tokens} tokens, {image_tokens} of them of images, over the limit of {limit}; shorten the text or \
+        "{sample}: {tokens} tokens ({image_tokens} of them for images), over the limit of {limit}; shorten the text or \
          lower max_pixels"
     )]
     TooLong {
-        /// Which sample.
+        /// The sample.
         sample: String,
-        /// Its length.
+        /// Number of tokens.
         tokens: usize,
-        /// Tokens that stand for image features.
+        /// How many of the tokens stand for image features.
         image_tokens: usize,
-        /// Tokens allowed.
+        /// Largest number of tokens.
         limit: usize,
     },
-    /// A batch was asked for without a single sequence.
-    #[error("a batch needs at least one sequence, and every sequence at least one token")]
+    /// A batch has no sequence, or a sequence has no token.
+    #[error("a batch needs at least one sequence, and each sequence at least one token")]
     Empty,
-    /// The model's own check refused the batch.
+    /// The model refused the batch or its files.
     #[error(transparent)]
     Model(#[from] ModelError),
 }

@@ -1,15 +1,16 @@
-//! One placeholder for each image becomes one for each of its tokens.
+//! Repeats the placeholder of each image once for each of its tokens.
 //!
-//! Reference: `Qwen2_5_VLProcessor.__call__` of transformers: every `<|image_pad|>` is repeated t·h·w/merge² times.
+//! Reference: `Qwen2_5_VLProcessor.__call__` of transformers: each `<|image_pad|>` is repeated t·h·w/merge² times.
 
 use fieldmark_model::GridThw;
 
-use crate::{error::ProcessorError, tokenizer::special::IMAGE_PAD};
+use crate::{error::ProcessorError, text::special::IMAGE_PAD};
 
-/// Repeats the placeholders of `text` for images of the given grids, in order.
+/// Repeats each placeholder of `text` as often as its image, in order, has tokens.
 ///
 /// # Errors
-/// [`ProcessorError::Placeholders`] under `sample` if there are more or fewer placeholders than images.
+/// Returns [`ProcessorError::Placeholders`], which names `sample`, if `text` has more or fewer placeholders than
+/// images.
 pub fn expand_images(sample: &str, text: &str, grids: &[GridThw], merge_size: usize) -> Result<String, ProcessorError> {
     let mut pieces = text.split(IMAGE_PAD);
     let mut expanded = String::from(pieces.next().unwrap_or_default());

@@ -1,8 +1,8 @@
-//! Pixels and text to the inputs of a Qwen2.5-VL model; texts to vectors that compare answers ([`SiglipEmbedder`]).
+//! Turns photographs and conversations into the inputs of a Qwen2.5-VL model.
 //!
-//! A [`Photo`] is decoded, resized within pixel limits and cut into patches ([`ImageProcessor`]); a conversation is
-//! rendered, its image placeholders expanded, and encoded ([`Processor`]); [`collate`] pads sequences into a batch.
-//! All of it happens in plain vectors on the CPU until the batch is put on a device.
+//! [`ImageProcessor`] resizes a [`Photo`] within pixel limits and cuts it into patches. [`Processor`] renders a
+//! conversation, expands its image placeholders and encodes it. [`collate`] pads sequences into a batch. Everything
+//! stays in plain vectors on the CPU until then. [`SiglipEmbedder`] turns texts into vectors, to compare answers.
 //!
 //! ```no_run
 //! use fieldmark_processor::{DecodeOptions, Message, Photo, ProcessOptions, Processor};
@@ -14,38 +14,36 @@
 //! # Ok::<(), fieldmark_processor::ProcessorError>(())
 //! ```
 
-#![allow(non_snake_case)]
-
 mod batch;
-pub mod chat;
 mod embedding;
 mod error;
 mod expand;
-mod image_config;
-mod image_processor;
-mod jpeg;
-mod photo;
+mod image;
 mod processor;
 mod processor_files;
-mod resize;
-mod sizes;
+mod sequence;
 mod supervised;
-mod text_stream;
-mod tokenizer;
-mod tokenizer_train;
+mod text;
 
+pub use crate::image::{
+    Alpha, DecodeOptions, ExifOrientation, ImageProcessor, ImageProcessorConfig, PatchedImage, Photo, PixelLimits,
+    PreResize, ResizedPhoto, Size, SizeRule, area_resize, smart_resize,
+};
 pub use batch::collate;
-pub use chat::{ChatOptions, ChatTemplate, Content, Message, Part, QWEN2_5_VL_TEMPLATE, Role};
 pub use embedding::{SiglipEmbedder, SiglipTokenizer, TextEmbedder, cosine, relative_similarity};
 pub use error::ProcessorError;
 pub use expand::expand_images;
 pub use fieldmark_model::Padding;
-pub use image_config::ImageProcessorConfig;
-pub use image_processor::{ImageProcessor, PatchedImage, ResizedPhoto};
-pub use photo::{Alpha, DecodeOptions, ExifOrientation, Photo};
-pub use processor::{ProcessOptions, Processor, Sequence};
-pub use sizes::{PixelLimits, PreResize, Size, SizeRule, area_resize, smart_resize};
+pub use processor::{ProcessOptions, Processor};
+pub use sequence::Sequence;
 pub use supervised::{SupervisedSequence, TargetEnd};
-pub use text_stream::TextStream;
-pub use tokenizer::{SpecialTokens, Tokenizer, special};
-pub use tokenizer_train::train_tokenizer;
+pub use text::{
+    SpecialTokens, TextStream, Tokenizer,
+    chat::{self, ChatOptions, ChatTemplate, Content, ContentPart, Message, QWEN2_5_VL_TEMPLATE, Role},
+    special, train_tokenizer,
+};
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadMe;

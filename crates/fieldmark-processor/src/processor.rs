@@ -1,79 +1,45 @@
 //! Conversations and photographs to sequences of token ids with their patches.
 //!
 //! Reference: `Qwen2_5_VLProcessor` of transformers: the chat template, then one placeholder for each image token, then
-//! the tokenizer without added tokens. Reading and writing the files of a checkpoint is in `processor_files.rs`.
+//! the tokenizer without added tokens. `processor_files.rs` reads and writes the files of a checkpoint.
 
 use fieldmark_model::{GridThw, Qwen25VlConfig};
 
 use crate::{
-    chat::{ChatOptions, ChatTemplate, Message},
     error::ProcessorError,
     expand::expand_images,
-    image_processor::{ImageProcessor, PatchedImage},
-    photo::Photo,
-    tokenizer::Tokenizer,
+    image::{ImageProcessor, PatchedImage, Photo},
+    sequence::Sequence,
+    text::{
+        Tokenizer,
+        chat::{ChatOptions, ChatTemplate, Message},
+    },
 };
 
-/// One sample, ready to be batched. Cloning shares the patches.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sequence {
-    /// Which sample it is, for messages.
-    pub name: String,
-    /// Token ids; every image takes as many as it has features.
-    pub ids: Vec<u32>,
-    /// The images, in the order of their tokens.
-    pub images: Vec<PatchedImage>,
-}
-
-impl Sequence {
-    /// Sizes of the images in patches, in order.
-    pub fn grids(&self) -> Vec<GridThw> {
-        self.images.iter().map(|image| image.grid).collect()
-    }
-
-    /// The sequence with a response after it.
-    pub fn with_response(&self, ids: &[u32]) -> Self {
-        let mut longer = self.clone();
-        longer.ids.extend_from_slice(ids);
-        longer
-    }
-
-    pub(crate) fn check_length(&self, limit: usize, image_token: u32) -> Result<(), ProcessorError> {
-        if self.ids.len() <= limit {
-            return Ok(());
-        }
-        Err(ProcessorError::TooLong {
-            sample: self.name.clone(),
-            tokens: self.ids.len(),
-            image_tokens: self.ids.iter().filter(|&&id| id == image_token).count(),
-            limit,
-        })
-    }
-}
-
-/// How a conversation becomes a sequence.
+/// Options for turning a conversation into a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ProcessOptions {
-    /// What the chat template is asked for.
+    /// Options of the chat template.
     pub chat: ChatOptions,
-    /// Most tokens; `None` leaves it to the model's context when the batch is made.
+    /// Largest number of tokens. With `None`, only [`collate`](crate::collate) checks the length, against the model's
+    /// context.
     pub max_tokens: Option<usize>,
 }
 
 impl ProcessOptions {
-    /// For generation: the sequence ends with the opening of the assistant's turn.
+    /// Options for generation: the sequence ends with the opening of the assistant's turn.
     pub fn prompt() -> Self {
         Self { chat: ChatOptions { add_generation_prompt: true, add_vision_id: false }, max_tokens: None }
     }
 
-    /// The same with a limit on the length.
+    /// Sets the largest number of tokens.
     pub fn with_max_tokens(mut self, limit: usize) -> Self {
         self.max_tokens = Some(limit);
         self
     }
 }
 
-/// Tokenizer, image processor and chat template of one checkpoint.
+/// The tokenizer, image processor and chat template of one checkpoint.
 #[derive(Debug, Clone)]
 pub struct Processor {
     /// Text to ids and back.
@@ -85,23 +51,23 @@ pub struct Processor {
 }
 
 impl Processor {
-    /// A processor from its parts.
+    /// Creates a processor from its parts.
     pub fn new(tokenizer: Tokenizer, images: ImageProcessor, template: ChatTemplate) -> Self {
         Self { tokenizer, images, template }
     }
 
-    /// The same with another image processor, for other pixel limits than the checkpoint's.
+    /// Changes the image processor, for example to set other pixel limits than the checkpoint's.
     pub fn with_images(mut self, change: impl FnOnce(ImageProcessor) -> ImageProcessor) -> Self {
         self.images = change(self.images);
         self
     }
 
-    /// A conversation and the photographs in it, in order; `sample` names it in errors.
+    /// Encodes a conversation and its photographs, which are in the order of their placeholders. Errors name `sample`.
     ///
     /// # Errors
-    /// [`ProcessorError::Size`] for a photograph of extreme shape, [`ProcessorError::Placeholders`] unless there is one
-    /// placeholder for each photograph, [`ProcessorError::TooLong`], [`ProcessorError::Template`] and
-    /// [`ProcessorError::Tokenizer`].
+    /// Returns [`ProcessorError::Size`] if the shape of a photograph is too extreme, [`ProcessorError::Placeholders`]
+    /// unless there is one placeholder for each photograph, [`ProcessorError::TooLong`], [`ProcessorError::Template`]
+    /// or [`ProcessorError::Tokenizer`].
     pub fn process(
         &self,
         sample: &str,
@@ -113,10 +79,10 @@ impl Processor {
         self.encode(sample, messages, images, options)
     }
 
-    /// A conversation and images that were cut into patches before, in order; `sample` names it in errors.
+    /// Encodes a conversation and images that are already cut into patches. Errors name `sample`.
     ///
     /// # Errors
-    /// Those of [`Processor::process`], sizes excepted.
+    /// Returns the errors of [`Processor::process`], except [`ProcessorError::Size`].
     pub fn encode(
         &self,
         sample: &str,
@@ -128,10 +94,10 @@ impl Processor {
         self.encode_text(sample, &text, images, options.max_tokens)
     }
 
-    /// Rendered text with one placeholder for each image; `sample` names it in errors.
+    /// Encodes rendered text that has one placeholder for each image. Errors name `sample`.
     ///
     /// # Errors
-    /// Those of [`Processor::encode`].
+    /// Returns the errors of [`Processor::encode`].
     pub fn encode_text(
         &self,
         sample: &str,
@@ -146,28 +112,34 @@ impl Processor {
         Ok(sequence)
     }
 
-    /// Checks that a model takes what this processor makes: patches, vision tokens, vocabulary.
+    /// Checks that a model takes this processor's patches, vision tokens and vocabulary.
     ///
     /// # Errors
-    /// [`ProcessorError::Config`] names the key of `config.json` that disagrees; `path` stands for the file.
+    /// Returns [`ProcessorError::Config`], which calls the file `path` and names the key of `config.json` that
+    /// disagrees.
     pub fn check(&self, config: &Qwen25VlConfig, path: impl Into<std::path::PathBuf>) -> Result<(), ProcessorError> {
         let (key, reason) = if !self.images.config().fits(&config.vision) {
             let ours = self.images.config();
             let reason = format!(
-                "disagrees with preprocessor_config.json: patches there are {}×{} pixels, {} frames, merged in {}s",
-                ours.patch_size, ours.patch_size, ours.temporal_patch_size, ours.merge_size
+                "disagrees with preprocessor_config.json, whose patches are {0}×{0} pixels of {1} frames, merged \
+                 {2}×{2}; use the files of one checkpoint",
+                ours.patch_size, ours.temporal_patch_size, ours.merge_size
             );
             ("vision_config", reason)
         } else if config.vision_tokens != self.tokenizer.vision_tokens() {
             let reason = format!(
-                "and the other vision tokens are {:?}, but the tokenizer's are {:?} (image, video, start, end)",
+                "and the other vision tokens are {:?}, but the tokenizer's are {:?} (image, video, start, end); use \
+                 the tokenizer of the checkpoint",
                 config.vision_tokens.all(),
                 self.tokenizer.vision_tokens().all()
             );
             ("image_token_id", reason)
         } else if self.tokenizer.vocab_size() > config.text.vocab_size {
-            let reason =
-                format!("is {}, but the tokenizer has {} tokens", config.text.vocab_size, self.tokenizer.vocab_size());
+            let reason = format!(
+                "is {}, but the tokenizer has {} tokens; use the tokenizer of the checkpoint",
+                config.text.vocab_size,
+                self.tokenizer.vocab_size()
+            );
             ("vocab_size", reason)
         } else {
             return Ok(());

@@ -1,7 +1,7 @@
 //! The processor's files in a checkpoint folder, read and written as transformers does.
 //!
 //! `tokenizer.json` (and `tokenizer_config.json`), `preprocessor_config.json`, and the chat template from
-//! `chat_template.jinja` or `chat_template.json`; the template inside `tokenizer_config.json` is for text alone.
+//! `chat_template.jinja` or `chat_template.json`. The template in `tokenizer_config.json` is for text alone: not used.
 
 use std::path::Path;
 
@@ -9,21 +9,19 @@ use fieldmark_model::{Qwen25VlConfig, files::write_whole};
 use serde_json::{Value, json};
 
 use crate::{
-    chat::ChatTemplate,
     error::ProcessorError,
-    image_config::ImageProcessorConfig,
-    image_processor::ImageProcessor,
+    image::{ImageProcessor, ImageProcessorConfig},
     processor::Processor,
-    tokenizer::{SpecialTokens, Tokenizer},
+    text::{SpecialTokens, Tokenizer, chat::ChatTemplate},
 };
 
 impl Processor {
-    /// Reads a checkpoint folder. Without a template file, Qwen2.5-VL's holds. A `config.json` in the folder is checked
-    /// against the rest.
+    /// Reads a checkpoint folder. Without a template file, the template of Qwen2.5-VL is used. If the folder has a
+    /// `config.json`, it must agree with the other files.
     ///
     /// # Errors
-    /// [`ProcessorError::Io`], [`ProcessorError::Config`], [`ProcessorError::Tokenizer`],
-    /// [`ProcessorError::MissingToken`] and [`ProcessorError::Template`], which name the file.
+    /// Returns an error if a file is missing, is damaged or disagrees with another. All but
+    /// [`ProcessorError::Template`] name the file.
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, ProcessorError> {
         let dir = dir.as_ref();
         let images = ImageProcessorConfig::from_file(dir.join("preprocessor_config.json"))?;
@@ -39,11 +37,11 @@ impl Processor {
         Ok(processor)
     }
 
-    /// Writes the files from which [`Processor::from_dir`], and transformers, make this processor again. Each file
-    /// appears whole or not at all.
+    /// Writes the files from which [`Processor::from_dir`] and transformers load this processor. Each file appears
+    /// whole or not at all.
     ///
     /// # Errors
-    /// [`ProcessorError::Io`] and [`ProcessorError::Tokenizer`].
+    /// Returns [`ProcessorError::Io`] or [`ProcessorError::Tokenizer`].
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<(), ProcessorError> {
         let dir = dir.as_ref();
         std::fs::create_dir_all(dir).map_err(ProcessorError::io(dir))?;
@@ -92,7 +90,7 @@ fn read_template(dir: &Path) -> Result<ChatTemplate, ProcessorError> {
         return ChatTemplate::qwen2_5_vl();
     }
     let refuse = |reason: String| ProcessorError::Config { path: json.clone(), key: "chat_template".into(), reason };
-    let value: Value = serde_json::from_str(&read(&json)?).map_err(|error| refuse(error.to_string()))?;
+    let value: Value = serde_json::from_str(&read(&json)?).map_err(|error| refuse(format!("is not valid: {error}")))?;
     match value.get("chat_template").and_then(Value::as_str) {
         Some(source) => ChatTemplate::new(source),
         None => Err(refuse("must be a string".into())),

@@ -1,42 +1,46 @@
-//! A conversation with its answers as targets: ids, and which of them are learnt.
+//! Encodes a conversation for SFT: its ids, and a mask of the ids that the model learns.
 //!
-//! Reference: LLaMA-Factory's template `qwen2_vl`: turns are encoded one by one, so that an answer has the ids that it
-//! would have after a generated prompt; targets are the answer and `<|im_end|>`, in the released code also the newline.
+//! Reference: LLaMA-Factory's template `qwen2_vl`. Turns are encoded one by one, so that an answer has the same ids as
+//! after a prompt for generation. Targets are the answer and `<|im_end|>`; the released code adds the next newline.
 
 use crate::{
-    chat::{ChatOptions, Message, Role},
     error::ProcessorError,
     expand::expand_images,
-    image_processor::PatchedImage,
-    processor::{Processor, Sequence},
-    tokenizer::special::{IM_END, IMAGE_PAD},
+    image::PatchedImage,
+    processor::Processor,
+    sequence::Sequence,
+    text::{
+        chat::{ChatOptions, Message, Role},
+        special::{IM_END, IMAGE_PAD},
+    },
 };
 
-/// Where the targets of an answer end.
+/// The last target of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TargetEnd {
-    /// With `<|im_end|>`.
+    /// `<|im_end|>`.
     #[default]
     ImEnd,
-    /// With the newline after it, as released.
+    /// The newline after `<|im_end|>`, as in the released code.
     Newline,
 }
 
-/// A sequence and the mask of its targets.
+/// A sequence with the mask of its targets.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SupervisedSequence {
     /// The whole conversation.
     pub sequence: Sequence,
-    /// For each token whether it is a target; as long as the ids.
+    /// One value for each id: true if the id is a target.
     pub target_mask: Vec<bool>,
 }
 
 impl Processor {
-    /// A conversation whose assistant turns are targets, with its images in order; `sample` names it in errors.
+    /// Encodes a conversation whose assistant turns are targets. `images` are in the order of their placeholders;
+    /// errors name `sample`.
     ///
     /// # Errors
-    /// Those of [`Processor::encode`]; [`ProcessorError::Template`] if the template does not put an answer straight
-    /// after the prompt that asks for it.
+    /// Returns the errors of [`Processor::encode`], and [`ProcessorError::Template`] if the template does not put an
+    /// answer directly after its prompt.
     pub fn encode_supervised(
         &self,
         sample: &str,
@@ -58,7 +62,7 @@ impl Processor {
                 images: grids.len(),
             });
         }
-        // Not the tokenizer's end token: a base model's is `<|endoftext|>`, which no turn of the template has.
+        // The tokenizer's end token may differ: for a base model it is `<|endoftext|>`, which ends no turn.
         let im_end = self.tokenizer.id(IM_END);
         let mut rest = grids.as_slice();
         for (segment, count) in segments.iter().zip(placeholders) {
@@ -84,7 +88,8 @@ impl Processor {
         let mut extend_to = |text: String, target: bool, turn: usize| {
             let Some(new) = text.strip_prefix(done.as_str()) else {
                 return Err(ProcessorError::Template(format!(
-                    "turn {turn} changes the text of the turns before it, so its answer cannot be told from the prompt"
+                    "turn {turn} changes the text of earlier turns, so that its answer cannot be told from the prompt; \
+                     use a template that appends each turn"
                 )));
             };
             if !new.is_empty() {

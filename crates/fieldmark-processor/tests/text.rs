@@ -4,9 +4,9 @@ use std::{io::Read, path::PathBuf, sync::LazyLock};
 
 use fieldmark_model::GridThw;
 use fieldmark_processor::{
-    ChatOptions, ChatTemplate, Content, ImageProcessor, ImageProcessorConfig, Message, Part, PatchedImage, Photo,
-    ProcessOptions, Processor, ProcessorError, SpecialTokens, TargetEnd, TextStream, Tokenizer, expand_images, special,
-    train_tokenizer,
+    ChatOptions, ChatTemplate, Content, ContentPart, ImageProcessor, ImageProcessorConfig, Message, PatchedImage,
+    Photo, ProcessOptions, Processor, ProcessorError, SpecialTokens, TargetEnd, TextStream, Tokenizer, expand_images,
+    special, train_tokenizer,
 };
 use flate2::read::GzDecoder;
 use proptest::prelude::*;
@@ -100,8 +100,9 @@ fn expansion_needs_one_placeholder_for_each_image() {
     let two = [GridThw::image(4, 4), GridThw::image(2, 6)];
     let text = expand_images("row 3", "a<|image_pad|>b<|image_pad|>", &two, 2).unwrap();
     assert_eq!(text, format!("a{}b{}", "<|image_pad|>".repeat(4), "<|image_pad|>".repeat(3)));
-    let error = expand_images("row 3", "a<|image_pad|>b", &two, 2).unwrap_err().to_string();
-    assert!(error.contains("row 3: 1 image placeholder(s) in the text, but 2 image(s) given"), "{error}");
+    let error = expand_images("row 3", "a<|image_pad|>b", &two, 2).unwrap_err();
+    assert!(matches!(error, ProcessorError::Placeholders { placeholders: 1, images: 2, .. }), "{error}");
+    assert!(error.to_string().starts_with("row 3: "), "{error}");
     assert!(expand_images("row 3", "no image", &[], 2).is_ok());
 }
 
@@ -119,16 +120,18 @@ fn two_photos_and_one_placeholder_or_a_long_prompt_are_refused_by_name() {
     let fits = ProcessOptions::prompt().with_max_tokens(limit);
     assert_eq!(processor.process("row 7", &ask, std::slice::from_ref(&photo), fits).unwrap(), whole);
     let tight = ProcessOptions::prompt().with_max_tokens(limit - 1);
-    let error = processor.process("row 7", &ask, &[photo], tight).unwrap_err().to_string();
-    assert!(error.contains(&format!("row 7: {limit} tokens, 6 of them of images, over the limit of {}", limit - 1)));
+    let error = processor.process("row 7", &ask, &[photo], tight).unwrap_err();
+    let ProcessorError::TooLong { tokens, image_tokens: 6, limit: most, .. } = error else { panic!("{error}") };
+    assert_eq!((tokens, most), (limit, limit - 1));
+    assert!(error.to_string().starts_with("row 7: "), "{error}");
     assert!(processor.process("row 8", &[Message::user("Hello")], &[], ProcessOptions::prompt()).is_ok());
 }
 
 #[test]
 fn tags_in_text_become_images_in_place() {
     let content = Content::from_tagged("<image>\nOne, <image>two.");
-    let text = |text: &str| Part::Text { text: text.into() };
-    assert_eq!(content, Content::Parts(vec![Part::Image, text("\nOne, "), Part::Image, text("two.")]));
+    let text = |text: &str| ContentPart::Text { text: text.into() };
+    assert_eq!(content, Content::Parts(vec![ContentPart::Image, text("\nOne, "), ContentPart::Image, text("two.")]));
     assert_eq!(Content::from_tagged("no tag"), Content::Text("no tag".into()));
 }
 
@@ -292,9 +295,9 @@ fn a_folder_written_is_read_back_and_contradictions_are_named() {
     write("tokenizer_config.json", r#"{"eos_token": {"content": "<|endoftext|>"}, "pad_token": null}"#);
     assert_eq!(Processor::from_dir(folder.path()).unwrap().tokenizer.eos(), SMALL.pad());
     write("tokenizer_config.json", r#"{"eos_token": "<|none|>"}"#);
-    assert!(error().contains("tokenizer.json: the tokenizer has no token `<|none|>`"), "{}", error());
+    assert!(error().contains("tokenizer.json: ") && error().contains("`<|none|>`"), "{}", error());
     write("tokenizer.json", "{");
-    assert!(error().contains("tokenizer.json: tokenizer: "), "{}", error());
+    assert!(error().contains("tokenizer.json: "), "{}", error());
     std::fs::remove_file(folder.path().join("preprocessor_config.json")).unwrap();
     assert!(error().contains("preprocessor_config.json: No such file"), "{}", error());
 }

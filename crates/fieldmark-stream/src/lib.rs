@@ -1,6 +1,6 @@
-//! Named random streams: one run seed, any number of independent generators.
-//! A stream is ChaCha8 keyed with SHA-256 of the seed and a path of words and numbers such as ("rollout", step, prompt,
-//! role, index), so that adding or reordering work never moves another part's random numbers. Same values everywhere.
+//! Named random streams: one seed for a run, any number of independent generators. A stream is ChaCha8 keyed with the
+//! SHA-256 of the seed and a path of words and numbers, such as ("rollout", step, prompt, role, index). New or
+//! reordered work never changes the random numbers of other parts. Values are the same everywhere.
 
 use std::convert::Infallible;
 
@@ -8,10 +8,10 @@ use rand::{Rng, SeedableRng, TryRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
-/// The name of a stream: a run seed and a path of words and numbers.
+/// The name of a stream: the seed of a run and a path of words and numbers.
 ///
-/// Keys are cheap to clone and to extend; every different path gives an independent stream. A word and a number never
-/// collide, nor do `("ab", "c")` and `("a", "bc")`: each part is hashed with its kind and its length.
+/// Keys are cheap to clone and to extend. Different paths give independent streams: a word and a number never collide,
+/// nor do `("ab", "c")` and `("a", "bc")`, because each part is hashed with its kind and length.
 ///
 /// ```
 /// use fieldmark_stream::StreamKey;
@@ -26,7 +26,7 @@ pub struct StreamKey {
 }
 
 impl StreamKey {
-    /// The root of all streams of a run.
+    /// Creates the root of all streams of a run.
     pub fn new(seed: u64) -> Self {
         let mut hash = Sha256::new();
         hash.update(b"fieldmark stream 1");
@@ -34,7 +34,7 @@ impl StreamKey {
         Self { hash }
     }
 
-    /// This key with a word appended.
+    /// Returns this key with a word appended.
     pub fn word(&self, word: &str) -> Self {
         let mut hash = self.hash.clone();
         hash.update(b"w");
@@ -43,7 +43,7 @@ impl StreamKey {
         Self { hash }
     }
 
-    /// This key with a number appended.
+    /// Returns this key with a number appended.
     pub fn number(&self, number: u64) -> Self {
         let mut hash = self.hash.clone();
         hash.update(b"n");
@@ -51,39 +51,39 @@ impl StreamKey {
         Self { hash }
     }
 
-    /// The generator of this name, at its beginning.
+    /// Creates the generator with this name, at its start.
     pub fn stream(&self) -> RandomStream {
         let key: [u8; 32] = self.hash.clone().finalize().into();
         RandomStream { rng: ChaCha8Rng::from_seed(key) }
     }
 }
 
-/// A generator of one name; it belongs to the sequence, row or epoch it was made for.
+/// A random generator. It belongs to the sequence, row or epoch that it is named after.
 ///
-/// Its own methods are written on 64-bit draws alone, so their values depend neither on the platform's word size nor on
-/// the version of `rand`. It also is a `rand` generator (`TryRng`, hence `Rng`), for distributions from elsewhere.
+/// Its own methods use 64-bit draws only, so their values depend neither on the platform's word size nor on the version
+/// of `rand`. It is also a `rand` generator (`TryRng`, hence `Rng`), for the distributions of other crates.
 #[derive(Clone, Debug)]
 pub struct RandomStream {
     rng: ChaCha8Rng,
 }
 
 impl RandomStream {
-    /// The stream named by `seed` and a path of words; short for the [`StreamKey`] builder.
+    /// Creates the stream named by `seed` and a path of words. Short for the [`StreamKey`] builder.
     pub fn new(seed: u64, path: &[&str]) -> Self {
         path.iter().fold(StreamKey::new(seed), |key, word| key.word(word)).stream()
     }
 
-    /// A number in [0, 1), a multiple of 2⁻⁵³.
+    /// Draws a number in [0, 1), a multiple of 2⁻⁵³.
     pub fn uniform(&mut self) -> f64 {
         (self.rng.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// A number in [`low`, `high`); `low` where the range is empty.
+    /// Draws a number in [`low`, `high`); returns `low` if the range is empty.
     pub fn uniform_in(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.uniform()
     }
 
-    /// An index in 0..`count`, every one equally likely (Lemire's method with rejection); 0 where `count` is 0.
+    /// Draws an index in 0..`count`, each equally likely (Lemire's method with rejection); returns 0 if `count` is 0.
     pub fn below(&mut self, count: usize) -> usize {
         let count = count as u64;
         if count == 0 {
@@ -98,7 +98,7 @@ impl RandomStream {
         }
     }
 
-    /// One element of `items`, or `None` where there is none.
+    /// Draws an element of `items`; returns `None` if there is none.
     pub fn choose<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
         if items.is_empty() {
             return None;
@@ -107,7 +107,7 @@ impl RandomStream {
         items.get(index)
     }
 
-    /// Shuffles in place (Fisher and Yates, from the last element down); every order is equally likely.
+    /// Shuffles `items` in place (Fisher and Yates, from the last element down); each order is equally likely.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             let other = self.below(last + 1);

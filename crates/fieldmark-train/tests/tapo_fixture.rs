@@ -5,7 +5,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use fieldmark_train::{
     gradient::{BatchSize, LossNorm, Normaliser, token_logprobs},
     tapo::{
-        LossAverage, TapoInputs, TapoLoss, TapoLossConfig,
+        LossAverage, TapoInputs, TapoLoss, TapoLossConfig, TapoParts,
         policy::{k3, policy_loss},
         tapo_loss,
     },
@@ -173,7 +173,7 @@ fn micro_batches_add_up_to_the_whole_batch() {
     for loss_average in [LossAverage::Token, LossAverage::Sequence] {
         let config = TapoLossConfig { loss_average, ..config() };
         let (mut grad, mut neg_grad) = (None, None);
-        let mut parts = fieldmark_train::tapo::TapoParts::default();
+        let mut parts = TapoParts::default();
         for rows in [0..1, 1..4] {
             let Leaves { logits, neg_logits, inputs, sizes } = leaves(&fixture);
             let cut = |t: Tensor<2>| t.slice([rows.clone()]);

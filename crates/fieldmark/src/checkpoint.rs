@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use fieldmark_generate::CheckpointGeneration;
-use fieldmark_model::{LoadOptions, LoraSettings, PartTypes, Qwen25Vl, Qwen25VlConfig, SaveOptions, StoredType};
+use fieldmark_model::{LoadOptions, LoraSettings, PartTypes, Qwen25Vl, Qwen25VlConfig, SaveOptions, WeightType};
 use fieldmark_processor::{PixelLimits, Processor};
 use serde_json::json;
 
 use crate::{
     error::RunError,
     folder::{RunFolder, write_whole},
-    recipe::{ImageSizes, ModelSection, PartsSection, WeightType},
+    recipe::{ImageSizes, ModelSection},
 };
 
 /// The parts of a checkpoint that are read before its weights, because they are small and the data depends on them.
@@ -26,7 +26,7 @@ pub struct Checkpoint {
     /// Longest sequence the model is meant for, in tokens.
     pub context: usize,
     dtype: WeightType,
-    parts: PartsSection,
+    parts: PartTypes,
     stored: WeightType,
     lora: LoraSettings,
 }
@@ -90,21 +90,18 @@ impl Checkpoint {
     /// # Errors
     /// As [`Self::load`].
     pub fn load_from(&self, folder: &Path, device: &Device) -> Result<Qwen25Vl, RunError> {
-        let dtype = |format: Option<WeightType>| format.map(WeightType::float_dtype);
-        let PartsSection { vision, projector, decoder } = self.parts;
-        let parts = PartTypes { vision: dtype(vision), projector: dtype(projector), decoder: dtype(decoder) };
-        let options = LoadOptions { dtype: dtype(Some(self.dtype)), parts };
+        let options = LoadOptions { dtype: Some(self.dtype), parts: self.parts };
         let wanted = [
             ("model.dtype", options.dtype),
-            ("model.parts.vision", parts.vision),
-            ("model.parts.projector", parts.projector),
-            ("model.parts.decoder", parts.decoder),
+            ("model.parts.vision", self.parts.vision),
+            ("model.parts.projector", self.parts.projector),
+            ("model.parts.decoder", self.parts.decoder),
         ];
         for (key, dtype) in wanted {
-            if let Some(dtype) = dtype.filter(|&dtype| !device.supports_dtype(dtype)) {
+            if let Some(dtype) = dtype.filter(|dtype| !device.supports_dtype(dtype.float_dtype())) {
                 let problem =
                     "this device does not compute in it; `fieldmark devices` lists what each device can".into();
-                return Err(RunError::Setting { key: key.into(), value: format!("{dtype:?}").to_lowercase(), problem });
+                return Err(RunError::Setting { key: key.into(), value: dtype.to_string(), problem });
             }
         }
         let model = Qwen25Vl::from_pretrained(folder, options, device)?;
@@ -148,7 +145,7 @@ impl Checkpoint {
         if model.has_lora() {
             return Ok(());
         }
-        let PartsSection { vision, projector, decoder } = self.parts;
+        let PartTypes { vision, projector, decoder } = self.parts;
         let formats = [vision, projector, decoder].map(|part| part.unwrap_or(self.dtype));
         // f32 holds every number of the others.
         let exact = if formats == [formats[0]; 3] { formats[0] } else { WeightType::F32 };
@@ -170,11 +167,6 @@ impl Checkpoint {
 }
 
 fn save_weights(model: &Qwen25Vl, stored: WeightType, folder: &Path) -> Result<(), RunError> {
-    let stored = match stored {
-        WeightType::F32 => StoredType::F32,
-        WeightType::F16 => StoredType::F16,
-        WeightType::Bf16 => StoredType::Bf16,
-    };
     Ok(model.save_pretrained(folder, SaveOptions { stored, ..SaveOptions::default() })?)
 }
 

@@ -1,8 +1,8 @@
-//! The model crate alone in another Burn project: `cargo run -p embed`.
+//! Uses only the model crate, as another Burn project would: `cargo run -p embed`.
 //!
-//! Builds a tiny Qwen2.5-VL with random weights, shows it one picture and a few token ids, and saves and reloads it as a
-//! checkpoint folder that transformers reads too. A real checkpoint needs only [`Qwen25Vl::from_pretrained`]; the backend
-//! is this package's choice alone (its Cargo.toml), and `Device::flex()` may be any other that Burn was compiled with.
+//! It builds a tiny Qwen2.5-VL with random weights, runs it on an image and a few token ids, saves it as a checkpoint
+//! that transformers can load, and reloads it. For a real checkpoint, call [`Qwen25Vl::from_pretrained`]. This
+//! package's Cargo.toml chooses the backend; `Device::flex()` may be any device that Burn was compiled with.
 
 use burn::{
     module::Module,
@@ -13,11 +13,12 @@ use fieldmark_model::{
     VisionConfig, VisionTokens,
 };
 
-/// A decoder 64 wide with 3 layers, an encoder 32 wide with 2, the second of which sees the whole image.
+/// Returns sizes of a model with 3 decoder layers of width 64 and 2 encoder layers of width 32. The second encoder
+/// layer attends to the whole image.
 fn tiny() -> Qwen25VlConfig {
-    // Vocabulary, width, MLP width, layers, heads, key heads, and the frequencies of time, height and width.
+    // Vocabulary, width, MLP width, layers, heads, key heads, and rotary frequencies for time, height and width.
     let text = TextConfig::new(100, 64, 128, 3, 4, 2, [2, 3, 3]);
-    // Layers, width, MLP width, heads, the decoder's width, window in pixels, layers without windows.
+    // Layers, width, MLP width, heads, width of the decoder, window in pixels, and layers without windows.
     let vision = VisionConfig::new(2, 32, 64, 2, 64, 56, vec![1]);
     let vision_tokens = VisionTokens { image: 6, video: 7, start: 3, end: 4 };
     Qwen25VlConfig::new(text, vision, vision_tokens, true)
@@ -30,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = config.init(&device);
     println!("{} parameters", model.num_params());
 
-    // A picture of 84×56 pixels is 6×4 patches, of which 2×2 become a token: 3·2 image tokens in the text.
+    // An image of 84×56 pixels has 6×4 patches. Each 2×2 patches become one token: 3·2 image tokens in the text.
     let grid = GridThw::image(6, 4);
     let patches: Vec<f32> = (0..grid.patches() * config.vision.patch_len()).map(|i| (i as f32 * 0.37).sin()).collect();
     let image = vec![config.vision_tokens.image; grid.tokens(config.vision.spatial_merge_size)];
@@ -46,18 +47,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     model.save_pretrained(folder.path(), SaveOptions::default())?;
     let reloaded = Qwen25Vl::from_pretrained(folder.path(), LoadOptions::default(), &device)?;
     let after = logits(&reloaded, &inputs);
-    println!("saved, reloaded: {}", if after == before { "the same logits" } else { "other logits" });
+    println!("saved, reloaded: {}", if after == before { "the same logits" } else { "different logits" });
 
-    // What does not fit is refused with the sample's number.
+    // If image tokens and images do not match, the error names the sample.
     let no_image = [Row { ids: &with_image, images: &[] }];
     match ModelInputs::new(&no_image, &[], Vec::new(), Padding::Right, 0, &config, &device) {
-        Err(error @ ModelError::Placeholders { .. }) => println!("without the picture: {error}"),
-        other => println!("without the picture: {other:?}"),
+        Err(error @ ModelError::Placeholders { .. }) => println!("without the image: {error}"),
+        other => println!("without the image: {other:?}"),
     }
     Ok(())
 }
 
-/// Logits of every token of the batch, `[batch · seq, vocab]`.
+/// Returns the logits of every token of the batch, `[batch · seq, vocab]`.
 fn logits(model: &Qwen25Vl, inputs: &ModelInputs) -> TensorData {
     let hidden = model.forward(inputs);
     let [batch, seq, width] = hidden.dims();

@@ -8,7 +8,7 @@ use fieldmark::{
     checkpoint::limited,
     device,
     generate::{GenerationConfig, Generator, Request, Sampling},
-    processor::{Content, DecodeOptions, Message, Part, Photo, ProcessOptions, Role, SpecialTokens, TextStream},
+    processor::{Content, ContentPart, DecodeOptions, Message, Photo, ProcessOptions, Role, SpecialTokens, TextStream},
     recipe::ModelSection,
     stream::StreamKey,
 };
@@ -71,7 +71,7 @@ fn content(question: &str, photos: usize) -> Content {
     if tagged.images() > 0 {
         return tagged;
     }
-    let mut parts = vec![Part::Image; photos];
-    parts.push(Part::Text { text: question.into() });
+    let mut parts = vec![ContentPart::Image; photos];
+    parts.push(ContentPart::Text { text: question.into() });
     Content::Parts(parts)
 }

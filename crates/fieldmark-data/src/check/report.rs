@@ -1,4 +1,4 @@
-//! What a data file holds, as it is printed.
+//! The result of a check, and how it is printed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,16 +6,16 @@ use std::path::PathBuf;
 
 use crate::error::DataError;
 
-/// What kind of rows a file has.
+/// The kind of rows in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataKind {
-    /// Conversations for supervised fine-tuning.
+    /// Conversations for SFT.
     ShareGpt,
     /// Evaluation questions.
     EvalRows,
     /// TAPO triplets.
     TapoRows,
-    /// A label table of a folder of photographs.
+    /// The label table of a folder of photographs.
     Labels,
 }
 
@@ -30,35 +30,36 @@ impl fmt::Display for DataKind {
     }
 }
 
-/// What a data file holds. Printed, it is a summary followed by one line for each problem.
+/// The content of a data file. It prints as a summary and one line for each problem.
 #[derive(Debug)]
 pub struct DataReport {
     /// The file.
     pub file: PathBuf,
-    /// What its rows are.
+    /// The kind of its rows.
     pub kind: DataKind,
     /// All rows, bad ones included.
     pub rows: usize,
-    /// Rows in order.
+    /// Rows without a problem.
     pub good_rows: usize,
-    /// Different image paths in the good rows.
+    /// Number of different image paths in the good rows.
     pub images: usize,
-    /// How many of them are there and have an image's header.
+    /// Images that exist and have the header of an image file.
     pub images_found: usize,
-    /// How many are not there.
+    /// Images that do not exist.
     pub images_missing: usize,
-    /// The folder that images were looked for in.
+    /// The folder in which images were looked for.
     pub image_folder: PathBuf,
-    /// Rows of each class; of conversations, the text of the last `<answer>` where there is one, else the whole response.
+    /// Number of rows of each class. The class of a conversation is the text of its last `<answer>`, otherwise its
+    /// whole response.
     pub classes: BTreeMap<String, usize>,
-    /// What is no error but should be known.
+    /// Remarks that are not errors.
     pub notes: Vec<String>,
-    /// What is wrong, in the order of rows, then of images.
+    /// The problems of rows, then those of images.
     pub problems: Vec<DataError>,
 }
 
 impl DataReport {
-    /// Whether nothing is wrong.
+    /// Returns true if there are no problems.
     pub fn is_clean(&self) -> bool {
         self.problems.is_empty()
     }

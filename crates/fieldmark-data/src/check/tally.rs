@@ -1,20 +1,20 @@
-//! What is collected of a data file row by row: good rows, classes, images, and everything that is wrong.
+//! Collects good rows, classes, images and problems of a data file, row by row.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use image::ImageReader;
 
-use super::{DataKind, DataReport};
+use super::report::{DataKind, DataReport};
 use crate::error::{DataError, RowProblem};
-use crate::eval_rows::{EvalRow, EvalSetName};
+use crate::format::eval_rows::{EvalRow, EvalSetName};
+use crate::format::labels::{SourceSplit, label_rows};
+use crate::format::reader::Records;
+use crate::format::sharegpt::ShareGptFormat;
+use crate::format::tapo_rows::TapoRow;
 use crate::images::ImageRoots;
-use crate::labels::{SourceSplit, label_rows};
-use crate::reader::Records;
-use crate::sharegpt::ShareGptFormat;
-use crate::tapo_rows::TapoRow;
 
-/// What is collected row by row.
+/// The counts and problems so far.
 pub(super) struct Tally {
     file: PathBuf,
     kind: DataKind,
@@ -140,13 +140,13 @@ impl Tally {
     fn option_notes(&mut self) {
         if self.with_options > 0 && self.truth_first == self.with_options {
             self.notes.push(format!(
-                "the truth is the first option in all {} rows with options; shuffle them",
+                "the truth is the first option in all {} rows with options; shuffle the options",
                 self.with_options
             ));
         }
         if self.truth_inside_distractor > 0 {
             self.notes.push(format!(
-                "in {} rows another option contains the truth, so inclusion counts that wrong choice as right; score strictly",
+                "in {} rows another option contains the truth, so that matching by inclusion accepts it; match strictly",
                 self.truth_inside_distractor
             ));
         }
@@ -156,11 +156,11 @@ impl Tally {
         self.option_notes();
         if self.without_positive > 0 {
             let rows = self.without_positive;
-            self.notes.push(format!("{rows} rows have no positive; train with tapo.positive_rollouts = 0"));
+            self.notes.push(format!("{rows} rows have no positive; set tapo.positive_rollouts = 0"));
         }
         if self.without_negative > 0 {
             self.notes.push(format!(
-                "{} rows have no negative; train with tapo.negative = \"patches\", or with tapo.loss.gamma = eta2 = 0",
+                "{} rows have no negative; set tapo.negative = \"patches\", or tapo.loss.gamma = eta2 = 0",
                 self.without_negative
             ));
         }
@@ -188,7 +188,7 @@ impl Tally {
         let images_missing = missing.len();
         if total > 0 && images_missing == total {
             self.notes.push(format!(
-                "none of the images is in {}; name the folder that holds them to have them checked",
+                "none of the images was found in {}; to check them, name their folder (--images)",
                 roots.folder().display()
             ));
         } else {
@@ -213,7 +213,7 @@ impl Tally {
     }
 }
 
-/// What the decoder says about a file whose header is no image's.
+/// Returns the decoder's error if a file does not have the header of an image.
 fn unreadable(file: &Path) -> Option<String> {
     let reader = ImageReader::open(file).and_then(ImageReader::with_guessed_format);
     match reader {

@@ -1,6 +1,6 @@
-//! Sizes of a SigLIP text tower and its `config.json`: the `text_config` of a whole model, or that of the tower alone.
+//! Sizes of a SigLIP text tower, read from `config.json` of a whole model (`text_config`) or of the tower alone.
 //!
-//! Reference: `SiglipTextConfig` of transformers. Published files leave out what stands at the class's default, which is
+//! Reference: `SiglipTextConfig` of transformers. Published files omit keys that have the class's default, the value of
 //! `google/siglip-base-patch16-256`.
 
 use std::path::Path;
@@ -14,16 +14,16 @@ use crate::error::ModelError;
 /// The activation between the two layers of an MLP.
 #[derive(Config, Debug, Copy, PartialEq, Eq)]
 pub enum HiddenAct {
-    /// `gelu_pytorch_tanh`: GELU by its approximation with tanh.
+    /// `gelu_pytorch_tanh`: GELU approximated with tanh.
     GeluTanh,
-    /// `gelu`: with the error function.
+    /// `gelu`: exact GELU, with the error function.
     Gelu,
 }
 
-/// A text tower. The defaults are those of `google/siglip-base-patch16-256`.
+/// The sizes of a text tower. The defaults are the sizes of `google/siglip-base-patch16-256`.
 #[derive(Config, Debug, PartialEq)]
 pub struct SiglipTextConfig {
-    /// Rows of the embedding.
+    /// Number of rows of the embedding.
     #[config(default = 32_000)]
     pub vocab_size: usize,
     /// Width of the residual stream.
@@ -35,10 +35,10 @@ pub struct SiglipTextConfig {
     /// Number of layers.
     #[config(default = 12)]
     pub num_hidden_layers: usize,
-    /// Attention heads.
+    /// Number of attention heads.
     #[config(default = 12)]
     pub num_attention_heads: usize,
-    /// Tokens of a text, padding included: shorter texts are filled up, longer ones cut.
+    /// Number of tokens of every text: shorter texts are padded, longer ones are cut.
     #[config(default = 64)]
     pub max_position_embeddings: usize,
     /// Width of the pooled vector.
@@ -65,14 +65,15 @@ struct TextJson {
     layer_norm_eps: Option<f64>,
 }
 
-/// `model_type` of whole models and of text towers. The second version has the same text tower.
+/// The `model_type` of whole models and of text towers. SigLIP 2 has the same text tower.
 const MODEL_TYPES: [&str; 4] = ["siglip", "siglip_text_model", "siglip2", "siglip2_text_model"];
 
 impl SiglipTextConfig {
-    /// Reads the text tower's part of a `config.json`.
+    /// Reads the configuration of the text tower from a `config.json`.
     ///
     /// # Errors
-    /// If the file cannot be read, is no SigLIP configuration, or describes no network that exists.
+    /// Returns an error if the file cannot be read, is not a SigLIP configuration, or has sizes that contradict each
+    /// other.
     pub fn from_json_file(path: &Path) -> Result<Self, ModelError> {
         let text = std::fs::read_to_string(path).map_err(ModelError::io(path))?;
         let failed = |reason| ModelError::Json { path: path.into(), what: "SigLIP configuration", reason };
@@ -83,15 +84,18 @@ impl SiglipTextConfig {
         })
     }
 
-    /// Reads the contents of a `config.json`.
+    /// Reads the configuration of the text tower from the contents of a `config.json`.
     ///
     /// # Errors
-    /// [`ModelError::Config`] names the key at fault.
+    /// Returns [`ModelError::Config`] with the key at fault.
     pub fn from_json(json: &Value) -> Result<Self, ModelError> {
         let model_type = json.get("model_type").and_then(Value::as_str).unwrap_or("absent");
         if !MODEL_TYPES.contains(&model_type) {
             let known = MODEL_TYPES.join(", ");
-            return Err(ModelError::config("model_type", format!("is {model_type}; a text encoder is one of {known}")));
+            return Err(ModelError::config(
+                "model_type",
+                format!("is {model_type}, but a text encoder has one of {known}"),
+            ));
         }
         let text = json.get("text_config").unwrap_or(json);
         let t = TextJson::deserialize(text).map_err(|error| ModelError::config("text_config", error.to_string()))?;
@@ -99,7 +103,7 @@ impl SiglipTextConfig {
             None | Some("gelu_pytorch_tanh") => HiddenAct::GeluTanh,
             Some("gelu") => HiddenAct::Gelu,
             Some(other) => {
-                let reason = format!("is {other}; only gelu_pytorch_tanh and gelu are supported");
+                let reason = format!("is {other}: only gelu_pytorch_tanh and gelu are supported");
                 return Err(ModelError::config("hidden_act", reason));
             }
         };
@@ -123,7 +127,7 @@ impl SiglipTextConfig {
     /// Checks that the sizes fit together.
     ///
     /// # Errors
-    /// [`ModelError::Config`] names the first key that does not.
+    /// Returns [`ModelError::Config`] with the first key that does not fit.
     pub fn validate(&self) -> Result<(), ModelError> {
         let positive = [
             ("vocab_size", self.vocab_size),
@@ -148,7 +152,7 @@ impl SiglipTextConfig {
         Ok(())
     }
 
-    /// Number of parameters.
+    /// Returns the number of parameters.
     pub fn parameter_count(&self) -> u64 {
         let [width, inner] = [self.hidden_size, self.intermediate_size].map(|size| size as u64);
         let linear = |from: u64, to: u64| from * to + to;

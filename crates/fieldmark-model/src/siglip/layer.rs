@@ -1,4 +1,4 @@
-//! One layer of SigLIP's encoder: pre-norm attention in which every token sees every other, and a plain MLP.
+//! One layer of SigLIP's encoder: attention in which every token sees every other, then a plain MLP.
 //!
 //! Reference: `SiglipEncoderLayer`, `SiglipAttention` and `SiglipMLP` of transformers.
 
@@ -14,7 +14,7 @@ use burn::{
 use super::config::{HiddenAct, SiglipTextConfig};
 use crate::attention::{AttentionMask, attend};
 
-/// Attention with biases everywhere. Reference: `SiglipAttention`.
+/// Attention in which every projection has a bias. Reference: `SiglipAttention`.
 #[derive(Module, Debug)]
 pub struct SiglipAttention {
     q_proj: Linear,
@@ -36,10 +36,10 @@ impl SiglipAttention {
         }
     }
 
-    fn forward(&self, x_BTD: Tensor<3>) -> Tensor<3> {
-        let [batch, seq, width] = x_BTD.dims();
+    fn forward(&self, x_btd: Tensor<3>) -> Tensor<3> {
+        let [batch, seq, width] = x_btd.dims();
         let heads = |projection: &Linear| {
-            let x = projection.forward(x_BTD.clone());
+            let x = projection.forward(x_btd.clone());
             x.reshape([batch, seq, self.heads, width / self.heads]).swap_dims(1, 2)
         };
         let out = attend(heads(&self.q_proj), heads(&self.k_proj), heads(&self.v_proj), &AttentionMask::none());
@@ -47,7 +47,7 @@ impl SiglipAttention {
     }
 }
 
-/// Two layers with an activation between them. Reference: `SiglipMLP`.
+/// Two linear layers with an activation between them. Reference: `SiglipMLP`.
 #[derive(Module, Debug)]
 pub struct SiglipMlp {
     fc1: Linear,
@@ -57,8 +57,8 @@ pub struct SiglipMlp {
 }
 
 impl SiglipMlp {
-    fn forward(&self, x_BTD: Tensor<3>) -> Tensor<3> {
-        let x = self.fc1.forward(x_BTD);
+    fn forward(&self, x_btd: Tensor<3>) -> Tensor<3> {
+        let x = self.fc1.forward(x_btd);
         self.fc2.forward(match self.act {
             HiddenAct::GeluTanh => gelu_approximate(x),
             HiddenAct::Gelu => gelu(x),
@@ -66,7 +66,7 @@ impl SiglipMlp {
     }
 }
 
-/// Pre-norm attention and MLP, each added to the residual stream. Reference: `SiglipEncoderLayer`.
+/// Attention and MLP, each with a norm before it and added to the residual stream. Reference: `SiglipEncoderLayer`.
 #[derive(Module, Debug)]
 pub struct SiglipEncoderLayer {
     layer_norm1: LayerNorm,
@@ -87,10 +87,10 @@ impl SiglipEncoderLayer {
         }
     }
 
-    /// `[batch, tokens, width]` to the same.
-    pub(super) fn forward(&self, x_BTD: Tensor<3>) -> Tensor<3> {
-        let x_BTD = x_BTD.clone() + self.self_attn.forward(self.layer_norm1.forward(x_BTD));
-        x_BTD.clone() + self.mlp.forward(self.layer_norm2.forward(x_BTD))
+    /// Maps `[batch, tokens, width]` to `[batch, tokens, width]`.
+    pub(super) fn forward(&self, x_btd: Tensor<3>) -> Tensor<3> {
+        let x_btd = x_btd.clone() + self.self_attn.forward(self.layer_norm1.forward(x_btd));
+        x_btd.clone() + self.mlp.forward(self.layer_norm2.forward(x_btd))
     }
 }
 

@@ -1,23 +1,24 @@
-//! Reads a SigLIP checkpoint into a text tower: `text_model.*` of a whole model, whose other tensors are left alone, or the
-//! same names without that prefix, as newer tools store the tower alone.
+//! Reads the text tower from a SigLIP checkpoint: from the `text_model.*` tensors of a whole model, or from a
+//! checkpoint of the tower alone, which newer tools store without this prefix.
 
 use std::path::Path;
 
 use burn::tensor::{Device, FloatDType};
 
-use super::{SiglipTextConfig, SiglipTextModel};
+use super::{config::SiglipTextConfig, model::SiglipTextModel};
 use crate::{
     error::ModelError,
-    weights::{CheckpointMap, Filler, ParamPath},
+    parameters::ParamPath,
+    weights::{CheckpointMap, Filler},
 };
 
 const PREFIX: &str = "text_model.";
 
 impl SiglipTextModel {
-    /// Reads `config.json` and the weights of a checkpoint folder, into f32 whatever they are stored in.
+    /// Reads `config.json` and the weights of a checkpoint folder. The weights are converted to f32.
     ///
     /// # Errors
-    /// If a file is missing or damaged, or the weights do not fit the configuration.
+    /// Returns an error if a file is missing or damaged, or if the weights do not match the configuration.
     pub fn from_pretrained(folder: &Path, device: &Device) -> Result<Self, ModelError> {
         let config = SiglipTextConfig::from_json_file(&folder.join("config.json"))?;
         let files = CheckpointMap::open(folder)?;
@@ -26,7 +27,7 @@ impl SiglipTextModel {
             tensors.retain(|name, _| name.starts_with(PREFIX));
             tensors = tensors.into_iter().map(|(name, tensor)| (name[PREFIX.len()..].to_owned(), tensor)).collect();
         }
-        // A buffer that is computed here, and that older tools stored.
+        // Older tools stored this buffer; here it is computed.
         tensors.remove("embeddings.position_ids");
         Filler::new(tensors, ParamPath::burn_as_torch, |_| Some(FloatDType::F32)).fill(config.init(device), folder)
     }

@@ -1,96 +1,10 @@
-//! The text tower of SigLIP (arXiv 2303.15343): ids to one vector a text, whose cosines say how alike texts are.
-//!
-//! Reference: `SiglipTextModel` of transformers. There is no mask, padding included, and the state of the last position is the
-//! text's: every text must be filled up to `max_position_embeddings` tokens as the tower was trained.
+//! The text tower of SigLIP (arXiv 2303.15343): its network, configuration and weights.
 
 mod config;
 mod layer;
 mod load;
+mod model;
 
 pub use config::{HiddenAct, SiglipTextConfig};
 pub use layer::{SiglipAttention, SiglipEncoderLayer, SiglipMlp};
-
-use burn::{
-    module::Module,
-    nn::{Embedding, EmbeddingConfig, LayerNorm, Linear, LinearConfig},
-    tensor::{Device, Int, Tensor},
-};
-
-use layer::norm;
-
-/// Embeddings of tokens and of their places, added. Reference: `SiglipTextEmbeddings`.
-#[derive(Module, Debug)]
-pub struct SiglipTextEmbeddings {
-    token_embedding: Embedding,
-    position_embedding: Embedding,
-}
-
-impl SiglipTextEmbeddings {
-    fn forward(&self, ids_BT: Tensor<2, Int>) -> Tensor<3> {
-        let seq = ids_BT.dims()[1];
-        let position_TD = self.position_embedding.weight.val().narrow(0, 0, seq);
-        self.token_embedding.forward(ids_BT) + position_TD.unsqueeze()
-    }
-}
-
-/// The layers. Reference: `SiglipEncoder`.
-#[derive(Module, Debug)]
-pub struct SiglipEncoder {
-    layers: Vec<SiglipEncoderLayer>,
-}
-
-/// What a tower makes of a batch.
-#[derive(Debug, Clone)]
-pub struct SiglipTextOutput {
-    /// States of all tokens after the last norm, `[batch, tokens, hidden_size]`.
-    pub last_hidden_state: Tensor<3>,
-    /// A vector a text, `[batch, projection_size]`; not normalised. Reference: `pooler_output`.
-    pub pooled: Tensor<2>,
-}
-
-/// The whole tower. Reference: `SiglipTextModel`.
-#[derive(Module, Debug)]
-pub struct SiglipTextModel {
-    embeddings: SiglipTextEmbeddings,
-    encoder: SiglipEncoder,
-    final_layer_norm: LayerNorm,
-    head: Linear,
-    #[module(skip)]
-    config: SiglipTextConfig,
-}
-
-impl SiglipTextConfig {
-    /// A tower with Burn's random weights; [`SiglipTextModel::from_pretrained`] reads others.
-    pub fn init(&self, device: &Device) -> SiglipTextModel {
-        let embedding = |rows| EmbeddingConfig::new(rows, self.hidden_size).init(device);
-        let layers = (0..self.num_hidden_layers).map(|_| SiglipEncoderLayer::new(self, device)).collect();
-        SiglipTextModel {
-            embeddings: SiglipTextEmbeddings {
-                token_embedding: embedding(self.vocab_size),
-                position_embedding: embedding(self.max_position_embeddings),
-            },
-            encoder: SiglipEncoder { layers },
-            final_layer_norm: norm(self, device),
-            head: LinearConfig::new(self.hidden_size, self.projection_size).init(device),
-            config: self.clone(),
-        }
-    }
-}
-
-impl SiglipTextModel {
-    /// The sizes.
-    pub fn config(&self) -> &SiglipTextConfig {
-        &self.config
-    }
-
-    /// States and pooled vectors of ids, `[batch, tokens]`, all of them below `vocab_size` and at most
-    /// `max_position_embeddings` a row.
-    pub fn forward(&self, ids_BT: Tensor<2, Int>) -> SiglipTextOutput {
-        let x_BTD = self.embeddings.forward(ids_BT);
-        let x_BTD = self.encoder.layers.iter().fold(x_BTD, |x_BTD, layer| layer.forward(x_BTD));
-        let last_hidden_state = self.final_layer_norm.forward(x_BTD);
-        let [_, seq, _] = last_hidden_state.dims();
-        let last_BD = last_hidden_state.clone().narrow(1, seq - 1, 1).squeeze_dim::<2>(1);
-        SiglipTextOutput { last_hidden_state, pooled: self.head.forward(last_BD) }
-    }
-}
+pub use model::{SiglipEncoder, SiglipTextEmbeddings, SiglipTextModel, SiglipTextOutput};

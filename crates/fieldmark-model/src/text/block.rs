@@ -1,6 +1,6 @@
-//! One block of the decoder: grouped-query attention with rotary embedding and cache, then a gated MLP.
+//! One block of the decoder: grouped-query attention with rotary embedding and KV cache, then a gated MLP.
 //!
-//! Reference: `Qwen2_5_VLDecoderLayer`: biases on query, key and value, none on the output projection.
+//! Reference: `Qwen2_5_VLDecoderLayer`. Query, key and value have biases; the output projection has none.
 
 use burn::{
     module::Module,
@@ -9,8 +9,11 @@ use burn::{
 };
 
 use crate::{
-    attention_layout::AttentionLayout, block::AttentionBlock, cache::LayerCache, config::TextConfig, mlp::GatedMlp,
-    projection::Projection, rotary::Rotary,
+    attention::{AttentionLayout, LayerCache, rotary::Rotary},
+    block::AttentionBlock,
+    config::TextConfig,
+    mlp::GatedMlp,
+    projection::Projection,
 };
 
 /// The four projections of grouped-query attention.
@@ -36,22 +39,22 @@ impl TextAttention {
         }
     }
 
-    /// Queries, keys and values of `x_BTD`, `[batch, seq, heads, head_dim]` each.
-    fn project(&self, x_BTD: Tensor<3>, rotary: &Rotary) -> [Tensor<4>; 3] {
-        let [batch, seq, _] = x_BTD.dims();
+    /// Projects `x_btd` to queries, keys and values, `[batch, seq, heads, head_dim]` each.
+    fn project(&self, x_btd: Tensor<3>, rotary: &Rotary) -> [Tensor<4>; 3] {
+        let [batch, seq, _] = x_btd.dims();
         // [batch, seq, heads · dim] -> [batch, heads, seq, dim]
         let heads = |x: Tensor<3>| {
             let count = x.dims()[2] / self.head_dim;
             x.reshape([batch, seq, count, self.head_dim]).swap_dims(1, 2)
         };
-        let q = rotary.apply(heads(self.q_proj.forward(x_BTD.clone())));
-        let k = rotary.apply(heads(self.k_proj.forward(x_BTD.clone())));
-        let v = heads(self.v_proj.forward(x_BTD));
+        let q = rotary.apply(heads(self.q_proj.forward(x_btd.clone())));
+        let k = rotary.apply(heads(self.k_proj.forward(x_btd.clone())));
+        let v = heads(self.v_proj.forward(x_btd));
         [q, k, v].map(|x| x.swap_dims(1, 2))
     }
 }
 
-/// Pre-norm attention and MLP, each added to the residual stream.
+/// Attention and MLP, each with a norm before it and added to the residual stream.
 #[derive(Module, Debug)]
 pub struct TextBlock {
     pub(crate) input_layernorm: RmsNorm,
@@ -71,7 +74,7 @@ impl TextBlock {
         }
     }
 
-    /// The linear layers with their names in the block.
+    /// Returns the linear layers with their names within the block.
     pub(crate) fn projections_mut(&mut self) -> Vec<(String, &mut Projection)> {
         let TextAttention { q_proj, k_proj, v_proj, o_proj, .. } = &mut self.self_attn;
         let attention = [("q_proj", q_proj), ("k_proj", k_proj), ("v_proj", v_proj), ("o_proj", o_proj)];
@@ -80,29 +83,29 @@ impl TextBlock {
         attention.into_iter().chain(mlp).collect()
     }
 
-    /// `[batch, seq, width]` to `[batch, seq, width]`; the new tokens' keys and values go to the end of `cache`.
+    /// Runs the block on `[batch, seq, width]` and appends keys and values of the new tokens to `cache`.
     pub(crate) fn run_cached(
         &self,
-        x_BTD: Tensor<3>,
+        x_btd: Tensor<3>,
         rotary: &Rotary,
         layout: &AttentionLayout,
         cache: &mut LayerCache,
     ) -> Tensor<3> {
-        let [q, k, v] = self.project(x_BTD.clone(), rotary);
+        let [q, k, v] = self.project(x_btd.clone(), rotary);
         let (k, v) = cache.append(k.swap_dims(1, 2), v.swap_dims(1, 2));
         let attended = layout.attend([q, k.swap_dims(1, 2), v.swap_dims(1, 2)]);
-        self.finish(x_BTD, attended)
+        self.finish(x_btd, attended)
     }
 }
 
 impl AttentionBlock for TextBlock {
-    fn project(&self, x_BTD: Tensor<3>, rotary: &Rotary) -> [Tensor<4>; 3] {
-        self.self_attn.project(self.input_layernorm.forward(x_BTD), rotary)
+    fn project(&self, x_btd: Tensor<3>, rotary: &Rotary) -> [Tensor<4>; 3] {
+        self.self_attn.project(self.input_layernorm.forward(x_btd), rotary)
     }
 
-    fn finish(&self, x_BTD: Tensor<3>, attended: Tensor<4>) -> Tensor<3> {
-        let attended_BTD = attended.reshape(x_BTD.dims());
-        let x_BTD = x_BTD + self.self_attn.o_proj.forward(attended_BTD);
-        x_BTD.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x_BTD))
+    fn finish(&self, x_btd: Tensor<3>, attended: Tensor<4>) -> Tensor<3> {
+        let attended_btd = attended.reshape(x_btd.dims());
+        let x_btd = x_btd + self.self_attn.o_proj.forward(attended_btd);
+        x_btd.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x_btd))
     }
 }

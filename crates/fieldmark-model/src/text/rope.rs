@@ -1,16 +1,16 @@
-//! M-RoPE: each rotary frequency of the decoder turns with time, height or width.
+//! M-RoPE: each rotary frequency of the decoder follows the position in time, height or width.
 //!
-//! Reference: `Qwen2_5_VLRotaryEmbedding` and `apply_multimodal_rotary_pos_emb`: the first `mrope_section[0]` frequencies
-//! (the fastest) take the time row, the next the height row, the last the width row.
+//! Reference: `Qwen2_5_VLRotaryEmbedding` and `apply_multimodal_rotary_pos_emb`. The first `mrope_section[0]`
+//! frequencies (the fastest) use the time row of the positions, the next the height row, the last the width row.
 
 use burn::tensor::{DType, Device, Int, Tensor};
 
 use crate::{
+    attention::rotary::{Rotary, inverse_frequencies},
     config::TextConfig,
-    rotary::{Rotary, inverse_frequencies},
 };
 
-/// Rotary embedding of `position_ids`, `[3, batch, seq]`, computed in f32 and cast to `dtype`.
+/// Returns the rotary embedding of `position_ids`, `[3, batch, seq]`, computed in f32 and cast to `dtype`.
 pub fn text_rotary(position_ids: Tensor<3, Int>, config: &TextConfig, dtype: DType, device: &Device) -> Rotary {
     let [_, batch, seq] = position_ids.dims();
     let positions: Vec<i64> = position_ids.into_data().iter::<i64>().collect();

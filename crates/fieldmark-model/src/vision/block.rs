@@ -1,6 +1,6 @@
-//! One block of the vision encoder: attention inside windows or whole frames, then a gated MLP with biases.
+//! One block of the vision encoder: attention within windows or whole frames, then a gated MLP with biases.
 //!
-//! Reference: `Qwen2_5_VLVisionBlock`. All patches of a batch lie in one row, `[1, patches, width]`.
+//! Reference: `Qwen2_5_VLVisionBlock`. All patches of a batch are in one row, `[1, patches, width]`.
 
 use burn::{
     module::Module,
@@ -8,7 +8,9 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
-use crate::{block::AttentionBlock, config::VisionConfig, mlp::GatedMlp, projection::Projection, rotary::Rotary};
+use crate::{
+    attention::rotary::Rotary, block::AttentionBlock, config::VisionConfig, mlp::GatedMlp, projection::Projection,
+};
 
 /// Fused query, key and value projection, and the output projection.
 #[derive(Module, Debug)]
@@ -28,18 +30,18 @@ impl VisionAttention {
         }
     }
 
-    /// Queries, keys and values of patches, `[1, patches, width]` to three of `[1, patches, heads, head_dim]`.
-    fn project(&self, x_BND: Tensor<3>, rotary: &Rotary) -> [Tensor<4>; 3] {
-        let [_, patches, width] = x_BND.dims();
+    /// Projects patches, `[1, patches, width]`, to queries, keys and values, `[1, patches, heads, head_dim]` each.
+    fn project(&self, x_bnd: Tensor<3>, rotary: &Rotary) -> [Tensor<4>; 3] {
+        let [_, patches, width] = x_bnd.dims();
         let dim = width / self.heads;
         // [patches, 3, heads, dim] -> three of [1, heads, patches, dim]
-        let qkv = self.qkv.forward(x_BND).reshape([patches, 3, self.heads, dim]).permute([1, 2, 0, 3]);
+        let qkv = self.qkv.forward(x_bnd).reshape([patches, 3, self.heads, dim]).permute([1, 2, 0, 3]);
         let part = |i| qkv.clone().narrow(0, i, 1);
         [rotary.apply(part(0)), rotary.apply(part(1)), part(2)].map(|x| x.swap_dims(1, 2))
     }
 }
 
-/// Pre-norm attention and MLP, each added to the residual stream.
+/// Attention and MLP, each with a norm before it and added to the residual stream.
 #[derive(Module, Debug)]
 pub struct VisionBlock {
     pub(crate) norm1: RmsNorm,
@@ -59,7 +61,7 @@ impl VisionBlock {
         }
     }
 
-    /// The linear layers with their names in the block.
+    /// Returns the linear layers with their names within the block.
     pub(crate) fn projections_mut(&mut self) -> Vec<(String, &mut Projection)> {
         let VisionAttention { qkv, proj, .. } = &mut self.attn;
         let attention = [("qkv", qkv), ("proj", proj)].map(|(name, layer)| (format!("attn.{name}"), layer));
@@ -69,13 +71,13 @@ impl VisionBlock {
 }
 
 impl AttentionBlock for VisionBlock {
-    fn project(&self, x_BND: Tensor<3>, rotary: &Rotary) -> [Tensor<4>; 3] {
-        self.attn.project(self.norm1.forward(x_BND), rotary)
+    fn project(&self, x_bnd: Tensor<3>, rotary: &Rotary) -> [Tensor<4>; 3] {
+        self.attn.project(self.norm1.forward(x_bnd), rotary)
     }
 
-    fn finish(&self, x_BND: Tensor<3>, attended: Tensor<4>) -> Tensor<3> {
-        let attended_BND = attended.reshape(x_BND.dims());
-        let x_BND = x_BND + self.attn.proj.forward(attended_BND);
-        x_BND.clone() + self.mlp.forward(self.norm2.forward(x_BND))
+    fn finish(&self, x_bnd: Tensor<3>, attended: Tensor<4>) -> Tensor<3> {
+        let attended_bnd = attended.reshape(x_bnd.dims());
+        let x_bnd = x_bnd + self.attn.proj.forward(attended_bnd);
+        x_bnd.clone() + self.mlp.forward(self.norm2.forward(x_bnd))
     }
 }

@@ -1,6 +1,7 @@
 //! The projector: joins 2×2 patches into one token of the decoder's width.
 //!
-//! Reference: `Qwen2_5_VLPatchMerger`: a norm on each patch, then a two-layer MLP with exact GELU over four joined.
+//! Reference: `Qwen2_5_VLPatchMerger`. It applies a norm to each patch, then a two-layer MLP with exact GELU to four
+//! joined patches.
 
 use burn::{
     module::Module,
@@ -10,7 +11,7 @@ use burn::{
 
 use crate::{config::VisionConfig, projection::Projection};
 
-/// `ln_q`, `mlp.0` and `mlp.2` of the reference.
+/// The projector: `ln_q`, `mlp.0` and `mlp.2` of the reference.
 #[derive(Module, Debug)]
 pub struct PatchMerger {
     pub(crate) ln_q: RmsNorm,
@@ -28,19 +29,19 @@ impl PatchMerger {
         }
     }
 
-    /// `[patches, width]` to `[tokens, out_width]`, in the type of its own weights.
-    pub(crate) fn forward(&self, x_ND: Tensor<2>) -> Tensor<2> {
-        let [patches, width] = x_ND.dims();
+    /// Maps `[patches, width]` to `[tokens, out_width]`, in the type of the projector's weights.
+    pub(crate) fn forward(&self, x_nd: Tensor<2>) -> Tensor<2> {
+        let [patches, width] = x_nd.dims();
         let [joined, _] = self.fc1.widths();
         let tokens = patches * width / joined;
-        let x_ND = x_ND.cast(self.fc1.dtype());
-        let x = self.ln_q.forward(x_ND).reshape([tokens, joined]);
+        let x_nd = x_nd.cast(self.fc1.dtype());
+        let x = self.ln_q.forward(x_nd).reshape([tokens, joined]);
         self.fc2.forward(gelu(self.fc1.forward(x)))
     }
 }
 
-/// Exact GELU, x Φ(x). On a tape it is written out: the derivative of Burn's own is exact on the CPU only, elsewhere it is
-/// that of the tanh form, off by up to a thousandth.
+/// Exact GELU, x Φ(x). With autodiff it is written out: only on the CPU is the derivative of Burn's GELU exact.
+/// Elsewhere Burn uses the derivative of the tanh approximation, with errors of up to a thousandth.
 fn gelu(x: Tensor<2>) -> Tensor<2> {
     if !x.is_autodiff() {
         return activation::gelu(x);

@@ -1,17 +1,17 @@
 //! Two-dimensional rotary positions of patches.
 //!
-//! Reference: `get_vision_position_ids` and `Qwen2_5_VisionRotaryEmbedding`: head_dim / 4 frequencies an axis with base
-//! 1e4; the first half of the angles belongs to the row, the second to the column. Patches are numbered merge group by
-//! merge group, as they lie in `pixel_values`.
+//! Reference: `get_vision_position_ids` and `Qwen2_5_VisionRotaryEmbedding`. Each axis has head_dim / 4 frequencies
+//! with base 1e4. The first half of the angles follows the row, the second half the column. Patches are numbered merge
+//! group by merge group, as in `pixel_values`.
 
 use burn::tensor::Device;
 
 use crate::{
+    attention::rotary::{Rotary, inverse_frequencies},
     grid::GridThw,
-    rotary::{Rotary, inverse_frequencies},
 };
 
-/// Row and column of every patch of `grids`, in image order.
+/// Returns row and column of every patch of `grids`, in image order.
 pub fn patch_positions(grids: &[GridThw], merge_size: usize) -> Vec<[usize; 2]> {
     let mut positions = Vec::with_capacity(grids.iter().map(GridThw::patches).sum());
     for grid in grids {
@@ -28,7 +28,8 @@ pub fn patch_positions(grids: &[GridThw], merge_size: usize) -> Vec<[usize; 2]> 
     positions
 }
 
-/// Rotary embedding of patches kept in `token_order` (groups of `merge_size`²), `[1, 1, patches, head_dim / 2]`.
+/// Returns the rotary embedding, `[1, 1, patches, head_dim / 2]`, of patches in `token_order` (groups of
+/// `merge_size`²).
 pub fn vision_rotary(
     grids: &[GridThw],
     token_order: &[usize],

@@ -1,52 +1,52 @@
-//! The order in which the encoder keeps its patches, and which slices of it attend to each other.
+//! The order of patches in the encoder, and the windows within which they attend.
 //!
-//! Reference: `get_vision_window_index`. Patches move in groups of `merge_size`² (one future token). The reference puts
-//! window after window; here the windows of a frame are also sorted by length, so that windows of one length lie side by
-//! side and go to the batch axis without a mask. Runs of images of one size share their calls.
+//! Reference: `get_vision_window_index`. Patches move in groups of `merge_size`² (one future token). The reference
+//! places one window after another. Here the windows of a frame are also sorted by length, so that windows of one
+//! length are adjacent and become a batch without a mask. Consecutive images of one size are computed together.
 
 use std::{cmp::Reverse, ops::Range};
 
 use crate::{config::VisionConfig, grid::GridThw};
 
-/// Windows of one length within an image: rows `start .. start + count · len` of its patches.
+/// Windows of one length within an image: patches `start .. start + count · len`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowGroup {
     /// First patch, counted within the image.
     pub start: usize,
-    /// Windows in the group.
+    /// Number of windows.
     pub count: usize,
-    /// Patches in each window.
+    /// Number of patches in each window.
     pub len: usize,
 }
 
 /// Consecutive images of one size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageRun {
-    /// Images in the run.
+    /// Number of images.
     pub images: usize,
-    /// Frames of each: full attention stays within a frame.
+    /// Number of frames in each image. Full attention stays within a frame.
     pub frames: usize,
-    /// Patches of each image.
+    /// Number of patches in each image.
     pub patches: usize,
-    /// Windows of one image by length.
+    /// Windows of one image, grouped by length.
     pub windows: Vec<WindowGroup>,
 }
 
-/// Order and attention structure of all images of a batch.
+/// Patch order and windows of all images of a batch.
 #[derive(Debug, Clone)]
 pub struct WindowPlan {
-    /// `order[i]` is the token (group of merged patches, in image order) kept at place i.
+    /// `order[i]` is the token (group of merged patches, numbered in image order) at place i.
     pub order: Vec<usize>,
     /// `inverse[order[i]] == i`.
     pub inverse: Vec<usize>,
-    /// Where the reference, which does not sort by length, keeps the token of place i.
+    /// `reference_place[i]` is the place of the same token in the reference, which does not sort by length.
     pub reference_place: Vec<usize>,
-    /// Runs of images, in order.
+    /// Runs of images of one size, in order.
     pub runs: Vec<ImageRun>,
 }
 
 impl WindowPlan {
-    /// Plans the batch.
+    /// Plans a batch of images of these sizes.
     pub fn new(grids: &[GridThw], config: &VisionConfig) -> Self {
         let mut order = Vec::new();
         let mut reference_place = Vec::new();
@@ -54,7 +54,7 @@ impl WindowPlan {
         for grid in grids {
             let first = order.len();
             let mut windows = image_windows(grid, config);
-            // Full attention needs each frame in one piece, so lengths are sorted within frames.
+            // Full attention needs each frame in one piece, so windows are sorted within frames.
             let frame = GridThw { t: 1, ..*grid }.tokens(config.spatial_merge_size);
             let mut place = first;
             let mut placed: Vec<(Vec<usize>, Range<usize>)> = windows
@@ -94,7 +94,7 @@ impl WindowPlan {
     }
 }
 
-/// The windows of one image in reading order, each a list of tokens; none is empty. Windows never span frames.
+/// Returns the windows of one image in reading order, each a list of tokens. No window is empty or spans frames.
 fn image_windows(grid: &GridThw, config: &VisionConfig) -> Vec<Vec<usize>> {
     let (height, width) = (grid.h / config.spatial_merge_size, grid.w / config.spatial_merge_size);
     let side = config.window_tokens();

@@ -1,7 +1,7 @@
-//! Adapters in and out in PEFT's layout: `adapter_config.json` and `adapter_model.safetensors` with tensors
+//! Reads and writes adapters in PEFT's format: `adapter_config.json`, and `adapter_model.safetensors` with the tensors
 //! `base_model.model.<layer>.lora_A.weight`, `[rank, in]`, and `lora_B.weight`, `[out, rank]`.
 //!
-//! Layers have the names that transformers 5 gives them in `Qwen2_5_VLForConditionalGeneration`; both layouts are read.
+//! Layers are written with the names of transformers 5 (`Qwen2_5_VLForConditionalGeneration`) and read in both layouts.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,17 +17,22 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    load::{floats, transpose},
-    names::{new_layout, published_layout},
-    save::{Stored, StoredType, write_json, write_tensors},
+    stored::{Stored, floats, write_json, write_tensors},
+    weight_type::WeightType,
 };
-use crate::{error::ModelError, lora::LoraSettings, model::Qwen25Vl, parts::Part};
+use crate::{
+    error::ModelError,
+    lora::LoraSettings,
+    model::Qwen25Vl,
+    parameters::{new_layout, published_layout, transpose},
+    parts::ModelPart,
+};
 
 const PREFIX: &str = "base_model.model.";
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 
-/// What is read of PEFT's configuration, and what must stand at its default.
+/// The keys of PEFT's configuration that are used. `rest` has the keys that must be at their defaults.
 #[derive(Deserialize)]
 struct PeftConfig {
     peft_type: String,
@@ -45,7 +50,7 @@ impl PeftConfig {
         let error = |reason: String| ModelError::Json { path: path.into(), what: "PEFT configuration", reason };
         let config: Self = serde_json::from_str(&text).map_err(|found| error(found.to_string()))?;
         if config.peft_type != "LORA" {
-            return Err(error(format!("`peft_type` is {}: only LORA is read", config.peft_type)));
+            return Err(error(format!("`peft_type` is {}: only LORA is supported", config.peft_type)));
         }
         let plain = |value: &Value| match value {
             Value::Null | Value::Bool(false) => true,
@@ -54,7 +59,7 @@ impl PeftConfig {
             Value::Object(map) => map.is_empty(),
             _ => false,
         };
-        // Each of these computes something else.
+        // Each of these keys changes what the adapter computes.
         for key in
             ["bias", "use_dora", "fan_in_fan_out", "lora_bias", "modules_to_save", "rank_pattern", "alpha_pattern"]
         {
@@ -63,20 +68,21 @@ impl PeftConfig {
             }
         }
         if config.r == 0 || !config.lora_alpha.is_finite() {
-            return Err(error("`r` must be at least 1 and `lora_alpha` a number".into()));
+            return Err(error("`r` must be at least 1, and `lora_alpha` must be finite".into()));
         }
         Ok(config)
     }
 }
 
 impl Qwen25Vl {
-    /// Writes the adapters alone, in f32, into `folder`, which is made if need be. `base` names the model they belong to.
+    /// Writes only the adapters, in f32, into `folder`, which is created if need be. `base` is the name of the base
+    /// model.
     ///
     /// # Errors
-    /// If a file cannot be written.
+    /// Returns an error if a file cannot be written.
     pub fn save_adapter(&self, folder: &Path, settings: &LoraSettings, base: &str) -> Result<(), ModelError> {
         std::fs::create_dir_all(folder).map_err(ModelError::io(folder))?;
-        let (mut tensors, mut names) = (BTreeMap::new(), BTreeMap::<Part, BTreeSet<String>>::new());
+        let (mut tensors, mut names) = (BTreeMap::new(), BTreeMap::<ModelPart, BTreeSet<String>>::new());
         let mut model = self.valid();
         for layer in model.projections_mut() {
             let Some(pair) = &layer.projection.lora else { continue };
@@ -84,7 +90,7 @@ impl Qwen25Vl {
                 let tensor = param.val();
                 let [rows, columns] = tensor.dims();
                 let values: Vec<f32> = tensor.into_data().iter().collect();
-                let stored = Stored::new(StoredType::F32, vec![columns, rows], &transpose(&values, rows, columns));
+                let stored = Stored::new(WeightType::F32, vec![columns, rows], &transpose(&values, rows, columns));
                 tensors.insert(format!("{PREFIX}{}.{factor}.weight", new_layout(&layer.name)), stored);
             }
             names.entry(layer.part).or_default().insert(layer.short_name().to_owned());
@@ -109,12 +115,12 @@ impl Qwen25Vl {
         write_json(&folder.join(CONFIG), &config)
     }
 
-    /// The model with the adapters of a folder that PEFT or [`Self::save_adapter`] wrote, on the layers that the folder has
-    /// them for, in place of those that are there.
+    /// Adds the adapters in a folder written by PEFT or [`Self::save_adapter`]. They replace existing adapters.
     ///
     /// # Errors
-    /// If a file is missing, damaged or of a kind of LoRA that is not read; if a layer has one factor alone, or one of
-    /// another shape; if a layer is unknown, or has an adapter here and none there.
+    /// Returns an error if a file is missing, damaged or of an unsupported kind of LoRA; if a factor is missing or has
+    /// the wrong shape; if a layer is unknown; or if a layer of the model already has an adapter but the folder has
+    /// none for it.
     pub fn with_adapter(mut self, folder: &Path) -> Result<Self, ModelError> {
         let PeftConfig { r, lora_alpha, use_rslora, .. } = PeftConfig::read(&folder.join(CONFIG))?;
         let settings = LoraSettings { rank: r, alpha: lora_alpha, rslora: use_rslora, ..LoraSettings::default() };
@@ -160,20 +166,20 @@ impl Qwen25Vl {
     }
 }
 
-/// A parameter like `param` with other numbers.
+/// Returns a parameter with the values of `data`, on the device and in the type of `param`.
 fn filled(param: &Param<Tensor<2>>, data: TensorData) -> Param<Tensor<2>> {
     Param::from_tensor(Tensor::from_data(data, (&param.device(), param.dtype())))
 }
 
-/// PEFT's `target_modules` as the expression that exactly these layers match: `gate_proj` is the name of a layer of the vision
-/// encoder too.
-fn target_modules(names: &BTreeMap<Part, BTreeSet<String>>) -> String {
+/// Returns PEFT's `target_modules` as a regular expression that matches exactly these layers. Plain names would not do:
+/// the vision encoder has layers called `gate_proj` too.
+fn target_modules(names: &BTreeMap<ModelPart, BTreeSet<String>>) -> String {
     let branches = names.iter().map(|(part, names)| {
         let names: Vec<String> = names.iter().map(|name| name.replace('.', r"\.")).collect();
         let place = match part {
-            Part::Vision => r"model\.visual\.blocks\.\d+\.\w+\.",
-            Part::Projector => r"model\.visual\.merger\.",
-            Part::Decoder => r"model\.language_model\.layers\.\d+\.\w+\.",
+            ModelPart::Vision => r"model\.visual\.blocks\.\d+\.\w+\.",
+            ModelPart::Projector => r"model\.visual\.merger\.",
+            ModelPart::Decoder => r"model\.language_model\.layers\.\d+\.\w+\.",
         };
         format!("{place}({})", names.join("|"))
     });

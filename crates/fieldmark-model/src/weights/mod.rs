@@ -1,15 +1,19 @@
-//! Weights in and out, in the layouts that transformers reads and writes.
+//! Reading and writing weights and adapters, in the formats of transformers and PEFT.
 
 mod adapter;
+mod checkpoint;
+mod filler;
 mod load;
-mod names;
-mod parameters;
+mod part_types;
 mod save;
+mod stored;
+mod weight_type;
 
-pub(crate) use load::{CheckpointMap, Filler};
-pub(crate) use names::ParamPath;
+pub(crate) use checkpoint::CheckpointMap;
+pub(crate) use filler::Filler;
 
-pub use load::{LoadOptions, PartTypes, checkpoint_files};
-pub use names::{new_layout, published_layout};
-pub use parameters::NamedParameter;
-pub use save::{SaveOptions, StoredType};
+pub use checkpoint::checkpoint_files;
+pub use load::LoadOptions;
+pub use part_types::PartTypes;
+pub use save::SaveOptions;
+pub use weight_type::WeightType;

@@ -1,119 +1,47 @@
-//! Writes a checkpoint folder that transformers loads: `config.json` and `model.safetensors`, in shards where it is large.
+//! Writes a checkpoint folder that transformers loads: `config.json` and `model.safetensors`, or shards of a large
+//! model.
 //!
-//! Names are the published ones. Every file appears under a temporary name first and is renamed when whole.
+//! Tensors have their published names. Each file is written under a temporary name and renamed when it is complete.
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, HashMap},
-    path::Path,
-};
+use std::{collections::BTreeMap, path::Path};
 
 use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::{DType, Tensor},
 };
-use half::{bf16, f16};
-use safetensors::{Dtype, View};
-use serde_json::{Value, json};
-use tempfile::NamedTempFile;
+use serde_json::json;
 
 use super::{
-    load::transpose,
-    names::{ParamPath, stored_shape},
+    stored::{Stored, write_json, write_tensors},
+    weight_type::WeightType,
 };
 use crate::{
     error::ModelError,
-    files::{persist, write_whole},
     model::Qwen25Vl,
+    parameters::{ParamPath, stored_shape, transpose},
 };
 
-/// The type in which weights are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum StoredType {
-    /// 32 bits.
-    #[default]
-    F32,
-    /// 16 bits with five of exponent.
-    F16,
-    /// 16 bits with eight of exponent: the type of the published checkpoints.
-    Bf16,
-}
-
-impl StoredType {
-    /// The name in `config.json`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "float32",
-            Self::F16 => "float16",
-            Self::Bf16 => "bfloat16",
-        }
-    }
-
-    fn bytes(self, values: &[f32]) -> Vec<u8> {
-        match self {
-            Self::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Self::F16 => values.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
-            Self::Bf16 => values.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
-        }
-    }
-}
-
-/// How a checkpoint is written.
+/// How a checkpoint is saved.
 #[derive(Debug, Clone, Copy)]
 pub struct SaveOptions {
-    /// Type of the stored weights.
-    pub stored: StoredType,
-    /// Bytes of weights in one file at most, as far as single tensors allow.
+    /// Number format of the stored weights.
+    pub stored: WeightType,
+    /// Maximum bytes of weights in one file. A single larger tensor still has a file to itself.
     pub max_shard_bytes: usize,
 }
 
 impl Default for SaveOptions {
     fn default() -> Self {
-        Self { stored: StoredType::F32, max_shard_bytes: 5_000_000_000 }
-    }
-}
-
-pub(super) struct Stored {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-impl Stored {
-    pub(super) fn new(stored: StoredType, shape: Vec<usize>, values: &[f32]) -> Self {
-        let dtype = match stored {
-            StoredType::F32 => Dtype::F32,
-            StoredType::F16 => Dtype::F16,
-            StoredType::Bf16 => Dtype::BF16,
-        };
-        Self { dtype, shape, bytes: stored.bytes(values) }
-    }
-}
-
-impl View for &Stored {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
-    }
-
-    fn data_len(&self) -> usize {
-        self.bytes.len()
+        Self { stored: WeightType::F32, max_shard_bytes: 5_000_000_000 }
     }
 }
 
 impl Qwen25Vl {
-    /// Writes `config.json` and the weights into `folder`, which is made if need be. Shards of an earlier, larger
-    /// checkpoint are removed once the new files are whole. Adapters are merged into the weights.
+    /// Writes `config.json` and the weights into `folder`, which is created if need be. Adapters are merged into the
+    /// weights. Once the new files are complete, shards of an earlier checkpoint are removed.
     ///
     /// # Errors
-    /// If a file cannot be written.
+    /// Returns an error if a file cannot be written.
     pub fn save_pretrained(&self, folder: &Path, options: SaveOptions) -> Result<(), ModelError> {
         if self.has_lora() {
             return self.merged_in(Some(DType::F32)).save_pretrained(folder, options);
@@ -149,23 +77,8 @@ impl Qwen25Vl {
             std::fs::remove_file(&index).map_err(ModelError::io(&index))?;
         }
         remove_stale_shards(folder, &files)?;
-        write_json(&folder.join("config.json"), &self.config().to_json(options.stored.name()))
+        write_json(&folder.join("config.json"), &self.config().to_json(options.stored.config_name()))
     }
-}
-
-/// One safetensors file with the tensors named.
-pub(super) fn write_tensors<'a>(
-    path: &Path,
-    tensors: &'a BTreeMap<String, Stored>,
-    names: impl Iterator<Item = &'a str>,
-) -> Result<(), ModelError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let temporary = NamedTempFile::new_in(folder).map_err(ModelError::io(path))?;
-    let views = names.filter_map(|name| tensors.get(name).map(|tensor| (name, tensor)));
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    safetensors::serialize_to_file(views, Some(metadata), temporary.path())
-        .map_err(|error| ModelError::Weights { path: path.into(), reason: error.to_string() })?;
-    persist(temporary, path).map_err(ModelError::io(path))
 }
 
 fn shards(tensors: &BTreeMap<String, Stored>, limit: usize) -> Vec<Vec<&str>> {
@@ -196,13 +109,9 @@ fn remove_stale_shards(folder: &Path, files: &[String]) -> Result<(), ModelError
     Ok(())
 }
 
-pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), ModelError> {
-    write_whole(path, format!("{value:#}\n").as_bytes()).map_err(ModelError::io(path))
-}
-
 struct Collector {
     tensors: BTreeMap<String, Stored>,
-    stored: StoredType,
+    stored: WeightType,
     patch: [usize; 4],
     path: ParamPath,
 }

@@ -9,13 +9,13 @@ use std::{
 use burn::tensor::{Device, Tensor, TensorData};
 use fieldmark_model::SiglipTextModel;
 
-use super::{SiglipTokenizer, TextEmbedder};
+use super::{siglip_tokenizer::SiglipTokenizer, text_embedder::TextEmbedder};
 use crate::error::ProcessorError;
 
-/// Texts in a forward pass of [`SiglipEmbedder::embed_all`].
+/// Texts per forward pass of [`SiglipEmbedder::embed_all`].
 const BATCH: usize = 64;
 
-/// Texts whose vectors are remembered, at least; twice as many at most. At 768 numbers a vector, 12 to 25 MB.
+/// At least this many vectors are remembered, and at most twice as many: 12 to 25 MB at 768 numbers per vector.
 const REMEMBERED: usize = 4096;
 
 /// The text tower of a SigLIP checkpoint, in f32 and without gradients.
@@ -37,7 +37,7 @@ pub struct SiglipEmbedder {
     known: Mutex<Known>,
 }
 
-/// Vectors of texts met lately, in two generations: when the younger is full, the older goes.
+/// Vectors of recent texts in two generations: when the younger is full, the older is dropped.
 #[derive(Debug, Default)]
 struct Known {
     younger: HashMap<String, Vec<f32>>,
@@ -63,11 +63,11 @@ impl Known {
 }
 
 impl SiglipEmbedder {
-    /// Reads `config.json`, the weights and `tokenizer.json` of a checkpoint folder, of a whole SigLIP model or of its text
-    /// tower. `device` may be one of training: what runs here is never on a tape.
+    /// Reads `config.json`, the weights and `tokenizer.json` of a checkpoint folder, which may hold a whole SigLIP
+    /// model or only its text tower. `device` may be a training device: the embedder never records gradients.
     ///
     /// # Errors
-    /// If a file is missing or damaged, or the parts do not fit each other.
+    /// Returns an error if a file is missing or damaged, or if the files do not fit together.
     pub fn from_pretrained(folder: &Path, device: &Device) -> Result<Self, ProcessorError> {
         let device = device.clone().without_autodiff();
         let model = SiglipTextModel::from_pretrained(folder, &device)?;
@@ -75,7 +75,7 @@ impl SiglipEmbedder {
         let tokenizer = SiglipTokenizer::from_dir(folder, config.max_position_embeddings)?;
         if tokenizer.vocab_size() > config.vocab_size {
             let reason = format!(
-                "has {} tokens, but vocab_size of config.json is {}; use the tokenizer that belongs to the checkpoint",
+                "it has {} tokens, but `vocab_size` in config.json is {}; use the tokenizer of the checkpoint",
                 tokenizer.vocab_size(),
                 config.vocab_size
             );
@@ -84,10 +84,10 @@ impl SiglipEmbedder {
         Ok(Self { tokenizer, model, device, known: Mutex::default() })
     }
 
-    /// The vectors of `texts`, as the tower has them (not of length 1), many at a time and without remembering them.
+    /// Computes the vectors of `texts` in batches and does not remember them. They are not normalised to length 1.
     ///
     /// # Errors
-    /// If a text cannot be encoded.
+    /// Returns an error if a text cannot be encoded.
     pub fn embed_all(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, ProcessorError> {
         let mut vectors = Vec::with_capacity(texts.len());
         for texts in texts.chunks(BATCH) {
@@ -96,30 +96,30 @@ impl SiglipEmbedder {
                 ids.extend(self.tokenizer.encode(text)?.into_iter().map(i64::from));
             }
             let length = ids.len() / texts.len();
-            let ids_BT = Tensor::from_data(TensorData::new(ids, [texts.len(), length]), &self.device);
-            let pooled_BD = self.model.forward(ids_BT).pooled;
-            let width = pooled_BD.dims()[1];
-            let values: Vec<f32> = pooled_BD.into_data().iter().collect();
+            let ids_bt = Tensor::from_data(TensorData::new(ids, [texts.len(), length]), &self.device);
+            let pooled_bd = self.model.forward(ids_bt).pooled;
+            let width = pooled_bd.dims()[1];
+            let values: Vec<f32> = pooled_bd.into_data().iter().collect();
             vectors.extend(values.chunks(width).map(<[f32]>::to_vec));
         }
         Ok(vectors)
     }
 
-    /// Sizes of the tower.
+    /// The text tower.
     pub fn model(&self) -> &SiglipTextModel {
         &self.model
     }
 
-    /// What makes ids of texts.
+    /// The tokenizer.
     pub fn tokenizer(&self) -> &SiglipTokenizer {
         &self.tokenizer
     }
 }
 
 impl TextEmbedder for SiglipEmbedder {
-    /// The text's vector, remembered: truths come again and again, and most answers are names of classes. A text is computed
-    /// alone, for the last bits of a batch's rows depend on the other rows, and a resumed run must score as one that was
-    /// never stopped. A text that cannot be encoded has a vector of NaN.
+    /// Computes the text's vector, or returns it from memory: truths repeat, and most answers are names of classes. A
+    /// text is computed alone, because the last bits of a row depend on the other rows of its batch, and a resumed run
+    /// must score like one that never stopped. A text that cannot be encoded gets a vector of NaN.
     fn embed(&self, text: &str) -> Vec<f32> {
         let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(vector) = known().get(text) {

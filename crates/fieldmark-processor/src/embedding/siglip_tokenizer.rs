@@ -1,7 +1,7 @@
-//! Texts to the ids that a SigLIP text tower reads: lower case, no punctuation, cut and filled up to one length.
+//! Encodes texts for a SigLIP text tower: lower case, no punctuation, cut or padded to one length.
 //!
-//! Reference: `SiglipTokenizer` of transformers (Unigram), for `tokenizer.json` instead of `spiece.model`, called with
-//! `padding="max_length", truncation=True`; and `Siglip2Tokenizer` (BPE), which lowers case alone.
+//! Reference: `SiglipTokenizer` of transformers (Unigram), called with `padding="max_length", truncation=True`, but
+//! from `tokenizer.json` instead of `spiece.model`; and `Siglip2Tokenizer` (BPE), which only lowers the case.
 
 use std::{fmt, path::Path};
 
@@ -18,7 +18,7 @@ use crate::error::ProcessorError;
 /// The mark that sentencepiece writes for a space.
 const UNDERLINE: char = '\u{2581}';
 
-/// How `spiece.model` becomes `tokenizer.json`.
+/// The command that makes `tokenizer.json` from `spiece.model`.
 const CONVERT: &str = "python -c \"from transformers import SiglipTokenizer; from transformers.convert_slow_tokenizer \
                        import SpmConverter; SpmConverter(SiglipTokenizer.from_pretrained('DIR')).converted()\
                        .save('DIR/tokenizer.json')\"";
@@ -32,22 +32,22 @@ pub struct SiglipTokenizer {
 }
 
 enum Kind {
-    /// SigLIP: what the reference does around sentencepiece is done here, whatever the file says of it.
+    /// SigLIP. The steps before and after sentencepiece are the reference's; those in the file are ignored.
     Unigram(Box<TokenizerImpl<ModelWrapper, Canonical, Metaspace, PostProcessorWrapper, DecoderWrapper>>, u32),
-    /// SigLIP 2: as the file says, but lower case.
+    /// SigLIP 2. All steps are as the file says, after lowering the case.
     Bpe(Box<tokenizers::Tokenizer>),
 }
 
 impl SiglipTokenizer {
-    /// Reads `tokenizer.json` of a checkpoint folder, and what `tokenizer_config.json` says of `eos_token`, `pad_token`,
-    /// `unk_token` and `padding_side`. Every text will have `length` ids.
+    /// Reads `tokenizer.json` of a checkpoint folder, and from `tokenizer_config.json`, if there is one, `eos_token`,
+    /// `pad_token`, `unk_token` and `padding_side`. Every text is encoded to `length` ids.
     ///
     /// # Errors
-    /// [`ProcessorError`] names the file that is missing or damaged, or the token that the vocabulary lacks.
+    /// Returns an error that names the file that is missing or damaged, or the token that the vocabulary lacks.
     pub fn from_dir(folder: &Path, length: usize) -> Result<Self, ProcessorError> {
         let path = folder.join("tokenizer.json");
         if !path.is_file() && folder.join("spiece.model").is_file() {
-            let reason = format!("is missing; make it from spiece.model with transformers: {CONVERT}");
+            let reason = format!("the file is missing; make it from spiece.model with transformers: {CONVERT}");
             return Err(ProcessorError::Tokenizer { name: path.display().to_string(), reason });
         }
         let bytes = std::fs::read(&path).map_err(ProcessorError::io(&path))?;
@@ -57,7 +57,7 @@ impl SiglipTokenizer {
             serde_json::from_str(&text).map_err(|error| ProcessorError::Config {
                 path: path_config,
                 key: "tokenizer_config.json".into(),
-                reason: error.to_string(),
+                reason: format!("is not valid: {error}"),
             })?
         } else {
             Value::Null
@@ -73,7 +73,7 @@ impl SiglipTokenizer {
             let missing = || ProcessorError::MissingToken { name: name.clone(), token: token.into() };
             file.token_to_id(token).ok_or_else(missing)
         };
-        // Either the name itself or an object that holds it.
+        // The value is the token's name, or an object that contains the name.
         let token = |key: &str, or: &str| {
             let value = config.get(key).and_then(|value| value.as_str().or_else(|| value.get("content")?.as_str()));
             value.unwrap_or(or).to_owned()
@@ -88,7 +88,7 @@ impl SiglipTokenizer {
                 let canonical = Canonical { map: file.get_normalizer().and_then(character_map) };
                 inner.with_normalizer(Some(canonical)).map_err(failed)?;
                 inner.with_pre_tokenizer(Some(Metaspace::new(UNDERLINE, PrependScheme::Never, true)));
-                // The reference knows no other token by its name in a text.
+                // The reference recognises no other token by its name in a text.
                 let special = [eos, pad, unk].map(|token| AddedToken::from(token, true));
                 inner.add_special_tokens(special).map_err(failed)?;
                 (Kind::Unigram(Box::new(inner), ids.0), ids.1)
@@ -111,17 +111,17 @@ impl SiglipTokenizer {
                 (Kind::Bpe(Box::new(inner)), pad_id)
             }
             _ => {
-                let reason = "is no SigLIP tokenizer: neither Unigram nor BPE; name a SigLIP checkpoint folder".into();
+                let reason = "the model is neither Unigram nor BPE; name a SigLIP checkpoint folder".into();
                 return Err(ProcessorError::Tokenizer { name, reason });
             }
         };
         Ok(Self { kind, name, length, pad })
     }
 
-    /// The ids of `text`: always as many, filled up with [`Self::pad`], cut where there are more.
+    /// Encodes `text` to a fixed number of ids: longer texts are cut, shorter ones padded with [`Self::pad`].
     ///
     /// # Errors
-    /// [`ProcessorError::Tokenizer`] if the library refuses the text.
+    /// Returns [`ProcessorError::Tokenizer`] if the library refuses the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ProcessorError> {
         let failed =
             |error: tokenizers::Error| ProcessorError::Tokenizer { name: self.name.clone(), reason: error.to_string() };
@@ -140,12 +140,12 @@ impl SiglipTokenizer {
         }
     }
 
-    /// Id that fills up short texts.
+    /// The id that pads short texts.
     pub fn pad(&self) -> u32 {
         self.pad
     }
 
-    /// Number of tokens, special ones included. The tower's embedding must have as many rows.
+    /// Number of tokens, special tokens included. The tower's embedding must have at least as many rows.
     pub fn vocab_size(&self) -> usize {
         match &self.kind {
             Kind::Unigram(inner, _) => inner.get_vocab_size(true),
@@ -153,7 +153,7 @@ impl SiglipTokenizer {
         }
     }
 
-    /// The file, for messages.
+    /// The tokenizer's file, for messages.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -168,8 +168,8 @@ impl fmt::Debug for SiglipTokenizer {
     }
 }
 
-/// The character map of sentencepiece, wherever in the file's own normaliser it stands. The other parts differ from file to
-/// file and are done by [`Canonical`].
+/// Finds sentencepiece's character map in the file's normaliser. The other parts differ between files; [`Canonical`]
+/// replaces them.
 fn character_map(normalizer: &NormalizerWrapper) -> Option<Precompiled> {
     match normalizer {
         NormalizerWrapper::Precompiled(map) => Some(map.clone()),
@@ -178,8 +178,8 @@ fn character_map(normalizer: &NormalizerWrapper) -> Option<Precompiled> {
     }
 }
 
-/// `SiglipTokenizer.canonicalize_text` of transformers, then what sentencepiece itself does to a text: its character map, and
-/// blanks that follow one another become one.
+/// `SiglipTokenizer.canonicalize_text` of transformers, then sentencepiece's own steps: the character map, and one
+/// blank for each run of blanks.
 struct Canonical {
     map: Option<Precompiled>,
 }
@@ -206,7 +206,7 @@ impl Normalizer for Canonical {
     }
 }
 
-/// Lower case, ASCII punctuation gone, every run of white space (Python's) one space, none at the ends.
+/// Lower case, no ASCII punctuation, one space for each run of Python's white space, none at the ends.
 fn canonicalize(text: &str) -> String {
     let is_space = |c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c);
     let plain: String = text.to_lowercase().chars().filter(|c| !c.is_ascii_punctuation()).collect();

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::adamw_half::{HalfWeights, Moments, PreciseAdamW};
 use crate::TrainError;
 
-/// AdamW. The learning rate is set by `schedule` ([`LrSchedule`](super::LrSchedule)), the clipping by `max_grad_norm`.
+/// AdamW. `schedule` sets the learning rate, `max_grad_norm` the clipping.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdamWSettings {

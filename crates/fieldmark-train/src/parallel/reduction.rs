@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reduction {
-    /// The backend's collective operations ([`all_reduce`]). In Burn 0.22 only CUDA has them, through NCCL; other
+    /// The backend's collective operations (`all_reduce`). In Burn 0.22 only CUDA has them, through NCCL; other
     /// backends panic.
     AllReduce,
     /// Each device's sum is moved to the first device and added there, in the order of the devices. Works on any

@@ -7,7 +7,7 @@ use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{Tensor, TensorData},
 };
-use fieldmark_model::{Part, Qwen25Vl};
+use fieldmark_model::{ModelPart, Qwen25Vl};
 use fieldmark_stream::StreamKey;
 
 /// Draws the A factor of every adapter from a random stream named by its path. The B factors stay unchanged.
@@ -50,8 +50,8 @@ impl ModuleMapper for Drawer {
 /// Counts of one kind of parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trainable {
-    /// Part of the model.
-    pub part: Part,
+    /// ModelPart of the model.
+    pub part: ModelPart,
     /// Whether this kind is adapter factors, not base weights.
     pub adapters: bool,
     /// Number of parameters.
@@ -64,10 +64,10 @@ pub struct Trainable {
 /// out.
 pub fn trainable(model: &Qwen25Vl) -> Vec<Trainable> {
     let named = model.named_parameters();
-    let kinds = Part::ALL.into_iter().flat_map(|part| [false, true].map(|adapters| (part, adapters)));
+    let kinds = ModelPart::ALL.into_iter().flat_map(|part| [false, true].map(|adapters| (part, adapters)));
     let counted = kinds.map(|(part, adapters)| {
         let mut kind = Trainable { part, adapters, parameters: 0, learning: 0 };
-        for parameter in named.iter().filter(|one| Part::of(&one.name) == part && one.adapter == adapters) {
+        for parameter in named.iter().filter(|one| ModelPart::of(&one.name) == part && one.adapter == adapters) {
             let count: usize = parameter.shape.iter().product();
             kind.parameters += count;
             kind.learning += if parameter.trainable { count } else { 0 };

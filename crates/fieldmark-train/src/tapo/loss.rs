@@ -38,9 +38,9 @@ pub struct TapoLossConfig {
     pub clip_dual: f64,
     /// Importance ratio per `token`, or per `sequence` (GSPO, which clips at about 3e-4 and 4e-4).
     pub importance: Importance,
-    /// Truncated importance sampling: multiplies each token's policy loss by π_old / π_sampler, but at most by this cap
-    /// (TRL: 2), to correct for differences between sampler and trainer. It leaves out rollouts that are scored on
-    /// another image than the one they were sampled from. Unset: no correction.
+    /// Truncated importance sampling: multiplies each token's policy loss by π_old / π_sampler, limited to this cap (TRL:
+    /// 2). This corrects for differences between sampler and trainer. Rollouts scored on another image than the one they
+    /// were sampled from are not corrected. Unset: no correction.
     pub sampler_cap: Option<f64>,
     /// Weight of the inter-class term, which pushes the policy on the update's image away from the policy on the
     /// negative image.

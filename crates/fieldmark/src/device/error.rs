@@ -42,7 +42,7 @@ pub enum DeviceError {
         reason: String,
     },
     /// This build has the device, but it does not work on this machine.
-    #[error("device `{name}` does not start: {reason}; check its driver, or use {others}")]
+    #[error("device `{name}` does not start: {reason}; check its driver; other devices of this build: {others}")]
     Start {
         /// The name given.
         name: String,

@@ -83,8 +83,8 @@ pub fn default_name() -> &'static str {
     DeviceKind::compiled().next().map_or("flex", DeviceKind::name)
 }
 
-/// The names of `kinds` with commas between them, or "no other device".
+/// The names of `kinds` with commas between them, or "none".
 pub(super) fn list(kinds: impl Iterator<Item = DeviceKind>) -> String {
     let names: Vec<&str> = kinds.map(DeviceKind::name).collect();
-    if names.is_empty() { "no other device".into() } else { names.join(", ") }
+    if names.is_empty() { "none".into() } else { names.join(", ") }
 }

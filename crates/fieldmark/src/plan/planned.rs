@@ -3,7 +3,7 @@
 //! The plan assumes every sequence and every image at its maximum size. The runtime of a device and its allocator need
 //! some more.
 
-use fieldmark_model::{GridThw, Qwen25VlConfig, SiglipTextConfig, TrainableParts};
+use fieldmark_model::{GridThw, Qwen25VlConfig, SiglipTextConfig, TrainableParts, WeightType};
 use fieldmark_train::{
     gradient::Passes,
     memory::MemoryPart,
@@ -14,7 +14,7 @@ use fieldmark_train::{
 };
 
 use crate::{
-    recipe::{ImageSizes, Recipe, WeightType},
+    recipe::{ImageSizes, Recipe},
     stage::Stage,
 };
 

@@ -3,11 +3,12 @@
 //! Cheap changes are tried first, changes that round more last. A change is kept only if it lowers the peak, and dropped
 //! at the end if the others suffice.
 
+use fieldmark_model::WeightType;
 use fieldmark_train::memory::MemoryPlan;
 
 use super::planned::Planned;
 use crate::{
-    recipe::{Recipe, RecipeError, WeightType},
+    recipe::{Recipe, RecipeError},
     stage::Stage,
 };
 

@@ -19,9 +19,9 @@ pub struct DataSection {
     /// Replaces the start of image paths: `"data/birds" = "photos"` looks for `data/birds/1.jpg` at `photos/1.jpg`.
     pub prefixes: BTreeMap<String, PathBuf>,
     /// What to do with the orientation that the camera recorded (EXIF).
-    pub exif: Exif,
+    pub exif: ExifOrientation,
     /// What to do with transparent pixels.
-    pub alpha: AlphaRule,
+    pub alpha: Alpha,
     /// Build every sample once before training. A damaged image or an overlong sample then ends the run in its first
     /// minutes, not in its last.
     pub check: bool,
@@ -43,8 +43,8 @@ impl Default for DataSection {
         Self {
             images: None,
             prefixes: BTreeMap::new(),
-            exif: Exif::Honour,
-            alpha: AlphaRule::Drop,
+            exif: ExifOrientation::Honour,
+            alpha: Alpha::Drop,
             check: true,
             labels: None,
             unseen: 0,
@@ -58,17 +58,7 @@ impl Default for DataSection {
 impl DataSection {
     /// The settings for decoding photographs.
     pub fn decode(&self) -> DecodeOptions {
-        DecodeOptions {
-            exif: match self.exif {
-                Exif::Honour => ExifOrientation::Honour,
-                Exif::Ignore => ExifOrientation::Ignore,
-            },
-            alpha: match self.alpha {
-                AlphaRule::Drop => Alpha::Drop,
-                AlphaRule::White => Alpha::White,
-            },
-            ..DecodeOptions::default()
-        }
+        DecodeOptions { exif: self.exif, alpha: self.alpha, ..DecodeOptions::default() }
     }
 
     /// The folders to look for the images of `file` in.
@@ -76,28 +66,6 @@ impl DataSection {
         let roots = self.images.as_ref().map_or_else(|| ImageRoots::beside(file), ImageRoots::new);
         self.prefixes.iter().fold(roots, |roots, (prefix, folder)| roots.with_prefix(prefix, folder))
     }
-}
-
-/// What to do with the orientation that the camera recorded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Exif {
-    /// Turn the photograph upright.
-    #[default]
-    Honour,
-    /// Use the pixels as stored, as the released code does.
-    Ignore,
-}
-
-/// What to do with transparent pixels.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum AlphaRule {
-    /// Drop the transparency and keep the colours as stored, as the released training code does.
-    #[default]
-    Drop,
-    /// Composite onto white, as recent versions of transformers do.
-    White,
 }
 
 /// Image sizes of a stage.

@@ -181,7 +181,8 @@ pub(super) fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::{Order, WeightType};
+    use crate::recipe::Order;
+    use fieldmark_model::WeightType;
 
     fn read(text: &str, overrides: &[&str]) -> Result<Recipe, RecipeError> {
         let folder = tempfile::tempdir().unwrap();

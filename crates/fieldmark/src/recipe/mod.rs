@@ -17,11 +17,11 @@ mod schema;
 mod show;
 mod table;
 
-pub use data::{AlphaRule, DataSection, Exif, ImageSizes, ResizeRule, SftData, TapoData};
+pub use data::{DataSection, ImageSizes, ResizeRule, SftData, TapoData};
 pub use difference::Difference;
 pub use document::Recipe;
 pub use error::RecipeError;
 pub use eval::{EvalSection, Order};
 pub use layers::{LayeredRecipe, Origin};
-pub use model::{ModelSection, PartsSection, UnknownWeightType, WeightType};
+pub use model::ModelSection;
 pub use run::RunSection;

@@ -3,8 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use fieldmark_eval::{EvalRun, Matching, Prediction, QuestionSet, Report, RunName, Scores, World, read_predictions};
 use fieldmark_generate::{GenerationConfig, Sampling};
+use fieldmark_model::Qwen25Vl;
+use fieldmark_processor::DecodeOptions;
 
 use super::{Observer, RunEvent};
 use crate::{
@@ -22,6 +25,28 @@ pub struct Eval<'a> {
     pub run: EvalRun<'a>,
     /// The questions.
     pub sets: &'a [QuestionSet],
+}
+
+impl<'a> Eval<'a> {
+    /// Greedy answers of at most `max_new_tokens` tokens. `model` holds the weights of `checkpoint` on `device`.
+    pub fn greedy(
+        checkpoint: &'a Checkpoint,
+        model: &'a Qwen25Vl,
+        device: &'a Device,
+        sets: &'a [QuestionSet],
+        max_new_tokens: usize,
+    ) -> Self {
+        let run = EvalRun {
+            model,
+            processor: &checkpoint.processor,
+            decode: DecodeOptions::default(),
+            generation: GenerationConfig::greedy(max_new_tokens, checkpoint.eos.clone()),
+            seed: 42,
+            name: RunName { model: checkpoint.folder.display().to_string(), device: String::new() },
+            device,
+        };
+        Self { run, sets }
+    }
 }
 
 /// Answers all questions and writes `predictions.jsonl` in `folder`, whose path it returns. The file appears once all

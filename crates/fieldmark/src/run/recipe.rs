@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use fieldmark_model::WeightType;
 use fieldmark_train::{
     TrainError,
     optim::{AdamWSettings, HalfWeights},
@@ -13,7 +14,7 @@ use crate::{
     device::{self, OpenDevice},
     error::RunError,
     folder::{Begin, INPUTS, Inputs, RunFolder},
-    recipe::{Recipe, WeightType},
+    recipe::Recipe,
 };
 
 /// A recipe, and what the command line says besides it.

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fieldmark_data::{DataError, ImageRoots, Role, RowProblem, SftExample, read_sharegpt};
+use fieldmark_data::{DataError, ImageRoots, RowProblem, SftExample, TurnRole, read_sharegpt};
 use fieldmark_processor::{
     self as processor, Content, DecodeOptions, Message, Photo, Processor, SupervisedSequence, TargetEnd,
 };
@@ -83,8 +83,8 @@ impl Conversations {
 fn messages(example: &SftExample) -> Vec<Message> {
     let turns = example.turns.iter().map(|turn| Message {
         role: match turn.role {
-            Role::User | Role::Observation => processor::Role::User,
-            Role::Assistant | Role::Function => processor::Role::Assistant,
+            TurnRole::User | TurnRole::Observation => processor::Role::User,
+            TurnRole::Assistant | TurnRole::Function => processor::Role::Assistant,
         },
         content: Content::from_tagged(&turn.content),
     });

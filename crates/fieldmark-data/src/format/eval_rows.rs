@@ -1,0 +1,238 @@
+//! Evaluation questions, as in the released `eval/*.jsonl`. One row is one question about one photograph:
+//!
+//! ```json
+//! {"image_path": "flower102/jpg/image_00264.jpg", "question": "What kind of flower is this?",
+//! "options": ["water lily", "cape flower", "sword lily", "lotus"], "ground_truth": "water lily"}
+//! ```
+//!
+//! | Field | Needed? | Meaning |
+//! | --- | --- | --- |
+//! | `image_path` | yes | the path of the photograph |
+//! | `question` | yes | the question, without `<image>` |
+//! | `options` | for closed-world evaluation | two or more different choices, the truth among them |
+//! | `ground_truth` | yes | the name of the true class |
+//! | `super_category` | no | the family of the true class; without it, the data set's name |
+//!
+//! The file's name says the data set and the split: `flower_seen.jsonl`, `flower_unseen.jsonl.gz`. The released code
+//! guesses super-categories from parts of the image paths instead.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::columns::{filled, kind_of, object};
+use super::reader::{ReadLimits, read_records};
+use super::split::Split;
+use crate::error::{DataError, RowProblem};
+
+/// One question about one photograph.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EvalRow {
+    /// The row in its file, from 1.
+    pub row: usize,
+    /// The image path in the row. [`crate::ImageRoots`] finds the file.
+    pub image_path: PathBuf,
+    /// The question, without a placeholder.
+    pub question: String,
+    /// The choices in the file's order, the truth among them; empty if the row is for open-world evaluation only.
+    pub options: Vec<String>,
+    /// The true class name.
+    pub ground_truth: String,
+    /// The super-category of the truth ("bird"), which open-world answers are measured against.
+    pub super_category: String,
+}
+
+/// The name of a set of evaluation rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EvalSetName {
+    /// The data set ("aircraft").
+    pub dataset: String,
+    /// Seen or unseen classes.
+    pub split: Split,
+    /// The super-category of the rows without a `super_category` field.
+    pub super_category: String,
+}
+
+impl EvalSetName {
+    /// Reads the name from a file name `<dataset>_<split>.jsonl` or `.json`, also gzipped, like those of the twelve
+    /// released files. The data set is also the super-category.
+    ///
+    /// # Errors
+    /// Returns [`DataError::File`] if the file name has another form.
+    pub fn from_file_name(path: &Path) -> Result<Self, DataError> {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let stem = name.map(|name| {
+            let name = name.strip_suffix(".gz").unwrap_or(name);
+            let name = name.strip_suffix(".jsonl").unwrap_or(name);
+            name.strip_suffix(".json").unwrap_or(name)
+        });
+        let parts = stem.and_then(|stem| stem.rsplit_once('_'));
+        match parts.map(|(dataset, split)| (dataset, split.parse())) {
+            Some((dataset, Ok(split))) if !dataset.is_empty() => {
+                Ok(Self { dataset: dataset.into(), split, super_category: dataset.into() })
+            }
+            _ => Err(DataError::file(
+                path,
+                "the file name does not say data set and split; rename the file to <dataset>_seen.jsonl or \
+                 <dataset>_unseen.jsonl",
+            )),
+        }
+    }
+}
+
+/// A named set of evaluation rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EvalSet {
+    /// Data set, split and super-category.
+    pub name: EvalSetName,
+    /// The rows in order.
+    pub rows: Vec<EvalRow>,
+}
+
+impl EvalRow {
+    /// Reads one row. `super_category` applies if the row has none.
+    ///
+    /// # Errors
+    /// Returns the first problem of the row.
+    pub fn parse(row: usize, value: &Value, super_category: &str) -> Result<Self, RowProblem> {
+        let columns = object(value)?;
+        let image_path = match columns.get("image_path") {
+            None | Some(Value::Null) => return Err(RowProblem::NoImage("image_path".into())),
+            Some(_) => PathBuf::from(filled(columns, "image_path")?),
+        };
+        let question = filled(columns, "question")?.to_owned();
+        let ground_truth = filled(columns, "ground_truth")?.to_owned();
+        let options = options(columns.get("options"))?;
+        if !options.is_empty() && !options.contains(&ground_truth) {
+            return Err(RowProblem::TruthNotAnOption(ground_truth));
+        }
+        let super_category = match columns.get("super_category") {
+            None | Some(Value::Null) => super_category,
+            Some(_) => filled(columns, "super_category")?,
+        };
+        Ok(Self { row, image_path, question, options, ground_truth, super_category: super_category.to_owned() })
+    }
+
+    /// The super-category that the released code finds by a part of the path ("aircraft", "birds", "cars", "flower",
+    /// otherwise "object"). With the released paths, every bird, dog and pet is an "object".
+    pub fn released_super_category(&self) -> &'static str {
+        let path = self.image_path.to_string_lossy();
+        [("aircraft", "aircraft"), ("birds", "bird"), ("cars", "car"), ("flower", "flower")]
+            .into_iter()
+            .find(|(part, _)| path.contains(part))
+            .map_or("object", |(_, name)| name)
+    }
+}
+
+fn options(value: Option<&Value>) -> Result<Vec<String>, RowProblem> {
+    let wrong =
+        |found| RowProblem::WrongType { field: "options".into(), expected: "a list of strings", found: kind_of(found) };
+    let list = match value {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(list)) => list,
+        Some(other) => return Err(wrong(other)),
+    };
+    let mut options: Vec<String> = Vec::with_capacity(list.len());
+    for option in list {
+        let option = option.as_str().ok_or_else(|| wrong(option))?;
+        if option.trim().is_empty() {
+            return Err(RowProblem::Empty("options".into()));
+        }
+        if options.iter().any(|other| other == option) {
+            return Err(RowProblem::RepeatedOption(option.into()));
+        }
+        options.push(option.into());
+    }
+    if options.len() == 1 {
+        return Err(RowProblem::TooFewOptions(1));
+    }
+    Ok(options)
+}
+
+/// Reads a file of evaluation rows.
+///
+/// # Errors
+/// Returns the first bad row, with file and row; the errors of [`read_records`]; or an error if the file is empty.
+pub fn read_eval_rows(path: &Path, name: EvalSetName) -> Result<EvalSet, DataError> {
+    let records = read_records(path, ReadLimits::default())?;
+    let mut rows = Vec::with_capacity(records.rows.len());
+    for record in records.rows {
+        let record = record?;
+        let row = EvalRow::parse(record.row, &record.value, &name.super_category)
+            .map_err(|problem| DataError::row(path, record.row, problem))?;
+        rows.push(row);
+    }
+    if rows.is_empty() {
+        return Err(DataError::file(path, "no rows; give a file with evaluation rows"));
+    }
+    Ok(EvalSet { name, rows })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn row() -> Value {
+        json!({"image_path": "a.jpg", "question": "Which?", "options": ["Lime", "Lemon"], "ground_truth": "Lime"})
+    }
+
+    fn with(field: &str, value: Value) -> Result<EvalRow, RowProblem> {
+        let mut row = row();
+        row[field] = value;
+        EvalRow::parse(1, &row, "fruit")
+    }
+
+    #[test]
+    fn names_say_data_set_and_split() {
+        for name in ["x/bird_seen.jsonl", "bird_seen.jsonl.gz", "bird_seen.json", "bird_seen"] {
+            let name = EvalSetName::from_file_name(Path::new(name)).unwrap();
+            let expected = ("bird", Split::Seen, "bird");
+            assert_eq!((name.dataset.as_str(), name.split, &*name.super_category), expected);
+        }
+        let unseen = EvalSetName::from_file_name(Path::new("my_cars_unseen.jsonl")).unwrap();
+        assert_eq!((&*unseen.dataset, unseen.split), ("my_cars", Split::Unseen));
+        for name in ["bird.jsonl", "_seen.jsonl", "bird_all.jsonl", ".."] {
+            assert!(EvalSetName::from_file_name(Path::new(name)).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn optional_fields_and_the_released_category() {
+        assert_eq!(with("options", Value::Null).unwrap().options.len(), 0);
+        assert_eq!(with("question", json!("Which?")).unwrap().super_category, "fruit");
+        assert_eq!(with("super_category", json!("citrus")).unwrap().super_category, "citrus");
+        for (path, expected) in [
+            ("fgvc_aircraft/data/images/1.jpg", "aircraft"),
+            ("bird_200/images/1.jpg", "object"),
+            ("birds/1.jpg", "bird"),
+            ("stanford-cars/cars_test/1.jpg", "car"),
+            ("flower102/jpg/1.jpg", "flower"),
+            ("Aircraft/1.jpg", "object"),
+        ] {
+            let row = with("image_path", json!(path)).unwrap();
+            assert_eq!(row.released_super_category(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn every_bad_row_says_what_is_wrong() {
+        let not_a_string = |found| RowProblem::WrongType { field: "ground_truth".into(), expected: "a string", found };
+        let cases = [
+            (with("image_path", Value::Null), RowProblem::NoImage("image_path".into())),
+            (with("ground_truth", json!(7)), not_a_string("a number")),
+            (with("ground_truth", json!(["Lime"])), not_a_string("a list")),
+            (with("ground_truth", json!(" ")), RowProblem::Empty("ground_truth".into())),
+            (with("ground_truth", json!("lime")), RowProblem::TruthNotAnOption("lime".into())),
+            (with("options", json!(["Lime"])), RowProblem::TooFewOptions(1)),
+            (with("options", json!(["Lime", "Lime"])), RowProblem::RepeatedOption("Lime".into())),
+            (with("options", json!(["Lime", ""])), RowProblem::Empty("options".into())),
+            (EvalRow::parse(1, &json!(["x"]), ""), RowProblem::NotAnObject("list")),
+            (EvalRow::parse(1, &json!({"image_path": "a"}), ""), RowProblem::MissingField("question".into())),
+        ];
+        for (found, expected) in cases {
+            assert_eq!(found.unwrap_err(), expected);
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! A folder of labelled photographs. Its `labels.csv` has a header line and one line for each photograph:
+//!
+//! ```csv
+//! path,class,super_category,group,split
+//! images/test/Anjou/Anjou_001.jpg,Anjou,Pear,Fruit,test
+//! ```
+//!
+//! | Column | Needed? | Meaning |
+//! | --- | --- | --- |
+//! | `path` | yes | the photograph, relative to the folder of `labels.csv`; each photograph once |
+//! | `class` | yes | the fine-grained class: the answer that the model should give |
+//! | `super_category` | yes | the family of the class; wrong options and negatives come from the same family first |
+//! | `split` | yes | `train` or `test`; test photographs are used in evaluation only |
+//! | `group` | no | a coarser group than the family |
+//!
+//! Columns may be in any order, and other columns are ignored. Which classes are seen and unseen is drawn by
+//! [`ClassSplit`](crate::ClassSplit), not written in the table.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use super::reader::{ReadLimits, read_text};
+use crate::error::{DataError, RowProblem};
+
+/// Whether a photograph is for training or for testing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SourceSplit {
+    /// For training.
+    Train,
+    /// For testing; never an anchor, positive or negative in training.
+    Test,
+}
+
+/// One photograph.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelledPhoto {
+    /// The line in the table; the header is line 1.
+    pub row: usize,
+    /// The path in the table, relative to the folder.
+    pub path: PathBuf,
+    /// The fine-grained class ("Granny Smith").
+    pub class: String,
+    /// Its family ("Apple").
+    pub super_category: String,
+    /// A coarser group ("Fruit"); empty if the table has no such column.
+    pub group: String,
+    /// For training or for testing.
+    pub split: SourceSplit,
+}
+
+/// A table of labels and its folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelledFolder {
+    /// The folder that paths are relative to.
+    pub root: PathBuf,
+    /// The photographs in the order of the table.
+    pub photos: Vec<LabelledPhoto>,
+}
+
+impl LabelledFolder {
+    /// Reads `labels.csv` of a folder.
+    ///
+    /// # Errors
+    /// Returns the errors of [`read_labels`].
+    pub fn open(folder: &Path) -> Result<Self, DataError> {
+        read_labels(&folder.join("labels.csv"))
+    }
+
+    /// The file of a photograph.
+    pub fn file(&self, photo: &LabelledPhoto) -> PathBuf {
+        self.root.join(&photo.path)
+    }
+
+    /// The super-category of each class.
+    pub fn families(&self) -> BTreeMap<String, String> {
+        let pairs = self.photos.iter();
+        pairs.map(|photo| (photo.class.clone(), photo.super_category.clone())).collect()
+    }
+
+    /// The photographs of `split` whose class `keep` accepts, in the order of the table.
+    pub fn select<'a>(
+        &'a self,
+        split: SourceSplit,
+        keep: impl Fn(&str) -> bool + 'a,
+    ) -> impl Iterator<Item = &'a LabelledPhoto> {
+        self.photos.iter().filter(move |photo| photo.split == split && keep(&photo.class))
+    }
+}
+
+/// Reads a table of labels: UTF-8, separated by commas, with a header line, plain or gzipped. Other columns are
+/// ignored. Only [`crate::check_file`] checks that the photographs exist.
+///
+/// # Errors
+/// Returns the first bad row, with file and line, or an error if a column is missing or the table has no rows.
+pub fn read_labels(table: &Path) -> Result<LabelledFolder, DataError> {
+    let (text, _) = read_text(table, ReadLimits::default())?;
+    let (root, rows) = label_rows(table, &text)?;
+    let photos = rows.into_iter().collect::<Result<Vec<_>, _>>()?;
+    if photos.is_empty() {
+        return Err(DataError::file(table, "no rows; add a line for each photograph"));
+    }
+    Ok(LabelledFolder { root, photos })
+}
+
+/// Parses all rows. A bad row is an error in the list; a bad header is an error of the whole table.
+pub(crate) fn label_rows(
+    table: &Path,
+    text: &str,
+) -> Result<(PathBuf, Vec<Result<LabelledPhoto, DataError>>), DataError> {
+    let mut reader = csv::Reader::from_reader(text.trim_start_matches('\u{feff}').as_bytes());
+    let header =
+        reader.headers().map_err(|error| DataError::file(table, format!("no header line ({error}); add one")))?.clone();
+    let column = |name: &str| header.iter().position(|field| field.trim() == name);
+    let required = |name: &str| {
+        column(name).ok_or_else(|| {
+            DataError::file(
+                table,
+                format!("column {name:?} is missing; the header needs path, class, super_category and split"),
+            )
+        })
+    };
+    let columns = Columns {
+        path: required("path")?,
+        class: required("class")?,
+        super_category: required("super_category")?,
+        split: required("split")?,
+        group: column("group"),
+    };
+    let mut rows = Vec::new();
+    let mut earlier = Earlier::default();
+    let mut record = csv::StringRecord::new();
+    loop {
+        match reader.read_record(&mut record) {
+            Ok(false) => break,
+            Ok(true) => {
+                let row = record.position().map_or(0, |position| position.line()) as usize;
+                let photo = columns.photo(&record, row).and_then(|photo| earlier.admit(photo));
+                rows.push(photo.map_err(|problem| DataError::row(table, row, problem)));
+            }
+            Err(error) => {
+                let row = error.position().map_or(0, csv::Position::line) as usize;
+                let problem = RowProblem::NotCsv(match error.kind() {
+                    csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+                        format!("{len} fields, but the header has {expected_len}")
+                    }
+                    _ => error.to_string(),
+                });
+                rows.push(Err(DataError::row(table, row, problem)));
+            }
+        }
+    }
+    let root = table.parent().unwrap_or(Path::new("")).to_path_buf();
+    Ok((root, rows))
+}
+
+struct Columns {
+    path: usize,
+    class: usize,
+    super_category: usize,
+    split: usize,
+    group: Option<usize>,
+}
+
+impl Columns {
+    fn photo(&self, record: &csv::StringRecord, row: usize) -> Result<LabelledPhoto, RowProblem> {
+        let field = |index: usize| record.get(index).unwrap_or("").trim();
+        let filled = |index: usize, name: &str| match field(index) {
+            "" => Err(RowProblem::Empty(name.into())),
+            text => Ok(text.to_owned()),
+        };
+        let split = match field(self.split) {
+            "train" => SourceSplit::Train,
+            "test" => SourceSplit::Test,
+            other => {
+                return Err(RowProblem::UnknownValue {
+                    field: "split".into(),
+                    found: other.into(),
+                    expected: "\"train\" or \"test\"",
+                });
+            }
+        };
+        Ok(LabelledPhoto {
+            row,
+            path: PathBuf::from(filled(self.path, "path")?),
+            class: filled(self.class, "class")?,
+            super_category: filled(self.super_category, "super_category")?,
+            group: self.group.map(field).unwrap_or("").to_owned(),
+            split,
+        })
+    }
+}
+
+/// The photographs and super-categories of earlier rows, to find rows that contradict them.
+#[derive(Default)]
+struct Earlier {
+    paths: HashMap<PathBuf, usize>,
+    families: HashMap<String, (String, usize)>,
+}
+
+impl Earlier {
+    fn admit(&mut self, photo: LabelledPhoto) -> Result<LabelledPhoto, RowProblem> {
+        if let Some(row) = self.paths.insert(photo.path.clone(), photo.row) {
+            return Err(RowProblem::Repeated(row));
+        }
+        let (earlier, row) =
+            self.families.entry(photo.class.clone()).or_insert_with(|| (photo.super_category.clone(), photo.row));
+        if *earlier != photo.super_category {
+            return Err(RowProblem::TwoSuperCategories {
+                class: photo.class,
+                found: photo.super_category,
+                earlier: earlier.clone(),
+                row: *row,
+            });
+        }
+        Ok(photo)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("labels.csv");
+        std::fs::write(&path, text).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn columns_are_found_by_name() {
+        let (dir, path) = table(
+            "split,width,class,path,super_category\ntest,3,\"Lime, key\",a/1.jpg,Citrus\ntrain,3,Lemon,2.jpg,Citrus\n",
+        );
+        let folder = read_labels(&path).unwrap();
+        assert_eq!(folder, LabelledFolder::open(dir.path()).unwrap());
+        let first = &folder.photos[0];
+        assert_eq!((first.row, first.class.as_str(), first.split), (2, "Lime, key", SourceSplit::Test));
+        assert_eq!(folder.file(first), dir.path().join("a/1.jpg"));
+        assert_eq!(folder.families()["Lemon"], "Citrus");
+        let train: Vec<_> = folder.select(SourceSplit::Train, |_| true).collect();
+        assert_eq!(train, [&folder.photos[1]]);
+        assert_eq!(folder.select(SourceSplit::Train, |class| class == "Lime").count(), 0);
+    }
+
+    #[test]
+    fn every_bad_row_is_named() {
+        let header = "path,class,super_category,split\n";
+        let cases = [
+            (
+                "a,Lime,Citrus,dev\n",
+                2,
+                RowProblem::UnknownValue {
+                    field: "split".into(),
+                    found: "dev".into(),
+                    expected: "\"train\" or \"test\"",
+                },
+            ),
+            (",Lime,Citrus,test\n", 2, RowProblem::Empty("path".into())),
+            ("a,Lime,Citrus\n", 2, RowProblem::NotCsv("3 fields, but the header has 4".into())),
+            ("a,Lime,Citrus,test\na,Lime,Citrus,test\n", 3, RowProblem::Repeated(2)),
+            (
+                "a,Lime,Citrus,test\nb,Lime,Fruit,test\n",
+                3,
+                RowProblem::TwoSuperCategories {
+                    class: "Lime".into(),
+                    found: "Fruit".into(),
+                    earlier: "Citrus".into(),
+                    row: 2,
+                },
+            ),
+        ];
+        for (rows, at, expected) in cases {
+            let (_dir, path) = table(&format!("{header}{rows}"));
+            let error = read_labels(&path).unwrap_err();
+            assert!(error.to_string().starts_with(&format!("{}:{at}: ", path.display())), "{error}");
+            assert!(
+                matches!(&error, DataError::Row { row, problem, .. } if (*row, problem) == (at, &expected)),
+                "{error}"
+            );
+        }
+        let (_dir, path) = table(header);
+        assert!(matches!(read_labels(&path), Err(DataError::File { file, .. }) if file == path));
+        let (_dir, path) = table("path,class,split\na,b,test\n");
+        assert!(read_labels(&path).unwrap_err().to_string().contains("\"super_category\""));
+    }
+}

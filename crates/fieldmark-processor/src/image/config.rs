@@ -1,0 +1,172 @@
+//! `preprocessor_config.json`: the settings of the image processor that a checkpoint was trained with.
+//!
+//! Reference: `Qwen2VLImageProcessor` of transformers. Both its older keys (`min_pixels`, `max_pixels`) and its newer
+//! ones (`size: {shortest_edge, longest_edge}`) are read; the older ones win, as in the reference.
+
+use std::path::Path;
+
+use fieldmark_model::{GridThw, VisionConfig};
+use serde::Deserialize;
+
+use super::sizes::PixelLimits;
+use crate::error::ProcessorError;
+
+/// Settings of the image processor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageProcessorConfig {
+    /// Smallest and largest number of pixels after resizing.
+    pub limits: PixelLimits,
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+    /// Frames per patch; a still image is repeated.
+    pub temporal_patch_size: usize,
+    /// Side, in patches, of the square that becomes one token.
+    pub merge_size: usize,
+    /// Factor that each byte is multiplied by.
+    pub rescale_factor: f64,
+    /// Mean of each colour channel after rescaling.
+    pub image_mean: [f64; 3],
+    /// Standard deviation of each colour channel after rescaling.
+    pub image_std: [f64; 3],
+}
+
+impl Default for ImageProcessorConfig {
+    /// The settings of the published Qwen2.5-VL checkpoints: CLIP's mean and deviation, 14-pixel patches merged 2×2.
+    fn default() -> Self {
+        Self {
+            limits: PixelLimits::CHECKPOINT,
+            patch_size: 14,
+            temporal_patch_size: 2,
+            merge_size: 2,
+            rescale_factor: 1.0 / 255.0,
+            image_mean: [0.48145466, 0.4578275, 0.40821073],
+            image_std: [0.26862954, 0.26130258, 0.27577711],
+        }
+    }
+}
+
+#[derive(Deserialize, Default)]
+struct Size {
+    shortest_edge: Option<usize>,
+    longest_edge: Option<usize>,
+    min_pixels: Option<usize>,
+    max_pixels: Option<usize>,
+}
+
+#[derive(Deserialize)]
+struct File {
+    min_pixels: Option<usize>,
+    max_pixels: Option<usize>,
+    size: Option<Size>,
+    patch_size: Option<usize>,
+    temporal_patch_size: Option<usize>,
+    merge_size: Option<usize>,
+    rescale_factor: Option<f64>,
+    image_mean: Option<[f64; 3]>,
+    image_std: Option<[f64; 3]>,
+    do_resize: Option<bool>,
+    do_rescale: Option<bool>,
+    do_normalize: Option<bool>,
+    resample: Option<u32>,
+}
+
+/// `PIL.Image.BICUBIC`.
+const BICUBIC: u32 = 3;
+
+impl ImageProcessorConfig {
+    /// Reads `preprocessor_config.json`. Missing keys get the defaults of the reference class. For the pixel limits
+    /// these are 3,136 to 1,003,520, not the limits of the published checkpoints.
+    ///
+    /// # Errors
+    /// Returns [`ProcessorError::Io`] or [`ProcessorError::Config`], which names the file and the key.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ProcessorError> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(ProcessorError::io(path))?;
+        Self::from_json(&text, path)
+    }
+
+    /// Parses the text of a `preprocessor_config.json`; errors call the file `path`.
+    ///
+    /// # Errors
+    /// Returns [`ProcessorError::Config`], which names the key.
+    pub fn from_json(text: &str, path: impl AsRef<Path>) -> Result<Self, ProcessorError> {
+        let path = path.as_ref();
+        let refuse = |key: &str, reason: String| ProcessorError::Config { path: path.into(), key: key.into(), reason };
+        let file: File = serde_json::from_str(text)
+            .map_err(|error| refuse("preprocessor_config.json", format!("is not valid: {error}")))?;
+        if file.do_resize == Some(false) {
+            return Err(refuse("do_resize", "is false, but images must be resized; set it to true".into()));
+        }
+        if let Some(filter) = file.resample.filter(|&filter| filter != BICUBIC) {
+            return Err(refuse("resample", format!("is {filter}, but only {BICUBIC} (bicubic) is supported")));
+        }
+        let default = Self::default();
+        let size = file.size.unwrap_or_default();
+        let mut config = Self {
+            limits: PixelLimits {
+                min_pixels: file.min_pixels.or(size.shortest_edge).or(size.min_pixels).unwrap_or(56 * 56),
+                max_pixels: file.max_pixels.or(size.longest_edge).or(size.max_pixels).unwrap_or(28 * 28 * 1280),
+            },
+            patch_size: file.patch_size.unwrap_or(default.patch_size),
+            temporal_patch_size: file.temporal_patch_size.unwrap_or(default.temporal_patch_size),
+            merge_size: file.merge_size.unwrap_or(default.merge_size),
+            rescale_factor: file.rescale_factor.unwrap_or(default.rescale_factor),
+            image_mean: file.image_mean.unwrap_or(default.image_mean),
+            image_std: file.image_std.unwrap_or(default.image_std),
+        };
+        if file.do_rescale == Some(false) {
+            config.rescale_factor = 1.0;
+        }
+        if file.do_normalize == Some(false) {
+            (config.image_mean, config.image_std) = ([0.0; 3], [1.0; 3]);
+        }
+        config.check().map_err(|(key, reason)| refuse(key, reason))?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        for (key, value) in [
+            ("patch_size", self.patch_size),
+            ("temporal_patch_size", self.temporal_patch_size),
+            ("merge_size", self.merge_size),
+            ("max_pixels", self.limits.max_pixels),
+        ] {
+            if value == 0 {
+                return Err((key, "must be at least 1".into()));
+            }
+        }
+        if self.limits.min_pixels > self.limits.max_pixels {
+            return Err((
+                "min_pixels",
+                format!("is {}, more than max_pixels {}", self.limits.min_pixels, self.limits.max_pixels),
+            ));
+        }
+        if self.image_std.contains(&0.0) {
+            return Err(("image_std", "must not be 0".into()));
+        }
+        Ok(())
+    }
+
+    /// The sides of a resized image are multiples of this many pixels.
+    pub fn factor(&self) -> usize {
+        self.patch_size * self.merge_size
+    }
+
+    /// Numbers per patch: colours × frames × height × width.
+    pub fn patch_len(&self) -> usize {
+        3 * self.temporal_patch_size * self.patch_size * self.patch_size
+    }
+
+    /// Number of tokens that an image with this grid takes in the text.
+    pub fn tokens(&self, grid: GridThw) -> usize {
+        grid.tokens(self.merge_size)
+    }
+
+    /// Returns true if the vision encoder accepts patches made with these settings.
+    pub fn fits(&self, vision: &VisionConfig) -> bool {
+        vision.in_channels == 3
+            && self.patch_size == vision.patch_size
+            && self.temporal_patch_size == vision.temporal_patch_size
+            && self.merge_size == vision.spatial_merge_size
+    }
+}

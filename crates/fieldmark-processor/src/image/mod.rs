@@ -1,0 +1,17 @@
+//! Photographs to patches: decode a file, resize it within pixel limits, normalise, cut.
+
+mod config;
+mod decode_options;
+mod jpeg;
+mod photo;
+mod png_webp;
+mod processor;
+mod resize;
+mod rgb;
+mod sizes;
+
+pub use config::ImageProcessorConfig;
+pub use decode_options::{Alpha, DecodeOptions, ExifOrientation};
+pub use photo::Photo;
+pub use processor::{ImageProcessor, PatchedImage, ResizedPhoto};
+pub use sizes::{PixelLimits, PreResize, Size, SizeRule, area_resize, smart_resize};

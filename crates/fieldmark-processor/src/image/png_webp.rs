@@ -1,0 +1,35 @@
+//! PNG and WebP files to pixels, decoded by the `image` crate.
+//!
+//! A WebP file that is shorter than its header says is refused before it is decoded.
+
+use std::io::Cursor;
+
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, metadata::Orientation};
+
+use super::decode_options::DecodeOptions;
+use crate::error::ProcessorError;
+
+pub(super) fn decode(
+    bytes: &[u8],
+    format: ImageFormat,
+    name: &str,
+    options: &DecodeOptions,
+) -> Result<(DynamicImage, Orientation), ProcessorError> {
+    let refuse = |reason: String| ProcessorError::DamagedImage {
+        name: name.into(),
+        format: if format == ImageFormat::Png { "PNG" } else { "WebP" },
+        reason,
+    };
+    let damaged = |error: ImageError| refuse(error.to_string());
+    if let (ImageFormat::WebP, Some(&[a, b, c, d])) = (format, bytes.get(4..8)) {
+        let promised = u64::from(u32::from_le_bytes([a, b, c, d])) + 8;
+        if promised > bytes.len() as u64 {
+            return Err(refuse(format!("it has {} of {promised} bytes", bytes.len())));
+        }
+    }
+    let mut decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map_err(damaged)?;
+    let (width, height) = decoder.dimensions();
+    options.check_pixels(name, width, height)?;
+    let orientation = decoder.orientation().map_err(damaged)?;
+    Ok((DynamicImage::from_decoder(decoder).map_err(damaged)?, orientation))
+}

@@ -1,0 +1,42 @@
+//! Token ids with the patches of their images: what a conversation becomes before it is batched.
+
+use fieldmark_model::GridThw;
+
+use crate::{error::ProcessorError, image::PatchedImage};
+
+/// One sample, ready to be batched. Clones share the patches.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sequence {
+    /// The name of the sample, for messages.
+    pub name: String,
+    /// Token ids; an image takes one id for each of its features.
+    pub ids: Vec<u32>,
+    /// The images, in the order of their tokens.
+    pub images: Vec<PatchedImage>,
+}
+
+impl Sequence {
+    /// Sizes of the images in patches, in order.
+    pub fn grids(&self) -> Vec<GridThw> {
+        self.images.iter().map(|image| image.grid).collect()
+    }
+
+    /// Returns a copy with a response appended.
+    pub fn with_response(&self, ids: &[u32]) -> Self {
+        let mut longer = self.clone();
+        longer.ids.extend_from_slice(ids);
+        longer
+    }
+
+    pub(crate) fn check_length(&self, limit: usize, image_token: u32) -> Result<(), ProcessorError> {
+        if self.ids.len() <= limit {
+            return Ok(());
+        }
+        Err(ProcessorError::TooLong {
+            sample: self.name.clone(),
+            tokens: self.ids.len(),
+            image_tokens: self.ids.iter().filter(|&&id| id == image_token).count(),
+            limit,
+        })
+    }
+}
