@@ -7,6 +7,8 @@
 pub mod checkpoint;
 pub mod demo;
 pub mod device;
+#[cfg(doctest)]
+mod docs;
 mod error;
 pub mod folder;
 pub mod log;
