@@ -11,7 +11,7 @@ use super::metrics::MetricsWriter;
 use crate::error::RunError;
 
 /// Returns what the source says about the sample of a group.
-type Facts<'a> = dyn Fn(&Group) -> SampleFacts + 'a;
+pub(super) type Facts<'a> = dyn Fn(&Group) -> SampleFacts + 'a;
 
 /// The response files of a run.
 pub(super) struct Responses<'a> {

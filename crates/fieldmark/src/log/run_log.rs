@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{
     metrics::{LogEnd, MetricsWriter},
-    responses::Responses,
+    responses::{Facts, Responses},
     tensorboard::TensorBoard,
 };
 use crate::{Stage, error::RunError, folder::RunFolder};
@@ -75,11 +75,15 @@ impl<'a> RunLog<'a> {
         held_out: Option<impl Fn(&Group) -> SampleFacts + 'a>,
         end: Option<LogEnd>,
     ) -> Result<Self, RunError> {
-        let file = |facts| -> Result<(_, Box<dyn Fn(&Group) -> SampleFacts + 'a>), RunError> {
-            Ok((MetricsWriter::open(folder.file("validation.jsonl"), end)?, Box::new(facts)))
+        let held_out = match held_out {
+            Some(facts) => {
+                let file = MetricsWriter::open(folder.file("validation.jsonl"), end)?;
+                Some((file, Box::new(facts) as Box<Facts<'a>>))
+            }
+            None => None,
         };
         self.responses = Some(Responses {
-            held_out: held_out.map(file).transpose()?,
+            held_out,
             rollouts: MetricsWriter::open(folder.file("rollouts.jsonl"), end)?,
             over_step,
             source: Box::new(source),
