@@ -69,3 +69,18 @@ impl DecodeOptions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recipes_name_the_rules_in_lower_case() {
+        let exif = [ExifOrientation::default(), ExifOrientation::Ignore];
+        assert_eq!(serde_json::to_string(&exif).unwrap(), r#"["honour","ignore"]"#);
+        assert_eq!(serde_json::from_str::<[ExifOrientation; 2]>(r#"["honour","ignore"]"#).unwrap(), exif);
+        let alpha = [Alpha::default(), Alpha::White];
+        assert_eq!(serde_json::to_string(&alpha).unwrap(), r#"["drop","white"]"#);
+        assert_eq!(serde_json::from_str::<[Alpha; 2]>(r#"["drop","white"]"#).unwrap(), alpha);
+    }
+}
