@@ -1,8 +1,8 @@
-//! Qwen2.5-VL, native in Burn: vision encoder, projector ("merger"), decoder, M-RoPE, KV cache, reading and writing of
-//! checkpoints; and the text tower of SigLIP. Reference: `Qwen2_5_VLForConditionalGeneration` of transformers. The
-//! crate enables no backend: every constructor takes a [`burn::tensor::Device`]. The letters after the last underscore
-//! of a tensor's name are its axes: b batch, t sequence, h heads, d width, n rows. So `x_btd` is `[batch, seq, width]`,
-//! and `x_nd` is `[rows, width]`.
+//! Qwen2.5-VL (`Qwen2_5_VLForConditionalGeneration` of transformers), native in Burn, and the text tower of SigLIP.
+//!
+//! The crate enables no backend: every constructor takes a [`burn::tensor::Device`].
+//! Letters after the last underscore of a tensor's name are its axes: b batch, t sequence, h heads, d width, n rows.
+//! So `x_btd` is `[batch, seq, width]`, and `x_nd` is `[rows, width]`.
 
 pub mod attention;
 mod block;

@@ -1,7 +1,8 @@
-//! The backward pass of attention without autodiff, a few queries at a time. With `P = softmax(scale · Q Kᵀ)` and `O =
-//! P V`: `dV = Pᵀ dO`, `dS = P ∘ (dO Vᵀ − rowsum(dO ∘ O))`, `dQ = scale · dS K`, `dK = scale · dSᵀ Q` (Dao et al. 2022,
-//! arXiv 2205.14135, appendix B.2). P is recomputed for each chunk of queries, so only a few `[heads, chunk, keys]`
-//! tensors exist at a time. Causal chunks skip the keys after them.
+//! The backward pass of attention without autodiff, a few queries at a time (Dao et al. 2022, arXiv 2205.14135, B.2).
+//!
+//! With `P = softmax(scale · Q Kᵀ)` and `O = P V`: `dV = Pᵀ dO`, `dS = P ∘ (dO Vᵀ − rowsum(dO ∘ O))`,
+//! `dQ = scale · dS K`, `dK = scale · dSᵀ Q`. P is recomputed for each chunk of queries, so only a few
+//! `[heads, chunk, keys]` tensors exist at a time. A causal chunk skips the keys after it.
 
 use burn::tensor::Tensor;
 

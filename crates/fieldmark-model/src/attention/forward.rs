@@ -13,8 +13,8 @@ use super::mask::AttentionMask;
 /// keys.
 pub const CAUSAL_CHUNK: usize = 512;
 
-/// Computes attention of `q`, `[batch, heads, queries, head_dim]`, over `k` and `v`, `[batch, kv_heads, keys,
-/// head_dim]`.
+/// Computes attention of `q`, `[batch, heads, queries, head_dim]`, over `k` and `v`,
+/// `[batch, kv_heads, keys, head_dim]`.
 ///
 /// Returns `[batch, heads, queries, head_dim]`. If a query may see no key, its result is arbitrary but finite, never
 /// NaN.

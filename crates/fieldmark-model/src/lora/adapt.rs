@@ -9,8 +9,8 @@ use super::{
 use crate::{error::ModelError, model::Qwen25Vl, parts::TrainableParts, projection::Projection};
 
 impl Qwen25Vl {
-    /// Adds adapters to the layers that `settings` name in the trained `parts`. Their factors are zero, so the model
-    /// computes the same as before. With rank 0, returns the model unchanged.
+    /// Adds adapters to the layers that `settings` name in the trained `parts`. Their factors are zero, so only
+    /// quantisation, if `settings` ask for it, changes the results. With rank 0, returns the model unchanged.
     ///
     /// # Errors
     /// Returns [`ModelError::Lora`] if `alpha` is not a positive number, if these parts have no layer or none named
@@ -36,7 +36,7 @@ impl Qwen25Vl {
                 let mut names: Vec<&str> = layers.iter().map(|layer| layer.short_name()).collect();
                 names.sort_unstable();
                 names.dedup();
-                let reason = format!("no layer that learns is called `{target}`; there are {}", names.join(", "));
+                let reason = format!("no trained layer is called `{target}`; there are {}", names.join(", "));
                 return Err(ModelError::Lora { reason });
             }
         }
