@@ -9,6 +9,7 @@ pub mod demo;
 pub mod device;
 mod error;
 pub mod folder;
+pub mod init;
 pub mod log;
 mod nearest;
 pub mod plan;

@@ -1,12 +1,13 @@
 //! `fieldmark demo`: from photographs to a fine-tuned reasoning model and its scores.
 //!
-//! A model of the true architecture and 3.6 million parameters is trained from nothing on the photographs that the
+//! A model of the published architecture with 3.3 million parameters is trained from nothing on the photographs that the
 //! repository carries: SFT on reasoned answers, then TAPO on triplets. Both worlds are scored on seen and unseen classes
 //! before and after each stage.
 
 mod colours;
 mod network;
 mod produce;
+mod requirements;
 mod sources;
 mod stages;
 
@@ -16,13 +17,15 @@ use burn::{module::Module, tensor::Device};
 use fieldmark_data::Split;
 use fieldmark_eval::{Accuracy, Report, Scores, World};
 use fieldmark_stream::StreamKey;
-use fieldmark_train::{params::initialise, tapo::UpdateImage, trainer::Interrupt};
+use fieldmark_train::{tapo::UpdateImage, trainer::Interrupt};
 
 use produce::Produce;
 use sources::DemoData;
 use stages::Stages;
 
-use crate::{error::RunError, run::Observer};
+use crate::{error::RunError, init::NewModel, run::Observer};
+
+pub use requirements::PHOTOGRAPHS;
 
 /// What seen classes must reach after SFT, in the closed and the open world.
 const MARKS: [(World, f64); 2] = [(World::Closed, 0.60), (World::Open, 0.25)];
@@ -71,13 +74,10 @@ pub struct DemoOutcome {
 /// Returns an error if a photograph or file cannot be read or written.
 pub fn run(options: &DemoOptions, observer: &mut dyn Observer) -> Result<DemoOutcome, RunError> {
     let produce = Produce::open(&options.photos, options.seed)?;
-    let tokenizer = network::tokenizer(&produce.corpus(), &produce.seen())?;
-    let processor = network::processor(tokenizer)?;
-    let config = network::config(&processor.tokenizer);
-    config.validate()?;
+    let NewModel { model, checkpoint } =
+        network::shape(produce.seen()).make(&produce.corpus(), options.seed, &options.device)?;
     let key = StreamKey::new(options.seed);
-    let model = initialise(config.init(&options.device.clone().autodiff()), 0.03, &key).valid();
-    let data = DemoData { produce: &produce, processor: &processor, key };
+    let data = DemoData { produce: &produce, processor: &checkpoint.processor, key };
     let mut stages = Stages { options, data: &data, device: options.device.clone(), observer };
     stages.introduce(model.num_params())?;
 

@@ -148,20 +148,6 @@ fn length_up_to(mut reader: impl BufRead, path: &Path, end: LogEnd) -> Result<u6
 mod tests {
     use super::*;
 
-    fn row(step: usize) -> SftMetrics {
-        SftMetrics {
-            step,
-            epoch: 0.5,
-            loss: 1.25,
-            lr: 5e-6,
-            grad_norm: 0.75,
-            tokens: 64,
-            skipped: 0,
-            non_finite: Vec::new(),
-            validation: None,
-        }
-    }
-
     #[derive(Serialize)]
     struct Row {
         step: usize,

@@ -27,10 +27,19 @@ pub struct Finished {
     pub checkpoint: PathBuf,
     /// Steps of the run; `None` if the run was finished before.
     pub steps: Option<usize>,
+    /// Steps that this process made: fewer than [`Self::steps`] if the run was resumed.
+    pub new_steps: usize,
     /// Rows that it trained on.
     pub rows: usize,
     /// The best checkpoint that was kept, and its folder.
     pub best: Option<(Best, PathBuf)>,
+}
+
+impl Finished {
+    /// A run that was finished before.
+    pub(super) fn before(checkpoint: PathBuf, rows: usize) -> Self {
+        Self { checkpoint, steps: None, new_steps: 0, rows, best: None }
+    }
 }
 
 impl Outcome {

@@ -51,8 +51,7 @@ pub fn sft<S: SftSource>(
     setup.validate()?;
     let folder = &setup.folder;
     if setup.begin == Begin::Finished {
-        let (checkpoint, rows) = (folder.file("checkpoint"), source.len());
-        return Ok(Outcome::Finished(Finished { checkpoint, steps: None, rows, best: None }));
+        return Ok(Outcome::Finished(Finished::before(folder.file("checkpoint"), source.len())));
     }
     let lock = setup.lock()?;
     let checkpoint = checkpoint.clone().with_lora(&setup.lora);
@@ -91,8 +90,9 @@ pub fn sft<S: SftSource>(
     }
     watch.observer.event(RunEvent::Trained(folder))?;
     let checkpoint = checkpoint.save_in(&model, folder)?;
-    let (steps, rows, best) = (Some(trainer.total()), source.len(), saving.best());
-    Ok(Outcome::Finished(Finished { checkpoint, steps, rows, best }))
+    let (steps, new_steps) = (Some(trainer.total()), trainer.done() - course.done);
+    let (rows, best) = (source.len(), saving.best());
+    Ok(Outcome::Finished(Finished { checkpoint, steps, new_steps, rows, best }))
 }
 
 /// A recipe with everything that SFT needs already read and checked.
@@ -105,8 +105,7 @@ pub fn sft_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<Ou
     let (data, inputs) = (&recipe.data, inputs(recipe));
     let setup = run.setup(Stage::Sft, recipe.sft.adamw, inputs, observer)?;
     if setup.begin == Begin::Finished {
-        let checkpoint = setup.folder.file("checkpoint");
-        return Ok(Outcome::Finished(Finished { checkpoint, steps: None, rows: 0, best: None }));
+        return Ok(Outcome::Finished(Finished::before(setup.folder.file("checkpoint"), 0)));
     }
     let file = data.sft.file.as_ref();
     let file = file.ok_or(RunError::Missing { what: "conversations", key: "data.sft.file=FILE" })?;

@@ -59,8 +59,7 @@ pub fn tapo<S: TripletSource>(
     setup.validate()?;
     let folder = &setup.folder;
     if setup.begin == Begin::Finished {
-        let (checkpoint, rows) = (folder.file("checkpoint"), source.len());
-        return Ok(Outcome::Finished(Finished { checkpoint, steps: None, rows, best: None }));
+        return Ok(Outcome::Finished(Finished::before(folder.file("checkpoint"), source.len())));
     }
     let lock = setup.lock()?;
     let checkpoint = checkpoint.clone().with_lora(&setup.lora);
@@ -113,8 +112,10 @@ pub fn tapo<S: TripletSource>(
     }
     watch.observer.event(RunEvent::Trained(folder))?;
     let saved = checkpoint.save_in(&model, folder)?;
-    let (steps, rows, best) = (Some(trainer.total()), source.len(), saving.best());
-    Ok(Outcome::Finished(Finished { checkpoint: saved, steps, rows, best: best.filter(|_| validation.is_some()) }))
+    let (steps, new_steps) = (Some(trainer.total()), trainer.done() - course.done);
+    let (rows, best) = (source.len(), saving.best());
+    let best = best.filter(|_| validation.is_some());
+    Ok(Outcome::Finished(Finished { checkpoint: saved, steps, new_steps, rows, best }))
 }
 
 /// Runs TAPO as a recipe says.
@@ -128,8 +129,7 @@ pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<O
     let setup = run.setup(Stage::Tapo, config.adamw, inputs(recipe), observer)?;
     text_encoder(config, encoder)?;
     if setup.begin == Begin::Finished {
-        let checkpoint = setup.folder.file("checkpoint");
-        return Ok(Outcome::Finished(Finished { checkpoint, steps: None, rows: 0, best: None }));
+        return Ok(Outcome::Finished(Finished::before(setup.folder.file("checkpoint"), 0)));
     }
     let checkpoint = Checkpoint::open(&recipe.model)?;
     let processor = sized(&checkpoint.processor, recipe.data.tapo.sizes, "data.tapo.sizes")?;
