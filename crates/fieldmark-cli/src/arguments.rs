@@ -1,4 +1,4 @@
-//! What can be asked for on the command line, with help that teaches.
+//! The command line: verbs and their options. The longer help texts are in `help.rs`.
 
 use std::{error::Error, path::PathBuf, str::FromStr};
 
@@ -6,54 +6,13 @@ use clap::{
     Args, Parser, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use fieldmark::{Stage, model::WeightType};
+use fieldmark::{Stage, data::PromptTemplate, model::WeightType};
 
-use crate::commands::Bytes;
-
-const OVERVIEW: &str = "\
-Examples:
-  fieldmark demo
-      trains and scores a small model on the photographs that come with the repository
-  fieldmark ask --model DIR --image pepper.jpg \"Which pepper is this?\"
-      asks a checkpoint about a photograph
-  fieldmark data check stage1.json --images photos
-      reads a data file whole and lists what is wrong with it
-  fieldmark sft  -c R.toml --set output=runs/sft
-  fieldmark tapo -c R.toml --set model.path=runs/sft/checkpoint  --set output=runs/tapo
-  fieldmark eval -c R.toml --set model.path=runs/tapo/checkpoint --set output=runs/eval
-      the two stages of Fine-R1 and its scores; R.toml is a recipe such as recipes/fine-r1-3b.toml
-
-Exit codes:
-  0   done
-  1   a check failed: parity, devices, the marks of the demo, or a plan's budget
-  2   something given is wrong, and a line says what
-  70  a fault inside Fieldmark (RUST_BACKTRACE=1 shows where)
-  130 stopped by Ctrl-C or SIGTERM; sft and tapo have saved, and --resume goes on";
-
-const RECIPES: &str = "\
-A recipe is a TOML file with the sections [model], [data], [run], [sft], [tapo] and [eval]. Every
-default is the paper's, so a recipe says only what differs; recipes/ holds the paper's own.
--c may be repeated: later files lie over earlier ones. `fieldmark show -c R.toml` prints what results.
---set changes one key and may be repeated. Its value is read as TOML, or else as a string:
-  --set model.path=DIR --set sft.epochs=3 --set 'eval.files=[\"bird_seen.jsonl\"]'
-Paths are relative to the folder you are in.";
-
-const RUNS: &str = "\
-Every [run] save_every updates (sft) or rollout steps (tapo) the output folder gets a checkpoint,
-checkpoints/step-000012: a folder that transformers loads, with optimiser and state in trainer/.
-The newest [run] keep are kept, and the best beside them. Ctrl-C (or SIGTERM) finishes the update
-or rollout step, saves and stops with exit code 130; a second one stops at once.
-On a terminal Burn's dashboard shows the run, with a curve of every metric; its q asks how to stop:
-s as Ctrl-C does, k at once. It closes with the run, and what is said in between is printed then.
---set run.dashboard=false shows one line instead, as TERM=dumb, a CI variable, or output into a
-file or pipe do.
---resume goes on to the same end, bit for bit, as a run that was never stopped. It passes over
-damaged checkpoints, saying what is wrong with them, and refuses a recipe that makes another run;
-output, device, [run] and data.check may differ.";
+use crate::{commands::Bytes, help};
 
 /// Fine-R1 in Rust: a vision-language model that learns to tell look-alikes apart by reasoning.
 #[derive(Debug, Parser)]
-#[command(name = "fieldmark", version, after_help = OVERVIEW, arg_required_else_help = true, max_term_width = 110)]
+#[command(name = "fieldmark", version, after_help = help::OVERVIEW, arg_required_else_help = true, max_term_width = 110)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -62,53 +21,63 @@ pub struct Cli {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Train a small model from nothing on the photographs that come with the repository, and score it.
+    /// Train a small model from nothing on the photographs in the repository, and score it.
+    #[command(after_help = help::demo())]
     Demo(DemoArgs),
-    /// Supervised fine-tuning of a checkpoint on conversations with reasoning (stage 1).
-    #[command(after_help = format!("{RUNS}\n\n{RECIPES}"))]
+    /// Make a checkpoint from nothing: random weights of a given shape and a tokenizer trained on your texts.
+    #[command(after_help = help::INIT)]
+    Init(InitArgs),
+    /// Fine-tune a checkpoint on conversations with reasoning (stage 1: supervised fine-tuning).
+    #[command(after_help = help::sft())]
     Sft(RunArgs),
-    /// Triplet-augmented policy optimisation of a checkpoint (stage 2).
-    #[command(after_help = format!("{RUNS}\n\n{RECIPES}"))]
+    /// Train a checkpoint on image triplets by reinforcement learning (stage 2: triplet-augmented policy optimisation).
+    #[command(after_help = help::tapo())]
     Tapo(RunArgs),
-    /// Predictions of a checkpoint in the closed and the open world, and their scores.
-    #[command(after_help = RECIPES)]
+    /// Ask a checkpoint the evaluation questions, in the closed and the open world, and score its answers.
+    #[command(after_help = help::eval())]
     Eval(EvalArgs),
-    /// Ask a checkpoint about photographs; the answer appears as it is written.
+    /// Ask a checkpoint about photographs; the answer is printed as it is decoded.
+    #[command(after_help = help::ASK)]
     Ask(AskArgs),
-    /// Print a recipe in full, with the origin of every value beside it.
-    #[command(after_help = RECIPES)]
+    /// Print what the prompt templates say.
+    #[command(after_help = help::PROMPT)]
+    Prompt(PromptArgs),
+    /// Print a whole recipe, with the origin of every value.
+    #[command(after_help = help::show())]
     Show(ShowArgs),
-    /// Print the memory that a recipe needs on a device, before anything is loaded.
-    #[command(after_help = PLANS)]
+    /// Print the memory that a recipe needs on a device, without loading anything.
+    #[command(after_help = help::PLAN)]
     Plan(PlanArgs),
-    /// Look at data files.
+    /// Check data files.
     #[command(subcommand)]
     Data(DataCommand),
-    /// List what this build can run on, and check that it computes rightly there.
+    /// List the devices that this build can run on, and check that each computes correctly.
+    #[command(after_help = help::DEVICES)]
     Devices,
-    /// Compare every tensor of a reference folder with ours; exit code 1 if one is outside its tolerance.
+    /// Compare every tensor of a reference folder with ours.
+    #[command(after_help = help::PARITY)]
     Parity(ParityArgs),
 }
 
-/// What `demo` takes.
+/// The arguments of `demo`.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// Folder for checkpoints, metrics, predictions and the report.
     #[arg(long, value_name = "DIR", default_value = "runs/demo")]
     pub out: PathBuf,
-    /// Decides every random number.
+    /// Seed of every random number.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Folder with labels.csv and the photographs it names [default: assets/produce of the repository].
+    /// Folder with labels.csv and the photographs that it names; see below [default: assets/produce of the repository].
     #[arg(long, value_name = "DIR")]
     pub photos: Option<PathBuf>,
-    /// Passes of SFT over the training photographs.
+    /// Epochs of SFT over the training photographs.
     #[arg(long, value_name = "N", default_value_t = 120)]
     pub sft_epochs: usize,
     /// Rollout steps of TAPO.
     #[arg(long, value_name = "N", default_value_t = 12)]
     pub tapo_steps: usize,
-    /// Continue the demo in the output folder that Ctrl-C has stopped.
+    /// Continue a stopped demo in the output folder.
     #[arg(long)]
     pub resume: bool,
     /// Also train TAPO with positive rollouts scored on their own image, as the released code does.
@@ -118,104 +87,101 @@ pub struct DemoArgs {
     pub device: DeviceArg,
 }
 
-/// What `sft` and `tapo` take.
+/// The arguments of `init`.
 #[derive(Debug, Args)]
-pub struct RunArgs {
-    /// The recipe; may be repeated, and later ones lie over earlier ones.
-    #[arg(short, long, value_name = "FILE", required = true)]
+pub struct InitArgs {
+    /// TOML file with the shape of the model [default: the shape in recipes/shapes/tiny.toml].
+    #[arg(long, value_name = "FILE")]
+    pub shape: Option<PathBuf>,
+    /// Texts that the tokenizer is trained on, one a line.
+    #[arg(long, value_name = "FILE")]
+    pub corpus: PathBuf,
+    /// Folder for the checkpoint; it must be empty or not exist.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Seed of the random weights.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// The recipe, for every command that reads one.
+#[derive(Debug, Args)]
+pub struct RecipeArgs {
+    /// Recipe file; may be repeated, and each file overrides the ones before it.
+    #[arg(short, long, value_name = "FILE")]
     pub config: Vec<PathBuf>,
-    /// Change one key of the recipe; may be repeated.
+    /// Override one key of the recipe; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Write into an output folder that is not empty.
+}
+
+/// The arguments of `sft` and `tapo`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// Write to the output folder even if it is not empty.
     #[arg(long)]
     pub overwrite: bool,
-    /// Go on with the run in the output folder from its newest whole checkpoint; start it if it has none.
+    /// Continue the run in the output folder from its newest intact checkpoint, or start it if there is none.
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
     #[command(flatten)]
     pub device: DeviceArg,
 }
 
-/// What `eval` takes.
+/// The arguments of `eval`.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
-    /// The recipe; may be repeated, and later ones lie over earlier ones.
-    #[arg(short, long, value_name = "FILE", required_unless_present = "score_only")]
-    pub config: Vec<PathBuf>,
-    /// Change one key of the recipe; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
-    /// Write into an output folder that is not empty.
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// Write to the output folder even if it is not empty.
     #[arg(long)]
     pub overwrite: bool,
     /// Ask at most N rows of each file, evenly spread.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: Option<u32>,
-    /// Write predictions.jsonl and do not score it.
+    /// Write predictions.jsonl without scoring it.
     #[arg(long, conflicts_with = "score_only")]
     pub predict_only: bool,
-    /// Score a predictions file that is there; no model, no recipe.
+    /// Score an existing predictions file; needs no model and no recipe.
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     pub score_only: Option<PathBuf>,
     #[command(flatten)]
     pub device: DeviceArg,
 }
 
-/// What `show` takes.
+/// The arguments of `show`.
 #[derive(Debug, Args)]
 pub struct ShowArgs {
-    /// The recipe; may be repeated, and later ones lie over earlier ones [default: the defaults alone].
-    #[arg(short, long, value_name = "FILE")]
-    pub config: Vec<PathBuf>,
-    /// Change one key of the recipe; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
     /// Print the JSON schema of recipes instead, for editors that complete and check TOML.
     #[arg(long, conflicts_with_all = ["config", "set"])]
     pub schema: bool,
 }
 
-const PLANS: &str = "\
-Planned for is the worst that the recipe allows: every sequence as long as its limit, every image
-as large as its own. --tokens says what to expect instead. Only the model's config.json is read;
-for the published 3B and 7B checkpoints not even that. A device's runtime and its allocator take
-some more, so leave a tenth. With --budget the exit code is 1 where the recipe does not fit, and
-settings that do are named.
-  fieldmark plan -c recipes/fine-r1-3b.toml --stage sft --budget 80GB
-  fieldmark plan -c recipes/fine-r1-7b.toml --stage tapo --tokens 3500";
-
-/// What `plan` takes.
+/// The arguments of `plan`.
 #[derive(Debug, Args)]
 pub struct PlanArgs {
-    /// The recipe; may be repeated, and later ones lie over earlier ones.
-    #[arg(short, long, value_name = "FILE", required = true)]
-    pub config: Vec<PathBuf>,
-    /// Change one key of the recipe; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
     /// The stage to plan.
     #[arg(long, value_parser = named::<Stage>(Stage::ALL.map(Stage::name)), default_value_t = Stage::Sft)]
     pub stage: Stage,
-    /// What the device has, such as 80GB, 79GiB or 512MB.
+    /// Memory of the device, such as 80GB, 79GiB or 512MB.
     #[arg(long, value_name = "SIZE")]
     pub budget: Option<Bytes>,
     /// Tokens of the longest sequence, prompt and response together [default: the recipe's limits].
     #[arg(long, value_name = "N")]
     pub tokens: Option<usize>,
-    /// config.json of the model [default: that of the recipe's model.path].
+    /// The model's config.json [default: the one in the recipe's model.path].
     #[arg(long, value_name = "FILE")]
     pub model_config: Option<PathBuf>,
 }
 
-/// What `ask` takes.
+/// The arguments of `ask`.
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  fieldmark ask --model DIR --image pepper.jpg \"Which pepper is this?\"
-  fieldmark ask --model DIR --image a.jpg --image b.jpg \"Do these show the same bird?\"
-  fieldmark ask --model DIR --image a.jpg --image b.jpg \"In <image> and <image>, what differs?\"
-Without <image> in the question the photographs come before it, in their order.")]
 pub struct AskArgs {
     /// Checkpoint folder: config.json, weights, tokenizer, processor.
     #[arg(long, value_name = "DIR")]
@@ -225,22 +191,22 @@ pub struct AskArgs {
     pub image: Vec<PathBuf>,
     /// The question.
     pub question: String,
-    /// System text instead of the chat template's own.
+    /// System text that replaces the chat template's own.
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
     /// Most tokens of the answer.
     #[arg(long, value_name = "N", default_value_t = 2048)]
     pub max_new_tokens: usize,
-    /// 0 always takes the most likely token.
+    /// Sampling temperature; 0 always takes the most likely token.
     #[arg(long, value_name = "T", default_value_t = 0.0)]
     pub temperature: f64,
-    /// Share of probability that sampling keeps.
+    /// Sample from the most likely tokens that together have this probability.
     #[arg(long, value_name = "P", default_value_t = 1.0)]
     pub top_p: f64,
-    /// Above 1 discourages words already there; 1 is none.
+    /// Values above 1 make tokens that already occurred less likely; 1 changes nothing.
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub repetition_penalty: f64,
-    /// Decides the draws where the temperature is not 0.
+    /// Seed of the sampling.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Enlarge smaller photographs to about this many pixels [default: the checkpoint's].
@@ -256,60 +222,73 @@ pub struct AskArgs {
     pub device: DeviceArg,
 }
 
+/// The arguments of `prompt`.
+#[derive(Debug, Args)]
+pub struct PromptArgs {
+    /// The template [default: all].
+    #[arg(value_parser = named::<PromptTemplate>(PromptTemplate::ALL.map(PromptTemplate::name)))]
+    pub template: Option<PromptTemplate>,
+    /// The question.
+    #[arg(long, value_name = "TEXT", default_value = "Which bird is this?")]
+    pub question: String,
+    /// The options of a closed question, with commas between them.
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
+    pub options: Vec<String>,
+    /// Checkpoint folder whose chat template renders the prompt.
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+}
+
 /// The verbs of `data`.
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
-    /// Read a data file whole and say how many rows, images, classes and problems it has.
-    #[command(after_help = "\
-Conversations (ShareGPT JSON), evaluation rows, TAPO triplets (JSON or JSONL, .gz too) and
-labels.csv are told apart by their content. Exit code 2 if there is a problem.
-  fieldmark data check stage1.json --images photos
-  fieldmark data check bird_seen.jsonl.gz")]
+    /// Read a whole data file and count its rows, images, classes and problems.
+    #[command(after_help = help::CHECK)]
     Check(CheckArgs),
 }
 
-/// What `data check` takes.
+/// The arguments of `data check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     /// The data file.
     pub file: PathBuf,
-    /// Folder that image paths are relative to [default: the file's own].
+    /// Folder that image paths are relative to [default: the file's own folder].
     #[arg(long, value_name = "DIR")]
     pub images: Option<PathBuf>,
 }
 
-/// What `parity` takes.
+/// The arguments of `parity`.
 #[derive(Debug, Args)]
 pub struct ParityArgs {
-    /// Folder in the form of the reference fixtures.
+    /// Folder laid out like the reference fixtures.
     pub folder: PathBuf,
-    /// tokenizer.json (or .json.gz) for the token ids of rendered chats.
+    /// tokenizer.json (or .json.gz) to compare the token ids of rendered chats.
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
     #[command(flatten)]
     pub device: DeviceArg,
 }
 
-/// The device, as every command that computes takes it.
+/// The device, for every command that computes.
 #[derive(Debug, Args)]
 pub struct DeviceArg {
-    /// flex (the CPU), cuda[:N], vulkan[:N], wgpu[:N], metal or rocm[:N], of those in this build: see `fieldmark devices`.
-    /// sft and tapo take several with commas between them.
+    /// flex (the CPU), cuda[:N], vulkan[:N], wgpu[:N], metal or rocm[:N]; `fieldmark devices` lists those in this build.
+    /// sft and tapo accept several, with commas between them.
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
 }
 
 impl DeviceArg {
-    /// The name given.
+    /// Returns the given name.
     pub fn name(&self) -> Option<&str> {
         self.device.as_deref()
     }
 }
 
-/// A parser that lists `names` in `--help` and reads one of them.
+/// Returns a parser that lists `names` in `--help` and reads one of them.
 fn named<T>(names: impl Into<PossibleValuesParser>) -> impl TypedValueParser<Value = T>
 where
-    T: FromStr<Err: Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
+    T: FromStr<Err: Into<Box<dyn Error + Send + Sync>>> + Clone + Send + Sync + 'static,
 {
     names.into().try_map(|name| name.parse::<T>())
 }

@@ -1,9 +1,10 @@
-//! The `fieldmark` command. Errors are one line on standard error; a panic is one line too, and a trace only where
-//! RUST_BACKTRACE asks for one.
+//! The `fieldmark` command. An error is one line on standard error. A panic is one line too, with a backtrace only if
+//! RUST_BACKTRACE is set.
 
 mod arguments;
 mod commands;
 mod display;
+mod help;
 mod signals;
 
 use std::{
@@ -22,7 +23,7 @@ use commands::Outcome;
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 
-/// Something given is wrong.
+/// The input is wrong.
 const WRONG_INPUT: u8 = 2;
 /// Stopped by Ctrl-C or SIGTERM after its work was saved (128 + SIGINT).
 const INTERRUPTED: u8 = 130;
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
         Ok(Ok(Outcome::Done)) => ExitCode::SUCCESS,
         Ok(Ok(Outcome::Failed)) => ExitCode::FAILURE,
         Ok(Ok(Outcome::Interrupted)) => ExitCode::from(INTERRUPTED),
-        // Nobody reads on: `fieldmark ... | head`.
+        // The reader has closed the pipe, as in `fieldmark ... | head`.
         Ok(Err(error)) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             eprintln!("error: {}", one_line(&error.to_string()));

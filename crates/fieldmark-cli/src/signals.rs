@@ -1,4 +1,4 @@
-//! Ctrl-C or SIGTERM asks a run to stop at its next boundary; a second one stops the process.
+//! Ctrl-C or SIGTERM stops a run after its current step; a second one stops the process at once.
 
 use std::{
     sync::{
@@ -16,35 +16,35 @@ use signal_hook::{
     flag,
 };
 
-/// 128 + SIGINT.
+/// The exit code after a signal: 128 + SIGINT.
 pub const INTERRUPTED: i32 = 130;
 /// The signals that stop a run.
 pub const SIGNALS: [i32; 2] = [SIGINT, SIGTERM];
 
-/// Who listens to the signals.
+/// Listens to the signals for a run.
 pub struct Listener {
     interrupt: Interrupt,
     boundary: &'static str,
-    /// What stops the process at the second signal.
+    /// The handlers that stop the process at the second signal.
     second: Vec<SigId>,
-    /// Whether somebody else says that the run is about to stop.
+    /// Whether the dashboard answers the first signal instead.
     quiet: Arc<AtomicBool>,
 }
 
 impl Listener {
-    /// Listens from now on, for a run that stops after each `boundary` once `interrupt` is set.
+    /// Starts to listen for a run that stops after the current `boundary` ("update") once `interrupt` is set.
     ///
     /// # Errors
-    /// If the system does not let signals be handled.
+    /// Returns an error if the system refuses the signal handlers.
     pub fn new(boundary: &'static str, interrupt: Interrupt) -> std::io::Result<Self> {
         let mut second = Vec::new();
         for signal in SIGNALS {
-            // In this order the first signal finds the flag down and the second finds it up.
+            // In this order, the flag is still down at the first signal and up at the second.
             second.push(flag::register_conditional_shutdown(signal, INTERRUPTED, interrupt.flag())?);
             flag::register(signal, interrupt.flag())?;
         }
         let quiet = Arc::new(AtomicBool::new(false));
-        // A step may take long, and who pressed the keys wants an answer: one that a handler may not write.
+        // A step may take long, and the user wants an answer, which a signal handler may not write.
         let (asked, silent) = (interrupt.clone(), Arc::clone(&quiet));
         thread::spawn(move || {
             while !asked.asked() {
@@ -57,17 +57,17 @@ impl Listener {
         Ok(Self { interrupt, boundary, second, quiet })
     }
 
-    /// What is asked to stop.
+    /// The flag that stops the run.
     pub fn interrupt(&self) -> &Interrupt {
         &self.interrupt
     }
 
-    /// What a run is in the middle of.
+    /// The unit that the run finishes before it stops.
     pub fn boundary(&self) -> &'static str {
         self.boundary
     }
 
-    /// Leaves it to the caller to answer the first signal and to stop the process at the second.
+    /// Stops answering: from now on the caller answers the first signal and stops the process at the second.
     pub fn hand_over(&mut self) {
         self.quiet.store(true, Ordering::SeqCst);
         for id in self.second.drain(..) {
@@ -76,7 +76,7 @@ impl Listener {
     }
 }
 
-/// What whoever pressed the keys is told.
+/// Answers the first signal, on standard error.
 pub fn say_stopping(boundary: &str) {
-    eprintln!("stopping after this {boundary}, which is saved first; once more stops at once");
+    eprintln!("stopping after this {boundary}, which is saved first; press Ctrl-C again to stop at once");
 }

@@ -303,6 +303,40 @@ fn recipes_and_settings() {
 }
 
 #[test]
+fn a_recipe_is_needed_and_set_alone_is_one() {
+    let place = Place::new();
+    for (command, keys) in [
+        ("sft", &["model.path=DIR", "data.sft.file=FILE", "output=DIR"][..]),
+        ("tapo", &["model.path=DIR", "data.tapo.file=FILE", "output=DIR"]),
+        ("eval", &["model.path=DIR", "eval.files=", "output=DIR"]),
+        ("plan", &["model.path=DIR"]),
+    ] {
+        let refusal = place.refuse(&[command]);
+        refusal.at_once().names(command).names("-c FILE");
+        for key in keys {
+            refusal.suggests(&format!("--set {key}"));
+        }
+    }
+    assert!(place.succeed(&["plan", "--set", "model.path=model"]).contains("peak"));
+    place.refuse(&["sft", "--set", "model.path=model"]).names("output");
+}
+
+#[test]
+fn photographs_for_the_demo() {
+    let place = Place::new();
+    let refuse = || place.refuse(&["demo", "--out", "out", "--photos", "."]);
+    refuse().at_once().names("labels.csv").names("super_category").names("8 classes");
+    place.write("labels.csv", "path,class,super_category,split\na.png,Lime,Citrus,train\n");
+    refuse().at_once().names("labels.csv").names("1").names("8");
+    let rows: String =
+        (0..8).map(|i| format!("{i}.png,Class {i},Fruit,train\n{i}b.png,Class {i},Fruit,test\n")).collect();
+    place.write("labels.csv", format!("path,class,super_category,split\n{rows}"));
+    refuse().at_once().names("labels.csv").names("Class 0").names("2");
+    let help = place.succeed(&["demo", "--help"]);
+    assert!(mentions(&help, "labels.csv") && mentions(&help, "super_category"), "{help}");
+}
+
+#[test]
 fn training_refuses_settings_before_it_looks_at_data() {
     let place = Place::new();
     place.write("recipe.toml", place.recipe());

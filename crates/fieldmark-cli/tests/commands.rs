@@ -201,7 +201,7 @@ fn without_a_terminal_every_update_and_every_rollout_step_has_a_line() {
             let text = format!("loss {loss:.4}  lr {lr:.2e}");
             let place = format!("{stage} {step}/11  ");
             assert!(line.starts_with(&place) && line.ends_with(&text), "{line}: {text}");
-            // The seconds gone and the seconds left.
+            // The seconds elapsed and the seconds left.
             let words: Vec<&str> = line.split_whitespace().collect();
             let is_time = |pair: &&[&str]| pair[0].parse::<u64>().is_ok() && pair[1].trim_end_matches(',') == "s";
             assert_eq!(words.windows(2).filter(is_time).count(), 2, "{line}");
@@ -221,13 +221,14 @@ fn help_and_devices() {
     let help = place.succeed(&["--help"]);
     let starts = |words: &str| help.lines().any(|line| line.trim_start().starts_with(words));
     // Examples, the exit codes, and all commands.
-    for command in ["demo", "ask", "data check", "sft", "tapo", "eval"] {
+    for command in ["demo", "ask", "init", "data check", "prompt", "sft", "tapo", "eval"] {
         assert!(starts(&format!("fieldmark {command}")), "{command}: {help}");
     }
     for code in [0, 1, 2, 70, 130] {
         assert!(starts(&format!("{code} ")), "{code}: {help}");
     }
-    for command in ["demo", "sft", "tapo", "eval", "ask", "data", "plan", "show", "parity", "devices"] {
+    for command in ["demo", "init", "sft", "tapo", "eval", "ask", "prompt", "data", "plan", "show", "parity", "devices"]
+    {
         assert!(starts(&format!("{command} ")), "{command}: {help}");
         let own = place.succeed(&[command, "--help"]);
         assert!(mentions(&own, &format!("Usage: fieldmark {command}")), "{own}");

@@ -6,7 +6,7 @@ mod support;
 
 use std::{
     fs,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -171,6 +171,24 @@ fn runs_in_16_bits_or_with_adapters_go_on_with_all_that_is_beside_the_weights() 
         }
         succeed(&place, &[resume(stage, &ours), sets].concat());
         same(&place, stage, &ours, &whole);
+    }
+}
+
+#[test]
+fn a_resumed_run_counts_its_own_steps() {
+    let place = place();
+    for (stage, unit) in [("sft", "updates"), ("tapo", "rollout steps")] {
+        let said = |output: Output| String::from_utf8(output.stdout).unwrap().lines().next().unwrap_or("").to_owned();
+        let whole = said(succeed(&place, &args(stage, stage)));
+        let steps = if stage == "sft" { 8 } else { 6 };
+        assert!(whole.starts_with(&format!("{steps} {unit} on ")), "{whole}");
+        // As if it had been killed in its last step.
+        fs::remove_dir_all(place.path(stage).join("checkpoint")).unwrap();
+        let folder = format!("{stage}/checkpoints");
+        let last = entries(&place, &folder).pop_last().unwrap();
+        fs::remove_dir_all(place.path(&folder).join(last)).unwrap();
+        let resumed = said(succeed(&place, &resume(stage, stage)));
+        assert!(resumed.starts_with(&format!("{steps} {unit} (1 of them now) on ")), "{resumed}");
     }
 }
 

@@ -11,6 +11,7 @@ pub mod device;
 mod docs;
 mod error;
 pub mod folder;
+pub mod init;
 pub mod log;
 mod nearest;
 pub mod plan;

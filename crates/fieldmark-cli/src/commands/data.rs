@@ -1,4 +1,4 @@
-//! `fieldmark data check`: reads any data file whole and says how many rows, images, classes and problems it has.
+//! `fieldmark data check`: reads a whole data file and counts its rows, images, classes and problems.
 
 use anyhow::bail;
 use fieldmark::data::{ImageRoots, check_file};
@@ -9,10 +9,10 @@ use crate::arguments::CheckArgs;
 /// Reads and reports.
 ///
 /// # Errors
-/// A file that cannot be read as a whole, or that has problems; these are listed first.
+/// Returns an error if the file cannot be read, or if it has problems; they are listed first.
 pub fn check(args: &CheckArgs) -> anyhow::Result<Outcome> {
     if let Some(folder) = args.images.as_ref().filter(|folder| !folder.is_dir()) {
-        bail!("{}: no such folder; name the folder that image paths are relative to", folder.display());
+        bail!("{}: not a folder; --images must name the folder that image paths are relative to", folder.display());
     }
     let roots = args.images.as_ref().map(ImageRoots::new);
     let report = check_file(&args.file, roots.as_ref())?;

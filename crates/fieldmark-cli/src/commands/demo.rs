@@ -1,4 +1,4 @@
-//! `fieldmark demo`: from the photographs in the repository to a trained model and its scores.
+//! `fieldmark demo`: trains a model on the photographs in the repository and prints its scores.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use crate::{arguments::DemoArgs, display::StageDisplay, signals::Listener};
 /// Runs the demo and prints its table.
 ///
 /// # Errors
-/// If the photographs cannot be read or the output cannot be written.
+/// Returns an error if the photographs cannot be read or the output cannot be written.
 pub fn run(args: &DemoArgs) -> anyhow::Result<Outcome> {
     let device = device::open(args.device.name().unwrap_or_else(|| device::default_name()))?;
     let interrupt = Interrupt::new();
@@ -35,17 +35,17 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<Outcome> {
     };
     let outcome = demo::run(&options, &mut StageDisplay::default())?;
     if outcome.stopped {
-        say(&format!("stopped and saved in {}; to continue: add --resume to the same command", args.out.display()))?;
+        say(&format!("stopped and saved in {}. To continue, add --resume to the same command", args.out.display()))?;
         return Ok(Outcome::Interrupted);
     }
     say(outcome.report.trim_end())?;
     for missed in &outcome.missed {
-        say(&format!("missed: {missed}"))?;
+        say(&format!("missed its mark: {missed}"))?;
     }
     Ok(if outcome.missed.is_empty() { Outcome::Done } else { Outcome::Failed })
 }
 
-/// The folder named, else `assets/produce` here or, under `cargo run`, in the repository.
+/// Returns `--photos`, or else `assets/produce` in the current folder or, under `cargo run`, in the repository.
 fn photos(args: &DemoArgs) -> anyhow::Result<PathBuf> {
     if let Some(folder) = &args.photos {
         return Ok(folder.clone());
@@ -57,7 +57,8 @@ fn photos(args: &DemoArgs) -> anyhow::Result<PathBuf> {
     match places.find(|folder| folder.join("labels.csv").is_file()) {
         Some(folder) => Ok(folder),
         None => bail!(
-            "assets/produce: not found here; run the demo in the repository, or name photographs with --photos DIR"
+            "assets/produce was not found here; run the demo in the repository, or give a folder with --photos DIR. {}",
+            demo::PHOTOGRAPHS
         ),
     }
 }

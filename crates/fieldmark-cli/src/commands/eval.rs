@@ -1,23 +1,21 @@
-//! `fieldmark eval`: predictions of a checkpoint in both worlds, then their scores, from the predictions file alone.
+//! `fieldmark eval`: writes the predictions of a checkpoint in both worlds, then scores the predictions file.
 
-use fieldmark::{
-    recipe::Recipe,
-    run::{EvalOptions, RunEvent, eval_from_recipe, score},
-};
+use fieldmark::run::{EvalOptions, RunEvent, eval_from_recipe, score};
 
-use super::{Outcome, say};
+use super::{Outcome, recipe, say};
 use crate::{arguments::EvalArgs, display::Progress};
 
-/// Predicts and scores, or one of both.
+/// Predicts and scores, or does one of the two.
 ///
 /// # Errors
-/// Whatever is wrong with recipe, data, checkpoint or predictions.
+/// Returns an error if the recipe, the data, the checkpoint or the predictions are wrong.
 pub fn run(args: &EvalArgs) -> anyhow::Result<Outcome> {
     if let Some(file) = &args.score_only {
         say(&score(file)?)?;
         return Ok(Outcome::Done);
     }
-    let mut recipe = Recipe::read(&args.config, &args.set)?;
+    let needs = ["model.path=DIR", "eval.files='[\"FILE\"]'", "output=DIR"];
+    let mut recipe = recipe(&args.recipe, "eval", &needs)?;
     recipe.eval.limit = args.limit.map(|limit| limit as usize).or(recipe.eval.limit);
     let options = EvalOptions { device: args.device.name().map(str::to_owned), overwrite: args.overwrite };
     let mut progress: Option<Progress> = None;
@@ -32,7 +30,7 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<Outcome> {
         say(&format!("{total} predictions: {}", path.display()))?;
         return Ok(Outcome::Done);
     }
-    // Scored from the file, as --score-only would.
+    // From the file, so that --score-only prints the same.
     let report = score(&path)?;
     let file = path.with_file_name("report.txt");
     fieldmark::model::files::write_whole(&file, report.as_bytes())

@@ -1,4 +1,4 @@
-//! `fieldmark parity`: every tensor of a reference folder against ours.
+//! `fieldmark parity`: compares every tensor of a reference folder with ours.
 
 use anyhow::bail;
 use fieldmark::device;
@@ -10,10 +10,10 @@ use crate::arguments::ParityArgs;
 /// Compares and reports.
 ///
 /// # Errors
-/// A folder that cannot be read.
+/// Returns an error if the folder cannot be read.
 pub fn run(args: &ParityArgs) -> anyhow::Result<Outcome> {
     if !args.folder.is_dir() {
-        bail!("{}: no such folder; name a folder in the form of the reference fixtures", args.folder.display());
+        bail!("{}: not a folder; name a folder laid out like the reference fixtures", args.folder.display());
     }
     let device = device::open(args.device.name().unwrap_or_else(|| device::default_name()))?;
     let report = parity(&args.folder, args.tokenizer.as_deref(), &device.device)?;

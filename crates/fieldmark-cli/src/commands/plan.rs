@@ -1,4 +1,4 @@
-//! `fieldmark plan`: the memory that a recipe needs, part by part, and the changes that make it fit into a budget.
+//! `fieldmark plan`: the memory that a recipe needs, part by part, and the settings that make it fit into a budget.
 
 use anyhow::anyhow;
 use fieldmark::{
@@ -11,7 +11,7 @@ use fieldmark::{
     train::memory::{MemoryPart, MemoryPlan},
 };
 
-use super::{Outcome, say};
+use super::{Outcome, count, recipe, say};
 use crate::arguments::PlanArgs;
 
 /// Prints the plan. Returns [`Outcome::Failed`] if the recipe does not fit into the budget.
@@ -19,7 +19,7 @@ use crate::arguments::PlanArgs;
 /// # Errors
 /// Returns an error if the recipe or the configuration of the model is invalid.
 pub fn run(args: &PlanArgs) -> anyhow::Result<Outcome> {
-    let recipe = Recipe::read(&args.config, &args.set)?;
+    let recipe = recipe(&args.recipe, "plan", &["model.path=DIR"])?;
     let (stage, tokens) = (args.stage, args.tokens);
     let text_encoder = if stage == Stage::Tapo { text_encoder(&recipe)? } else { None };
     let (config, images) = (model_config(args, &recipe)?, images(&recipe)?);
@@ -45,7 +45,8 @@ pub fn run(args: &PlanArgs) -> anyhow::Result<Outcome> {
     Ok(Outcome::Failed)
 }
 
-/// The configuration in `--model-config`, in the checkpoint folder, or of the published checkpoint of that name.
+/// Returns the model configuration: from `--model-config`, from the checkpoint folder, or of the published checkpoint of
+/// that name.
 fn model_config(args: &PlanArgs, recipe: &Recipe) -> anyhow::Result<Qwen25VlConfig> {
     if let Some(file) = &args.model_config {
         return Ok(Qwen25VlConfig::from_json_file(file)?);
@@ -63,13 +64,13 @@ fn model_config(args: &PlanArgs, recipe: &Recipe) -> anyhow::Result<Qwen25VlConf
     }
 }
 
-/// The largest number of images in a conversation of the recipe's file; 1 if the file does not exist yet.
+/// Returns the largest number of images in a conversation of the recipe's file, or 1 if the file does not exist yet.
 fn images(recipe: &Recipe) -> Result<usize, DataError> {
     let Some(file) = recipe.data.sft.file.as_ref().filter(|file| file.is_file()) else { return Ok(1) };
     Ok(read_sharegpt(file, None)?.iter().map(|example| example.images.len()).max().unwrap_or(1))
 }
 
-/// The configuration of the text encoder, in its folder or of the published checkpoint of that name.
+/// Returns the configuration of the text encoder, from its folder or of the published checkpoint of that name.
 fn text_encoder(recipe: &Recipe) -> anyhow::Result<Option<SiglipTextConfig>> {
     let Some(folder) = source::text_encoder(&recipe.tapo, recipe.model.text_encoder.as_deref())? else {
         return Ok(None);
@@ -103,16 +104,7 @@ fn describe(planned: &Planned, recipe: &Recipe) -> String {
     )
 }
 
-/// A number of parameters in words.
-fn count(parameters: u64) -> String {
-    match parameters {
-        0..1_000_000 => parameters.to_string(),
-        1_000_000..999_950_000 => format!("{:.1} million", parameters as f64 / 1e6),
-        _ => format!("{:.2} billion", parameters as f64 / 1e9),
-    }
-}
-
-/// What is always in memory, then each phase with its parts, then the peak.
+/// Lists what is always in memory, then each phase with its parts, then the peak.
 fn table(plan: &MemoryPlan) -> String {
     let mut lines = vec![line("always in memory", plan.standing_bytes(), "")];
     let part = |part: &MemoryPart| line(&format!("  {}", part.name), part.bytes, "");
@@ -135,7 +127,7 @@ fn flags(changes: &[String]) -> String {
     changes.iter().map(|change| format!("--set {change}")).collect::<Vec<_>>().join(" ")
 }
 
-/// In decimal units, as the memory of devices is given.
+/// Decimal units, as for the memory of devices.
 fn size(bytes: u64) -> String {
     match bytes {
         0..10_000_000 => format!("{:.2} MB", bytes as f64 / 1e6),
@@ -172,20 +164,6 @@ impl std::str::FromStr for Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn parameters_are_counted_in_millions_or_billions() {
-        for (parameters, words) in [
-            (65_432, "65432"),
-            (1_000_000, "1.0 million"),
-            (3_310_000, "3.3 million"),
-            (999_949_999, "999.9 million"),
-            (999_950_000, "1.00 billion"),
-            (8_292_166_656, "8.29 billion"),
-        ] {
-            assert_eq!(count(parameters), words);
-        }
-    }
 
     #[test]
     fn amounts_have_units() {

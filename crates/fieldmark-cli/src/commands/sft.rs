@@ -7,13 +7,16 @@ use fieldmark::run::sft_from_recipe;
 use super::{Outcome, training};
 use crate::{arguments::RunArgs, display::Shown};
 
+/// The keys that a recipe must set.
+const NEEDS: [&str; 3] = ["model.path=DIR", "data.sft.file=FILE", "output=DIR"];
+
 /// Trains and saves.
 ///
 /// # Errors
-/// Whatever is wrong with recipe, data or checkpoint, before anything is written.
+/// Returns an error if the recipe, the data or the checkpoint is wrong, before anything is written.
 pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     let start = Instant::now();
-    let (run, mut display) = training::prepare(args, |_| Shown::Sft)?;
+    let (run, mut display) = training::prepare(args, ("sft", &NEEDS), |_| Shown::Sft)?;
     let output = run.recipe.output.clone();
     let outcome = sft_from_recipe(run, &mut display)?;
     display.finish();

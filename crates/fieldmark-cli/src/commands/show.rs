@@ -1,4 +1,4 @@
-//! `fieldmark show`: a recipe in full with the origin of each value, or the JSON schema of recipes.
+//! `fieldmark show`: prints a whole recipe with the origin of each value, or the JSON schema of recipes.
 
 use fieldmark::recipe::{LayeredRecipe, Recipe};
 
@@ -13,7 +13,7 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<Outcome> {
     let text = if args.schema {
         serde_json::to_string_pretty(Recipe::schema())?
     } else {
-        LayeredRecipe::read(&args.config, &args.set)?.to_toml()
+        LayeredRecipe::read(&args.recipe.config, &args.recipe.set)?.to_toml()
     };
     say(text.trim_end())?;
     Ok(Outcome::Done)

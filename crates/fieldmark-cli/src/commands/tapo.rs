@@ -7,14 +7,17 @@ use fieldmark::run::tapo_from_recipe;
 use super::{Outcome, training};
 use crate::{arguments::RunArgs, display::Shown};
 
+/// The keys that a recipe must set.
+const NEEDS: [&str; 3] = ["model.path=DIR", "data.tapo.file=FILE", "output=DIR"];
+
 /// Trains and saves.
 ///
 /// # Errors
-/// Whatever is wrong with recipe, data or checkpoint, before anything is written.
+/// Returns an error if the recipe, the data or the checkpoint is wrong, before anything is written.
 pub fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     let start = Instant::now();
     let shown = |recipe: &fieldmark::recipe::Recipe| Shown::Tapo(recipe.tapo.rewards.keys().cloned().collect());
-    let (run, mut display) = training::prepare(args, shown)?;
+    let (run, mut display) = training::prepare(args, ("tapo", &NEEDS), shown)?;
     let output = run.recipe.output.clone();
     let outcome = tapo_from_recipe(run, &mut display)?;
     display.finish();

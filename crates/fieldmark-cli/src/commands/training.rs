@@ -1,4 +1,4 @@
-//! What `fieldmark sft` and `fieldmark tapo` have in common.
+//! The common parts of `fieldmark sft` and `fieldmark tapo`.
 
 use std::time::Instant;
 
@@ -8,28 +8,33 @@ use fieldmark::{
     train::trainer::Interrupt,
 };
 
-use super::{Outcome, say};
+use super::{Outcome, recipe, say};
 use crate::{
     arguments::RunArgs,
     display::{RunDisplay, Shown},
 };
 
-/// Reads the recipe, and makes the run and what shows it.
+/// Reads the recipe, and makes the run and its display. `needs` are the keys that `stage` cannot do without.
 ///
 /// # Errors
-/// Whatever is wrong with the recipe.
-pub fn prepare(args: &RunArgs, shown: impl FnOnce(&Recipe) -> Shown) -> anyhow::Result<(RecipeRun, RunDisplay)> {
-    let recipe = Recipe::read(&args.config, &args.set)?;
+/// Returns an error if there is no recipe or it is wrong.
+pub fn prepare(
+    args: &RunArgs,
+    (stage, needs): (&str, &[&str]),
+    shown: impl FnOnce(&Recipe) -> Shown,
+) -> anyhow::Result<(RecipeRun, RunDisplay)> {
+    let recipe = recipe(&args.recipe, stage, needs)?;
     let interrupt = Interrupt::new();
     let display = RunDisplay::new(shown(&recipe), recipe.run.dashboard, interrupt.clone());
     let device = args.device.name().map(str::to_owned);
     Ok((RecipeRun { recipe, device, overwrite: args.overwrite, resume: args.resume, interrupt }, display))
 }
 
-/// Says how a run of `stage` ended. `unit` is what it counts ("updates"), `rows` what it trained on ("rows").
+/// Prints how a run of `stage` ended. It counts its steps in `unit` ("updates") and its data in `rows` ("rows"); `best_is`
+/// is the measure of the best model.
 ///
 /// # Errors
-/// If nobody can be told.
+/// Returns an error if standard output is closed.
 pub fn report(
     outcome: &RunOutcome,
     (stage, unit, rows, best_is): (&str, &str, &str, &str),
@@ -40,7 +45,7 @@ pub fn report(
         RunOutcome::Stopped { done, total, saved } => {
             let recipe = output.unwrap_or("".as_ref()).join("recipe.toml");
             say(&format!(
-                "stopped after {} {done} of {total}, saved in {}; to continue: fieldmark {stage} -c {} --resume",
+                "stopped after {} {done} of {total}; saved in {}. To continue: fieldmark {stage} -c {} --resume",
                 unit.trim_end_matches('s'),
                 saved.display(),
                 recipe.display()
@@ -50,21 +55,23 @@ pub fn report(
         RunOutcome::Finished(finished) => {
             let folder = finished.checkpoint.display();
             match finished.steps {
-                None => say(&format!("the run is finished: {folder}"))?,
+                None => say(&format!("the run was already finished; its last model: {folder}"))?,
                 Some(steps) => {
                     let (count, time) = (finished.rows, elapsed(start));
-                    say(&format!("{steps} {unit} on {count} {rows} in {time}: {folder}"))?;
+                    let resumed = finished.new_steps != steps;
+                    let now = if resumed { format!(" ({} of them now)", finished.new_steps) } else { String::new() };
+                    say(&format!("{steps} {unit}{now} on {count} {rows} in {time}; the last model: {folder}"))?;
                 }
             }
             if let Some((best, folder)) = &finished.best {
-                say(&format!("{best_is} {:.4}: {}", best.value, folder.display()))?;
+                say(&format!("the best model, with the {best_is} {:.4}: {}", best.value, folder.display()))?;
             }
             Ok(Outcome::Done)
         }
     }
 }
 
-/// "3 min 20 s" since `start`.
+/// The time since `start`, such as "3 min 20 s".
 fn elapsed(start: Instant) -> String {
     let seconds = start.elapsed().as_secs();
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {

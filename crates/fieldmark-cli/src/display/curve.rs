@@ -1,4 +1,4 @@
-//! The course of a run as an SVG picture, drawn from its `metrics.jsonl`.
+//! The curves of a run as an SVG picture, drawn from its `metrics.jsonl`.
 
 use std::path::Path;
 
@@ -9,24 +9,24 @@ use serde_json::Value;
 /// One line of the picture.
 #[derive(Debug, Clone)]
 pub struct Series {
-    /// What it is called in the legend.
+    /// Its name in the legend.
     pub name: String,
-    /// Its points, (step, value); values that are not finite are left out.
+    /// Its points (step, value). Values that are not finite are not drawn.
     pub points: Vec<(f64, f64)>,
 }
 
 impl Series {
-    /// A line without points.
+    /// Creates a line without points.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), points: Vec::new() }
     }
 }
 
-/// A line for each (name, keys): the numbers at the keys, one inside the other, over those of `x`, from the rows of a metrics
-/// file that have both.
+/// Reads one line per (name, keys) from a metrics file: the number at the nested `keys` over the number at `x`, for every row
+/// that has both.
 ///
 /// # Errors
-/// If the file cannot be read, or a line is no JSON.
+/// Returns an error if the file cannot be read or a row is not JSON.
 pub fn series(path: &Path, x: &str, lines: &[(&str, &[&str])]) -> Result<Vec<Series>, RunError> {
     let text = std::fs::read_to_string(path).map_err(|source| RunError::Io { path: path.into(), source })?;
     let mut found: Vec<Series> = lines.iter().map(|(name, _)| Series::new(*name)).collect();
@@ -38,7 +38,7 @@ pub fn series(path: &Path, x: &str, lines: &[(&str, &[&str])]) -> Result<Vec<Ser
         })?;
         for (series, (_, keys)) in found.iter_mut().zip(lines) {
             let value = keys.iter().fold(&row, |value, key| &value[*key]);
-            // What was no number is null: a mean over nothing, or a loss that overflowed.
+            // A mean over nothing and a loss that overflowed are stored as null.
             series.points.extend(row[x].as_f64().zip(value.as_f64()));
         }
     }
@@ -48,10 +48,10 @@ pub fn series(path: &Path, x: &str, lines: &[(&str, &[&str])]) -> Result<Vec<Ser
 const COLOURS: [RGBColor; 4] =
     [RGBColor(31, 119, 180), RGBColor(214, 90, 20), RGBColor(44, 140, 60), RGBColor(120, 80, 170)];
 
-/// Draws the lines over a common axis of steps.
+/// Draws the lines over one axis of steps.
 ///
 /// # Errors
-/// If the picture cannot be drawn.
+/// Returns an error if the picture cannot be drawn.
 pub fn svg(title: &str, x_label: &str, y_label: &str, series: &[Series]) -> Result<String, RunError> {
     let mut picture = String::new();
     draw(&mut picture, title, x_label, y_label, series)

@@ -1,11 +1,11 @@
-//! How a run is shown: Burn's dashboard on a terminal, or progress with a line a step; its curve is drawn at the end.
+//! How a run is shown: Burn's dashboard on a terminal, otherwise a line per step; at the end its curve is drawn.
 
 mod curve;
 #[cfg_attr(not(all(unix, feature = "tui")), path = "no_dashboard.rs")]
 mod dashboard;
 mod progress;
 mod run;
-// Of these it is the dashboard that wants to know most.
+// Only the dashboard uses all of it.
 #[cfg_attr(not(all(unix, feature = "tui")), allow(dead_code))]
 mod screen;
 mod stages;

@@ -1,11 +1,11 @@
-//! In place of the dashboard where it is not compiled in: one that is never there.
+//! Replaces the dashboard in builds without it: this one never opens.
 
 use fieldmark::{RunError, run::Course};
 use serde::Serialize;
 
 use crate::signals::Listener;
 
-/// What a row is about.
+/// The subject of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// An update.
@@ -16,42 +16,42 @@ pub enum Part {
     Validation,
 }
 
-/// No value is of this type.
+/// A type without values.
 pub enum Dashboard {}
 
 impl Dashboard {
-    /// There is no terminal to take.
+    /// Returns `None`.
     ///
     /// # Errors
-    /// None.
+    /// Returns no error.
     pub fn open(_: &'static str, _: Course, _: &mut Listener) -> std::io::Result<Option<Self>> {
         Ok(None)
     }
 
-    /// Never.
+    /// Never called.
     pub fn is_open(&self) -> bool {
         match *self {}
     }
 
-    /// Never.
+    /// Never called.
     pub fn at(&self, _: Course) {
         match *self {}
     }
 
-    /// Never.
+    /// Never called.
     pub fn phase(&self, _: &str) {
         match *self {}
     }
 
-    /// Never.
+    /// Never called.
     pub fn count(&self, _: &str, _: usize) {
         match *self {}
     }
 
-    /// Never.
+    /// Never called.
     ///
     /// # Errors
-    /// None.
+    /// Returns no error.
     pub fn row(&self, _: Part, _: &impl Serialize, _: &impl Serialize) -> Result<(), RunError> {
         match *self {}
     }

@@ -1,4 +1,4 @@
-//! Progress with the time left: a bar on a terminal, otherwise a line at every tenth, or one a step where that is asked for.
+//! Progress with the time left: a bar on a terminal, otherwise a line at every tenth or, on request, at every step.
 
 use std::{cell::Cell, io::IsTerminal, time::Instant};
 
@@ -10,22 +10,23 @@ pub struct Progress {
     total: usize,
     bar: Option<ProgressBar>,
     start: Instant,
-    /// Steps that were done before.
+    /// Steps done before this process.
     before: usize,
-    /// Whether every step has a line.
+    /// Whether every step gets a line.
     lines: bool,
-    /// Steps that were done at the last line.
+    /// Steps done at the last line.
     printed: Cell<usize>,
 }
 
 impl Progress {
-    /// A stage of `total` steps.
+    /// Starts a stage of `total` steps.
     pub fn new(name: impl Into<String>, total: usize) -> Self {
         let name = name.into();
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(total as u64);
-            let style =
-                ProgressStyle::with_template("{prefix:>10} [{bar:30}] {pos}/{len}  {elapsed} gone, {eta} left  {msg}");
+            let style = ProgressStyle::with_template(
+                "{prefix:>10} [{bar:30}] {pos}/{len}  {elapsed} elapsed, {eta} left  {msg}",
+            );
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
             bar.set_prefix(name.clone());
             bar
@@ -33,13 +34,13 @@ impl Progress {
         Self { name, total, bar, start: Instant::now(), before: 0, lines: false, printed: Cell::new(0) }
     }
 
-    /// The same with a line for every step where there is no terminal.
+    /// Prints a line for every step if there is no terminal.
     pub fn lines(mut self) -> Self {
         self.lines = true;
         self
     }
 
-    /// The same where `done` steps are over before it begins.
+    /// Starts after `done` steps.
     pub fn from(mut self, done: usize) -> Self {
         self.before = done;
         self.printed.set(done);
@@ -50,7 +51,7 @@ impl Progress {
         self
     }
 
-    /// A line that stays, on standard error.
+    /// Prints a line that stays, on standard error.
     pub fn note(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
@@ -58,7 +59,7 @@ impl Progress {
         }
     }
 
-    /// `done` steps are over; `message` says how it goes.
+    /// Shows that `done` steps are done, with the numbers in `message`.
     pub fn step(&self, done: usize, message: String) {
         if let Some(bar) = &self.bar {
             bar.set_position(done as u64);
@@ -70,11 +71,11 @@ impl Progress {
             self.printed.set(done);
             let gone = self.start.elapsed().as_secs_f64();
             let left = gone * (self.total - done) as f64 / (done - self.before).max(1) as f64;
-            eprintln!("{:>10} {done}/{}  {gone:.0} s gone, {left:.0} s left  {message}", self.name, self.total);
+            eprintln!("{:>10} {done}/{}  {gone:.0} s elapsed, {left:.0} s left  {message}", self.name, self.total);
         }
     }
 
-    /// The stage is over.
+    /// Ends the stage.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish();

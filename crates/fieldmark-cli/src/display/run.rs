@@ -1,4 +1,4 @@
-//! Shows a run of `sft` or `tapo` from what it tells.
+//! Shows a run of `sft` or `tapo` from its events.
 
 use fieldmark::{
     RunError,
@@ -18,12 +18,12 @@ use super::{
 };
 use crate::signals::Listener;
 
-/// Which stage is shown.
+/// The stage that is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shown {
     /// SFT.
     Sft,
-    /// TAPO with these rewards.
+    /// TAPO, with the names of its rewards.
     Tapo(Vec<String>),
 }
 
@@ -35,7 +35,7 @@ impl Shown {
         }
     }
 
-    /// What a run stops after.
+    /// The unit that a run finishes before it stops.
     fn boundary(&self) -> &'static str {
         match self {
             Self::Sft => "update",
@@ -52,16 +52,16 @@ pub struct RunDisplay {
     check: Option<Progress>,
     screen: Option<(Screen, Listener)>,
     course: Option<Course>,
-    /// How the step's rollouts went, its last update, and its validation.
+    /// The numbers of the step's rollouts, of its last update, and of its validation.
     drawn: String,
     update: String,
     validation: String,
-    /// Updates made in the step.
+    /// Updates done in the step.
     updates: usize,
 }
 
 impl RunDisplay {
-    /// `dashboard`: whether Burn's dashboard is wanted where there is a terminal for it.
+    /// Creates a display. `dashboard` allows Burn's dashboard if there is a terminal for it.
     pub fn new(shown: Shown, dashboard: bool, interrupt: Interrupt) -> Self {
         Self {
             shown,
@@ -77,7 +77,7 @@ impl RunDisplay {
         }
     }
 
-    /// Closes the screen, before anything is written to standard output.
+    /// Closes the screen; to be called before anything is written to standard output.
     pub fn finish(&mut self) {
         if let Some((screen, _)) = &mut self.screen {
             screen.close();
@@ -95,7 +95,7 @@ impl RunDisplay {
         Ok(())
     }
 
-    /// A step begins, or has ended.
+    /// Shows that a step begins or has ended.
     fn step(&mut self, course: Course, begins: bool) {
         let message = self.message();
         let phase = (begins && self.shown != Shown::Sft).then(|| format!("step {}: rollouts", course.done + 1));
@@ -150,21 +150,21 @@ impl RunDisplay {
         }
     }
 
-    /// Names the samples of an update that could not be made.
+    /// Names the samples of an update that was skipped.
     fn note_skipped(&mut self, update: usize, norm: f64, loss: f64, samples: &[String]) {
         if loss.is_finite() && norm.is_finite() {
             return;
         }
-        let named = if samples.is_empty() { "no micro-batch alone".into() } else { samples.join(", ") };
+        let named = if samples.is_empty() { "no single micro-batch is the cause".into() } else { samples.join(", ") };
         if let Some((screen, _)) = &mut self.screen {
             screen.note(format!(
-                "update {update} skipped: its loss or gradient is not finite (loss {loss}, gradient norm {norm}); from: \
+                "update {update} skipped: its loss or gradient is not finite (loss {loss}, gradient norm {norm}); samples: \
                  {named}"
             ));
         }
     }
 
-    /// Draws the run's curve from its metrics.
+    /// Draws the curves of the run from its metrics.
     fn draw(&self, folder: &RunFolder) -> Result<(), RunError> {
         let metrics = folder.file("metrics.jsonl");
         let keep = |lines: Vec<Series>, always: usize| -> Vec<Series> {
@@ -225,25 +225,25 @@ impl Observer for RunDisplay {
     }
 }
 
-/// How a step's rollouts went.
+/// The numbers of a step's rollouts.
 fn drawn(row: &RolloutMetrics) -> String {
-    // A mean over nothing is not a number: of a role without rollouts, or of all in a step that surplus groups fill.
+    // The mean of a role without rollouts is NaN; so are both if carried-over groups fill the step.
     let right: Vec<f64> =
         [row.accuracy_anchor, row.accuracy_positive].into_iter().filter(|share| share.is_finite()).collect();
     if right.is_empty() {
-        return format!("{} groups from the step before", row.groups.carried_in);
+        return format!("{} groups carried over", row.groups.carried_in);
     }
     let share = right.iter().sum::<f64>() / right.len() as f64;
-    format!("reward {:.3}  right {share:.2}  kept {}/{}", row.reward, row.groups.kept, row.groups.offered)
+    format!("reward {:.3}  accuracy {share:.2}  kept {}/{}", row.reward, row.groups.kept, row.groups.offered)
 }
 
-/// Prints which parts of the model learn, on standard error.
+/// Prints how much of each part of the model learns, on standard error.
 fn print_trainable(kinds: &[Trainable]) {
     let row = |name: &str, parameters: usize, learning: usize| {
         let share = 100.0 * learning as f64 / parameters.max(1) as f64;
         eprintln!("{name:<22} {parameters:>14} {learning:>14} {share:>8.2} %");
     };
-    eprintln!("{:<22} {:>14} {:>14} {:>10}", "part", "parameters", "learning", "share");
+    eprintln!("{:<22} {:>14} {:>14} {:>10}", "part", "parameters", "trainable", "share");
     for kind in kinds {
         let adapters = if kind.adapters { ", adapters" } else { "" };
         row(&format!("{}{adapters}", kind.part.name()), kind.parameters, kind.learning);

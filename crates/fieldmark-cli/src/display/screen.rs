@@ -1,4 +1,4 @@
-//! The screen of a run: Burn's dashboard if there is a terminal for it, or lines of progress.
+//! The screen of a run: Burn's dashboard on a terminal, otherwise lines of progress.
 
 use fieldmark::{
     run::Course,
@@ -16,20 +16,20 @@ use crate::signals::Listener;
 pub struct Screen {
     stage: &'static str,
     course: Course,
-    /// How the last step went.
+    /// The numbers of the last step.
     message: String,
-    /// Lines that wait until the dashboard is closed.
+    /// Lines to print when the dashboard closes.
     held: Vec<String>,
-    /// Where there is no dashboard.
+    /// Shown if there is no dashboard.
     progress: Option<Progress>,
     dashboard: Option<Dashboard>,
 }
 
 impl Screen {
-    /// Begins; the dashboard only where it is wanted and there is a terminal for it.
+    /// Opens the screen. The dashboard opens only if it is `wanted` and there is a terminal for it.
     ///
     /// # Errors
-    /// If the system does not let signals be handled.
+    /// Returns an error if the system refuses the signal handlers.
     pub fn open(wanted: bool, stage: &'static str, course: Course, listener: &mut Listener) -> std::io::Result<Self> {
         let mut display = Self {
             stage,
@@ -45,7 +45,7 @@ impl Screen {
         Ok(display)
     }
 
-    /// A line that stays, on standard error.
+    /// Prints a line that stays, on standard error; the dashboard delays it until it closes.
     pub fn note(&mut self, text: String) {
         match &self.progress {
             Some(progress) => progress.note(&text),
@@ -56,7 +56,7 @@ impl Screen {
         }
     }
 
-    /// `done` steps and `updates` updates of the next are over; `message` says how it goes.
+    /// Shows that `done` steps and `updates` updates of the next one are done, with the numbers in `message`.
     pub fn step(&mut self, done: usize, updates: usize, message: String) {
         self.course = self.course.after(done, updates);
         match &self.dashboard {
@@ -73,24 +73,24 @@ impl Screen {
         self.message = message;
     }
 
-    /// What the run is in the middle of; said on the dashboard alone.
+    /// Shows the current phase of the run, on the dashboard only.
     pub fn phase(&self, phase: &str) {
         if let Some(dashboard) = &self.dashboard {
             dashboard.phase(phase);
         }
     }
 
-    /// Counts something that happened; on the dashboard alone.
+    /// Counts an event, on the dashboard only.
     pub fn count(&self, what: &str, times: usize) {
         if let Some(dashboard) = &self.dashboard {
             dashboard.count(what, times);
         }
     }
 
-    /// The numbers of an update.
+    /// Plots the numbers of an update.
     ///
     /// # Errors
-    /// If they are not JSON.
+    /// Returns an error if they cannot be written as JSON.
     pub fn update(&self, row: &impl Serialize, timing: &UpdateTiming) -> Result<(), fieldmark::RunError> {
         if let Some(dashboard) = &self.dashboard {
             dashboard.row(Part::Update, row, timing)?;
@@ -98,10 +98,10 @@ impl Screen {
         Ok(())
     }
 
-    /// The numbers of decoded responses.
+    /// Plots the numbers of decoded responses.
     ///
     /// # Errors
-    /// If they are not JSON.
+    /// Returns an error if they cannot be written as JSON.
     pub fn decoded(&self, row: &impl Serialize, timing: &DecodingTiming) -> Result<(), fieldmark::RunError> {
         let part = match timing.part {
             Decoding::Rollouts => Part::Rollouts,
@@ -113,7 +113,7 @@ impl Screen {
         Ok(())
     }
 
-    /// The run is at its end.
+    /// Ends the run.
     pub fn finish(&mut self) {
         self.close();
         if let Some(progress) = &self.progress {
@@ -121,7 +121,7 @@ impl Screen {
         }
     }
 
-    /// Gives the terminal back and says what waited for that, and where the run stands.
+    /// Gives the terminal back, then prints the delayed lines and how far the run has come.
     pub fn close(&mut self) {
         if self.dashboard.take().is_some() {
             self.held.drain(..).for_each(|line| eprintln!("{line}"));

@@ -1,4 +1,4 @@
-//! Shows the stages of the demo, a bar each.
+//! Shows the stages of the demo, each with a bar.
 
 use fieldmark::{
     RunError,

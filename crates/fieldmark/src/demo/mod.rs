@@ -1,6 +1,6 @@
 //! `fieldmark demo`: trains a small reasoning model on photographs and scores it.
 //!
-//! The model has the architecture of Qwen2.5-VL with 3.6 million parameters and starts from random weights. It is
+//! The model has the architecture of Qwen2.5-VL with 3.3 million parameters and starts from random weights. It is
 //! trained on the photographs of the repository: SFT on answers with reasoning, then TAPO on triplets. Both worlds are
 //! scored on seen and unseen classes before and after each stage.
 
@@ -8,6 +8,7 @@ mod colours;
 mod network;
 mod options;
 mod produce;
+mod requirements;
 mod sources;
 mod stages;
 
@@ -15,14 +16,16 @@ use burn::module::Module;
 use fieldmark_data::Split;
 use fieldmark_eval::{Accuracy, Report, Scores, World};
 use fieldmark_stream::StreamKey;
-use fieldmark_train::{params::initialise, tapo::UpdateImage};
+use fieldmark_train::tapo::UpdateImage;
 
 pub use options::{DemoOptions, DemoOutcome};
 use produce::Produce;
 use sources::DemoData;
 use stages::Stages;
 
-use crate::{error::RunError, run::Observer};
+use crate::{error::RunError, init::NewModel, run::Observer};
+
+pub use requirements::PHOTOGRAPHS;
 
 /// The accuracy that the SFT model must reach on seen classes, in the closed and the open world.
 const MARKS: [(World, f64); 2] = [(World::Closed, 0.60), (World::Open, 0.25)];
@@ -33,13 +36,10 @@ const MARKS: [(World, f64); 2] = [(World::Closed, 0.60), (World::Open, 0.25)];
 /// Returns an error if a photograph or file cannot be read or written.
 pub fn run(options: &DemoOptions, observer: &mut dyn Observer) -> Result<DemoOutcome, RunError> {
     let produce = Produce::open(&options.photos, options.seed)?;
-    let tokenizer = network::tokenizer(&produce.corpus(), &produce.seen())?;
-    let processor = network::processor(tokenizer)?;
-    let config = network::config(&processor.tokenizer);
-    config.validate()?;
+    let NewModel { model, checkpoint } =
+        network::shape(produce.seen()).make(&produce.corpus(), options.seed, &options.device)?;
     let key = StreamKey::new(options.seed);
-    let model = initialise(config.init(&options.device.clone().autodiff()), 0.03, &key).valid();
-    let data = DemoData { produce: &produce, processor: &processor, key };
+    let data = DemoData { produce: &produce, processor: &checkpoint.processor, key };
     let mut stages = Stages { options, data: &data, device: options.device.clone(), observer };
     stages.introduce(model.num_params())?;
 

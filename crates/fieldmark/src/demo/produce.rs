@@ -13,7 +13,10 @@ use fieldmark_data::{
 use fieldmark_processor::{DecodeOptions, Photo};
 use fieldmark_stream::{RandomStream, StreamKey};
 
-use super::colours::main_colours;
+use super::{
+    colours::main_colours,
+    requirements::{self, UNSEEN},
+};
 use crate::error::RunError;
 
 /// Side of the demo's images in pixels.
@@ -22,8 +25,6 @@ pub(super) const SIDE: usize = 112;
 pub(super) const QUESTION: &str = "Which produce is this?";
 /// Number of options of a closed-world question.
 pub(super) const OPTIONS: usize = 4;
-/// Number of unseen classes: no training photograph shows them.
-pub(super) const UNSEEN: usize = 6;
 
 /// A training photograph, decoded.
 pub(super) struct TrainPhoto {
@@ -47,7 +48,7 @@ pub(super) struct Produce {
 impl Produce {
     /// Reads `labels.csv` and the training photographs of `folder`.
     pub(super) fn open(folder: &Path, seed: u64) -> Result<Self, RunError> {
-        let folder = LabelledFolder::open(folder)?;
+        let folder = requirements::open(folder)?;
         let families = folder.families();
         let split = ClassSplit::draw(&families, UNSEEN, seed)?;
         let mut train = Vec::new();

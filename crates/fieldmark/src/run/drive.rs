@@ -91,8 +91,9 @@ impl Ready<'_> {
         }
         watch.observer.event(RunEvent::Trained(&setup.folder))?;
         let checkpoint = self.checkpoint.save_in(&model, &setup.folder)?;
-        let (steps, best) = (Some(trainer.total()), self.saving.best());
-        Ok(Outcome::Finished(Finished { checkpoint, steps, rows: self.rows, best }))
+        let (steps, new_steps) = (Some(trainer.total()), trainer.done() - self.course.done);
+        let best = self.saving.best();
+        Ok(Outcome::Finished(Finished { checkpoint, steps, new_steps, rows: self.rows, best }))
     }
 }
 

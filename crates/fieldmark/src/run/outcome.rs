@@ -27,6 +27,8 @@ pub struct Finished {
     pub checkpoint: PathBuf,
     /// Number of steps of the run, or `None` if the run was already finished.
     pub steps: Option<usize>,
+    /// Steps that this process made: fewer than [`Self::steps`] if the run was resumed.
+    pub new_steps: usize,
     /// Number of training rows.
     pub rows: usize,
     /// The best saved checkpoint, and its folder.
@@ -36,7 +38,7 @@ pub struct Finished {
 impl Outcome {
     /// The outcome of a run in `folder` that was finished before.
     pub(super) fn before(folder: &RunFolder, rows: usize) -> Self {
-        Self::Finished(Finished { checkpoint: folder.file("checkpoint"), steps: None, rows, best: None })
+        Self::Finished(Finished { checkpoint: folder.file("checkpoint"), steps: None, new_steps: 0, rows, best: None })
     }
 
     /// The same without the best checkpoint.

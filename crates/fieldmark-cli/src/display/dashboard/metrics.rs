@@ -1,10 +1,10 @@
-//! Which of a run's numbers the dashboard draws, in which order and how they read: those of `metrics.jsonl` and
-//! `timings.jsonl` under the names that they have there.
+//! Which numbers of a run the dashboard plots, in which order and in which format. They have the names of `metrics.jsonl` and
+//! `timings.jsonl`.
 
 use fieldmark::{RunError, log::numbers};
 use serde::Serialize;
 
-/// What a row is about.
+/// The subject of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// An update.
@@ -15,20 +15,20 @@ pub enum Part {
     Validation,
 }
 
-/// A number to draw.
+/// A number to plot.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Metric {
-    /// Of what.
+    /// Its name.
     pub name: String,
-    /// Whether it is of the validation set.
+    /// Whether it was measured on the validation set.
     pub held_out: bool,
-    /// Where it is drawn.
+    /// The value to plot.
     pub value: f64,
-    /// How it reads.
+    /// The value as text.
     pub text: String,
 }
 
-/// What stands first, before any of it is known: there is seldom room for all.
+/// The metrics that are listed first, before any value is known: the screen seldom has room for all.
 pub fn first(stage: &str) -> &'static [&'static str] {
     match stage {
         "sft" => &["loss", "grad_norm", "lr", "tokens_per_second", PEAK_MEMORY],
@@ -54,10 +54,10 @@ pub fn first(stage: &str) -> &'static [&'static str] {
     }
 }
 
-/// The numbers of a row and of its timing.
+/// Returns the numbers of a row and of its timing.
 ///
 /// # Errors
-/// If one is not JSON.
+/// Returns an error if they cannot be written as JSON.
 pub fn metrics(part: Part, row: &impl Serialize, timing: &impl Serialize) -> Result<Vec<Metric>, RunError> {
     let timed = numbers(timing)?.into_iter().map(|(name, value)| match part {
         Part::Update => (name, value),
@@ -70,14 +70,14 @@ pub fn metrics(part: Part, row: &impl Serialize, timing: &impl Serialize) -> Res
 
 const PEAK_MEMORY: &str = "peak_memory";
 
-/// Counts that only grow, or are the same at every update.
+/// Returns true for counts that only grow or are the same at every update.
 fn is_left_out(name: &str) -> bool {
     let name = name.strip_prefix("rollouts/").or(name.strip_prefix("validation/")).unwrap_or(name);
     ["epoch", "rollout_step", "tokens", "val_tokens", "val_answers", "flops"].contains(&name)
 }
 
 fn metric(name: String, value: f64) -> Metric {
-    // Drawn beside what they are to be compared with: greedy answers are about anchors.
+    // Plotted next to the metric to compare with; the greedy answers are about anchors.
     if let Some(name) = name.strip_prefix("val_") {
         let name = if name == "accuracy" { "accuracy_anchor" } else { name };
         return Metric { name: name.into(), held_out: true, value, text: read(value) };
@@ -91,7 +91,7 @@ fn metric(name: String, value: f64) -> Metric {
     }
 }
 
-/// Four digits after the point, or four that count.
+/// Formats a number with four decimals or four significant digits.
 fn read(value: f64) -> String {
     match value.abs() {
         whole if whole.fract() == 0.0 && whole < 1e15 => format!("{value}"),

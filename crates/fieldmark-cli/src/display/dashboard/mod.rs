@@ -1,7 +1,7 @@
-//! Burn's dashboard (`burn::train::renderer::tui`) over a run: curves, progress, and keys that stop it as Ctrl-C does.
+//! Burn's dashboard (`burn::train::renderer::tui`) for a run: curves, progress, and keys that stop the run as Ctrl-C does.
 //!
-//! The renderer lives in a thread of its own. It tells of a wish to stop by a flag, and of one to kill by a panic in whoever
-//! speaks to it next; a second thread looks after both, so that neither waits for the step that is being made.
+//! The renderer has its own thread. It signals "stop" by a flag, and "kill" by a panic in the next call to it. A second thread
+//! watches for both, so that neither waits for the current step.
 
 mod metrics;
 mod terminal;
@@ -32,9 +32,9 @@ use crate::signals::{Listener, SIGNALS, say_stopping};
 pub use self::metrics::Part;
 use self::{metrics::Metric, terminal::Held};
 
-/// How often the renderer draws, and is asked what its user wants.
+/// How often the renderer draws, and how often the flag is read.
 const TICK: Duration = Duration::from_millis(100);
-/// How long the renderer may take to get hold of the terminal.
+/// How long to wait until the renderer has the terminal.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The dashboard of a run. It closes when it is dropped.
@@ -43,15 +43,15 @@ pub struct Dashboard {
     wishes: Interrupter,
     is_open: Arc<AtomicBool>,
     watch: Option<JoinHandle<()>>,
-    /// What a panic holds, so that what is said of it is not drawn over.
+    /// Holds the output after a panic, so that the renderer does not draw over its message.
     held: Arc<Mutex<Option<Held>>>,
 }
 
 impl Dashboard {
-    /// Takes the terminal, if there is one to take.
+    /// Takes the terminal; returns `None` if there is none to take.
     ///
     /// # Errors
-    /// If the system does not let signals be handled.
+    /// Returns an error if the system refuses the signal handlers.
     pub fn open(stage: &'static str, course: Course, listener: &mut Listener) -> std::io::Result<Option<Self>> {
         if !terminal::is_free() {
             return Ok(None);
@@ -74,7 +74,7 @@ impl Dashboard {
             held: Arc::clone(&held),
         };
         let mut dashboard = Self { screen: Arc::new(Mutex::new(screen)), wishes, is_open, watch: None, held };
-        // Otherwise nobody could stop the run by the keys that they know.
+        // Without it, Ctrl-C would not stop the run.
         if !dashboard.is_open() || terminal::keep_interrupt().is_err() {
             return Ok(None);
         }
@@ -97,7 +97,7 @@ impl Dashboard {
         Ok(Some(dashboard))
     }
 
-    /// Brings the wishes of the renderer's user to the run until the dashboard closes.
+    /// Forwards the renderer's keys to the run until the dashboard closes.
     fn watch(&self, interrupt: Interrupt, heard: Arc<AtomicBool>, boundary: &'static str) -> JoinHandle<()> {
         let (screen, wishes, is_open) = (Arc::clone(&self.screen), self.wishes.clone(), Arc::clone(&self.is_open));
         thread::spawn(move || {
@@ -118,12 +118,12 @@ impl Dashboard {
         })
     }
 
-    /// Whether it is still there: a fault in it, or a panic anywhere, closes it.
+    /// Returns true while the dashboard is on the screen. A fault in it, or a panic anywhere, closes it.
     pub fn is_open(&self) -> bool {
         terminal::is_taken()
     }
 
-    /// So far the run has come.
+    /// Shows how far the run has come.
     pub fn at(&self, course: Course) {
         self.with(|screen| {
             screen.course = course;
@@ -131,20 +131,20 @@ impl Dashboard {
         });
     }
 
-    /// What the run is in the middle of.
+    /// Shows the current phase of the run.
     pub fn phase(&self, phase: &str) {
         self.with(|screen| screen.phase(phase));
     }
 
-    /// Counts something that happened.
+    /// Counts an event.
     pub fn count(&self, what: &str, times: usize) {
         self.with(|screen| (0..times).for_each(|_| screen.renderer.log_event_training(what.into())));
     }
 
-    /// Draws a row.
+    /// Plots a row.
     ///
     /// # Errors
-    /// If it is not JSON.
+    /// Returns an error if the row cannot be written as JSON.
     pub fn row(&self, part: Part, row: &impl Serialize, timing: &impl Serialize) -> Result<(), RunError> {
         let found = metrics::metrics(part, row, timing)?;
         self.with(|screen| found.into_iter().for_each(|metric| screen.draw(metric)));
@@ -159,7 +159,7 @@ impl Dashboard {
 impl Drop for Dashboard {
     fn drop(&mut self) {
         self.is_open.store(false, Ordering::SeqCst);
-        // The terminal is given back, the renderer held, and the process about to end.
+        // The terminal is already given back, the renderer is held, and the process is about to end.
         if thread::panicking() {
             return;
         }
@@ -167,13 +167,14 @@ impl Drop for Dashboard {
         if let Some(watch) = self.watch.take() {
             let _ = watch.join();
         }
-        // Without a wish to stop the renderer waits for one.
+        // The renderer waits for a key unless it is told to stop.
         self.wishes.stop(None);
         self.with(|screen| screen.renderer.manual_close());
     }
 }
 
-/// The renderer's panic hook gives the terminal back and calls the one before it, while the renderer goes on drawing.
+/// Holds the output after a panic. The renderer's own panic hook gives the terminal back and calls the previous hook, but the
+/// renderer continues to draw.
 fn hold_after_panic(is_open: Arc<AtomicBool>, held: Arc<Mutex<Option<Held>>>) {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
@@ -185,7 +186,7 @@ fn hold_after_panic(is_open: Arc<AtomicBool>, held: Arc<Mutex<Option<Held>>>) {
     }));
 }
 
-/// Speaks to the renderer, which panics here if its user has asked it to kill the process.
+/// Calls the renderer, which panics here if the user asked it to kill the process.
 fn with(screen: &Mutex<Screen>, work: impl FnOnce(&mut Screen)) {
     let mut screen = lock(screen);
     if lock(&screen.held).is_none() {
@@ -200,16 +201,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is on the dashboard.
+/// The content of the dashboard.
 struct Screen {
     renderer: TuiMetricsRendererWrapper,
     course: Course,
     stage: &'static str,
     phase: String,
     is_stopping: bool,
-    /// Metrics that the renderer knows.
+    /// Metrics that are registered with the renderer.
     known: BTreeSet<String>,
-    /// What a panic holds, so that what is said of it is not drawn over.
+    /// Holds the output after a panic, so that the renderer does not draw over its message.
     held: Arc<Mutex<Option<Held>>>,
 }
 
@@ -229,7 +230,7 @@ impl Screen {
         self.renderer.start(self.course.rounds, self.course.round(), None, Some(&title));
     }
 
-    /// That the run is about to stop is the last that is said of it.
+    /// Shows a phase; "stopping" is the last one.
     fn phase(&mut self, phase: &str) {
         if !self.is_stopping {
             self.phase = format!(", {phase}");
@@ -252,7 +253,7 @@ impl Screen {
         }
     }
 
-    /// What a metric says, which the renderer gets to know first.
+    /// Returns the entry of a metric and registers the metric if it is new.
     fn entry(&mut self, name: &str, text: String) -> MetricEntry {
         let id = MetricId::new(Arc::new(name.into()));
         if self.known.insert(name.into()) {

@@ -1,5 +1,5 @@
-//! The terminal under the dashboard: whether there is one to take, that Ctrl-C stays a signal on it, and how it is given back
-//! where the process must end at once.
+//! The terminal under the dashboard: whether there is one to take, how Ctrl-C stays a signal, and how the terminal is given
+//! back if the process must end at once.
 
 use std::{
     env,
@@ -22,11 +22,11 @@ use rustix::{
 
 use crate::signals::INTERRUPTED;
 
-/// Columns and rows below which nothing is to be read.
+/// The smallest size (columns, rows) at which the dashboard is readable.
 const SMALLEST: (u16, u16) = (60, 20);
 
-/// Whether the process has a terminal that it may draw on. A process in the background that changes its terminal is stopped
-/// by the system.
+/// Returns true if the process has a terminal that it may draw on. The system stops a background process that changes its
+/// terminal.
 pub fn is_free() -> bool {
     let set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
     let drawable = set("TERM") && env::var_os("TERM").is_some_and(|name| name != "dumb") && !set("CI");
@@ -36,16 +36,16 @@ pub fn is_free() -> bool {
     drawable && terminal && large() && foreground()
 }
 
-/// Whether the dashboard has it.
+/// Returns true while the dashboard has the terminal.
 pub fn is_taken() -> bool {
     is_raw_mode_enabled().unwrap_or(false)
 }
 
-/// The renderer takes every key as a key. Ctrl-C is a signal again after this, and Ctrl-Z and Ctrl-\, which would leave the
-/// terminal as it is, are still none.
+/// Makes Ctrl-C a signal again, which the renderer has turned into a key. Ctrl-Z and Ctrl-\ stay keys, because their signals
+/// would leave the terminal in raw mode.
 ///
 /// # Errors
-/// What the system says.
+/// Returns the system's error.
 pub fn keep_interrupt() -> io::Result<()> {
     // `_POSIX_VDISABLE`
     let none = if cfg!(any(target_os = "linux", target_os = "android")) { 0 } else { 0xff };
@@ -57,21 +57,21 @@ pub fn keep_interrupt() -> io::Result<()> {
     Ok(tcsetattr(io::stdin(), OptionalActions::Now, &modes)?)
 }
 
-/// Where the renderer's panic hook has given the terminal back it does so once more, and the cursor goes where it was saved.
-/// To be called before that, lest lines be written over what was said in between.
+/// Saves the cursor position if the renderer's panic hook has given the terminal back. The renderer gives it back a second time
+/// and restores the cursor; without this call, later lines would overwrite the message of the panic.
 pub fn keep_cursor() {
     if !is_taken() {
         let _ = execute!(io::stdout(), SavePosition);
     }
 }
 
-/// What [`hold_output`] holds until it is dropped.
+/// Holds standard output until it is dropped; see [`hold_output`].
 pub struct Held {
     _release: mpsc::Sender<()>,
 }
 
-/// Gives the terminal back if that is not done, and keeps the renderer from drawing on what is there then. A terminal that
-/// takes no more output is not waited for.
+/// Gives the terminal back if that has not happened, and keeps the renderer from drawing. Does not wait for a terminal that
+/// accepts no more output.
 pub fn hold_output() -> Held {
     let (release, released) = mpsc::channel();
     let (done, wait) = mpsc::channel();

@@ -1,0 +1,212 @@
+//! The longer help texts of the commands, printed below their options.
+
+/// `fieldmark --help`.
+pub const OVERVIEW: &str = "\
+Examples:
+  fieldmark demo
+      trains and scores a small model on the photographs in the repository
+  fieldmark ask --model DIR --image pepper.jpg \"Which pepper is this?\"
+      asks a checkpoint about a photograph
+  fieldmark init --shape recipes/shapes/tiny.toml --corpus texts.txt --out runs/new
+      makes a checkpoint with random weights
+  fieldmark data check stage1.json --images photos
+      reads a data file and lists its problems
+  fieldmark prompt rl --question \"Which bird is this?\"
+      prints the prompt that TAPO asks
+  fieldmark sft  -c R.toml --set output=runs/sft
+  fieldmark tapo -c R.toml --set model.path=runs/sft/checkpoint  --set output=runs/tapo
+  fieldmark eval -c R.toml --set model.path=runs/tapo/checkpoint --set output=runs/eval
+      run both stages of Fine-R1 and score the result; R.toml is a recipe like recipes/fine-r1-3b.toml
+
+Exit codes:
+  0   done
+  1   a check failed: parity, devices, the marks of the demo, or the budget of a plan
+  2   the input is wrong; one line says what and where
+  70  a fault inside Fieldmark (set RUST_BACKTRACE=1 to see where)
+  130 stopped by Ctrl-C or SIGTERM; sft, tapo and demo have saved, and --resume continues";
+
+const RECIPES: &str = "\
+Recipes:
+  A recipe is a TOML file with the sections [model], [data], [run], [sft], [tapo] and [eval]. Every
+  default is the paper's, so a recipe lists only what differs; recipes/ has the paper's own.
+  -c may be repeated: each file overrides the ones before it. --set overrides one key and may be
+  repeated; without -c, --set alone makes the recipe. A value is TOML or, if it is not, a string:
+    --set model.path=DIR --set sft.epochs=3 --set 'eval.files=[\"bird_seen.jsonl\"]'
+  `fieldmark show -c R.toml` prints the whole recipe. Paths are relative to the current folder.";
+
+const RUNS: &str = "\
+Stopping and resuming:
+  Press Ctrl-C (or send SIGTERM) to finish the current step, save and exit with code 130; press it
+  again to stop at once. A step is an update of sft or a rollout step of tapo.
+  --resume continues from the newest intact checkpoint, and the run ends in the same bytes as one that
+  was never stopped. Damaged checkpoints are skipped with a note. --resume refuses to continue if the
+  recipe or the data changed since the run started; only output, device, [run] and data.check may differ.
+
+Display:
+  On a terminal, Burn's dashboard plots every metric. Press q to stop: s finishes the current step and
+  saves; k quits at once. Notes are printed when the dashboard closes. --set run.dashboard=false prints
+  one line a step instead, and so do TERM=dumb, a CI variable, and output to a file or pipe.";
+
+/// Files that both stages write.
+const FILES: &str = "\
+  OUTPUT/checkpoint          the last model; transformers loads the folder
+  OUTPUT/checkpoints/step-*  one every [run] save_every steps: the newest [run] keep, and the best.
+                             Each is a model, with the state for --resume in trainer/
+  OUTPUT/metrics.jsonl       loss, learning rate, gradient norm and more, one JSON object a line
+  OUTPUT/timings.jsonl       seconds, tokens per second and memory of every update
+  OUTPUT/tensorboard         the same for TensorBoard ([run] tensorboard)
+  OUTPUT/recipe.toml         the whole recipe, and inputs.json, the fingerprints of the data files";
+
+/// `fieldmark sft --help`.
+pub fn sft() -> String {
+    format!(
+        "\
+Example:
+  fieldmark sft --set model.path=DIR --set data.sft.file=stage1.json --set output=runs/sft
+
+What learns:
+  The decoder. The vision encoder and the projector are frozen, as in the paper. A model from
+  `fieldmark init` has random ones, which must learn too:
+    --set sft.train.vision=true --set sft.train.projector=true
+
+Files (OUTPUT is the recipe's output):
+{FILES}
+  OUTPUT/loss.svg            the curve of the loss
+  The best model is the one with the lowest validation loss; the closing line names its folder. It
+  needs a validation set: data.sft.validation (a file) or data.sft.validation_rows.
+
+{RUNS}
+
+{RECIPES}"
+    )
+}
+
+/// `fieldmark tapo --help`.
+pub fn tapo() -> String {
+    format!(
+        "\
+Example:
+  fieldmark tapo --set model.path=runs/sft/checkpoint --set data.tapo.file=stage2.jsonl --set output=runs/tapo
+
+Files (OUTPUT is the recipe's output):
+{FILES}
+  OUTPUT/rollouts.jsonl      every rollout with its prompt, response and rewards
+  OUTPUT/validation.jsonl    the answers to the validation set
+  OUTPUT/reward.svg          the curves of the rewards
+  The best model is the one with the highest validation reward; the closing line names its folder.
+  Without a validation set (data.tapo.validation or data.tapo.validation_rows), the best checkpoint is
+  the one with the highest training reward.
+
+{RUNS}
+
+{RECIPES}"
+    )
+}
+
+/// `fieldmark eval --help`.
+pub fn eval() -> String {
+    format!(
+        "\
+Examples:
+  fieldmark eval -c R.toml --set model.path=DIR --set output=runs/eval
+  fieldmark eval --score-only runs/eval/predictions.jsonl
+
+Files (OUTPUT is the recipe's output):
+  OUTPUT/predictions.jsonl   every question with the answer; written once all are answered
+  OUTPUT/report.txt          the scores, computed from predictions.jsonl alone
+  OUTPUT/recipe.toml         the whole recipe
+
+{RECIPES}"
+    )
+}
+
+/// `fieldmark show --help`.
+pub fn show() -> String {
+    format!("Example:\n  fieldmark show -c recipes/fine-r1-3b.toml --set sft.epochs=3\n\n{RECIPES}")
+}
+
+/// `fieldmark plan --help`.
+pub const PLAN: &str = "\
+Examples:
+  fieldmark plan -c recipes/fine-r1-3b.toml --stage sft --budget 80GB
+  fieldmark plan -c recipes/fine-r1-7b.toml --stage tapo --tokens 3500
+
+The plan assumes every sequence and every image at its maximum size; --tokens sets the length of a
+sequence instead. It reads only the model's config.json, and not even that for the published 3B and 7B
+checkpoints. The device's runtime and allocator need more, so leave a tenth of the memory free.
+With --budget, the exit code is 1 if the recipe does not fit, and the plan names settings that do.";
+
+/// `fieldmark demo --help`.
+pub fn demo() -> String {
+    let photographs = fieldmark::demo::PHOTOGRAPHS;
+    format!(
+        "\
+Example:
+  fieldmark demo --out runs/demo
+
+The demo takes minutes on a CPU. It writes one folder per stage: OUT/base, OUT/sft and OUT/tapo, each
+with the model in checkpoint/ and its answers in predictions.jsonl, and the table of scores in
+OUT/report.md. With the repository's photographs, the exit code is 1 if the scores miss their marks.
+
+Your own photographs (--photos DIR):
+{photographs} Their scores are not judged."
+    )
+}
+
+/// `fieldmark init --help`.
+pub const INIT: &str = "\
+Example:
+  fieldmark init --shape recipes/shapes/tiny.toml --corpus texts.txt --out runs/new
+
+The corpus is UTF-8 text with one text a line: write the prompts, answers and class names that the
+model will meet. The shape is a TOML file that sets the sizes of decoder, vision encoder and images;
+recipes/shapes/tiny.toml explains every key. The same shape, corpus and seed give the same bytes.
+
+The folder appears whole or not at all, and transformers loads it. To train the model, let every part
+learn: fieldmark sft --set model.path=runs/new --set sft.train.vision=true --set sft.train.projector=true …";
+
+/// `fieldmark prompt --help`.
+pub const PROMPT: &str = "\
+Examples:
+  fieldmark prompt
+  fieldmark prompt rl --question \"Which bird is this?\"
+  fieldmark prompt eval_closed --options \"Song Sparrow,Fox Sparrow\"
+  fieldmark prompt rl --model DIR
+
+<image> is the place of the photograph. With --model, the text is printed as the checkpoint's chat
+template makes it, special tokens included; the one <|image_pad|> then stands for all tokens of the
+photograph. Without --options, eval_closed is shown with two example options.";
+
+/// `fieldmark ask --help`.
+pub const ASK: &str = "\
+Examples:
+  fieldmark ask --model DIR --image pepper.jpg \"Which pepper is this?\"
+  fieldmark ask --model DIR --image a.jpg --image b.jpg \"Do these show the same bird?\"
+  fieldmark ask --model DIR --image a.jpg --image b.jpg \"In <image> and <image>, what differs?\"
+
+<image> in the question is the place of the next photograph. If the question has none, all
+photographs come before it.";
+
+/// `fieldmark data check --help`.
+pub const CHECK: &str = "\
+Examples:
+  fieldmark data check stage1.json --images photos
+  fieldmark data check bird_seen.jsonl.gz
+
+The command recognises the format by the content: conversations (ShareGPT JSON), evaluation rows, TAPO
+triplets (JSON or JSONL; .gz too), or labels.csv. The exit code is 2 if there is a problem.";
+
+/// `fieldmark devices --help`.
+pub const DEVICES: &str = "\
+Example:
+  fieldmark devices
+
+The check multiplies two matrices and runs attention on each device, and compares both with plain loops
+on the CPU. The exit code is 1 if a device computes wrongly or cannot be opened.";
+
+/// `fieldmark parity --help`.
+pub const PARITY: &str = "\
+Example:
+  fieldmark parity tests/fixtures/qwen2_5_vl_tiny
+
+The exit code is 1 if a tensor is outside its tolerance.";

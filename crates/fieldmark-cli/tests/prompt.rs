@@ -1,0 +1,42 @@
+//! The prompt templates as `prompt` prints them.
+
+mod support;
+
+use support::{Place, refusal::mentions};
+
+#[test]
+fn every_template_is_printed_with_the_question() {
+    let place = Place::new();
+    let all = place.succeed(&["prompt"]);
+    for name in ["sft", "rl", "eval_closed", "eval_open", "bare"] {
+        assert!(all.lines().any(|line| line.starts_with(&format!("== {name}: "))), "{name}: {all}");
+        let one = place.succeed(&["prompt", name]);
+        assert!(all.contains(one.trim_end()) && one.contains("[user]\n<image>"), "{one}");
+        assert!(one.contains("Which bird is this?") && one.contains("[system]") == (name == "sft"), "{one}");
+    }
+    let asked = place.succeed(&["prompt", "rl", "--question", "Which fruit?", "--options", "Lime, Red Plum"]);
+    assert!(asked.starts_with("[user]\n<image>Which fruit? Choose one of ['Lime', 'Red Plum'].\n\n"), "{asked}");
+}
+
+#[test]
+fn a_checkpoint_adds_its_chat_template() {
+    let place = Place::new();
+    let printed = place.succeed(&["prompt", "bare", "--question", "Which?", "--model", "model"]);
+    let expected = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n\
+                    <|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Which?<|im_end|>\n\
+                    <|im_start|>assistant\n";
+    assert_eq!(printed, expected);
+    let all = place.succeed(&["prompt", "--model", "model"]);
+    assert_eq!(all.matches("<|im_start|>assistant").count(), 5, "{all}");
+}
+
+#[test]
+fn wrong_questions_and_templates_are_refused() {
+    let place = Place::new();
+    place.refuse(&["prompt", "--question", " "]).names("--question");
+    place.refuse(&["prompt", "--options", "Lime,,Plum"]).names("--options");
+    place.refuse(&["prompt", "--model", "nowhere"]).names("nowhere");
+    let unknown = place.run(&["prompt", "eval"]);
+    let said = String::from_utf8(unknown.stderr).unwrap();
+    assert!(unknown.status.code() == Some(2) && mentions(&said, "eval_closed"), "{said}");
+}
