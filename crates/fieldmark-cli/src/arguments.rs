@@ -8,7 +8,7 @@ use clap::{
 };
 use fieldmark::{Stage, data::PromptTemplate, model::WeightType};
 
-use crate::{commands::Bytes, help};
+use crate::{bytes::Bytes, help};
 
 /// Fine-R1 in Rust: a vision-language model that learns to tell look-alikes apart by reasoning.
 #[derive(Debug, Parser)]

@@ -2,6 +2,7 @@
 //! RUST_BACKTRACE is set.
 
 mod arguments;
+mod bytes;
 mod commands;
 mod display;
 mod help;

@@ -21,8 +21,6 @@ use fieldmark::recipe::Recipe;
 
 use crate::arguments::{Cli, Command, DataCommand, RecipeArgs};
 
-pub use plan::Bytes;
-
 /// How a command ended that was not given wrong input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {

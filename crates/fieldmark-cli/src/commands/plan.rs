@@ -12,7 +12,7 @@ use fieldmark::{
 };
 
 use super::{Outcome, count, recipe, say};
-use crate::arguments::PlanArgs;
+use crate::{arguments::PlanArgs, bytes::Bytes};
 
 /// Prints the plan. Returns [`Outcome::Failed`] if the recipe does not fit into the budget.
 ///
@@ -29,19 +29,19 @@ pub fn run(args: &PlanArgs) -> anyhow::Result<Outcome> {
     say(&table(&plan))?;
     let Some(budget) = args.budget else { return Ok(Outcome::Done) };
     if plan.peak() <= budget.0 {
-        say(&format!("\nfits into {}", size(budget.0)))?;
+        say(&format!("\nfits into {}", budget))?;
         return Ok(Outcome::Done);
     }
     let advice = match nearest_fit(&planned, &recipe, budget.0)? {
         Ok(Fit { changes, plan }) => {
-            format!("these settings fit, with a peak of {}:\n  {}", size(plan.peak()), flags(&changes))
+            format!("these settings fit, with a peak of {}:\n  {}", Bytes(plan.peak()), flags(&changes))
         }
         Err(Fit { changes, plan }) => {
-            let end = format!("the lowest peak that settings alone reach is {}", size(plan.peak()));
+            let end = format!("the lowest peak that settings alone reach is {}", Bytes(plan.peak()));
             if changes.is_empty() { end } else { format!("{end}, with\n  {}", flags(&changes)) }
         }
     };
-    say(&format!("\ndoes not fit into {}; {advice}", size(budget.0)))?;
+    say(&format!("\ndoes not fit into {}; {advice}", budget))?;
     Ok(Outcome::Failed)
 }
 
@@ -120,59 +120,9 @@ fn table(plan: &MemoryPlan) -> String {
 }
 
 fn line(name: &str, bytes: u64, mark: &str) -> String {
-    format!("{name:<46}{:>12}{mark}", size(bytes))
+    format!("{name:<46}{:>12}{mark}", Bytes(bytes))
 }
 
 fn flags(changes: &[String]) -> String {
     changes.iter().map(|change| format!("--set {change}")).collect::<Vec<_>>().join(" ")
-}
-
-/// Decimal units, as for the memory of devices.
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..10_000_000 => format!("{:.2} MB", bytes as f64 / 1e6),
-        10_000_000..1_000_000_000 => format!("{:.0} MB", bytes as f64 / 1e6),
-        _ => format!("{:.2} GB", bytes as f64 / 1e9),
-    }
-}
-
-/// An amount of memory on the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bytes(pub u64);
-
-impl std::str::FromStr for Bytes {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-        let (number, unit) = text.split_at(split);
-        let scale = match unit.to_ascii_lowercase().as_str() {
-            "" | "b" => 1.0,
-            "mb" => 1e6,
-            "gb" => 1e9,
-            "mib" => f64::from(1 << 20),
-            "gib" => f64::from(1 << 30),
-            _ => return Err(format!("`{unit}` is not a unit; write it as 80GB, 79GiB or 512MB")),
-        };
-        match number.trim().parse::<f64>() {
-            Ok(number) if number.is_finite() && number > 0.0 => Ok(Self((number * scale) as u64)),
-            _ => Err("write it as 80GB, 79GiB or 512MB".into()),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn amounts_have_units() {
-        for (text, bytes) in [("80GB", 80_000_000_000), ("1.5 gib", 1_610_612_736), ("512MB", 512_000_000), ("7", 7)] {
-            assert_eq!(text.parse(), Ok(Bytes(bytes)), "{text}");
-        }
-        for wrong in ["", "GB", "-1GB", "80TB", "infGB", "nan"] {
-            assert!(wrong.parse::<Bytes>().is_err(), "{wrong}");
-        }
-        assert_eq!([size(1_500_000), size(15_400_000), size(80_000_000_000)], ["1.50 MB", "15 MB", "80.00 GB"]);
-    }
 }

@@ -9,12 +9,11 @@ use std::{
     ffi::OsStr,
     fmt::Debug,
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Output},
     time::SystemTime,
 };
 
-use fieldmark::processor::{Tokenizer, train_tokenizer};
 use image::{Rgb, RgbImage};
 use refusal::Refusal;
 use serde_json::{Value, json};
@@ -28,28 +27,7 @@ impl Place {
     /// The reference's tiny random model under a small tokenizer's ids.
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let model = folder.path().join("model");
-        fs::create_dir(&model).unwrap();
-        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/qwen2_5_vl_tiny");
-        for file in ["model.safetensors", "preprocessor_config.json"] {
-            fs::copy(fixture.join(file), model.join(file)).unwrap();
-        }
-        let tokenizer = tokenizer();
-        fs::write(model.join("tokenizer.json"), tokenizer.to_json().unwrap()).unwrap();
-        let mut config: Value = serde_json::from_slice(&fs::read(fixture.join("config.json")).unwrap()).unwrap();
-        let ids = tokenizer.vision_tokens();
-        for (key, id) in [
-            ("image_token_id", ids.image),
-            ("video_token_id", ids.video),
-            ("vision_start_token_id", ids.start),
-            ("vision_end_token_id", ids.end),
-            ("eos_token_id", tokenizer.eos()),
-        ] {
-            config[key] = json!(id);
-        }
-        fs::write(model.join("config.json"), config.to_string()).unwrap();
-        let generation = json!({ "eos_token_id": [tokenizer.eos()], "repetition_penalty": 1.05 });
-        fs::write(model.join("generation_config.json"), generation.to_string()).unwrap();
+        fieldmark_tests::tiny::checkpoint(&folder.path().join("model"));
         for (name, shade, side) in [("a.png", 40, 60), ("b.png", 200, 90), ("c.png", 120, 64)] {
             RgbImage::from_fn(side, 70, |x, y| Rgb([(x * 2) as u8, (y * 3) as u8, shade]))
                 .save(folder.path().join(name))
@@ -160,12 +138,6 @@ impl Place {
         names.sort();
         names
     }
-}
-
-/// A tokenizer that fits into the tiny model's vocabulary of 320.
-pub fn tokenizer() -> Tokenizer {
-    let texts = ["<think>green</think> <answer>Lime</answer>", "Which fruit?", "You are a helpful assistant."];
-    train_tokenizer(texts, &[], 320).unwrap()
 }
 
 /// A TAPO row.
