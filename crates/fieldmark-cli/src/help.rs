@@ -27,29 +27,28 @@ Exit codes:
 
 const RECIPES: &str = "\
 Recipes:
-  A recipe is a TOML file with the sections [model], [data], [run], [sft], [tapo] and [eval]. Every
-  default is the paper's, so a recipe lists only what differs; recipes/ has the paper's own.
-  -c may be repeated: each file overrides the ones before it. --set overrides one key and may be
+  A recipe is a TOML file with the sections [model], [data], [run], [sft], [tapo] and [eval]. Every \
+  default is the paper's, so a recipe lists only what differs; recipes/ has the paper's own. \
+  -c may be repeated: each file overrides the ones before it. --set overrides one key and may be \
   repeated; without -c, --set alone makes the recipe. A value is TOML or, if it is not, a string:
     --set model.path=DIR --set sft.epochs=3 --set 'eval.files=[\"bird_seen.jsonl\"]'
   `fieldmark show -c R.toml` prints the whole recipe. Paths are relative to the current folder.";
 
 const RUNS: &str = "\
 Stopping and resuming:
-  Press Ctrl-C (or send SIGTERM) to finish the current step, save and exit with code 130; press it
+  Press Ctrl-C (or send SIGTERM) to finish the current step, save and exit with code 130; press it \
   again to stop at once. A step is an update of sft or a rollout step of tapo.
-  --resume continues from the newest intact checkpoint, and the run ends in the same bytes as one that
-  was never stopped. Damaged checkpoints are skipped with a note. --resume refuses to continue if the
+  --resume continues from the newest intact checkpoint, and the run ends in the same bytes as one that \
+  was never stopped. Damaged checkpoints are skipped with a note. --resume refuses to continue if the \
   recipe or the data changed since the run started; only output, device, [run] and data.check may differ.
 
 Display:
-  On a terminal, Burn's dashboard plots every metric. Press q to stop: s finishes the current step and
-  saves; k quits at once. Notes are printed when the dashboard closes. --set run.dashboard=false prints
+  On a terminal, Burn's dashboard plots every metric. Press q to stop: s finishes the current step and \
+  saves; k quits at once. Notes are printed when the dashboard closes. --set run.dashboard=false prints \
   one line a step instead, and so do TERM=dumb, a CI variable, and output to a file or pipe.";
 
 /// Files that both stages write.
-const FILES: &str = "\
-  OUTPUT/checkpoint          the last model; transformers loads the folder
+const FILES: &str = "  OUTPUT/checkpoint          the last model; transformers loads the folder
   OUTPUT/checkpoints/step-*  one every [run] save_every steps: the newest [run] keep, and the best.
                              Each is a model, with the state for --resume in trainer/
   OUTPUT/metrics.jsonl       loss, learning rate, gradient norm and more, one JSON object a line
@@ -65,14 +64,14 @@ Example:
   fieldmark sft --set model.path=DIR --set data.sft.file=stage1.json --set output=runs/sft
 
 What learns:
-  The decoder. The vision encoder and the projector are frozen, as in the paper. A model from
+  The decoder. The vision encoder and the projector are frozen, as in the paper. A model from \
   `fieldmark init` has random ones, which must learn too:
     --set sft.train.vision=true --set sft.train.projector=true
 
 Files (OUTPUT is the recipe's output):
 {FILES}
   OUTPUT/loss.svg            the curve of the loss
-  The best model is the one with the lowest validation loss; the closing line names its folder. It
+  The best model is the one with the lowest validation loss; the closing line names its folder. It \
   needs a validation set: data.sft.validation (a file) or data.sft.validation_rows.
 
 {RUNS}
@@ -94,7 +93,7 @@ Files (OUTPUT is the recipe's output):
   OUTPUT/validation.jsonl    the answers to the validation set
   OUTPUT/reward.svg          the curves of the rewards
   The best model is the one with the highest validation reward; the closing line names its folder.
-  Without a validation set (data.tapo.validation or data.tapo.validation_rows), the best checkpoint is
+  Without a validation set (data.tapo.validation or data.tapo.validation_rows), the best checkpoint is \
   the one with the highest training reward.
 
 {RUNS}
@@ -131,9 +130,9 @@ Examples:
   fieldmark plan -c recipes/fine-r1-3b.toml --stage sft --budget 80GB
   fieldmark plan -c recipes/fine-r1-7b.toml --stage tapo --tokens 3500
 
-The plan assumes every sequence and every image at its maximum size; --tokens sets the length of a
-sequence instead. It reads only the model's config.json, and not even that for the published 3B and 7B
-checkpoints. The device's runtime and allocator need more, so leave a tenth of the memory free.
+The plan assumes every sequence and every image at its maximum size; --tokens sets the length of a \
+sequence instead. It reads only the model's config.json, and not even that for the published 3B and 7B \
+checkpoints. The device's runtime and allocator need more, so leave a tenth of the memory free. \
 With --budget, the exit code is 1 if the recipe does not fit, and the plan names settings that do.";
 
 /// `fieldmark demo --help`.
@@ -144,12 +143,12 @@ pub fn demo() -> String {
 Example:
   fieldmark demo --out runs/demo
 
-The demo takes minutes on a CPU. It writes one folder per stage: OUT/base, OUT/sft and OUT/tapo, each
-with the model in checkpoint/ and its answers in predictions.jsonl, and the table of scores in
+The demo takes minutes on a CPU. It writes one folder per stage: OUT/base, OUT/sft and OUT/tapo, each \
+with the model in checkpoint/ and its answers in predictions.jsonl, and the table of scores in \
 OUT/report.md. With the repository's photographs, the exit code is 1 if the scores miss their marks.
 
 Your own photographs (--photos DIR):
-{photographs} Their scores are not judged."
+{photographs} Scores on your own photographs are not judged."
     )
 }
 
@@ -158,12 +157,13 @@ pub const INIT: &str = "\
 Example:
   fieldmark init --shape recipes/shapes/tiny.toml --corpus texts.txt --out runs/new
 
-The corpus is UTF-8 text with one text a line: write the prompts, answers and class names that the
-model will meet. The shape is a TOML file that sets the sizes of decoder, vision encoder and images;
+The corpus is UTF-8 text with one text a line: write the prompts, answers and class names that the \
+model will meet. The shape is a TOML file that sets the sizes of decoder, vision encoder and images; \
 recipes/shapes/tiny.toml explains every key. The same shape, corpus and seed give the same bytes.
 
-The folder appears whole or not at all, and transformers loads it. To train the model, let every part
-learn: fieldmark sft --set model.path=runs/new --set sft.train.vision=true --set sft.train.projector=true …";
+The folder appears whole or not at all, and transformers loads it. To train the model, let every part \
+learn:
+  fieldmark sft --set model.path=runs/new --set sft.train.vision=true --set sft.train.projector=true …";
 
 /// `fieldmark prompt --help`.
 pub const PROMPT: &str = "\
@@ -173,8 +173,8 @@ Examples:
   fieldmark prompt eval_closed --options \"Song Sparrow,Fox Sparrow\"
   fieldmark prompt rl --model DIR
 
-<image> is the place of the photograph. With --model, the text is printed as the checkpoint's chat
-template makes it, special tokens included; the one <|image_pad|> then stands for all tokens of the
+<image> is the place of the photograph. With --model, the text is printed as the checkpoint's chat \
+template makes it, special tokens included; the one <|image_pad|> then stands for all tokens of the \
 photograph. Without --options, eval_closed is shown with two example options.";
 
 /// `fieldmark ask --help`.
@@ -184,7 +184,7 @@ Examples:
   fieldmark ask --model DIR --image a.jpg --image b.jpg \"Do these show the same bird?\"
   fieldmark ask --model DIR --image a.jpg --image b.jpg \"In <image> and <image>, what differs?\"
 
-<image> in the question is the place of the next photograph. If the question has none, all
+<image> in the question is the place of the next photograph. If the question has none, all \
 photographs come before it.";
 
 /// `fieldmark data check --help`.
@@ -193,7 +193,7 @@ Examples:
   fieldmark data check stage1.json --images photos
   fieldmark data check bird_seen.jsonl.gz
 
-The command recognises the format by the content: conversations (ShareGPT JSON), evaluation rows, TAPO
+The command recognises the format by the content: conversations (ShareGPT JSON), evaluation rows, TAPO \
 triplets (JSON or JSONL; .gz too), or labels.csv. The exit code is 2 if there is a problem.";
 
 /// `fieldmark devices --help`.
@@ -201,7 +201,7 @@ pub const DEVICES: &str = "\
 Example:
   fieldmark devices
 
-The check multiplies two matrices and runs attention on each device, and compares both with plain loops
+The check multiplies two matrices and runs attention on each device, and compares both with plain loops \
 on the CPU. The exit code is 1 if a device computes wrongly or cannot be opened.";
 
 /// `fieldmark parity --help`.
