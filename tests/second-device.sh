@@ -3,11 +3,11 @@
 # TAPO on the CPU alone, and compares the answers of the demo's checkpoint on both devices.
 # Builds with the feature `wgpu` (some minutes, unoptimised dependencies) and uses the adapter that Vulkan finds.
 # Without a GPU that is Mesa's software adapter (Debian: apt-get install mesa-vulkan-drivers).
-#   tests/second-device.sh [CHECKPOINT]      default: runs/demo/tapo, skipped if it is not there
+#   tests/second-device.sh [CHECKPOINT]      default: runs/demo/tapo/checkpoint, skipped if it is not there
 set -euo pipefail
 cd "$(dirname "$0")/.."
 device=${DEVICE:-wgpu}
-checkpoint=${1:-runs/demo/tapo}
+checkpoint=${1:-runs/demo/tapo/checkpoint}
 
 cargo build --profile quick -p fieldmark-cli --features "${device%%:*}"
 fieldmark=target/quick/fieldmark
