@@ -163,7 +163,7 @@ recipes/shapes/tiny.toml explains every key. The same shape, corpus and seed giv
 
 The folder appears whole or not at all, and transformers loads it. To train the model, let every part \
 learn:
-  fieldmark sft --set model.path=runs/new --set sft.train.vision=true --set sft.train.projector=true …";
+  fieldmark sft --set model.path=runs/new --set sft.train.vision=true --set sft.train.projector=true";
 
 /// `fieldmark prompt --help`.
 pub const PROMPT: &str = "\
