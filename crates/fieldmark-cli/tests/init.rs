@@ -9,6 +9,7 @@ use fieldmark::{
     model::{LoadOptions, Qwen25Vl},
     processor::Processor,
 };
+use serde_json::{Value, json};
 use support::{Place, lines};
 
 const SHAPE: &str = "\
@@ -47,6 +48,7 @@ fn files(place: &Place, folder: &str) -> BTreeMap<String, Vec<u8>> {
 #[test]
 fn a_checkpoint_from_nothing_answers_and_learns() {
     let place = place();
+    place.write("generation_config.json", r#"{ "eos_token_id": 7 }"#);
     let printed = place.succeed(&INIT);
     assert!(printed.contains(": made/new\n") && printed.contains("sft.train.vision=true"), "{printed}");
     // Nothing else is left beside it.
@@ -54,6 +56,9 @@ fn a_checkpoint_from_nothing_answers_and_learns() {
     let folder = place.path("made/new");
     let model = Qwen25Vl::from_pretrained(&folder, LoadOptions::default(), &Device::flex()).unwrap();
     let processor = Processor::from_dir(&folder).unwrap();
+    // The end token is the tokenizer's, whatever lies in the current folder.
+    let generation: Value = serde_json::from_slice(&fs::read(folder.join("generation_config.json")).unwrap()).unwrap();
+    assert_eq!(generation["eos_token_id"], json!([processor.tokenizer.eos()]));
     processor.check(model.config(), folder.join("config.json")).unwrap();
     let sizes = &model.config().text;
     assert_eq!((sizes.hidden_size, sizes.num_key_value_heads, sizes.mrope_section), (64, 2, [2, 3, 3]));

@@ -29,6 +29,8 @@ pub struct Checkpoint {
     parts: PartTypes,
     stored: WeightType,
     lora: LoraSettings,
+    /// `generation_config.json` as the folder has it.
+    generation_config: Option<Vec<u8>>,
 }
 
 impl Checkpoint {
@@ -50,8 +52,12 @@ impl Checkpoint {
             eos.push(processor.tokenizer.eos());
         }
         let context = Qwen25VlConfig::from_json_file(&folder.join("config.json"))?.text.max_position_embeddings;
+        let path = folder.join("generation_config.json");
+        let generation_config =
+            path.is_file().then(|| std::fs::read(&path).map_err(RunError::io(&path))).transpose()?;
         let &ModelSection { dtype, parts, stored, .. } = section;
-        Ok(Self { folder, processor, eos, context, dtype, parts, stored, lora: LoraSettings::default() })
+        let lora = LoraSettings::default();
+        Ok(Self { folder, processor, eos, context, dtype, parts, stored, lora, generation_config })
     }
 
     /// Creates a checkpoint for a model that is not on disk yet; [`Self::fill`] writes it. Responses end with the
@@ -60,8 +66,8 @@ impl Checkpoint {
         let eos = vec![processor.tokenizer.eos()];
         let context = config.text.max_position_embeddings;
         let ModelSection { dtype, parts, stored, .. } = ModelSection::default();
-        let folder = PathBuf::new();
-        Self { folder, processor, eos, context, dtype, parts, stored, lora: LoraSettings::default() }
+        let (folder, lora) = (PathBuf::new(), LoraSettings::default());
+        Self { folder, processor, eos, context, dtype, parts, stored, lora, generation_config: None }
     }
 
     /// Opens the checkpoint in `folder`, to be computed and stored in f32.
@@ -131,7 +137,7 @@ impl Checkpoint {
             model.save_adapter(&Self::adapter(folder), &self.lora, &self.folder.to_string_lossy())?;
         }
         self.processor.save(folder)?;
-        write_whole(&folder.join("generation_config.json"), &self.generation_config()?)
+        write_whole(&folder.join("generation_config.json"), &self.generation_config())
     }
 
     /// Returns the folder with the adapters of the checkpoint in `folder`.
@@ -159,13 +165,12 @@ impl Checkpoint {
     }
 
     /// The `generation_config.json` of the checkpoint, or a new one with the settings that decoding needs.
-    fn generation_config(&self) -> Result<Vec<u8>, RunError> {
-        let path = self.folder.join("generation_config.json");
-        if path.is_file() {
-            return std::fs::read(&path).map_err(RunError::io(path));
-        }
-        let value = json!({ "eos_token_id": self.eos, "pad_token_id": self.processor.tokenizer.pad() });
-        Ok(format!("{value:#}\n").into_bytes())
+    fn generation_config(&self) -> Vec<u8> {
+        let made = || {
+            let value = json!({ "eos_token_id": self.eos, "pad_token_id": self.processor.tokenizer.pad() });
+            format!("{value:#}\n").into_bytes()
+        };
+        self.generation_config.clone().unwrap_or_else(made)
     }
 }
 

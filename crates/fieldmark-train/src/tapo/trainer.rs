@@ -15,7 +15,7 @@ use super::{
     validation::Held,
 };
 use crate::{
-    TrainError, Trainer,
+    TrainError, TrainEvent, Trainer,
     parallel::{Reduction, Replicas},
     reward::RewardRegistry,
     tapo::rollout::GroupBuffer,
@@ -179,12 +179,11 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         let (groups, reward) = match &open {
             Some(open) => (open.groups.iter().map(|group| group.restore(self.source)).collect::<Result<_, _>>()?, None),
             None => {
-                let key = self.streams.word("rollout").number(self.step as u64);
                 let (groups, metrics) = self.drawer.draw(
                     &self.config,
                     &self.responder,
                     &self.streams,
-                    (&key, self.step),
+                    self.step,
                     model,
                     &self.engine,
                     on_event,
@@ -225,7 +224,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
                 self.engine.streak.add(&metrics.non_finite, || state);
             }
             step.updates += 1;
-            on_event(crate::TrainEvent::TapoUpdate(&metrics, &timing))?;
+            on_event(TrainEvent::TapoUpdate(&metrics, &timing))?;
             if self.engine.fault().is_some() {
                 return Ok(model);
             }

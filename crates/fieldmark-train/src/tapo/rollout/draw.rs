@@ -38,20 +38,20 @@ pub(in crate::tapo) struct Drawer<'a, S> {
 
 impl<S: TripletSource> Drawer<'_, S> {
     /// Draws chunks until the step has enough groups or no tries are left. The returned groups have their advantages,
-    /// for any estimator. `place` is the key of the step's random streams and the number of the step, from 0.
+    /// for any estimator. `step` is the number of the step, from 0.
     #[allow(clippy::too_many_arguments)]
     pub(in crate::tapo) fn draw(
         &mut self,
         config: &TapoConfig,
         responder: &Responder<'_>,
         streams: &StreamKey,
-        place: (&StreamKey, usize),
+        step: usize,
         model: &Qwen25Vl,
         engine: &Engine<TapoState>,
         on_event: &mut OnEvent<'_>,
     ) -> Result<(Vec<DrawnGroup>, RolloutMetrics), TrainError> {
         let start = Instant::now();
-        let (sampler, replicas, (key, step)) = (model.valid(), engine.replicas.without_autodiff(), place);
+        let (sampler, replicas) = (model.valid(), engine.replicas.without_autodiff());
         let generation = GenerationConfig {
             sampling: Sampling::nucleus(config.temperature, config.top_p),
             max_batch: config.generation_batch,
@@ -61,7 +61,7 @@ impl<S: TripletSource> Drawer<'_, S> {
         let mut all = Vec::new();
         let mut chunk = 0;
         while self.buffer.wants_more() {
-            let key = key.number(chunk);
+            let key = streams.word("rollout").number(step as u64).number(chunk);
             let places = self.next_places(config.chunk, streams);
             let prompts: Vec<TripletPrompt> =
                 places.iter().map(|&(row, epoch)| self.source.prompt(row, epoch)).collect::<Result<_, _>>()?;
