@@ -7,7 +7,7 @@ use fieldmark::{
     demo::{DemoOptions, run},
     eval::{World, read_predictions},
     model::{LoadOptions, Qwen25Vl},
-    processor::Processor,
+    processor::{DecodeOptions, Processor},
     run::{RunEvent, Silent},
     train::trainer::Interrupt,
 };
@@ -41,6 +41,7 @@ fn small_photographs(folder: &Path) {
 
 fn options(photos: &Path, out: &Path) -> DemoOptions {
     DemoOptions {
+        decode: DecodeOptions::default(),
         photos: photos.into(),
         out: out.into(),
         seed: 3,

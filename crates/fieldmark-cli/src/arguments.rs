@@ -6,7 +6,7 @@ use clap::{
     Args, Parser, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use fieldmark::{Stage, data::PromptTemplate, model::WeightType};
+use fieldmark::{Stage, data::PromptTemplate, model::WeightType, processor::DecodeOptions};
 
 use crate::{bytes::Bytes, help};
 
@@ -83,6 +83,8 @@ pub struct DemoArgs {
     /// Also train TAPO with positive rollouts scored on their own image, as the released code does.
     #[arg(long)]
     pub ablation: bool,
+    #[command(flatten)]
+    pub decode: DecodeArgs,
     #[command(flatten)]
     pub device: DeviceArg,
 }
@@ -215,6 +217,8 @@ pub struct AskArgs {
     /// Reduce larger photographs to about this many pixels [default: the checkpoint's].
     #[arg(long, value_name = "N")]
     pub max_pixels: Option<usize>,
+    #[command(flatten)]
+    pub decode: DecodeArgs,
     /// Number format to compute in.
     #[arg(long, value_parser = named::<WeightType>(WeightType::ALL.map(WeightType::name)), default_value_t = WeightType::F32)]
     pub dtype: WeightType,
@@ -267,6 +271,25 @@ pub struct ParityArgs {
     pub tokenizer: Option<PathBuf>,
     #[command(flatten)]
     pub device: DeviceArg,
+}
+
+/// The limits of image files, for every command that reads photographs without a recipe.
+#[derive(Debug, Args)]
+pub struct DecodeArgs {
+    /// Refuse a photograph with more pixels (width × height) before it is decoded.
+    #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().max_decoded_pixels)]
+    pub max_decoded_pixels: u64,
+    /// Refuse a photograph whose file has more bytes.
+    #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().max_file_bytes)]
+    pub max_file_bytes: u64,
+}
+
+impl DecodeArgs {
+    /// Returns how photographs are read.
+    pub fn options(&self) -> DecodeOptions {
+        let &Self { max_decoded_pixels, max_file_bytes } = self;
+        DecodeOptions { max_decoded_pixels, max_file_bytes, ..DecodeOptions::default() }
+    }
 }
 
 /// The device, for every command that computes.

@@ -11,8 +11,8 @@ use fieldmark_data::ImageRoots;
 use fieldmark_generate::{FinishReason, GenerationConfig, Generator, Request};
 use fieldmark_model::Qwen25Vl;
 use fieldmark_processor::{
-    Alpha, DecodeOptions, ExifOrientation, Message, PatchedImage, Photo, ProcessOptions, Processor, Sequence,
-    SpecialTokens,
+    Alpha, DecodeOptions, ExifOrientation, Message, PatchedImage, Photo, ProcessOptions, Processor, ProcessorError,
+    Sequence, SpecialTokens,
 };
 use fieldmark_stream::StreamKey;
 
@@ -159,7 +159,10 @@ impl EvalRun<'_> {
             Some(image) => image.clone(),
             None => {
                 let photo = Photo::open(&file, &self.decode).map_err(refuse)?;
-                let image = self.processor.images.process(&photo).map_err(refuse)?;
+                let image = self.processor.patch_one(&question.name(), &photo, None).map_err(|error| match error {
+                    ProcessorError::TooLong { .. } => error.into(),
+                    other => refuse(other),
+                })?;
                 decoded.entry(file).or_insert(image).clone()
             }
         };

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use fieldmark_model::{LoadOptions, Qwen25Vl};
-use fieldmark_processor::{PixelLimits, Processor, ProcessorError, SpecialTokens, TextStream};
+use fieldmark_processor::{Processor, ProcessorError, SpecialTokens, TextStream};
 use fieldmark_stream::StreamKey;
 
 use crate::{
@@ -93,6 +93,7 @@ impl ChatModel {
     /// Combines parts that are already loaded. Neither model nor device may track gradients: for a model in training,
     /// pass `model.valid()`.
     pub fn new(model: Qwen25Vl, processor: Processor, eos_token_ids: Vec<u32>, device: &Device) -> Self {
+        let processor = processor.with_context(model.config().text.max_position_embeddings);
         let generation = GenerationConfig::greedy(MAX_NEW_TOKENS, eos_token_ids);
         Self { model, processor, generation, seed: 0, device: device.clone() }
     }
@@ -106,20 +107,12 @@ impl ChatModel {
         min_pixels: Option<usize>,
         max_pixels: Option<usize>,
     ) -> Result<Self, GenerateError> {
-        let own = self.processor.images.config().limits;
-        let limits = PixelLimits {
-            min_pixels: min_pixels.unwrap_or(own.min_pixels.min(max_pixels.unwrap_or(usize::MAX))),
-            max_pixels: max_pixels.unwrap_or(own.max_pixels.max(min_pixels.unwrap_or(0))),
-        };
-        let refuse = |key, reason| Err(GenerateError::Setting { key, reason });
-        if limits.max_pixels == 0 {
-            return refuse("max_pixels", "is 0; allow at least the pixels of one patch".into());
-        }
-        if limits.min_pixels > limits.max_pixels {
-            let PixelLimits { min_pixels, max_pixels } = limits;
-            return refuse("min_pixels", format!("is {min_pixels}, more than max_pixels {max_pixels}"));
-        }
-        self.processor = self.processor.with_images(|images| images.with_limits(limits));
+        self.processor = self.processor.with_pixel_limits(min_pixels, max_pixels).map_err(|error| match error {
+            ProcessorError::PixelLimit { key, value, reason } => {
+                GenerateError::Setting { key, reason: format!("is {value}: {reason}") }
+            }
+            other => other.into(),
+        })?;
         Ok(self)
     }
 

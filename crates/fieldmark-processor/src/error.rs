@@ -16,7 +16,10 @@ pub enum ProcessorError {
         source: std::io::Error,
     },
     /// An image file has too many bytes.
-    #[error("{name}: {bytes} bytes, over the limit of {limit} for an image file; shrink the image or raise the limit")]
+    #[error(
+        "{name}: {bytes} bytes, over the limit of {limit} for an image file; shrink the image, or raise the limit: \
+             data.max_file_bytes in a recipe, else --max-file-bytes"
+    )]
     FileTooLarge {
         /// The file.
         name: String,
@@ -26,7 +29,10 @@ pub enum ProcessorError {
         limit: u64,
     },
     /// An image has too many pixels.
-    #[error("{name}: {width}×{height} pixels, over the limit of {limit} pixels; shrink the image or raise the limit")]
+    #[error(
+        "{name}: {width}×{height} pixels, over the limit of {limit} pixels; shrink the image, or raise the limit: \
+             data.max_decoded_pixels in a recipe, else --max-decoded-pixels"
+    )]
     TooManyPixels {
         /// The file.
         name: String,
@@ -73,6 +79,16 @@ pub enum ProcessorError {
         /// Width in pixels.
         width: usize,
         /// Why not.
+        reason: String,
+    },
+    /// A pixel limit that no image can meet.
+    #[error("`{key}` = {value}: {reason}")]
+    PixelLimit {
+        /// `min_pixels` or `max_pixels`.
+        key: &'static str,
+        /// Its value.
+        value: usize,
+        /// What is wrong.
         reason: String,
     },
     /// A value in a JSON file is missing or wrong, or the file is not valid.
@@ -128,7 +144,7 @@ pub enum ProcessorError {
     /// A sequence is too long. It is never cut, because the cut could go through an image.
     #[error(
         "{sample}: {tokens} tokens ({image_tokens} of them for images), over the limit of {limit}; shorten the text or \
-         lower max_pixels"
+         lower max_pixels and min_pixels"
     )]
     TooLong {
         /// The sample.

@@ -8,7 +8,7 @@ use fieldmark_model::{GridThw, Qwen25VlConfig};
 use crate::{
     error::ProcessorError,
     expand::expand_images,
-    image::{ImageProcessor, PatchedImage, Photo},
+    image::{ImageProcessor, PatchedImage, Photo, PixelLimits},
     sequence::Sequence,
     text::{
         Tokenizer,
@@ -21,8 +21,7 @@ use crate::{
 pub struct ProcessOptions {
     /// Options of the chat template.
     pub chat: ChatOptions,
-    /// Largest number of tokens. With `None`, only [`collate`](crate::collate) checks the length, against the model's
-    /// context.
+    /// Largest number of tokens. With `None`, the length is checked against the model's context only.
     pub max_tokens: Option<usize>,
 }
 
@@ -48,18 +47,116 @@ pub struct Processor {
     pub images: ImageProcessor,
     /// Conversations to text.
     pub template: ChatTemplate,
+    /// Longest sequence of the model in tokens, images included (`max_position_embeddings`); `None` if it is not known.
+    pub context: Option<usize>,
 }
 
 impl Processor {
-    /// Creates a processor from its parts.
+    /// Creates a processor from its parts, for a model of unknown context.
     pub fn new(tokenizer: Tokenizer, images: ImageProcessor, template: ChatTemplate) -> Self {
-        Self { tokenizer, images, template }
+        Self { tokenizer, images, template, context: None }
+    }
+
+    /// Sets the longest sequence of the model in tokens.
+    pub fn with_context(mut self, tokens: usize) -> Self {
+        self.context = Some(tokens);
+        self
     }
 
     /// Changes the image processor, for example to set other pixel limits than the checkpoint's.
     pub fn with_images(mut self, change: impl FnOnce(ImageProcessor) -> ImageProcessor) -> Self {
         self.images = change(self.images);
         self
+    }
+
+    /// Changes the pixel limits. A limit that is `None` stays the checkpoint's, moved as far as the other one needs.
+    ///
+    /// # Errors
+    /// Returns [`ProcessorError::PixelLimit`] if no image can meet the limits.
+    pub fn with_pixel_limits(
+        self,
+        min_pixels: Option<usize>,
+        max_pixels: Option<usize>,
+    ) -> Result<Self, ProcessorError> {
+        let own = self.images.config().limits;
+        let limits = PixelLimits {
+            min_pixels: min_pixels.unwrap_or(own.min_pixels.min(max_pixels.unwrap_or(usize::MAX))),
+            max_pixels: max_pixels.unwrap_or(own.max_pixels.max(min_pixels.unwrap_or(0))),
+        };
+        limits.check()?;
+        if let Some(pixels) = min_pixels {
+            self.check_least_tokens(pixels)?;
+        }
+        Ok(self.with_images(|images| images.with_limits(limits)))
+    }
+
+    /// Checks that an image of `min_pixels` pixels fits the model's context.
+    ///
+    /// # Errors
+    /// Returns [`ProcessorError::PixelLimit`] for `min_pixels` if it does not.
+    pub fn check_least_tokens(&self, min_pixels: usize) -> Result<(), ProcessorError> {
+        let tokens = min_pixels / self.images.config().factor().pow(2).max(1);
+        match self.context {
+            Some(context) if tokens > context => Err(ProcessorError::PixelLimit {
+                key: "min_pixels",
+                value: min_pixels,
+                reason: format!(
+                    "enlarges every image to {tokens} tokens, but the model's context has {context}; lower it"
+                ),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Cuts photographs into patches. Their tokens are counted first, so that photographs which do not fit are refused
+    /// before one of them is enlarged. Errors name `sample`.
+    ///
+    /// # Errors
+    /// Returns the errors of `photos`, [`ProcessorError::Size`] if the shape of a photograph is too extreme, and
+    /// [`ProcessorError::TooLong`] if they have more tokens than `max_tokens` or the model's context.
+    pub fn patch(
+        &self,
+        sample: &str,
+        photos: impl IntoIterator<Item = Result<Photo, ProcessorError>>,
+        max_tokens: Option<usize>,
+    ) -> Result<Vec<PatchedImage>, ProcessorError> {
+        let mut before = 0;
+        photos.into_iter().map(|photo| self.patch_after(sample, &photo?, &mut before, max_tokens)).collect()
+    }
+
+    /// Cuts one photograph into patches, as [`Self::patch`] does.
+    ///
+    /// # Errors
+    /// Returns [`ProcessorError::Size`] or [`ProcessorError::TooLong`].
+    pub fn patch_one(
+        &self,
+        sample: &str,
+        photo: &Photo,
+        max_tokens: Option<usize>,
+    ) -> Result<PatchedImage, ProcessorError> {
+        self.patch_after(sample, photo, &mut 0, max_tokens)
+    }
+
+    /// Cuts a photograph into patches; `tokens` counts those of the photographs so far.
+    fn patch_after(
+        &self,
+        sample: &str,
+        photo: &Photo,
+        tokens: &mut usize,
+        max_tokens: Option<usize>,
+    ) -> Result<PatchedImage, ProcessorError> {
+        let (grid, limit) = (self.images.grid_of(photo)?, self.limit(max_tokens));
+        *tokens += self.images.config().tokens(grid);
+        if *tokens > limit {
+            let (sample, tokens) = (sample.into(), *tokens);
+            return Err(ProcessorError::TooLong { sample, tokens, image_tokens: tokens, limit });
+        }
+        self.images.process(photo)
+    }
+
+    /// The largest number of tokens: `max_tokens`, or the model's context if that is less.
+    pub(crate) fn limit(&self, max_tokens: Option<usize>) -> usize {
+        max_tokens.unwrap_or(usize::MAX).min(self.context.unwrap_or(usize::MAX))
     }
 
     /// Encodes a conversation and its photographs, which are in the order of their placeholders. Errors name `sample`.
@@ -75,7 +172,7 @@ impl Processor {
         photos: &[Photo],
         options: ProcessOptions,
     ) -> Result<Sequence, ProcessorError> {
-        let images = photos.iter().map(|photo| self.images.process(photo)).collect::<Result<Vec<_>, _>>()?;
+        let images = self.patch(sample, photos.iter().cloned().map(Ok), options.max_tokens)?;
         self.encode(sample, messages, images, options)
     }
 
@@ -108,7 +205,7 @@ impl Processor {
         let grids: Vec<GridThw> = images.iter().map(|image| image.grid).collect();
         let text = expand_images(sample, text, &grids, self.images.config().merge_size)?;
         let sequence = Sequence { name: sample.into(), ids: self.tokenizer.encode(&text)?, images };
-        sequence.check_length(max_tokens.unwrap_or(usize::MAX), self.tokenizer.vision_tokens().image)?;
+        sequence.check_length(self.limit(max_tokens), self.tokenizer.vision_tokens().image)?;
         Ok(sequence)
     }
 

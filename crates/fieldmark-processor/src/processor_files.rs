@@ -32,7 +32,9 @@ impl Processor {
         );
         let config = dir.join("config.json");
         if config.exists() {
-            processor.check(&Qwen25VlConfig::from_json_file(&config)?, config)?;
+            let model = Qwen25VlConfig::from_json_file(&config)?;
+            processor.check(&model, config)?;
+            return Ok(processor.with_context(model.text.max_position_embeddings));
         }
         Ok(processor)
     }

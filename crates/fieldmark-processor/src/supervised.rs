@@ -74,7 +74,7 @@ impl Processor {
             target_mask.extend((0..ids.len()).map(|i| segment.target && (i < stop || end == TargetEnd::Newline)));
             sequence.ids.extend(ids);
         }
-        sequence.check_length(max_tokens.unwrap_or(usize::MAX), self.tokenizer.vision_tokens().image)?;
+        sequence.check_length(self.limit(max_tokens), self.tokenizer.vision_tokens().image)?;
         Ok(SupervisedSequence { sequence, target_mask })
     }
 

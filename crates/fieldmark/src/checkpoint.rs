@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use fieldmark_generate::CheckpointGeneration;
 use fieldmark_model::{LoadOptions, LoraSettings, PartTypes, Qwen25Vl, Qwen25VlConfig, SaveOptions, WeightType};
-use fieldmark_processor::{PixelLimits, Processor};
+use fieldmark_processor::{PixelLimits, Processor, ProcessorError};
 use serde_json::json;
 
 use crate::{
@@ -65,6 +65,7 @@ impl Checkpoint {
     pub fn made(processor: Processor, config: &Qwen25VlConfig) -> Self {
         let eos = vec![processor.tokenizer.eos()];
         let context = config.text.max_position_embeddings;
+        let processor = processor.with_context(context);
         let ModelSection { dtype, parts, stored, .. } = ModelSection::default();
         let (folder, lora) = (PathBuf::new(), LoraSettings::default());
         Self { folder, processor, eos, context, dtype, parts, stored, lora, generation_config: None }
@@ -181,10 +182,17 @@ fn save_weights(model: &Qwen25Vl, stored: WeightType, folder: &Path) -> Result<(
 /// Returns a processor with the image sizes of a stage. `section` is the recipe section that errors name.
 ///
 /// # Errors
-/// Returns an error if no image can meet the limits.
+/// Returns an error if no image can meet the limits, or none fits the model's context.
 pub fn sized(processor: &Processor, sizes: ImageSizes, section: &str) -> Result<Processor, RunError> {
-    check_limits(sizes.min_pixels, sizes.max_pixels, section)?;
+    let in_section = |error| named(error, |key| format!("{section}.{key}"));
     let (before, limits) = sizes.steps();
+    let least = match before {
+        None => sizes.min_pixels,
+        // The processor then reduces what the loader has enlarged.
+        Some(_) => sizes.min_pixels.min(processor.images.config().limits.max_pixels),
+    };
+    let own = PixelLimits { min_pixels: sizes.min_pixels, max_pixels: sizes.max_pixels };
+    own.check().and_then(|()| processor.check_least_tokens(least)).map_err(in_section)?;
     let images = processor.images.clone().with_pre_resize(before);
     let images = match limits {
         Some(limits) => images.with_limits(limits),
@@ -193,34 +201,25 @@ pub fn sized(processor: &Processor, sizes: ImageSizes, section: &str) -> Result<
     Ok(processor.clone().with_images(|_| images))
 }
 
-/// Returns a processor with new pixel limits. A limit that is `None` stays the checkpoint's.
+/// Returns a processor with new pixel limits. A limit that is `None` stays the checkpoint's. `setting` turns `min_pixels`
+/// and `max_pixels` into the names that errors use, such as `eval.min_pixels` or `--min-pixels`.
 ///
 /// # Errors
-/// Returns an error if no image can meet the limits.
+/// Returns an error if no image can meet the limits, or none fits the model's context.
 pub fn limited(
     processor: &Processor,
     min_pixels: Option<usize>,
     max_pixels: Option<usize>,
-    section: &str,
+    setting: impl Fn(&str) -> String,
 ) -> Result<Processor, RunError> {
-    let own = processor.images.config().limits;
-    let limits = PixelLimits {
-        min_pixels: min_pixels.unwrap_or(own.min_pixels.min(max_pixels.unwrap_or(usize::MAX))),
-        max_pixels: max_pixels.unwrap_or(own.max_pixels.max(min_pixels.unwrap_or(0))),
-    };
-    check_limits(limits.min_pixels, limits.max_pixels, section)?;
-    Ok(processor.clone().with_images(|images| images.with_limits(limits)))
+    processor.clone().with_pixel_limits(min_pixels, max_pixels).map_err(|error| named(error, setting))
 }
 
-fn check_limits(min: usize, max: usize, section: &str) -> Result<(), RunError> {
-    let refuse = |key: &str, value: usize, problem: &str| {
-        Err(RunError::Setting { key: format!("{section}.{key}"), value: value.to_string(), problem: problem.into() })
-    };
-    if max == 0 {
-        return refuse("max_pixels", max, "must be at least the number of pixels of one patch");
+fn named(error: ProcessorError, setting: impl Fn(&str) -> String) -> RunError {
+    match error {
+        ProcessorError::PixelLimit { key, value, reason } => {
+            RunError::Setting { key: setting(key), value: value.to_string(), problem: reason }
+        }
+        other => other.into(),
     }
-    if min > max {
-        return refuse("min_pixels", min, &format!("must be at most max_pixels, which is {max}"));
-    }
-    Ok(())
 }

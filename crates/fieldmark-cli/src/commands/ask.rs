@@ -8,7 +8,7 @@ use fieldmark::{
     checkpoint::limited,
     device,
     generate::{Chat, ChatModel, GenerationConfig, Sampling},
-    processor::{DecodeOptions, Photo},
+    processor::Photo,
     recipe::ModelSection,
     stream::StreamKey,
 };
@@ -27,7 +27,8 @@ pub fn run(args: &AskArgs) -> anyhow::Result<Outcome> {
     let device = device::open(args.device.name().unwrap_or_else(|| device::default_name()))?.device;
     let section = ModelSection { path: Some(args.model.clone()), dtype: args.dtype, ..ModelSection::default() };
     let checkpoint = Checkpoint::open(&section)?;
-    let processor = limited(&checkpoint.processor, args.min_pixels, args.max_pixels, "ask")?;
+    let processor =
+        limited(&checkpoint.processor, args.min_pixels, args.max_pixels, |key| format!("--{}", key.replace('_', "-")))?;
     let chat = chat(args)?;
     // Mistakes in the question are found before the weights are read.
     chat.prompt("the question", &processor)?;
@@ -50,8 +51,11 @@ pub fn run(args: &AskArgs) -> anyhow::Result<Outcome> {
 }
 
 fn chat(args: &AskArgs) -> anyhow::Result<Chat> {
-    let decode = DecodeOptions::default();
+    let decode = args.decode.options();
     let photos = args.image.iter().map(|path| Photo::open(path, &decode)).collect::<Result<Vec<_>, _>>()?;
+    for note in photos.iter().filter_map(Photo::note) {
+        eprintln!("note: {note}");
+    }
     let chat = Chat::question(&args.question, photos)
         .with_name("the question")
         .with_stream(StreamKey::new(args.seed).word("ask").stream());

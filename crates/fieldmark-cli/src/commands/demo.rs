@@ -24,6 +24,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<Outcome> {
         photos: photos(args)?,
         judge: args.photos.is_none(),
         out: args.out.clone(),
+        decode: args.decode.options(),
         seed: args.seed,
         sft_epochs: args.sft_epochs,
         tapo_steps: args.tapo_steps,

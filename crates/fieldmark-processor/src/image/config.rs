@@ -70,6 +70,8 @@ struct File {
     resample: Option<u32>,
 }
 
+/// The largest patch, in pixels, frames or merged patches: published ones have 14, 2 and 2.
+const MAX_SIZE: usize = 1024;
 /// `PIL.Image.BICUBIC`.
 const BICUBIC: u32 = 3;
 
@@ -129,17 +131,13 @@ impl ImageProcessorConfig {
             ("patch_size", self.patch_size),
             ("temporal_patch_size", self.temporal_patch_size),
             ("merge_size", self.merge_size),
-            ("max_pixels", self.limits.max_pixels),
         ] {
-            if value == 0 {
-                return Err((key, "must be at least 1".into()));
+            if !(1..=MAX_SIZE).contains(&value) {
+                return Err((key, format!("is {value}, but must be from 1 to {MAX_SIZE}")));
             }
         }
-        if self.limits.min_pixels > self.limits.max_pixels {
-            return Err((
-                "min_pixels",
-                format!("is {}, more than max_pixels {}", self.limits.min_pixels, self.limits.max_pixels),
-            ));
+        if let Err(ProcessorError::PixelLimit { key, value, reason }) = self.limits.check() {
+            return Err((key, format!("is {value}: {reason}")));
         }
         if self.image_std.contains(&0.0) {
             return Err(("image_std", "must not be 0".into()));

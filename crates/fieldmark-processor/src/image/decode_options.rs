@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ProcessorError;
 
-/// What to do with the orientation that the camera recorded in a photograph.
+/// What to do with the orientation that a photograph's file records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ExifOrientation {
@@ -40,14 +40,17 @@ pub struct DecodeOptions {
     pub max_decoded_pixels: u64,
 }
 
+/// More pixels than this are worth a word, as in Pillow (`Image.MAX_IMAGE_PIXELS`): a photograph rarely has them.
+pub(super) const MANY_PIXELS: u64 = 89_478_485;
+
 impl Default for DecodeOptions {
-    /// 256 MiB, and the number of pixels from which Pillow warns of a decompression bomb.
+    /// 256 MiB, and the number of pixels above which Pillow refuses an image: 178,956,970.
     fn default() -> Self {
         Self {
             exif: ExifOrientation::default(),
             alpha: Alpha::default(),
             max_file_bytes: 256 << 20,
-            max_decoded_pixels: 89_478_485,
+            max_decoded_pixels: 2 * MANY_PIXELS,
         }
     }
 }

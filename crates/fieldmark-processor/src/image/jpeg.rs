@@ -6,8 +6,11 @@
 use image::{DynamicImage, ImageBuffer, metadata::Orientation};
 use jpeg_decoder::{Decoder, PixelFormat};
 
-use super::decode_options::DecodeOptions;
+use super::{decode_options::DecodeOptions, orientation::JpegSegments};
 use crate::error::ProcessorError;
+
+/// Scans of a progressive file. Encoders write about ten; each takes as long as the whole image.
+const MAX_SCANS: usize = 1000;
 
 pub(super) fn decode(
     bytes: &[u8],
@@ -20,6 +23,10 @@ pub(super) fn decode(
     let info = decoder.info().ok_or_else(|| damaged("it contains no image".into()))?;
     let (width, height) = (u32::from(info.width), u32::from(info.height));
     options.check_pixels(name, width, height)?;
+    let segments = JpegSegments::of(bytes);
+    if segments.scans > MAX_SCANS {
+        return Err(damaged(format!("it has {} scans, over the limit of {MAX_SCANS}", segments.scans)));
+    }
     let data = decoder.decode().map_err(|error| damaged(error.to_string()))?;
     let image = match info.pixel_format {
         PixelFormat::L8 => ImageBuffer::from_raw(width, height, data).map(DynamicImage::ImageLuma8),
@@ -30,8 +37,8 @@ pub(super) fn decode(
             ImageBuffer::from_raw(width, height, wide).map(DynamicImage::ImageLuma16)
         }
     };
-    let orientation = decoder.exif_data().and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms);
-    Ok((image.ok_or_else(|| damaged("it has fewer pixels than its header says".into()))?, orientation))
+    let image = image.ok_or_else(|| damaged("it has fewer pixels than its header says".into()))?;
+    Ok((image, segments.metadata.orientation()))
 }
 
 /// `cmyk2rgb` of Pillow.

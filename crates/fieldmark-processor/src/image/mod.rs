@@ -3,6 +3,7 @@
 mod config;
 mod decode_options;
 mod jpeg;
+mod orientation;
 mod photo;
 mod png_webp;
 mod processor;

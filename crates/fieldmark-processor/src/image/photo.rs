@@ -7,7 +7,7 @@ use std::{fs::File, io::Read, path::Path, sync::Arc};
 use image::ImageFormat;
 
 use super::{
-    decode_options::{DecodeOptions, ExifOrientation},
+    decode_options::{DecodeOptions, ExifOrientation, MANY_PIXELS},
     jpeg, png_webp,
     rgb::to_rgb,
 };
@@ -65,7 +65,7 @@ impl Photo {
             image.apply_orientation(orientation);
         }
         let (height, width) = (image.height() as usize, image.width() as usize);
-        Self::from_rgb(name, height, width, to_rgb(&image, options.alpha))
+        Self::from_rgb(name, height, width, to_rgb(image, options.alpha))
     }
 
     /// Makes an image from its pixels: row by row, three bytes per pixel.
@@ -98,6 +98,14 @@ impl Photo {
     /// Width in pixels.
     pub fn width(&self) -> usize {
         self.width
+    }
+
+    /// A note for the user if the image has so many pixels that it may be a mistake: more than 89,478,485, the number from
+    /// which Pillow warns.
+    pub fn note(&self) -> Option<String> {
+        let Self { name, height, width, .. } = self;
+        let many = *height as u64 * *width as u64 > MANY_PIXELS;
+        many.then(|| format!("{name}: {width}×{height} pixels; a smaller copy of such a large image is read faster"))
     }
 
     /// The pixels, `[height, width, 3]`.

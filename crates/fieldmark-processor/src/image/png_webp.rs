@@ -6,7 +6,10 @@ use std::io::Cursor;
 
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, metadata::Orientation};
 
-use super::decode_options::DecodeOptions;
+use super::{
+    decode_options::{DecodeOptions, ExifOrientation},
+    orientation::{Metadata, text_metadata},
+};
 use crate::error::ProcessorError;
 
 pub(super) fn decode(
@@ -15,7 +18,7 @@ pub(super) fn decode(
     name: &str,
     options: &DecodeOptions,
 ) -> Result<(DynamicImage, Orientation), ProcessorError> {
-    let refuse = |reason: String| ProcessorError::DamagedImage {
+    let refuse = |reason| ProcessorError::DamagedImage {
         name: name.into(),
         format: if format == ImageFormat::Png { "PNG" } else { "WebP" },
         reason,
@@ -30,6 +33,12 @@ pub(super) fn decode(
     let mut decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map_err(damaged)?;
     let (width, height) = decoder.dimensions();
     options.check_pixels(name, width, height)?;
-    let orientation = decoder.orientation().map_err(damaged)?;
-    Ok((DynamicImage::from_decoder(decoder).map_err(damaged)?, orientation))
+    let metadata = match (options.exif, format) {
+        (ExifOrientation::Ignore, _) => Metadata::default(),
+        (ExifOrientation::Honour, ImageFormat::Png) => text_metadata(bytes).map_err(refuse)?,
+        (ExifOrientation::Honour, _) => {
+            Metadata { exif: decoder.exif_metadata().map_err(damaged)?, xmp: decoder.xmp_metadata().map_err(damaged)? }
+        }
+    };
+    Ok((DynamicImage::from_decoder(decoder).map_err(damaged)?, metadata.orientation()))
 }

@@ -9,6 +9,7 @@ use fieldmark_model::GridThw;
 
 use super::{
     config::ImageProcessorConfig,
+    decode_options::MANY_PIXELS,
     photo::Photo,
     resize::bicubic,
     sizes::{PixelLimits, PreResize, Size, SizeRule, smart_resize},
@@ -100,6 +101,11 @@ impl ImageProcessor {
         Ok(GridThw::image(target.height / self.config.patch_size, target.width / self.config.patch_size))
     }
 
+    /// [`ImageProcessor::grid`] of a photograph.
+    pub(crate) fn grid_of(&self, photo: &Photo) -> Result<GridThw, ProcessorError> {
+        self.grid(photo.name(), Size::new(photo.height(), photo.width()))
+    }
+
     /// Resizes an image so that its sides are multiples of the merged patch size.
     ///
     /// # Errors
@@ -147,12 +153,16 @@ impl ImageProcessor {
         Ok(self.patches(&self.resize(photo)?))
     }
 
-    /// The sizes that the image goes through. The sides of the last are multiples of the merged patch size.
+    /// The sizes that the image goes through. The sides of the last are multiples of the merged patch size. On the way to
+    /// a small last size, none is enlarged beyond what may be decoded.
     fn sizes(&self, name: &str, size: Size) -> Result<Vec<Size>, ProcessorError> {
         let mut sizes = self.before.map(|before| before.steps(size)).unwrap_or_default();
         let before = *sizes.last().unwrap_or(&size);
         sizes.push(smart_resize(name, before, self.config.factor(), self.config.limits, self.rule)?);
-        match sizes.iter().find(|step| step.height == 0 || step.width == 0) {
+        let pixels = |size: &Size| size.height.saturating_mul(size.width);
+        let most = pixels(&size).max(MAX_STEP_PIXELS).max(sizes.last().map_or(0, pixels));
+        let impossible = |step: &&Size| step.height == 0 || step.width == 0 || pixels(step) > most;
+        match sizes.iter().find(impossible) {
             Some(step) => Err(ProcessorError::Size {
                 name: name.into(),
                 height: size.height,
@@ -163,6 +173,9 @@ impl ImageProcessor {
         }
     }
 }
+
+/// Pixels of an image between two resizes: as many as are decoded by default.
+const MAX_STEP_PIXELS: usize = 2 * MANY_PIXELS as usize;
 
 fn pairs(outer: usize, inner: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..outer).flat_map(move |a| (0..inner).map(move |b| (a, b)))

@@ -6,32 +6,32 @@ use image::{DynamicImage, ImageBuffer, Pixel};
 
 use super::decode_options::Alpha;
 
-pub(super) fn to_rgb(image: &DynamicImage, alpha: Alpha) -> Vec<u8> {
+pub(super) fn to_rgb(image: DynamicImage, alpha: Alpha) -> Vec<u8> {
     let high = |value: u16| (value >> 8) as u8;
     match image {
-        DynamicImage::ImageLuma8(grey) => flatten(grey, alpha, |p| [p[0], p[0], p[0], 255]),
-        DynamicImage::ImageLumaA8(grey) => flatten(grey, alpha, |p| [p[0], p[0], p[0], p[1]]),
-        DynamicImage::ImageRgb8(rgb) => rgb.as_raw().clone(),
-        DynamicImage::ImageRgba8(rgba) => flatten(rgba, alpha, |p| p.0),
-        DynamicImage::ImageLuma16(grey) => flatten(grey, alpha, |p| [high(p[0]), high(p[0]), high(p[0]), 255]),
-        DynamicImage::ImageLumaA16(grey) => flatten(grey, alpha, |p| [high(p[0]), high(p[0]), high(p[0]), high(p[1])]),
-        DynamicImage::ImageRgb16(rgb) => flatten(rgb, alpha, |p| [high(p[0]), high(p[1]), high(p[2]), 255]),
-        DynamicImage::ImageRgba16(rgba) => flatten(rgba, alpha, |p| p.0.map(high)),
+        DynamicImage::ImageLuma8(grey) => flatten(&grey, alpha, |p| [p[0], p[0], p[0], 255]),
+        DynamicImage::ImageLumaA8(grey) => flatten(&grey, alpha, |p| [p[0], p[0], p[0], p[1]]),
+        DynamicImage::ImageRgb8(rgb) => rgb.into_raw(),
+        DynamicImage::ImageRgba8(rgba) => flatten(&rgba, alpha, |p| p.0),
+        DynamicImage::ImageLuma16(grey) => flatten(&grey, alpha, |p| [high(p[0]), high(p[0]), high(p[0]), 255]),
+        DynamicImage::ImageLumaA16(grey) => flatten(&grey, alpha, |p| [high(p[0]), high(p[0]), high(p[0]), high(p[1])]),
+        DynamicImage::ImageRgb16(rgb) => flatten(&rgb, alpha, |p| [high(p[0]), high(p[1]), high(p[2]), 255]),
+        DynamicImage::ImageRgba16(rgba) => flatten(&rgba, alpha, |p| p.0.map(high)),
         other => flatten(&other.to_rgba8(), alpha, |p| p.0),
     }
 }
 
 fn flatten<P: Pixel>(image: &ImageBuffer<P, Vec<P::Subpixel>>, alpha: Alpha, rgba: impl Fn(&P) -> [u8; 4]) -> Vec<u8> {
-    image
-        .pixels()
-        .flat_map(|pixel| {
-            let [r, g, b, a] = rgba(pixel);
-            match alpha {
-                Alpha::Drop => [r, g, b],
-                Alpha::White => [r, g, b].map(|value| over_white(value, a)),
-            }
-        })
-        .collect()
+    let pixels = image.pixels();
+    let mut rgb = Vec::with_capacity(3 * pixels.len());
+    rgb.extend(pixels.flat_map(|pixel| {
+        let [r, g, b, a] = rgba(pixel);
+        match alpha {
+            Alpha::Drop => [r, g, b],
+            Alpha::White => [r, g, b].map(|value| over_white(value, a)),
+        }
+    }));
+    rgb
 }
 
 /// `ImagingAlphaComposite` of Pillow over opaque white, with its seven extra bits and its division by 255.

@@ -49,6 +49,22 @@ impl PixelLimits {
     pub const TAPO: Self = Self { min_pixels: 200_704, max_pixels: 1_003_520 };
     /// Limits of the SFT data loader: 32² to 768².
     pub const SFT: Self = Self { min_pixels: 1_024, max_pixels: 589_824 };
+
+    /// Checks that an image can meet the limits.
+    ///
+    /// # Errors
+    /// Returns [`ProcessorError::PixelLimit`] if `max_pixels` is 0, or less than `min_pixels`.
+    pub fn check(self) -> Result<(), ProcessorError> {
+        let Self { min_pixels, max_pixels } = self;
+        let refuse = |key, value, reason| Err(ProcessorError::PixelLimit { key, value, reason });
+        if max_pixels == 0 {
+            return refuse("max_pixels", 0, "must be at least the number of pixels of one patch".into());
+        }
+        if min_pixels > max_pixels {
+            return refuse("min_pixels", min_pixels, format!("must be at most max_pixels, which is {max_pixels}"));
+        }
+        Ok(())
+    }
 }
 
 /// Which version of the reference's `smart_resize` to use.

@@ -15,6 +15,7 @@ mod stages;
 use burn::module::Module;
 use fieldmark_data::Split;
 use fieldmark_eval::{Accuracy, Report, Scores, World};
+use fieldmark_processor::{DecodeOptions, Photo};
 use fieldmark_stream::StreamKey;
 use fieldmark_train::tapo::UpdateImage;
 
@@ -35,7 +36,7 @@ const MARKS: [(World, f64); 2] = [(World::Closed, 0.60), (World::Open, 0.25)];
 /// # Errors
 /// Returns an error if a photograph or file cannot be read or written.
 pub fn run(options: &DemoOptions, observer: &mut dyn Observer) -> Result<DemoOutcome, RunError> {
-    let produce = Produce::open(&options.photos, options.seed)?;
+    let produce = Produce::open(&options.photos, options.seed, options.decode)?;
     let NewModel { model, checkpoint } =
         network::shape(produce.seen()).make(&produce.corpus(), options.seed, &options.device)?;
     let key = StreamKey::new(options.seed);
@@ -44,7 +45,7 @@ pub fn run(options: &DemoOptions, observer: &mut dyn Observer) -> Result<DemoOut
     stages.introduce(model.num_params())?;
 
     let mut report = Report::new();
-    report.add("colour histogram", histogram_scores(&produce, &data.key)?);
+    report.add("colour histogram", histogram_scores(&produce, &data.key, options.decode)?);
     let base = stages.base(&model)?;
     report.add("base (random weights)", stages.evaluate("base", &base)?);
     let stopped = DemoOutcome { stopped: true, ..DemoOutcome::default() };
@@ -82,9 +83,8 @@ fn missed_marks(scores: &Scores) -> Vec<String> {
 }
 
 /// Scores of the baseline on seen classes: a nearest neighbour on colour histograms of the same training photographs.
-fn histogram_scores(produce: &Produce, key: &StreamKey) -> Result<Scores, RunError> {
+fn histogram_scores(produce: &Produce, key: &StreamKey, decode: DecodeOptions) -> Result<Scores, RunError> {
     use fieldmark_data::ColourHistogram;
-    use fieldmark_processor::{DecodeOptions, Photo};
 
     let baseline = produce.histogram_baseline();
     let mut scores = Scores::default();
@@ -92,7 +92,7 @@ fn histogram_scores(produce: &Produce, key: &StreamKey) -> Result<Scores, RunErr
     let set = produce.test_set(Split::Seen, key)?;
     let (mut closed, mut open) = (0.0, 0.0);
     for row in &set.rows {
-        let photo = Photo::open(produce.folder.root.join(&row.image_path), &DecodeOptions::default())?;
+        let photo = Photo::open(produce.folder.root.join(&row.image_path), &decode)?;
         let histogram = ColourHistogram::of(&produce::to_image(&photo)?);
         let hit = |found: Option<&str>| f64::from(u8::from(found == Some(row.ground_truth.as_str())));
         closed += hit(baseline.classify(&histogram, |class| row.options.iter().any(|option| option == class)));

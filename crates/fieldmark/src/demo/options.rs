@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use burn::tensor::Device;
+use fieldmark_processor::DecodeOptions;
 use fieldmark_train::trainer::Interrupt;
 
 /// Options of the demo.
@@ -10,6 +11,8 @@ use fieldmark_train::trainer::Interrupt;
 pub struct DemoOptions {
     /// Folder with `labels.csv` and its photographs.
     pub photos: PathBuf,
+    /// How photographs are decoded.
+    pub decode: DecodeOptions,
     /// Whether to check that the scores reach the marks, which are set for the photographs of the repository.
     pub judge: bool,
     /// Folder for checkpoints, metrics, predictions and the report. It is created if it is missing.

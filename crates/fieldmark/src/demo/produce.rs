@@ -47,14 +47,14 @@ pub(super) struct Produce {
 
 impl Produce {
     /// Reads `labels.csv` and the training photographs of `folder`.
-    pub(super) fn open(folder: &Path, seed: u64) -> Result<Self, RunError> {
+    pub(super) fn open(folder: &Path, seed: u64, decode: DecodeOptions) -> Result<Self, RunError> {
         let folder = requirements::open(folder)?;
         let families = folder.families();
         let split = ClassSplit::draw(&families, UNSEEN, seed)?;
         let mut train = Vec::new();
         let mut histograms = Vec::new();
         for label in folder.select(SourceSplit::Train, |_| true) {
-            let photo = Photo::open(folder.file(label), &DecodeOptions::default())?;
+            let photo = Photo::open(folder.file(label), &decode)?;
             histograms.push((label.clone(), ColourHistogram::of(&to_image(&photo)?)));
             let colours = main_colours(&photo);
             train.push(TrainPhoto { photo, label: label.clone(), colours });

@@ -10,7 +10,6 @@ use fieldmark_eval::{
 };
 use fieldmark_generate::GenerationConfig;
 use fieldmark_model::{Qwen25Vl, TrainableParts};
-use fieldmark_processor::DecodeOptions;
 use fieldmark_train::{
     optim::{AdamWSettings, LrSchedule, LrShape},
     reward::RewardRegistry,
@@ -155,7 +154,7 @@ impl Stages<'_> {
         let run = EvalRun {
             model: &checkpoint.load(&self.device)?,
             processor: self.data.processor,
-            decode: DecodeOptions::default(),
+            decode: self.options.decode,
             generation: GenerationConfig {
                 max_batch: 64,
                 ..GenerationConfig::greedy(MAX_NEW_TOKENS, checkpoint.eos.clone())

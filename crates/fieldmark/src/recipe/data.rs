@@ -18,10 +18,15 @@ pub struct DataSection {
     pub images: Option<PathBuf>,
     /// Replaces the start of image paths: `"data/birds" = "photos"` looks for `data/birds/1.jpg` at `photos/1.jpg`.
     pub prefixes: BTreeMap<String, PathBuf>,
-    /// What to do with the orientation that the camera recorded (EXIF).
+    /// What to do with the orientation that a photograph's file records (in EXIF or XMP).
     pub exif: ExifOrientation,
     /// What to do with transparent pixels.
     pub alpha: Alpha,
+    /// Largest number of pixels (width × height) of an image file. One with more is an error, before it is decoded. The default
+    /// is the number above which Pillow refuses an image.
+    pub max_decoded_pixels: u64,
+    /// Largest size of an image file in bytes. A larger one is an error.
+    pub max_file_bytes: u64,
     /// Build every sample once before training. A damaged image or an overlong sample then ends the run in its first
     /// minutes, not in its last.
     pub check: bool,
@@ -40,11 +45,14 @@ pub struct DataSection {
 
 impl Default for DataSection {
     fn default() -> Self {
+        let DecodeOptions { exif, alpha, max_file_bytes, max_decoded_pixels } = DecodeOptions::default();
         Self {
             images: None,
             prefixes: BTreeMap::new(),
-            exif: ExifOrientation::Honour,
-            alpha: Alpha::Drop,
+            exif,
+            alpha,
+            max_decoded_pixels,
+            max_file_bytes,
             check: true,
             labels: None,
             unseen: 0,
@@ -58,7 +66,8 @@ impl Default for DataSection {
 impl DataSection {
     /// The settings for decoding photographs.
     pub fn decode(&self) -> DecodeOptions {
-        DecodeOptions { exif: self.exif, alpha: self.alpha, ..DecodeOptions::default() }
+        let &Self { exif, alpha, max_file_bytes, max_decoded_pixels, .. } = self;
+        DecodeOptions { exif, alpha, max_file_bytes, max_decoded_pixels }
     }
 
     /// The folders to look for the images of `file` in.

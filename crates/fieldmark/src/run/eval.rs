@@ -94,7 +94,7 @@ pub fn eval_from_recipe(
     let device = device::open(options.device.as_deref().or(named).unwrap_or_else(|| device::default_name()))?;
     let checkpoint = Checkpoint::open(&recipe.model)?;
     let (min, max) = (recipe.eval.min_pixels, recipe.eval.max_pixels);
-    let processor = limited(&checkpoint.processor, min, max, "eval")?;
+    let processor = limited(&checkpoint.processor, min, max, |key| format!("eval.{key}"))?;
     let generation = generation(&recipe.eval, checkpoint.eos.clone())?;
     let model = checkpoint.load(&device.device)?;
     let run = EvalRun {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use fieldmark_data::{DataError, ImageRoots, RowProblem, SftExample, TurnRole, read_sharegpt};
 use fieldmark_processor::{
-    self as processor, Content, DecodeOptions, Message, Photo, Processor, SupervisedSequence, TargetEnd,
+    self as processor, Content, DecodeOptions, Message, Photo, Processor, ProcessorError, SupervisedSequence, TargetEnd,
 };
 use fieldmark_stream::RandomStream;
 use fieldmark_train::{TrainError, sft::SftSource};
@@ -98,12 +98,12 @@ impl SftSource for Conversations {
 
     fn sample(&self, row: usize, _epoch: usize) -> Result<SupervisedSequence, TrainError> {
         let row = &self.rows[row];
-        let image = |path: &PathBuf| {
-            let photo = Photo::open(path, &self.settings.decode)?;
-            self.processor.images.process(&photo)
-        };
-        let images = row.images.iter().map(image).collect::<Result<Vec<_>, _>>();
-        let images = images.map_err(|error| TrainError::Sample { row: row.name.clone(), reason: error.to_string() })?;
+        let photos = row.images.iter().map(|path| Photo::open(path, &self.settings.decode));
+        let images = self.processor.patch(&row.name, photos, Some(self.settings.max_tokens));
+        let images = images.map_err(|error| match error {
+            ProcessorError::TooLong { .. } => error.into(),
+            other => TrainError::Sample { row: row.name.clone(), reason: other.to_string() },
+        })?;
         Ok(self.processor.encode_supervised(
             &row.name,
             &row.messages,

@@ -158,10 +158,15 @@ impl Triplets {
     }
 
     fn sequence(&self, row: &TripletRow, photo: &Photo) -> Result<Sequence, TrainError> {
-        let patched = self.processor.images.process(photo).map_err(|error| in_row(row, &error))?;
+        let max_tokens = self.settings.max_tokens;
+        let patched = self.processor.patch_one(&row.name, photo, Some(max_tokens));
+        let patched = patched.map_err(|error| match error {
+            ProcessorError::TooLong { .. } => error.into(),
+            other => in_row(row, &other),
+        })?;
         let mut messages: Vec<Message> = row.system.iter().map(Message::system).collect();
         messages.push(Message::user(&row.prompt));
-        let options = ProcessOptions::prompt().with_max_tokens(self.settings.max_tokens);
+        let options = ProcessOptions::prompt().with_max_tokens(max_tokens);
         Ok(self.processor.encode(&row.name, &messages, vec![patched], options)?)
     }
 }
