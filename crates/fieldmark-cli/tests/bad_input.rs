@@ -249,10 +249,65 @@ fn prompts_that_do_not_fit() {
     let with = |settings: &[&'static str]| place.refuse(&[&ask("a.png", "Which?")[..], settings].concat());
     with(&["--temperature=-1"]).names_key("temperature").names("0");
     with(&["--min-pixels", "9000", "--max-pixels", "5000"])
-        .names("min_pixels")
+        .names("--min-pixels")
         .names("9000")
         .names("max_pixels")
         .names("5000");
+    with(&["--max-pixels", "0"]).names("--max-pixels").names("0");
+    for pixels in ["999999999", "18446744073709551615"] {
+        with(&["--min-pixels", pixels]).names("--min-pixels").names(pixels).names("512");
+    }
+    // Within the largest image of the checkpoint, but not of its context.
+    with(&["--min-pixels", "500000"]).names("--min-pixels").names("637").names("512");
+}
+
+#[test]
+fn image_sizes_that_fit_no_context() {
+    let place = Place::new();
+    place.write("recipe.toml", place.recipe());
+    place.conversations("sft.json", 2, |_, _| ());
+    place.write("tapo.jsonl", triplet(["a.png", "b.png", "c.png"]).to_string());
+    place.write("fruit_seen.jsonl", question("a.png", "Lime").to_string());
+    let refuse = |stage: &str, sets: &[&str]| {
+        let sets = sets.iter().flat_map(|set| ["--set", set]);
+        place.refuse(&[stage, "-c", "recipe.toml"].into_iter().chain(sets).collect::<Vec<_>>())
+    };
+    for (stage, section) in [("sft", "data.sft.sizes"), ("tapo", "data.tapo.sizes"), ("eval", "eval")] {
+        let (min, max) = (format!("{section}.min_pixels"), format!("{section}.max_pixels"));
+        let set = |key: &str, value: &str| format!("{key}={value}");
+        let huge = [set(&min, "900000000000"), set(&max, "900000000000")];
+        refuse(stage, &[&huge[0], &huge[1]]).names_key(&min).names("512");
+        refuse(stage, &[&set(&min, "7000"), &set(&max, "6000")]).names_key(&min).names("7000").names("6000");
+        refuse(stage, &[&set(&min, "0"), &set(&max, "0")]).names_key(&max);
+        refuse(stage, &[&set(&min, "9223372036854775807")]).names_key(&min);
+    }
+    let huge = ["data.sft.sizes.min_pixels=900000000000", "data.sft.sizes.max_pixels=900000000000"];
+    let refusal = refuse("sft", &[huge[0], huge[1], "data.sft.sizes.resize=area"]);
+    refusal.names_key("data.sft.sizes.min_pixels").names("900000000000").names("512");
+    // What a row's limit does not allow is refused before the image is enlarged to 490 tokens.
+    let sizes = ["data.sft.sizes.min_pixels=384160", "data.sft.sizes.max_pixels=400000", "data.sft.max_tokens=100"];
+    refuse("sft", &sizes).names("sft.json:1").names("100");
+}
+
+#[test]
+fn limits_of_image_files_have_keys_and_flags() {
+    let place = Place::new();
+    place.write("recipe.toml", place.recipe());
+    place.conversations("sft.json", 1, |_, _| ());
+    place.write("fruit_seen.jsonl", question("a.png", "Lime").to_string());
+    let with = |settings: &[&'static str]| place.refuse(&[&ask("a.png", "Which?")[..], settings].concat());
+    with(&["--max-decoded-pixels", "4199"]).names("a.png").names("60×70").suggests("--max-decoded-pixels");
+    with(&["--max-file-bytes", "100"]).names("a.png").names("100").suggests("--max-file-bytes");
+    let exactly = [&ask("a.png", "Which?")[..], &["--max-decoded-pixels", "4200"]].concat();
+    place.succeed(&exactly);
+    for (stage, name) in [("sft", "sft.json:1"), ("eval", "row 1")] {
+        for (set, key) in [
+            ("data.max_decoded_pixels=4199", "data.max_decoded_pixels"),
+            ("data.max_file_bytes=100", "data.max_file_bytes"),
+        ] {
+            place.refuse(&[stage, "-c", "recipe.toml", "--set", set]).names(name).names("a.png").names_key(key);
+        }
+    }
 }
 
 #[test]

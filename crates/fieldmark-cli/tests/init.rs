@@ -125,6 +125,11 @@ fn whatever_is_wrong_leaves_no_folder() {
     refuse(&INIT).names("shape.toml").names_key("vocab_size").names("200");
     place.write("shape.toml", "[text\n");
     refuse(&INIT).names("shape.toml").names("line 1").names("TOML");
+    // Each size is allowed, but not all of them together: 10¹⁴ parameters.
+    place.write("shape.toml", "[text]\nhidden_size = 98304\nintermediate_size = 131072\nnum_hidden_layers = 2000\n");
+    refuse(&INIT).names("shape.toml").names("1000000000").suggests("--max-parameters");
+    place.write("shape.toml", SHAPE);
+    refuse(&[&INIT[..], &["--max-parameters", "1000"]].concat()).names("1000").suggests("--max-parameters");
     fs::remove_file(place.path("shape.toml")).unwrap();
     refuse(&INIT).names("shape.toml").names("No such file");
     place.write("shape.toml", SHAPE);

@@ -117,6 +117,11 @@ impl VisionTokens {
     }
 }
 
+/// The largest number of blocks. The published checkpoints have up to 80.
+const MAX_BLOCKS: usize = 1 << 12;
+/// The largest of the other sizes, which keeps products of two in range. The largest published one is a vocabulary of 152,064.
+const MAX_SIZE: usize = 1 << 24;
+
 /// The configuration of a Qwen2.5-VL model (reference: `Qwen2_5_VLConfig`).
 #[derive(Config, Debug, PartialEq)]
 pub struct Qwen25VlConfig {
@@ -160,6 +165,9 @@ impl Qwen25VlConfig {
         ];
         for (key, value) in positive {
             check(value > 0, key, || "must be positive".into())?;
+            let blocks = matches!(key, "num_hidden_layers" | "vision_config.depth");
+            let most = if blocks { MAX_BLOCKS } else { MAX_SIZE };
+            check(value <= most, key, || format!("is {value}, but at most {most} is supported"))?;
         }
         divides("num_attention_heads", t.num_attention_heads, "hidden_size", t.hidden_size)?;
         divides("num_key_value_heads", t.num_key_value_heads, "num_attention_heads", t.num_attention_heads)?;

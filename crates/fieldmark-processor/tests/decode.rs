@@ -93,6 +93,87 @@ fn all_eight_orientations_turn_the_picture_upright() {
     }
 }
 
+/// A chunk of a PNG file. Decoders skip ancillary chunks whose checksum is wrong, so it must be right.
+fn chunk(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
+    let named = [kind.as_slice(), content].concat();
+    let mut sum = flate2::Crc::new();
+    sum.update(&named);
+    [&(content.len() as u32).to_be_bytes(), named.as_slice(), &sum.sum().to_be_bytes()].concat()
+}
+
+/// A PNG file with chunks behind its header, or before its end.
+fn with_chunks(png: &[u8], chunks: &[u8], behind_pixels: bool) -> Vec<u8> {
+    let at = if behind_pixels { png.len() - 12 } else { 33 };
+    [&png[..at], chunks, &png[at..]].concat()
+}
+
+const XMP: &[u8] = br#"<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>"#;
+
+#[test]
+fn orientation_in_text_chunks_and_xmp_is_honoured() {
+    let png = bytes("image_processor/odd.png");
+    let jpeg = bytes("image_processor/photo.jpg");
+    let exif = b"\nexif\n      32\n4578696600004d4d002a00000008000101120003\n000000010006000000000000\n";
+    let xmp = || chunk(b"iTXt", &[b"XML:com.adobe.xmp\0\0\0\0\0", XMP].concat());
+    let segment = [b"http://ns.adobe.com/xap/1.0/\0", XMP].concat();
+    let app1 = [&[0xff, 0xe1], ((segment.len() + 2) as u16).to_be_bytes().as_slice(), &segment].concat();
+    let raw = || chunk(b"tEXt", &[b"Raw profile type exif\0".as_slice(), exif].concat());
+    let files = [
+        ("XMP", with_chunks(&png, &xmp(), false), &png),
+        ("XMP behind the pixels", with_chunks(&png, &xmp(), true), &png),
+        ("ImageMagick's text", with_chunks(&png, &raw(), false), &png),
+        ("XMP in JPEG", [&jpeg[..2], &app1, &jpeg[2..]].concat(), &jpeg),
+    ];
+    for (name, file, plain) in files {
+        let upright = decode(&file, DecodeOptions::default()).unwrap();
+        let stored = decode(plain, DecodeOptions::default()).unwrap();
+        let (height, width) = (stored.height(), stored.width());
+        assert_eq!((upright.height(), upright.width()), (width, height), "{name}");
+        for (y, x) in (0..width).flat_map(|y| (0..height).map(move |x| (y, x))) {
+            let (ours, there) = ((y * height + x) * 3, ((height - 1 - x) * width + y) * 3);
+            assert_eq!(upright.rgb()[ours..ours + 3], stored.rgb()[there..there + 3], "{name}: {y}, {x}");
+        }
+        let ignored = decode(&file, DecodeOptions { exif: ExifOrientation::Ignore, ..Default::default() }).unwrap();
+        assert_eq!(ignored.rgb(), stored.rgb(), "{name}");
+    }
+    let cut = with_chunks(&png, &xmp()[..40], true);
+    assert!(matches!(
+        decode(&cut[..cut.len() - 12], DecodeOptions::default()),
+        Err(ProcessorError::DamagedImage { .. })
+    ));
+}
+
+#[test]
+fn ninety_megapixels_are_read_with_a_note_and_twice_as_many_refused() {
+    let limit = DecodeOptions::default().max_decoded_pixels;
+    assert_eq!(limit, 178_956_970);
+    // One bit a pixel.
+    let header =
+        |width: u32, height: u32| [width.to_be_bytes().as_slice(), &height.to_be_bytes(), &[1, 0, 0, 0, 0]].concat();
+    let file = |width: u32, height: u32, rows: usize| {
+        let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut packed, &vec![0; rows * (1 + width.div_ceil(8) as usize)]).unwrap();
+        let chunks = [chunk(b"IHDR", &header(width, height)), chunk(b"IDAT", &packed.finish().unwrap())].concat();
+        [b"\x89PNG\r\n\x1a\n".as_slice(), &chunks, &chunk(b"IEND", b"")].concat()
+    };
+    let large = decode(&file(9500, 9500, 9500), DecodeOptions::default()).unwrap();
+    assert!(large.note().is_some_and(|note| note.contains("sample.jpg") && note.contains("9500×9500")));
+    assert!(decode(&file(80, 80, 80), DecodeOptions::default()).unwrap().note().is_none());
+    let error = decode(&file(13_378, 13_378, 1), DecodeOptions::default()).unwrap_err();
+    assert!(matches!(error, ProcessorError::TooManyPixels { limit: 178_956_970, .. }), "{error}");
+}
+
+#[test]
+fn a_jpeg_of_thousands_of_scans_is_refused() {
+    let jpeg = bytes("decode/progressive.jpg");
+    let marker = |from: usize| jpeg[from..].windows(2).position(|two| two == [0xff, 0xda]).map(|at| at + from);
+    let first = marker(0).unwrap();
+    let second = marker(first + 2).unwrap();
+    let file = [&jpeg[..second], &jpeg[first..second].repeat(1000), &jpeg[second..]].concat();
+    let error = decode(&file, DecodeOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("scans") && error.contains("1000"), "{error}");
+}
+
 #[test]
 fn content_and_not_the_name_decides_the_format() {
     let folder = tempfile::tempdir().unwrap();
@@ -252,6 +333,17 @@ fn extreme_shapes_are_refused_by_name() {
 }
 
 #[test]
+fn no_image_is_enlarged_beyond_all_memory_on_its_way_to_a_small_one() {
+    let photo = Photo::from_rgb("small.png", 40, 40, vec![0; 4800]).unwrap();
+    let huge = PixelLimits { min_pixels: 900_000_000_000, max_pixels: 900_000_000_000 };
+    for before in [PreResize::Area(huge), PreResize::AreaThenSides(huge)] {
+        let processor = ImageProcessor::new(ImageProcessorConfig::default()).with_pre_resize(Some(before));
+        let error = processor.process(&photo).unwrap_err();
+        assert!(matches!(&error, ProcessorError::Size { name, .. } if name == "small.png"), "{error}");
+    }
+}
+
+#[test]
 fn crops_and_flips_take_the_pixels_they_say() {
     let rgb: Vec<u8> = (0..4 * 5 * 3).collect();
     let photo = Photo::from_rgb("grid", 4, 5, rgb.clone()).unwrap();
@@ -281,6 +373,9 @@ fn preprocessor_config_is_read_in_its_old_and_its_new_form() {
     assert_eq!(read("{}").unwrap().limits, PixelLimits { min_pixels: 3136, max_pixels: 1_003_520 });
     for (text, key) in [
         (r#"{"patch_size": 0}"#, "patch_size"),
+        (r#"{"patch_size": 18446744073709551615}"#, "patch_size"),
+        (r#"{"merge_size": 1025}"#, "merge_size"),
+        (r#"{"max_pixels": 0}"#, "max_pixels"),
         (r#"{"resample": 2}"#, "resample"),
         (r#"{"do_resize": false}"#, "do_resize"),
         (r#"{"min_pixels": 10, "max_pixels": 5}"#, "min_pixels"),

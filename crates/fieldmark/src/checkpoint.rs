@@ -184,7 +184,12 @@ fn save_weights(model: &Qwen25Vl, stored: WeightType, folder: &Path) -> Result<(
 /// # Errors
 /// Returns an error if no image can meet the limits, or none fits the model's context.
 pub fn sized(processor: &Processor, sizes: ImageSizes, section: &str) -> Result<Processor, RunError> {
-    let in_section = |error| named(error, |key| format!("{section}.{key}"));
+    let in_section = |error| match named(error, |key| format!("{section}.{key}")) {
+        RunError::Setting { key, problem, .. } if key.ends_with("min_pixels") => {
+            RunError::Setting { key, value: sizes.min_pixels.to_string(), problem }
+        }
+        other => other,
+    };
     let (before, limits) = sizes.steps();
     let least = match before {
         None => sizes.min_pixels,

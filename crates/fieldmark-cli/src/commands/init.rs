@@ -1,5 +1,6 @@
 //! `fieldmark init`: a checkpoint from nothing, with random weights and a tokenizer trained on texts.
 
+use anyhow::bail;
 use fieldmark::{
     device,
     init::{NewModel, Shape, read_corpus},
@@ -15,6 +16,14 @@ use crate::arguments::InitArgs;
 pub fn run(args: &InitArgs) -> anyhow::Result<Outcome> {
     NewModel::check_folder(&args.out)?;
     let shape = args.shape.as_deref().map_or_else(|| Ok(Shape::default()), Shape::read)?;
+    let parameters = shape.parameters();
+    if parameters > args.max_parameters {
+        let file = args.shape.as_ref().map(|path| format!("{}: ", path.display())).unwrap_or_default();
+        let limit = args.max_parameters;
+        bail!(
+            "{file}a model of {parameters} parameters, over the limit of {limit}; make it smaller, or raise --max-parameters"
+        );
+    }
     let texts = read_corpus(&args.corpus)?;
     let device = device::open(device::default_name())?.device;
     let new = shape.make(&texts, args.seed, &device).map_err(|error| match &args.shape {

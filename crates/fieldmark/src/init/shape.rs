@@ -226,6 +226,12 @@ impl Shape {
         }
         Ok(())
     }
+
+    /// The number of parameters of a model with a full vocabulary, computed without making one.
+    pub fn parameters(&self) -> u64 {
+        self.network(self.vocab_size, PLACEHOLDERS).parameter_counts().total()
+    }
+
     /// The configuration of the model under a tokenizer.
     pub fn config(&self, tokenizer: &Tokenizer) -> Qwen25VlConfig {
         let rows = tokenizer.vocab_size().next_multiple_of(16);

@@ -111,6 +111,9 @@ impl LayeredRecipe {
                         value.type_str()
                     )));
                 }
+                (_, &Value::Integer(count)) if count > most(name) => {
+                    return Err(refuse(format!("is {count}, but must be at most {}", most(name))));
+                }
                 _ => {
                     set(base, path, value.clone());
                     let mut alone = table_of(&Recipe::default());
@@ -156,6 +159,15 @@ impl Recipe {
     }
 }
 
+/// The largest number that a key may have. Products of sizes and counts then stay in range; seeds are not multiplied.
+fn most(name: &str) -> i64 {
+    match name {
+        _ if name.ends_with("seed") => i64::MAX,
+        _ if name.ends_with("_bytes") || name.ends_with("_pixels") => 1_000_000_000_000,
+        _ => 1_000_000_000,
+    }
+}
+
 fn read_table(path: &Path) -> Result<Table, RecipeError> {
     let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Read { path: path.into(), source })?;
     text.parse().map_err(|error: toml::de::Error| RecipeError::Syntax {
@@ -190,6 +202,16 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let overrides: Vec<String> = overrides.iter().map(|text| (*text).into()).collect();
         Recipe::read(&[path], &overrides)
+    }
+
+    #[test]
+    fn counts_that_would_run_over_are_refused_with_their_key() {
+        for key in ["tapo.batch", "eval.batch", "sft.micro_batch", "tapo.chunk", "data.sft.sizes.min_pixels"] {
+            let error = read("", &[&format!("{key}=9223372036854775807")]).unwrap_err();
+            assert!(matches!(&error, RecipeError::Value { key: named, .. } if named == key), "{error}");
+        }
+        let recipe = read("seed = 9223372036854775807\n[data]\nmax_file_bytes = 10000000000", &[]).unwrap();
+        assert_eq!((recipe.seed, recipe.data.decode().max_file_bytes), (i64::MAX as u64, 10_000_000_000));
     }
 
     #[test]
