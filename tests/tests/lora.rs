@@ -37,6 +37,16 @@ fn settings() -> LoraSettings {
     LoraSettings { rank: 3, alpha: 6.0, ..LoraSettings::default() }
 }
 
+#[test]
+fn a_rank_beyond_every_layer_is_refused_before_it_takes_memory() {
+    for rank in [1 << 17, usize::MAX] {
+        let settings = LoraSettings { rank, ..settings() };
+        let refused = load(MODELS[0], &device()).with_lora(&settings, TrainableParts::default());
+        let Err(ModelError::Lora { reason }) = refused else { panic!("rank {rank}") };
+        assert!(reason.contains(&rank.to_string()), "{reason}");
+    }
+}
+
 /// Adapters as training begins with them.
 fn adapted(name: &str, settings: &LoraSettings) -> Qwen25Vl {
     let model = load(name, &device()).with_lora(settings, TrainableParts::default()).unwrap();

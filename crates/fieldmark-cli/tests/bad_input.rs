@@ -103,6 +103,19 @@ fn checkpoints() {
         refusal.names("model");
         refusal
     };
+    // Sizes beyond all memory are refused before anything of that size is made.
+    for (key, value, named) in [
+        ("num_hidden_layers", 1_000_000_000_000_u64, "num_hidden_layers"),
+        ("vocab_size", 1 << 60, "vocab_size"),
+        ("vision_config.depth", 1 << 40, "vision_config.depth"),
+        ("vision_config.patch_size", 1 << 40, "patch_size"),
+        ("max_position_embeddings", u64::MAX, "max_position_embeddings"),
+        ("vocab_size", 1 << 24, "embed_tokens"),
+        ("intermediate_size", 1 << 24, "gate_proj"),
+    ] {
+        let refusal = refuse(config(key, value.into()));
+        assert!(mentions(&format!("{refusal:?}"), named), "{key}: {refusal:?}");
+    }
     refuse(weights(|t| drop(t.remove("model.norm.weight")))).names_key("model.norm.weight").names("config.json");
     refuse(weights(|t| drop(t.insert("model.extra.weight".into(), (vec![1], vec![0; 4])))))
         .names_key("model.extra.weight")

@@ -14,7 +14,8 @@ impl Qwen25Vl {
     ///
     /// # Errors
     /// Returns [`ModelError::Lora`] if `alpha` is not a positive number, if these parts have no layer or none named
-    /// like a target, or if a layer to be quantised has a width that is not a multiple of 4.
+    /// like a target, if the rank is larger than every layer, or if a layer to be quantised has a width that is not a
+    /// multiple of 4.
     pub fn with_lora(mut self, settings: &LoraSettings, parts: TrainableParts) -> Result<Self, ModelError> {
         if !settings.is_on() {
             return Ok(self);
@@ -30,6 +31,11 @@ impl Qwen25Vl {
             return Err(ModelError::Lora {
                 reason: "no part learns, so there is no layer to adapt; train at least one part".into(),
             });
+        }
+        let widest = layers.iter().flat_map(|layer| layer.projection.widths()).max().unwrap_or(0);
+        if settings.rank > widest {
+            let reason = format!("rank is {}, but no layer is wider than {widest}; lower it", settings.rank);
+            return Err(ModelError::Lora { reason });
         }
         for target in &settings.targets {
             if !layers.iter().any(|layer| is_called(&layer.name, target)) {

@@ -24,13 +24,13 @@ pub(super) fn to_rgb(image: DynamicImage, alpha: Alpha) -> Vec<u8> {
 fn flatten<P: Pixel>(image: &ImageBuffer<P, Vec<P::Subpixel>>, alpha: Alpha, rgba: impl Fn(&P) -> [u8; 4]) -> Vec<u8> {
     let pixels = image.pixels();
     let mut rgb = Vec::with_capacity(3 * pixels.len());
-    rgb.extend(pixels.flat_map(|pixel| {
+    for pixel in pixels {
         let [r, g, b, a] = rgba(pixel);
-        match alpha {
+        rgb.extend_from_slice(&match alpha {
             Alpha::Drop => [r, g, b],
             Alpha::White => [r, g, b].map(|value| over_white(value, a)),
-        }
-    }));
+        });
+    }
     rgb
 }
 

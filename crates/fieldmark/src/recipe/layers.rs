@@ -164,6 +164,7 @@ fn most(name: &str) -> i64 {
     match name {
         _ if name.ends_with("seed") => i64::MAX,
         _ if name.ends_with("_bytes") || name.ends_with("_pixels") => 1_000_000_000_000,
+        "rank" => 65_536,
         _ => 1_000_000_000,
     }
 }
@@ -206,7 +207,9 @@ mod tests {
 
     #[test]
     fn counts_that_would_run_over_are_refused_with_their_key() {
-        for key in ["tapo.batch", "eval.batch", "sft.micro_batch", "tapo.chunk", "data.sft.sizes.min_pixels"] {
+        for key in
+            ["tapo.batch", "eval.batch", "sft.micro_batch", "tapo.chunk", "lora.rank", "data.sft.sizes.min_pixels"]
+        {
             let error = read("", &[&format!("{key}=9223372036854775807")]).unwrap_err();
             assert!(matches!(&error, RecipeError::Value { key: named, .. } if named == key), "{error}");
         }
