@@ -4,6 +4,7 @@ mod adapters;
 mod ids;
 mod initialise;
 
+pub(crate) use self::adapters::check_learns;
 pub use self::{
     adapters::{Trainable, initialise_adapters, trainable},
     ids::stable_param_ids,

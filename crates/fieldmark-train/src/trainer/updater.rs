@@ -7,13 +7,13 @@ use burn::{
     optim::{GradientsParams, ModuleOptimizer},
     store::RecordError,
 };
-use fieldmark_model::Qwen25Vl;
+use fieldmark_model::{ModelPart, Qwen25Vl, TrainableParts};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     TrainError,
-    optim::{AdamWSettings, Clipped, GradClipper, LrSchedule},
+    optim::{AdamWSettings, Clipped, GradClipper, LrSchedule, learning_parts, moved_parts, without},
 };
 
 /// Number of updates skipped in a row after which a run stops, because the problem will not go away by itself.
@@ -31,13 +31,26 @@ pub struct Updated {
 }
 
 /// The counts of a run's updates. The optimiser's moments are saved in a file of their own.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UpdaterState {
     /// Number of updates made, skipped ones included. Also the position in the learning rate schedule.
     pub done: usize,
     /// Number of skipped updates.
     pub skipped: usize,
+    /// The parts that have had a gradient other than 0 in some update.
+    #[serde(default = "nothing")]
+    pub moved: TrainableParts,
+}
+
+impl Default for UpdaterState {
+    fn default() -> Self {
+        Self { done: 0, skipped: 0, moved: nothing() }
+    }
+}
+
+const fn nothing() -> TrainableParts {
+    TrainableParts { vision: false, projector: false, decoder: false }
 }
 
 /// Optimiser, clipping and schedule of one run.
@@ -102,6 +115,26 @@ impl Updater {
     /// The learning rate of the next update.
     pub fn lr(&self) -> f64 {
         self.schedule.at(self.state.done, self.total)
+    }
+
+    /// Returns the parts of `model` that are trained and have had no gradient in any update, `grads` included, although
+    /// others have. Call it before each update. It costs nothing once every part has moved.
+    pub(crate) fn idle_parts(&mut self, model: &Qwen25Vl, grads: &GradientsParams) -> Vec<ModelPart> {
+        let known = self.state.moved;
+        if known == TrainableParts::default() {
+            return Vec::new();
+        }
+        let learning = learning_parts(model);
+        let waiting = |part| learning.has(part) && !known.has(part);
+        let [vision, projector, decoder] = ModelPart::ALL.map(waiting);
+        let waiting = TrainableParts { vision, projector, decoder };
+        if waiting == nothing() {
+            return Vec::new();
+        }
+        let now = moved_parts(model, grads, waiting);
+        let [vision, projector, decoder] = ModelPart::ALL.map(|part| known.has(part) || now.has(part));
+        self.state.moved = TrainableParts { vision, projector, decoder };
+        if self.state.moved == nothing() { Vec::new() } else { without(learning, self.state.moved) }
     }
 
     /// Updates `model` with `grads`, the gradients of `loss`. If either is not finite, the update is skipped and
