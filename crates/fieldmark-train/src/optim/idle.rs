@@ -10,37 +10,43 @@ use burn::{
 };
 use fieldmark_model::{ModelPart, Qwen25Vl, TrainableParts};
 
-/// Returns the parts of `model` that have a trained parameter.
-pub(crate) fn learning_parts(model: &Qwen25Vl) -> TrainableParts {
-    let named = model.named_parameters();
-    of(|part| named.iter().any(|one| one.trainable && ModelPart::of(&one.name) == part))
+/// No part.
+pub(crate) const NOTHING: TrainableParts = TrainableParts { vision: false, projector: false, decoder: false };
+
+/// Returns the parts of `model` that are trained and have had no gradient so far, `grads` included, although others
+/// have. `moved` are the parts that had one in earlier updates; those of `grads` are added. It costs nothing once every
+/// part has moved.
+pub(crate) fn idle_parts(model: &Qwen25Vl, grads: &GradientsParams, moved: &mut TrainableParts) -> Vec<ModelPart> {
+    let before = *moved;
+    if ModelPart::ALL.into_iter().all(|part| before.has(part)) {
+        return Vec::new();
+    }
+    let named: Vec<(ParamId, ModelPart)> = model
+        .named_parameters()
+        .into_iter()
+        .filter(|one| one.trainable)
+        .map(|one| (one.id, ModelPart::of(&one.name)))
+        .filter(|(_, part)| !before.has(*part))
+        .collect();
+    let waiting = of(|part| named.iter().any(|(_, other)| *other == part));
+    if waiting != NOTHING {
+        let mut largest = Largest { grads, parts: named.into_iter().collect(), found: Vec::new() };
+        model.visit(&mut largest);
+        *moved = of(|part| before.has(part) || has_gradient(&largest.found, part));
+    }
+    let idle = |part: &ModelPart| waiting.has(*part) && !moved.has(*part);
+    if *moved == NOTHING { Vec::new() } else { ModelPart::ALL.into_iter().filter(idle).collect() }
 }
 
-/// Returns those of `parts` that have a gradient that is not 0.
-pub(crate) fn moved_parts(model: &Qwen25Vl, grads: &GradientsParams, parts: TrainableParts) -> TrainableParts {
-    let named = model.named_parameters().into_iter();
-    let parts = named.map(|one| (one.id, ModelPart::of(&one.name))).filter(|(_, part)| parts.has(*part)).collect();
-    let mut largest = Largest { grads, parts, found: Vec::new() };
-    model.visit(&mut largest);
-    let found = largest.found;
-    of(|part| {
-        let own: Vec<_> = found.iter().filter(|(of, _)| *of == part).map(|(_, largest)| largest.clone()).collect();
-        // NaN is a gradient too: the update is skipped, and says so itself.
-        !own.is_empty() && Tensor::cat(own, 0).into_data().iter::<f64>().any(|value| value != 0.0)
-    })
-}
-
-/// Returns the parts that are in `all` and not in `some`.
-pub(crate) fn without(all: TrainableParts, some: TrainableParts) -> Vec<ModelPart> {
-    ModelPart::ALL.into_iter().filter(|&part| all.has(part) && !some.has(part)).collect()
+/// Whether one of the part's gradients is not 0. NaN is not 0 either: its update is skipped, and says so itself.
+fn has_gradient(largest: &[(ModelPart, Tensor<1>)], part: ModelPart) -> bool {
+    let own: Vec<_> = largest.iter().filter(|(of, _)| *of == part).map(|(_, largest)| largest.clone()).collect();
+    !own.is_empty() && Tensor::cat(own, 0).into_data().iter::<f64>().any(|value| value != 0.0)
 }
 
 fn of(has: impl Fn(ModelPart) -> bool) -> TrainableParts {
-    TrainableParts {
-        vision: has(ModelPart::Vision),
-        projector: has(ModelPart::Projector),
-        decoder: has(ModelPart::Decoder),
-    }
+    let [vision, projector, decoder] = ModelPart::ALL.map(has);
+    TrainableParts { vision, projector, decoder }
 }
 
 /// Collects the largest absolute entry of each gradient, `[1]`.

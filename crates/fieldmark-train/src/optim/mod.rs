@@ -16,5 +16,5 @@ pub use self::{
 };
 pub(crate) use self::{
     grad_clip::{Clipped, GradClipper},
-    idle::{learning_parts, moved_parts, without},
+    idle::{NOTHING, idle_parts},
 };

@@ -7,10 +7,8 @@ use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{Tensor, TensorData},
 };
-use fieldmark_model::{ModelPart, Qwen25Vl, TrainableParts};
+use fieldmark_model::{ModelPart, Qwen25Vl};
 use fieldmark_stream::StreamKey;
-
-use crate::TrainError;
 
 /// Draws the A factor of every adapter from a random stream named by its path. The B factors stay unchanged.
 pub fn initialise_adapters(model: Qwen25Vl, key: &StreamKey) -> Qwen25Vl {
@@ -47,15 +45,6 @@ impl ModuleMapper for Drawer {
         let id = param.id;
         param.transform_for_load(tensor, id)
     }
-}
-
-/// Checks that some part of a model is trained.
-pub(crate) fn check_learns(train: TrainableParts) -> Result<(), TrainError> {
-    if ModelPart::ALL.into_iter().any(|part| train.has(part)) {
-        return Ok(());
-    }
-    let expected = "true for at least one part; otherwise nothing learns";
-    Err(TrainError::Setting { key: "train", value: "false for vision, projector and decoder".into(), expected })
 }
 
 /// Counts of one kind of parameters.

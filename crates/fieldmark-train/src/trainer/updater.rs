@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     TrainError,
-    optim::{AdamWSettings, Clipped, GradClipper, LrSchedule, learning_parts, moved_parts, without},
+    optim::{AdamWSettings, Clipped, GradClipper, LrSchedule, NOTHING, idle_parts},
 };
 
 /// Number of updates skipped in a row after which a run stops, because the problem will not go away by itself.
@@ -45,12 +45,12 @@ pub struct UpdaterState {
 
 impl Default for UpdaterState {
     fn default() -> Self {
-        Self { done: 0, skipped: 0, moved: nothing() }
+        Self { done: 0, skipped: 0, moved: NOTHING }
     }
 }
 
 const fn nothing() -> TrainableParts {
-    TrainableParts { vision: false, projector: false, decoder: false }
+    NOTHING
 }
 
 /// Optimiser, clipping and schedule of one run.
@@ -118,23 +118,9 @@ impl Updater {
     }
 
     /// Returns the parts of `model` that are trained and have had no gradient in any update, `grads` included, although
-    /// others have. Call it before each update. It costs nothing once every part has moved.
+    /// others have. Call it before each update.
     pub(crate) fn idle_parts(&mut self, model: &Qwen25Vl, grads: &GradientsParams) -> Vec<ModelPart> {
-        let known = self.state.moved;
-        if known == TrainableParts::default() {
-            return Vec::new();
-        }
-        let learning = learning_parts(model);
-        let waiting = |part| learning.has(part) && !known.has(part);
-        let [vision, projector, decoder] = ModelPart::ALL.map(waiting);
-        let waiting = TrainableParts { vision, projector, decoder };
-        if waiting == nothing() {
-            return Vec::new();
-        }
-        let now = moved_parts(model, grads, waiting);
-        let [vision, projector, decoder] = ModelPart::ALL.map(|part| known.has(part) || now.has(part));
-        self.state.moved = TrainableParts { vision, projector, decoder };
-        if self.state.moved == nothing() { Vec::new() } else { without(learning, self.state.moved) }
+        idle_parts(model, grads, &mut self.state.moved)
     }
 
     /// Updates `model` with `grads`, the gradients of `loss`. If either is not finite, the update is skipped and
