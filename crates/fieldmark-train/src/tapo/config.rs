@@ -201,14 +201,20 @@ impl TapoConfig {
         self.anchor_rollouts.saturating_add(self.positive_rollouts)
     }
 
-    /// Checks that a group can pass the filter if each of its responses is right (1) or wrong (0), as the rewards
-    /// `accuracy`, `exact` and `format` judge them.
+    /// Checks that some group can pass the filter, for a `filter.key` whose values are known: `accuracy`, `inclusion`,
+    /// `exact` and `format` are 0 or 1, and the similarities are between. Only recipes need it: a program may register
+    /// a reward of its own under these names.
     ///
     /// # Errors
-    /// Returns an error if no number of right responses passes.
+    /// Returns an error if no mean over a group lies between `filter.low` and `filter.high`.
     pub fn check_band(&self) -> Result<(), TrainError> {
         let (filter, group) = (&self.filter, self.group());
-        if filter.keeps_some(group) {
+        let keeps = match filter.key.as_str() {
+            "accuracy" | "inclusion" | "exact" | "format" => filter.keeps_some(group),
+            "text_similarity" | "semantic" => !filter.enabled || filter.low < 1.0 && filter.high > 0.0,
+            _ => true,
+        };
+        if keeps {
             return Ok(());
         }
         let value = format!("{} with tapo.filter.high = {} and groups of {group}", filter.low, filter.high);
@@ -328,6 +334,8 @@ mod tests {
         let narrow = TapoConfig { anchor_rollouts: 1, positive_rollouts: 1, filter: band, ..config() };
         assert!(matches!(narrow.check_band(), Err(TrainError::Setting { key: "filter.low", .. })));
         assert!(config().check_band().is_ok());
+        let partial = GroupFilter { key: "text_similarity".into(), ..narrow.filter.clone() };
+        assert!(TapoConfig { filter: partial, ..narrow.clone() }.check_band().is_ok());
         for value in [-1.0, f64::NAN, f64::INFINITY] {
             assert_eq!(key(TapoConfig { temperature: value, ..config() }), "temperature");
             assert_eq!(key(TapoConfig { top_p: value, ..config() }), "top_p");

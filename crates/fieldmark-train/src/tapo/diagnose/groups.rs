@@ -46,7 +46,7 @@ pub(in crate::tapo) fn outlook_counted(groups: &[Group]) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tapo::rollout::{ImageRole, test_group, test_rollout};
+    use crate::tapo::rollout::{ImageRole, tests};
 
     fn share(finding: Option<Finding>) -> f64 {
         match finding {
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn groups_are_counted_by_their_responses() {
         let group = |accuracies: &[f64]| {
-            test_group(accuracies.iter().map(|&accuracy| test_rollout(ImageRole::Anchor, accuracy)).collect())
+            tests::group(accuracies.iter().map(|&accuracy| tests::rollout(ImageRole::Anchor, accuracy)).collect())
         };
         let groups = [group(&[0.0, 1.0]), group(&[0.0, 0.0]), group(&[1.0, 1.0]), group(&[1.0, 0.0])];
         let expected = Finding::Outlook { accuracy: 0.5, share: 0.5, group: 2, counted: Some(4) };

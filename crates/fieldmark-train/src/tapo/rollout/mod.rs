@@ -15,6 +15,8 @@ mod phase;
 mod responder;
 pub(super) mod widened;
 
+#[cfg(test)]
+pub(crate) use self::group::tests;
 pub use self::{
     buffer::FilterCounts,
     filter::{GroupFate, GroupFilter, GroupVerdict, Surplus},
@@ -32,6 +34,3 @@ pub(super) use self::{
     phase::Phase,
     responder::{Responder, Wanted},
 };
-
-#[cfg(test)]
-pub(crate) use self::group::tests::{group as test_group, rollout as test_rollout};
