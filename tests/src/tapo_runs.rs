@@ -16,7 +16,7 @@ use fieldmark::{
             RolloutMetrics, TapoConfig, TapoMetrics, TapoTrainer, TripletSource,
             rollout::{Group, GroupFilter, TripletPrompt},
         },
-        trainer::TrainEvent,
+        trainer::{Finding, TrainEvent},
     },
 };
 
@@ -162,6 +162,8 @@ pub struct Run {
     pub drawn: Vec<RolloutMetrics>,
     /// Metrics of each update.
     pub updates: Vec<TapoMetrics>,
+    /// What the run said about itself.
+    pub findings: Vec<Finding>,
     /// The model at the end.
     pub after: Qwen25Vl,
 }
@@ -183,20 +185,22 @@ pub fn run_with(
     let trainer =
         TapoTrainer::new(model, source, &tokenizer, ends(), config.clone(), registry, streams, &device()).unwrap();
     let (mut rollouts, mut drawn, mut updates) = (vec![Vec::new()], Vec::new(), Vec::new());
+    let mut findings = Vec::new();
     let after = trainer.with_steps(steps).train(model.clone(), |event| {
         match event {
-            TrainEvent::Rollouts(groups) => rollouts.last_mut().unwrap().extend(groups.to_vec()),
+            TrainEvent::Rollouts(groups, _) => rollouts.last_mut().unwrap().extend(groups.to_vec()),
             TrainEvent::Drawn(metrics, _) => {
                 drawn.push(metrics.clone());
                 rollouts.push(Vec::new());
             }
             TrainEvent::TapoUpdate(metrics, _) => updates.push(metrics.clone()),
+            TrainEvent::Finding(found) => findings.push(found.clone()),
             _ => {}
         }
         Ok(())
     });
     rollouts.pop();
-    Run { steps: rollouts, drawn, updates, after: after.unwrap() }
+    Run { steps: rollouts, drawn, updates, findings, after: after.unwrap() }
 }
 
 /// Makes `steps` steps from `model`.

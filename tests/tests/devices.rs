@@ -83,7 +83,7 @@ fn rollouts_are_the_same_on_any_number_of_devices_and_so_is_the_update() {
         let mut responses = Vec::new();
         let mut trainer = trainer.with_steps(1).with_devices(&vec![device(); devices - 1], Reduction::Gather);
         let after = trainer.train(model.clone(), |event| {
-            if let TrainEvent::Rollouts(groups) = event {
+            if let TrainEvent::Rollouts(groups, _) = event {
                 let rollouts = groups.iter().flat_map(|group| &group.rollouts);
                 responses.extend(rollouts.map(|rollout| (rollout.response.ids.clone(), rollout.reward.overall)));
             }

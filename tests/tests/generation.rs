@@ -1,7 +1,10 @@
 //! Properties of batched, cached decoding: a response depends on its prompt, its settings and its stream, and is what
 //! recomputing the whole sequence for every token would give.
 
-use std::sync::LazyLock;
+use std::sync::{
+    Arc, LazyLock,
+    atomic::{AtomicBool, Ordering},
+};
 
 use burn::tensor::Device;
 use fieldmark::{
@@ -345,4 +348,30 @@ fn the_context_ends_a_response() {
     let (responses, _) = traced(model, greedy(7), &prompts);
     assert_eq!(responses.iter().map(|response| response.ids.len()).collect::<Vec<_>>(), [4, 7]);
     assert!(responses.iter().all(|response| response.finish == FinishReason::Length));
+}
+
+#[test]
+fn a_flag_ends_decoding_before_the_next_token() {
+    use fieldmark_tests::prompts::Part::Text;
+    let model = &LOADED[0];
+    let prompt = sequence(&[Text(vec![9; 3])], model.config());
+    let config = GenerationConfig { max_batch: 2, ..sampled(6) };
+    let requests = [request(&prompt, [0, 1]), request(&prompt, [2, 3])];
+    let whole = generate(model, config.clone(), &requests);
+    // Set before the start, in the first batch, at its end, and never.
+    for (after, decoded) in [(0, 0), (3, 4), (12, 12), (99, 24)] {
+        let stop = Arc::new(AtomicBool::new(after == 0));
+        let generator = Generator::new(model, config.clone(), PAD, &Device::flex()).unwrap().with_stop(stop.clone());
+        let (mut tokens, mut ended) = (0, 0);
+        let responses = generator.generate_with(&requests, |token| {
+            tokens += 1;
+            ended += usize::from(token.is_last);
+            stop.fetch_or(tokens == after, Ordering::SeqCst);
+        });
+        assert_eq!(tokens, decoded);
+        match responses {
+            Ok(responses) => assert!(decoded == 24 && ended == 4 && responses == whole),
+            Err(error) => assert!(decoded < 24 && matches!(error, GenerateError::Stopped), "{error}"),
+        }
+    }
 }

@@ -116,7 +116,7 @@ fn tapo_counts_the_negatives_that_it_scores_with_a_gradient() {
             .with_steps(1)
             .train(model.clone(), |event| {
                 match event {
-                    TrainEvent::Rollouts(groups) => {
+                    TrainEvent::Rollouts(groups, _) => {
                         answers.extend(groups[0].rollouts.iter().map(|rollout| rollout.response.ids.clone()));
                     }
                     TrainEvent::TapoUpdate(_, timing) => found.push(timing.flops),

@@ -15,7 +15,7 @@ use fieldmark::{
             policy::{Importance, TermSchedule},
             rollout::GroupFilter,
         },
-        trainer::{Interrupt, Mark, TrainEvent},
+        trainer::{Decoding, Interrupt, Mark, TrainEvent},
     },
 };
 use fieldmark_tests::{
@@ -36,6 +36,7 @@ fn tapo() -> TapoConfig {
     TapoConfig {
         prompts_per_step: 2,
         chunk: 3,
+        whole_chunks: true,
         max_tries: 3,
         anchor_rollouts: 2,
         positive_rollouts: 2,
@@ -66,8 +67,9 @@ fn tapo_trainer<'a>(
 /// Every event as it is written down, with the step and the update it belongs to.
 fn note(log: &mut Vec<(Mark, String)>, event: TrainEvent<'_>) {
     match event {
-        TrainEvent::Validation(..) | TrainEvent::SftUpdate(..) => {}
-        TrainEvent::Rollouts(groups) => {
+        TrainEvent::Validation(..) | TrainEvent::SftUpdate(..) | TrainEvent::Sampling(_) => {}
+        TrainEvent::Finding(found) => log.push((Mark { step: 0, updates: 0 }, found.to_string())),
+        TrainEvent::Rollouts(groups, _) => {
             let texts: Vec<_> =
                 groups.iter().flat_map(|group| &group.rollouts).map(|rollout| format!("{rollout:?}")).collect();
             log.push((Mark { step: 0, updates: 0 }, texts.join(";")));
@@ -199,4 +201,72 @@ fn three_bad_tapo_updates_in_a_row_stop_before_the_first_of_them_in_the_middle_o
         })
         .unwrap();
     assert_eq!(after, before[before.len() - 3..]);
+}
+
+/// The rows of a run, as they are written down.
+fn rows_of(log: &mut Vec<String>, event: &TrainEvent<'_>) {
+    match event {
+        TrainEvent::Drawn(row, _) => log.push(serde_json::to_string(row).unwrap()),
+        TrainEvent::TapoUpdate(row, _) => log.push(serde_json::to_string(row).unwrap()),
+        TrainEvent::Validation(answers, row, _) => {
+            log.push(serde_json::to_string(row).unwrap());
+            log.extend(answers.iter().map(|answer| format!("{:?}", answer.rollouts)));
+        }
+        TrainEvent::Finding(found) => log.push(found.to_string()),
+        _ => {}
+    }
+}
+
+#[test]
+fn a_stop_while_responses_are_sampled_is_obeyed_at_once_and_changes_nothing() {
+    let (rows, held, tokenizer) = (Rows::new(4), Rows::new(5), word_tokenizer());
+    for workers in [1, 2] {
+        let config = TapoConfig { eval_every: Some(1), generation_batch: 2, workers, ..tapo() };
+        let trainer = |model: &Qwen25Vl| tapo_trainer(model, &rows, &tokenizer, &config, 2).with_validation(&held);
+        let mut whole = Vec::new();
+        let model = trainer(&start()).train(start(), |event| {
+            rows_of(&mut whole, &event);
+            Ok(())
+        });
+        let expected = parameters(&model.unwrap());
+        let stops = [
+            (Decoding::Validation, 0),
+            (Decoding::Rollouts, 1),
+            (Decoding::Validation, 1),
+            (Decoding::Rollouts, 2),
+            (Decoding::Validation, 2),
+        ];
+        // Two workers report through a channel, and are asked at two of these places.
+        for (part, place) in stops.into_iter().skip(workers - 1).step_by(workers) {
+            let (folder, interrupt) = (tempfile::tempdir().unwrap(), Interrupt::new());
+            let mut first = trainer(&start()).with_interrupt(interrupt.clone());
+            let (mut log, mut last) = (Vec::new(), None);
+            let model = first.train(start(), |event| {
+                if let TrainEvent::Sampling(at) = event {
+                    last = Some(*at);
+                    if (at.part, at.rollout_step) == (part, place) && at.responses > 0 {
+                        interrupt.ask();
+                    }
+                }
+                rows_of(&mut log, &event);
+                Ok(())
+            });
+            let last = last.unwrap();
+            assert!((last.part, last.rollout_step) == (part, place) && last.responses < last.asked, "{last:?}");
+            let state = first.state();
+            let validating = part == Decoding::Validation;
+            assert_eq!((state.step, state.unscored), (if validating { place } else { place - 1 }, validating));
+            assert!(!first.is_finished());
+
+            let (model, state, moments): (_, TapoState, _) =
+                through_a_checkpoint(folder.path(), &model.unwrap(), first.updater(), &state);
+            let mut again = trainer(&model).restore(&state, &moments).unwrap();
+            let model = again.train(model, |event| {
+                rows_of(&mut log, &event);
+                Ok(())
+            });
+            assert_eq!(log, whole, "stopped in {part:?} {place}");
+            assert!(parameters(&model.unwrap()) == expected && again.is_finished(), "stopped in {part:?} {place}");
+        }
+    }
 }

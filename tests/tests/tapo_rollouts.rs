@@ -20,6 +20,7 @@ use fieldmark::{
             advantage::{Estimator, group_advantages},
             rollout::{Group, GroupFilter, GroupVerdict, ImageRole, Rollout, TripletPrompt},
         },
+        trainer::Finding,
     },
 };
 use fieldmark_tests::{
@@ -340,7 +341,7 @@ fn surplus_groups_are_trained_on_next_with_the_log_probabilities_of_their_own_po
     let model = load(MODELS[0], &device());
     let half = every(7);
     let source = Source::new(prompts(model.config(), &[&half, &half, &half]));
-    let config = TapoConfig { chunk: 3, ..slow_descent() };
+    let config = TapoConfig { chunk: 3, whole_chunks: true, ..slow_descent() };
     let one = run(&model, &source, &config, 1);
     let two = run(&model, &source, &config, 2);
     assert_eq!(two.drawn.iter().map(|drawn| drawn.groups.carried_in).collect::<Vec<_>>(), [0, 1]);
@@ -356,8 +357,36 @@ fn surplus_groups_are_trained_on_next_with_the_log_probabilities_of_their_own_po
         assert!(distance(&rollout.old_logp, &on(&one.after)) > 1e-2);
     }
     let update = &two.updates[1];
+    assert_eq!((two.drawn[1].rollout_age, update.rollout_age), (0.5, 0.5));
     assert!((update.parts.ratio - 1.0).abs() > 1e-3 && update.parts.clipped_high + update.parts.clipped_low > 0.0);
     check(&one.after, &two.after, &[old, &two.steps[1][0]], update, &config);
+}
+
+#[test]
+fn a_small_step_samples_its_own_prompts_whatever_the_chunk_is() {
+    let model = load(MODELS[0], &device());
+    let half = every(7);
+    let source = Source::new(prompts(model.config(), &[&half, &half, &half, &half]));
+    // Two updates a step.
+    let config = TapoConfig { chunk: 128, batch: 4, ..slow_descent() };
+    let found = run(&model, &source, &config, 3);
+    for drawn in &found.drawn {
+        let counts = drawn.groups;
+        assert_eq!((counts.tries, counts.offered, counts.carried_in, counts.dropped), (1, 2, 0, 0));
+        assert_eq!((drawn.trained_on, drawn.rollout_age, drawn.passes), (2, 0.0, 0.5));
+    }
+    let ages: Vec<f64> = found.updates.iter().map(|update| update.rollout_age).collect();
+    assert_eq!(ages, [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]);
+    // If the recipe asks for whole chunks: 2 groups now, 2 in the next step, and 8 are dropped and counted.
+    let whole = TapoConfig { chunk: 12, whole_chunks: true, ..config };
+    let found = run(&model, &source, &whole, 3);
+    let counts: Vec<_> = found.drawn.iter().map(|drawn| drawn.groups).collect();
+    let numbers = counts.iter().map(|counts| (counts.offered, counts.carried_in, counts.dropped));
+    assert_eq!(numbers.collect::<Vec<_>>(), [(12, 0, 8), (0, 2, 0), (12, 0, 8)]);
+    assert_eq!(found.drawn.iter().map(|drawn| drawn.rollout_age).collect::<Vec<_>>(), [0.0, 2.0, 0.0]);
+    let ages: Vec<f64> = found.updates.iter().map(|update| update.rollout_age).collect();
+    assert_eq!(ages, [0.0, 1.0, 2.0, 3.0, 0.0, 1.0]);
+    assert!(found.findings.contains(&Finding::Passes { step: 1, drawn: 12, rows: 4 }), "{:?}", found.findings);
 }
 
 #[test]

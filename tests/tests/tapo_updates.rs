@@ -204,7 +204,12 @@ fn go_on(
         let streams = StreamKey::new(5);
         TapoTrainer::new(model, source, &tokenizer, ends(), config.clone(), &registry, streams, &device()).unwrap()
     };
-    let saved = (0..).zip(groups).map(|(row, group)| SavedGroup { row, epoch: 0, rollouts: group.rollouts.clone() });
+    let saved = (0..).zip(groups).map(|(row, group)| SavedGroup {
+        row,
+        epoch: 0,
+        sampled: 0,
+        rollouts: group.rollouts.clone(),
+    });
     let fresh = trainer();
     let mut state = fresh.state();
     match open {
@@ -217,7 +222,7 @@ fn go_on(
     let after = trainer().restore(&state, &moments).unwrap().train(model.clone(), |event| {
         match event {
             TrainEvent::TapoUpdate(metrics, _) => made.push(metrics.clone()),
-            TrainEvent::Rollouts(_) => panic!("a state with its groups draws others"),
+            TrainEvent::Rollouts(..) => panic!("a state with its groups draws others"),
             _ => {}
         }
         Ok(())

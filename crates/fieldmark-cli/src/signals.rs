@@ -1,4 +1,5 @@
-//! Ctrl-C or SIGTERM stops a run after its current step; a second one stops the process at once.
+//! Ctrl-C or SIGTERM stops a run after its current step, or while it samples responses; a second one stops the process at
+//! once.
 
 use std::{
     sync::{
@@ -78,5 +79,5 @@ impl Listener {
 
 /// Answers the first signal, on standard error.
 pub fn say_stopping(boundary: &str) {
-    eprintln!("stopping after this {boundary}, which is saved first; press Ctrl-C again to stop at once");
+    eprintln!("stopping after this {boundary}; the run is saved first. Press Ctrl-C again to stop at once");
 }

@@ -449,11 +449,51 @@ fn training_refuses_settings_before_it_looks_at_data() {
         .names("bf16")
         .names_key("tapo.adamw.half")
         .names("none");
+    // Runs in which nothing is learned.
+    let frozen = "train={vision=false,projector=false,decoder=false}";
+    for stage in ["sft", "tapo"] {
+        refuse(stage, &[&format!("{stage}.{frozen}")]).names_key(&format!("{stage}.train"));
+        refuse(stage, &[&format!("{stage}.{frozen}"), "lora.rank=2"]).names_key(&format!("{stage}.train"));
+    }
+    let group = |estimator: &str, anchor: usize, positive: usize| {
+        let counts = [format!("tapo.anchor_rollouts={anchor}"), format!("tapo.positive_rollouts={positive}")];
+        refuse("tapo", &[&format!("tapo.estimator={estimator}"), &counts[0], &counts[1]])
+    };
+    for estimator in ["grpo", "rloo", "dr_grpo"] {
+        group(estimator, 1, 0).names_key("tapo.anchor_rollouts").names_key("tapo.positive_rollouts").names("2");
+        group(estimator, 0, 1).names_key("tapo.anchor_rollouts").names_key("tapo.positive_rollouts").names("2");
+    }
+    let weights = ["tapo.rewards.accuracy=0", "tapo.rewards.format=0", "tapo.rewards.exact=0"];
+    refuse("tapo", &weights).names_key("tapo.rewards").names("0");
+    refuse("tapo", &["tapo.temperature=0"]).names_key("tapo.temperature").names("0");
+    refuse("tapo", &["tapo.filter.low=0.3", "tapo.filter.high=0.4"])
+        .names_key("tapo.filter.low")
+        .names("0.3")
+        .names_key("tapo.filter.high")
+        .names("0.4")
+        .suggests("tapo.filter.enabled");
     // An encoder that is not there comes before the data and the model, whose weights are damaged.
     fs::write(place.path("model/model.safetensors"), "damaged").unwrap();
     let encoder = |set: &str| refuse("tapo", &["tapo.rewards.semantic=0.5", set]);
     encoder("model.text_encoder=absent").names_key("model.text_encoder").names("absent/config.json");
     encoder("model.text_encoder=model").names_key("model_type").names("qwen2_5_vl");
+}
+
+#[test]
+fn an_adapter_of_no_layer_is_refused_before_the_weights_are_read() {
+    let place = Place::new();
+    place.write("recipe.toml", place.recipe());
+    place.conversations("sft.json", 2, |_, _| ());
+    fs::write(place.path("model/model.safetensors"), "damaged").unwrap();
+    for stage in ["sft", "tapo"] {
+        let refuse = |target: &str| {
+            let target = format!("lora.targets=[{target:?}]");
+            let refusal = place.refuse(&[stage, "-c", "recipe.toml", "--set", "lora.rank=2", "--set", &target]);
+            refusal.at_once();
+            refusal
+        };
+        refuse("q_prog").names_key("lora.targets").names("q_prog").suggests("q_proj").leaves_out("safetensors");
+    }
 }
 
 #[test]

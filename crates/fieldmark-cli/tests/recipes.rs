@@ -11,7 +11,7 @@ use fieldmark::train::{
         LossAverage, TapoConfig, TapoLossConfig, UpdateImage,
         advantage::Estimator,
         policy::Importance,
-        rollout::{GroupFilter, NegativeImage},
+        rollout::{GroupFilter, NegativeImage, Surplus},
     },
 };
 use fieldmark::{model::WeightType, processor::ExifOrientation};
@@ -98,6 +98,8 @@ fn ablations_are_the_paper_but_for_what_they_name() {
     };
     let released = TapoConfig {
         update_image: UpdateImage::Own,
+        whole_chunks: true,
+        surplus: Surplus::Drop,
         loss_norm: LossNorm::Micro,
         loss: TapoLossConfig { negative_grad: false, ..paper().loss },
         schedule: LrSchedule { released: true, ..paper().schedule },

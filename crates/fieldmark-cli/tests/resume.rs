@@ -145,6 +145,35 @@ fn an_interrupt_saves_and_the_run_goes_on_to_the_same_end() {
 }
 
 #[test]
+fn a_signal_ends_a_sampling_phase_and_the_run_goes_on_to_the_same_end() {
+    let place = place();
+    // Ten chunks a step: the first are logged long before the last.
+    let sets = ["tapo.prompts_per_step=10", "tapo.chunk=1", "tapo.whole_chunks=false", "tapo.max_tries=10"];
+    let counts = ["tapo.epochs=1", "tapo.anchor_rollouts=1", "tapo.positive_rollouts=1", "tapo.batch=20"];
+    let sets = [&sets[..], &counts, &["run.save_every=0"]].concat();
+    let slow = |output: &str| -> Vec<String> {
+        let sets = sets.iter().flat_map(|set| ["--set".to_owned(), (*set).to_owned()]);
+        args("tapo", output).into_iter().chain(sets).collect()
+    };
+    succeed(&place, &slow("tapo"));
+    let child = spawn(&place, &slow("stopped"));
+    let sampled = || fs::metadata(place.path("stopped/rollouts.jsonl")).is_ok_and(|file| file.len() > 0);
+    while !sampled() {
+        sleep(Duration::from_millis(1));
+    }
+    signal(&child, "INT");
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(130), "{}", stderr(&ended));
+    // The validation of the first model was made; the rollouts of the first step were not.
+    assert_eq!(lines(&place, "stopped"), 1);
+    let folder = "stopped/checkpoints";
+    assert_eq!(entries(&place, folder).iter().collect::<Vec<_>>(), ["step-000000"]);
+    succeed(&place, &["tapo", "-c", "stopped/recipe.toml", "--resume"].map(str::to_owned));
+    fs::remove_dir_all(place.path(folder)).unwrap();
+    same(&place, "tapo", "stopped", "tapo");
+}
+
+#[test]
 fn runs_in_16_bits_or_with_adapters_go_on_with_all_that_is_beside_the_weights() {
     let place = place();
     let kahan = ["model.dtype=bf16", "sft.adamw.half=kahan", "tapo.adamw.half=kahan", "tapo.adamw.moments=bf16"];

@@ -41,6 +41,9 @@ pub enum GenerateError {
         /// The number of new tokens before it.
         step: usize,
     },
+    /// The flag of [`Generator::with_stop`](crate::Generator::with_stop) was set before all responses were finished.
+    #[error("decoding was stopped before all responses were finished")]
+    Stopped,
     /// A chat or a batch could not be prepared.
     #[error(transparent)]
     Processor(#[from] fieldmark_processor::ProcessorError),

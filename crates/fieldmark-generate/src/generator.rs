@@ -2,6 +2,11 @@
 //!
 //! A response depends on its prompt, its settings and its own random stream, never on the other rows of the batch.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use burn::tensor::Device;
 use fieldmark_model::{KvCache, Qwen25Vl};
 use fieldmark_processor::Sequence;
@@ -28,6 +33,7 @@ struct RunningBatch {
 pub struct Generator<'a> {
     runner: ModelRunner<'a>,
     config: GenerationConfig,
+    stop: Option<Arc<AtomicBool>>,
 }
 
 impl<'a> Generator<'a> {
@@ -48,14 +54,20 @@ impl<'a> Generator<'a> {
         }
         config.banned.sort_unstable();
         config.banned.dedup();
-        Ok(Self { runner: ModelRunner { model, pad_id, device: device.clone() }, config })
+        Ok(Self { runner: ModelRunner { model, pad_id, device: device.clone() }, config, stop: None })
+    }
+
+    /// Sets a flag that ends decoding early: once it is set, no further batch and no further token is decoded.
+    #[must_use]
+    pub fn with_stop(self, stop: Arc<AtomicBool>) -> Self {
+        Self { stop: Some(stop), ..self }
     }
 
     /// Returns all responses to all requests, in the order of the requests and of their streams.
     ///
     /// # Errors
     /// Returns an error that names the sample if a prompt does not fit the model or its context, or if logits are not
-    /// finite.
+    /// finite. Returns [`GenerateError::Stopped`] if the flag of [`Self::with_stop`] is set before the end.
     pub fn generate(&self, requests: &[Request]) -> Result<Vec<Vec<Response>>, GenerateError> {
         self.generate_with(requests, |_| ())
     }
@@ -72,6 +84,7 @@ impl<'a> Generator<'a> {
         let mut results: Vec<Vec<Option<Response>>> =
             requests.iter().map(|request| vec![None; request.streams.len()]).collect();
         for batch in prefill_batches(requests, self.config.max_batch) {
+            self.check_stop()?;
             for sequence in self.decode_batch(requests, &batch, &mut on_token)? {
                 let (request, response) = (sequence.request, sequence.response);
                 results[request][response] = Some(sequence.into_response());
@@ -103,10 +116,16 @@ impl<'a> Generator<'a> {
                 self.runner.select(&mut cache, &keep, before);
                 running = stay;
             }
+            self.check_stop()?;
             let pad_id = self.runner.pad_id;
             let inputs: Vec<DecodeInput> = running.iter_mut().map(|sequence| sequence.next_input(pad_id)).collect();
             logits = self.runner.decode(&inputs, &mut cache);
         }
+    }
+
+    fn check_stop(&self) -> Result<(), GenerateError> {
+        let stopped = self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::SeqCst));
+        if stopped { Err(GenerateError::Stopped) } else { Ok(()) }
     }
 
     /// Prefills each prompt of a batch once and starts the responses to it.
@@ -149,7 +168,7 @@ impl<'a> Generator<'a> {
             return Err(GenerateError::NotFinite { sample, step: sequence.len() });
         }
         let id = sequence.append(logits, &self.config);
-        on_token(NewToken { request, response, id, logits });
+        on_token(NewToken { request, response, id, logits, is_last: sequence.is_finished() });
         Ok(())
     }
 }

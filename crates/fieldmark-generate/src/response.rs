@@ -45,6 +45,8 @@ pub struct NewToken<'a> {
     pub id: u32,
     /// The raw logits that the token was chosen from, `[vocab]`.
     pub logits: &'a [f32],
+    /// Whether the response ends with this token.
+    pub is_last: bool,
 }
 
 #[cfg(test)]

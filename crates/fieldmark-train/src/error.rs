@@ -125,6 +125,16 @@ pub enum TrainError {
         /// The samples at fault, comma-separated.
         samples: String,
     },
+    /// In several rollout steps in a row, no group passed the filter.
+    #[error(
+        "no group passed the filter (tapo.filter) in {steps} rollout steps in a row, so nothing is learned: see the \
+         responses in rollouts.jsonl. If all are wrong, train longer with sft, check rewards and answers, or sample more \
+         per group; if all are right, use harder rows; or widen tapo.filter.low and tapo.filter.high"
+    )]
+    NoGroups {
+        /// Number of steps in a row.
+        steps: usize,
+    },
     /// A sample cannot be made from its row.
     #[error("{row}: {reason}")]
     Sample {

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use fieldmark_generate::CheckpointGeneration;
-use fieldmark_model::{LoadOptions, LoraSettings, PartTypes, Qwen25Vl, Qwen25VlConfig, SaveOptions, WeightType};
+use fieldmark_model::{
+    LoadOptions, LoraSettings, PartTypes, Qwen25Vl, Qwen25VlConfig, SaveOptions, TrainableParts, WeightType,
+};
 use fieldmark_processor::{PixelLimits, Processor, ProcessorError};
 use serde_json::json;
 
@@ -83,6 +85,15 @@ impl Checkpoint {
     pub fn with_lora(mut self, lora: &LoraSettings) -> Self {
         self.lora = lora.clone();
         self
+    }
+
+    /// Checks before the weights are loaded onto `device` that `lora` names layers of this model in the trained parts.
+    ///
+    /// # Errors
+    /// Returns an error that says which target no layer has, or that no part is trained.
+    pub fn check_lora(&self, lora: &LoraSettings, train: TrainableParts, device: &Device) -> Result<(), RunError> {
+        let config = Qwen25VlConfig::from_json_file(&self.folder.join("config.json"))?;
+        Ok(lora.check(&config, train, device)?)
     }
 
     /// Loads the weights onto `device`.

@@ -77,8 +77,8 @@ pub enum RunError {
         /// Its value in the saved recipe.
         saved: String,
     },
-    /// Training cannot continue. The state before the fault is saved.
-    #[error("{fault}. The state before these updates is saved in {}", folder.display())]
+    /// Training cannot continue. The last good state is saved.
+    #[error("{fault}. The last good state is saved in {}", folder.display())]
     Fault {
         /// Why training cannot continue.
         fault: Box<TrainError>,

@@ -4,6 +4,7 @@ mod curve;
 #[cfg_attr(not(all(unix, feature = "tui")), path = "no_dashboard.rs")]
 mod dashboard;
 mod progress;
+mod pulse;
 mod run;
 // Only the dashboard uses all of it.
 #[cfg_attr(not(all(unix, feature = "tui")), allow(dead_code))]

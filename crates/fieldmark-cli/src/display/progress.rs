@@ -59,6 +59,14 @@ impl Progress {
         }
     }
 
+    /// Shows how far the work between two steps is: `bar` on a terminal, otherwise the line, if one is due.
+    pub fn between(&self, bar: impl FnOnce() -> String, line: impl FnOnce() -> Option<String>) {
+        match &self.bar {
+            Some(shown) => shown.set_message(bar()),
+            None => line().iter().for_each(|line| eprintln!("{:>10} {line}", self.name)),
+        }
+    }
+
     /// Shows that `done` steps are done, with the numbers in `message`.
     pub fn step(&self, done: usize, message: String) {
         if let Some(bar) = &self.bar {

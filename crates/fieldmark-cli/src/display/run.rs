@@ -39,7 +39,7 @@ impl Shown {
     fn boundary(&self) -> &'static str {
         match self {
             Self::Sft => "update",
-            Self::Tapo(_) => "rollout step",
+            Self::Tapo(_) => "rollout step, or now if responses are being sampled",
         }
     }
 }
@@ -118,7 +118,19 @@ impl RunDisplay {
                 screen.step(row.step, 0, self.update.clone());
                 screen.update(row, timing)
             }
-            TrainEvent::Rollouts(groups) => {
+            TrainEvent::Sampling(at) => {
+                if let Some((screen, _)) = &mut self.screen {
+                    screen.sampling(at);
+                }
+                Ok(())
+            }
+            TrainEvent::Finding(found) => {
+                if let Some((screen, _)) = &mut self.screen {
+                    screen.note(format!("note: {found}"));
+                }
+                Ok(())
+            }
+            TrainEvent::Rollouts(groups, _) => {
                 if let Some((screen, _)) = &self.screen {
                     screen.count("Groups drawn", groups.len());
                 }
@@ -209,6 +221,9 @@ impl Observer for RunDisplay {
                 }
             }
             RunEvent::Trainable(kinds) => print_trainable(kinds),
+            RunEvent::Example { name, text, tokens } => {
+                eprintln!("first sample, {name}, {tokens} tokens:\n{}", shortened(text));
+            }
             RunEvent::Begin(course) => self.begin(course).map_err(RunError::observer)?,
             RunEvent::Step(course) => self.step(course, true),
             RunEvent::Train(event) => self.train(event)?,
@@ -237,6 +252,23 @@ fn drawn(row: &RolloutMetrics) -> String {
     format!("reward {:.3}  accuracy {share:.2}  kept {}/{}", row.reward, row.groups.kept, row.groups.offered)
 }
 
+/// Most characters of an example at its start, and at its end.
+const SHOWN: (usize, usize) = (1500, 500);
+
+/// The text without its middle if it is long, and without control characters, which could change the terminal.
+fn shortened(text: &str) -> String {
+    let safe = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
+    let all: Vec<char> = text.chars().map(safe).collect();
+    let (start, end) = SHOWN;
+    if all.len() <= start + end {
+        return all.into_iter().collect();
+    }
+    let (first, last) = (&all[..start], &all[all.len() - end..]);
+    let left_out = all.len() - start - end;
+    let [first, last] = [first, last].map(|part| part.iter().collect::<String>());
+    format!("{first} [... {left_out} characters ...] {last}")
+}
+
 /// Prints how much of each part of the model learns, on standard error.
 fn print_trainable(kinds: &[Trainable]) {
     let row = |name: &str, parameters: usize, learning: usize| {
@@ -250,4 +282,18 @@ fn print_trainable(kinds: &[Trainable]) {
     }
     let sum = |count: fn(&Trainable) -> usize| kinds.iter().map(count).sum();
     row("all", sum(|kind| kind.parameters), sum(|kind| kind.learning));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_example_loses_its_middle() {
+        assert_eq!(shortened("<|im_start|>a\nb\u{1b}[2J"), "<|im_start|>a\nb\u{fffd}[2J");
+        let long: String = (0..2500).map(|i| if i < 2000 { 'ä' } else { 'z' }).collect();
+        let short = shortened(&long);
+        assert_eq!((short.matches('ä').count(), short.matches('z').count()), (1500, 500));
+        assert!(short.contains(" 500 "), "{short}");
+    }
 }

@@ -1,14 +1,17 @@
 //! The screen of a run: Burn's dashboard on a terminal, otherwise lines of progress.
 
+use std::time::Instant;
+
 use fieldmark::{
     run::Course,
-    train::trainer::{Decoding, DecodingTiming, UpdateTiming},
+    train::trainer::{Decoding, DecodingTiming, Sampling, UpdateTiming},
 };
 use serde::Serialize;
 
 use super::{
     dashboard::{Dashboard, Part},
     progress::Progress,
+    pulse::{Pulse, progress},
 };
 use crate::signals::Listener;
 
@@ -22,6 +25,7 @@ pub struct Screen {
     held: Vec<String>,
     /// Shown if there is no dashboard.
     progress: Option<Progress>,
+    pulse: Pulse,
     dashboard: Option<Dashboard>,
 }
 
@@ -37,6 +41,7 @@ impl Screen {
             message: String::new(),
             held: Vec::new(),
             progress: None,
+            pulse: Pulse::new(),
             dashboard: if wanted { Dashboard::open(stage, course, listener)? } else { None },
         };
         if display.dashboard.is_none() {
@@ -77,6 +82,22 @@ impl Screen {
     pub fn phase(&self, phase: &str) {
         if let Some(dashboard) = &self.dashboard {
             dashboard.phase(phase);
+        }
+    }
+
+    /// Shows how far a phase of sampling is.
+    pub fn sampling(&mut self, at: &Sampling) {
+        match (&self.dashboard, &self.progress) {
+            (Some(dashboard), _) if dashboard.is_open() => {
+                if self.pulse.may_draw(Instant::now()) {
+                    dashboard.phase(&progress(at));
+                }
+            }
+            (_, Some(shown)) => {
+                let pulse = &mut self.pulse;
+                shown.between(|| progress(at), || pulse.line(at, Instant::now()));
+            }
+            _ => {}
         }
     }
 

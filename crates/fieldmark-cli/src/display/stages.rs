@@ -39,6 +39,10 @@ impl Observer for StageDisplay {
                 self.progress = Some(Progress::new(&self.stage, course.steps).from(course.done));
             }
             RunEvent::Train(TrainEvent::SftUpdate(row, _)) => self.step(row.step, 0, format!("loss {:.3}", row.loss)),
+            RunEvent::Train(TrainEvent::Finding(found)) => match &self.progress {
+                Some(progress) => progress.note(&format!("note: {found}")),
+                None => eprintln!("note: {found}"),
+            },
             RunEvent::Train(TrainEvent::Drawn(row, _)) => self.reward = row.reward,
             RunEvent::Train(TrainEvent::TapoUpdate(row, _)) => {
                 let message = format!("reward {:.3}, ratio {:.3}", self.reward, row.parts.ratio);

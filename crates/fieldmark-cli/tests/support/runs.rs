@@ -14,7 +14,7 @@ pub fn place() -> Place {
         .replace("[sft]\nepochs = 2\n", "[sft]\nepochs = 4\n")
         .replace(
             "[tapo]\nepochs = 1\nprompts_per_step = 2\nchunk = 2\nmax_tries = 1\nbatch = 8\n",
-            "[tapo]\nepochs = 3\nprompts_per_step = 2\nchunk = 3\nmax_tries = 2\nbatch = 4\neval_every = 2\nloss = { kl_ref = 0.1 }\n",
+            "[tapo]\nepochs = 3\nprompts_per_step = 2\nchunk = 3\nwhole_chunks = true\nmax_tries = 2\nbatch = 4\neval_every = 2\nloss = { kl_ref = 0.1 }\n",
         )
         .replace("[data.tapo]\n", "[data.tapo]\nvalidation_rows = 1\n")
         .replace("[data.sft]\n", "[data.sft]\nvalidation_rows = 2\n");

@@ -1,12 +1,17 @@
 //! Adding adapters to a model and merging them into its weights.
 
-use burn::{module::Module, tensor::DType};
+use burn::{
+    module::Module,
+    tensor::{DType, Device},
+};
 
 use super::{
     layers::Layer,
     settings::{LoraSettings, Quantize, is_called},
 };
-use crate::{error::ModelError, model::Qwen25Vl, parts::TrainableParts, projection::Projection};
+use crate::{
+    config::Qwen25VlConfig, error::ModelError, model::Qwen25Vl, parts::TrainableParts, projection::Projection,
+};
 
 impl Qwen25Vl {
     /// Adds adapters to the layers that `settings` name in the trained `parts`. Their factors are zero, so only
@@ -20,6 +25,25 @@ impl Qwen25Vl {
         if !settings.is_on() {
             return Ok(self);
         }
+        self.check_lora(settings, parts)?;
+        for layer in self.projections_mut() {
+            if !(parts.has(layer.part) && settings.names(&layer.name)) {
+                continue;
+            }
+            let Layer { name, projection, .. } = layer;
+            *projection = projection.clone().adapted(settings).ok_or_else(|| {
+                let [_, width] = projection.widths();
+                let reason = format!(
+                    "`{name}` is {width} wide, and only multiples of 4 can be quantised; set `quantize` to none or leave this layer out of `targets`"
+                );
+                ModelError::Lora { reason }
+            })?;
+        }
+        Ok(self)
+    }
+
+    /// Checks that `settings` name layers in the trained `parts`.
+    fn check_lora(&mut self, settings: &LoraSettings, parts: TrainableParts) -> Result<(), ModelError> {
         if !(settings.alpha.is_finite() && settings.alpha > 0.0) {
             return Err(ModelError::Lora {
                 reason: format!("alpha is {}: it must be a positive number", settings.alpha),
@@ -42,24 +66,12 @@ impl Qwen25Vl {
                 let mut names: Vec<&str> = layers.iter().map(|layer| layer.short_name()).collect();
                 names.sort_unstable();
                 names.dedup();
-                let reason = format!("no trained layer is called `{target}`; there are {}", names.join(", "));
+                let reason =
+                    format!("no trained layer is called `{target}` (lora.targets); there are {}", names.join(", "));
                 return Err(ModelError::Lora { reason });
             }
         }
-        for layer in layers {
-            if !settings.names(&layer.name) {
-                continue;
-            }
-            let Layer { name, projection, .. } = layer;
-            *projection = projection.clone().adapted(settings).ok_or_else(|| {
-                let [_, width] = projection.widths();
-                let reason = format!(
-                    "`{name}` is {width} wide, and only multiples of 4 can be quantised; set `quantize` to none or leave this layer out of `targets`"
-                );
-                ModelError::Lora { reason }
-            })?;
-        }
-        Ok(self)
+        Ok(())
     }
 
     /// Returns true if any layer has an adapter.
@@ -83,6 +95,19 @@ impl Qwen25Vl {
             }
         }
         model
+    }
+}
+
+impl LoraSettings {
+    /// Checks these settings for a model of `config` without its weights; `device` allocates nothing. With rank 0, there
+    /// is nothing to check.
+    ///
+    /// # Errors
+    /// Returns [`ModelError::Lora`] if `alpha` is not a positive number, or if the trained `parts` have no layer or
+    /// none named like a target.
+    pub fn check(&self, config: &Qwen25VlConfig, parts: TrainableParts, device: &Device) -> Result<(), ModelError> {
+        // Burn allocates the parameters of a new model at first use, and here they are never used.
+        if self.is_on() { config.init(device).check_lora(self, parts) } else { Ok(()) }
     }
 }
 

@@ -3,5 +3,5 @@
 mod reduction;
 mod workers;
 
-pub(crate) use self::workers::{on_replicas, sum_on_replicas};
+pub(crate) use self::workers::{on_replicas, on_replicas_telling, sum_on_replicas};
 pub use self::{reduction::Reduction, workers::Replicas};

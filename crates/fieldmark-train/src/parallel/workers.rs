@@ -3,7 +3,7 @@
 //! has its own leaves of the same parameters (`Module::fork`). Each device adds its gradients in the order of its
 //! items, whichever finishes first; then [`Reduction`] sums the devices. So any number of workers gives the same bits.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 
 use burn::{module::Module, optim::GradientsParams, tensor::Device};
 use fieldmark_model::Qwen25Vl;
@@ -152,21 +152,39 @@ pub(crate) fn on_replicas<T: Sync, R: Send>(
     replicas: &Replicas,
     work: impl Fn(&Qwen25Vl, &T, &Device) -> Result<R, TrainError> + Sync,
 ) -> Result<Vec<R>, TrainError> {
+    on_replicas_telling(model, items, replicas, |model, item, device, _| work(model, item, device), &mut |()| ())
+}
+
+/// Like [`on_replicas`], for work that says how far it is: `hear` receives what the workers tell, on this thread, while
+/// they work.
+pub(crate) fn on_replicas_telling<T: Sync, R: Send, M: Send>(
+    model: &Qwen25Vl,
+    items: &[T],
+    replicas: &Replicas,
+    work: impl Fn(&Qwen25Vl, &T, &Device, &mut dyn FnMut(M)) -> Result<R, TrainError> + Sync,
+    hear: &mut dyn FnMut(M),
+) -> Result<Vec<R>, TrainError> {
     let workers = replicas.active(items.len());
     if workers == 1 {
-        return items.iter().map(|item| work(model, item, replicas.main())).collect();
+        return items.iter().map(|item| work(model, item, replicas.main(), hear)).collect();
     }
     let work = &work;
     let mut shares: Vec<Vec<Result<R, TrainError>>> = std::thread::scope(|scope| {
+        let (tell, told) = mpsc::channel();
         let handles: Vec<_> = (0..workers)
             .map(|worker| {
                 let device = &replicas.devices[worker % replicas.devices.len()];
-                let replica = model.clone().fork(device);
+                let (replica, tell) = (model.clone().fork(device), tell.clone());
                 scope.spawn(move || {
-                    items.iter().skip(worker).step_by(workers).map(|item| work(&replica, item, device)).collect()
+                    // Nobody listens any more only if this thread's owner panicked.
+                    let mut tell = |message| drop(tell.send(message));
+                    let items = items.iter().skip(worker).step_by(workers);
+                    items.map(|item| work(&replica, item, device, &mut tell)).collect()
                 })
             })
             .collect();
+        drop(tell);
+        told.iter().for_each(hear);
         let join = |handle: std::thread::ScopedJoinHandle<'_, Vec<_>>| match handle.join() {
             Ok(share) => share,
             Err(panic) => std::panic::resume_unwind(panic),

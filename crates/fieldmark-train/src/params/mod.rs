@@ -3,7 +3,9 @@
 mod adapters;
 mod ids;
 mod initialise;
+mod learns;
 
+pub(crate) use self::learns::check_learns;
 pub use self::{
     adapters::{Trainable, initialise_adapters, trainable},
     ids::stable_param_ids,

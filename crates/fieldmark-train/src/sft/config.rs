@@ -8,6 +8,7 @@ use crate::{
     TrainError,
     gradient::{LossNorm, Passes, Scorer},
     optim::{AdamWSettings, LrSchedule},
+    params::check_learns,
 };
 
 /// Supervised fine-tuning (SFT). The defaults are the paper's.
@@ -108,6 +109,25 @@ impl SftConfig {
                 return Err(TrainError::Setting { key, value: "0".into(), expected: "at least 1" });
             }
         }
+        check_learns(self.train)?;
         self.schedule.validate()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_in_which_nothing_learns_is_refused() {
+        let with = |vision, projector, decoder| SftConfig {
+            train: TrainableParts { vision, projector, decoder },
+            ..SftConfig::default()
+        };
+        let refused = with(false, false, false).validate();
+        assert!(matches!(refused, Err(TrainError::Setting { key: "train", .. })), "{refused:?}");
+        for (vision, projector, decoder) in [(true, false, false), (false, true, false), (false, false, true)] {
+            assert!(with(vision, projector, decoder).validate().is_ok());
+        }
     }
 }

@@ -21,6 +21,9 @@ pub struct SftMetrics {
     pub tokens: usize,
     /// Number of updates skipped so far, this one included, because their loss or gradient was not finite.
     pub skipped: usize,
+    /// Trained parts that have had no gradient since the first update, although others have. Absent if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub idle: Vec<String>,
     /// Names of the samples that made this update's loss or gradient not finite. Absent if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub non_finite: Vec<String>,
@@ -42,6 +45,7 @@ mod tests {
             grad_norm: 0.75,
             tokens: 64,
             skipped: 0,
+            idle: Vec::new(),
             non_finite: Vec::new(),
             validation: None,
         }

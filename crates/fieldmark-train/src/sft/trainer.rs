@@ -14,7 +14,7 @@ use crate::{
     parallel::{Reduction, Replicas},
     trainer::{
         Direction, Engine, Interrupt, Mark, OnEvent, Score, TrainEvent, UpdateTiming, Updated, Updater, Verdict,
-        culprits,
+        culprits, idle_findings,
     },
 };
 
@@ -113,6 +113,7 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
         let SftGradients { loss, size, grads } =
             sft_gradients(&model, &self.engine.scorer, &micros, self.config.loss_norm, &self.engine.replicas)?;
         let before = self.current();
+        let idle = self.engine.updater.idle_parts(&model, &grads);
         let (model, Updated { lr, grad_norm, skipped }) = self.engine.updater.step(model, loss, grads);
         let non_finite = if skipped { self.culprits(&model, &cuts, &rows, epoch)? } else { Vec::new() };
         if skipped {
@@ -132,6 +133,7 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
             grad_norm,
             tokens: size.tokens,
             skipped: self.engine.updater.skipped(),
+            idle: idle.into_iter().map(|part| part.name().to_owned()).collect(),
             non_finite,
             validation: None,
         };
@@ -207,6 +209,7 @@ impl<S: SftSource> Trainer for SftTrainer<'_, S> {
             timing = timing.with_validation(clock.elapsed());
         }
         on_event(TrainEvent::SftUpdate(&metrics, &timing))?;
+        idle_findings(metrics.step, &metrics.idle).iter().try_for_each(|found| on_event(TrainEvent::Finding(found)))?;
         // Only the loss on the validation set compares two models: the batches differ between updates. A skipped update
         // did not change the model.
         let mark = self.mark();

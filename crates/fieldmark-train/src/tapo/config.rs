@@ -14,12 +14,13 @@ use super::{
     advantage::Estimator,
     loss::TapoLossConfig,
     policy::TermSchedule,
-    rollout::{BlackPatches, GroupFilter, ImageRole, NegativeImage},
+    rollout::{BlackPatches, GroupFilter, ImageRole, NegativeImage, Surplus},
 };
 use crate::{
     TrainError,
     gradient::{ChunkedLogProbs, LossNorm, Passes, Scorer},
     optim::{AdamWSettings, GradClipper, LrSchedule, LrShape},
+    params::check_learns,
 };
 
 /// The image that positive rollouts are scored on: for π_old and in the update.
@@ -48,9 +49,16 @@ pub struct TapoConfig {
     pub epochs: usize,
     /// Number of groups (prompts with all their rollouts) that a step trains on.
     pub prompts_per_step: usize,
-    /// Number of prompts drawn at a time until a step has enough groups that pass the filter.
+    /// Largest number of prompts drawn at a time until a step has enough groups that pass the filter. Fewer are drawn if
+    /// fewer groups are missing, unless `whole_chunks` is set.
     pub chunk: usize,
-    /// Largest number of chunks drawn for a step. If it is reached, the step trains on the groups there are.
+    /// Whether each chunk has `chunk` prompts, even if fewer groups are missing (released code).
+    pub whole_chunks: bool,
+    /// What happens to groups that pass the filter and that the step does not need: the `next` step trains on them as
+    /// far as it needs them, or `drop` (released code). Without `whole_chunks` there are none.
+    pub surplus: Surplus,
+    /// Largest number of chunks drawn for a step. A chunk with fewer prompts counts as the part of a chunk that it is.
+    /// If the number is reached, the step trains on the groups there are.
     pub max_tries: usize,
     /// n₁: number of rollouts per prompt from the anchor image.
     pub anchor_rollouts: usize,
@@ -127,6 +135,8 @@ impl Default for TapoConfig {
             epochs: 10,
             prompts_per_step: 384,
             chunk: 128,
+            whole_chunks: false,
+            surplus: Surplus::Next,
             max_tries: 20,
             anchor_rollouts: 5,
             positive_rollouts: 5,
@@ -186,6 +196,33 @@ impl TapoConfig {
         Scorer::for_passes(&self.passes(), self.temperature, pad_id)
     }
 
+    /// Number of responses in a group.
+    pub fn group(&self) -> usize {
+        self.anchor_rollouts.saturating_add(self.positive_rollouts)
+    }
+
+    /// Checks that some group can pass the filter, for a `filter.key` whose values are known: `accuracy`, `inclusion`,
+    /// `exact` and `format` are 0 or 1, and the similarities are between. Only recipes need it: a program may register
+    /// a reward of its own under these names.
+    ///
+    /// # Errors
+    /// Returns an error if no mean over a group lies between `filter.low` and `filter.high`.
+    pub fn check_band(&self) -> Result<(), TrainError> {
+        let (filter, group) = (&self.filter, self.group());
+        let keeps = match filter.key.as_str() {
+            "accuracy" | "inclusion" | "exact" | "format" => filter.keeps_some(group),
+            "text_similarity" | "semantic" => !filter.enabled || filter.low < 1.0 && filter.high > 0.0,
+            _ => true,
+        };
+        if keeps {
+            return Ok(());
+        }
+        let value = format!("{} with tapo.filter.high = {} and groups of {group}", filter.low, filter.high);
+        let expected = "so far below tapo.filter.high that some share of right responses lies between them; or set \
+                        tapo.filter.enabled = false";
+        Err(TrainError::Setting { key: "filter.low", value, expected })
+    }
+
     /// Checks every setting, so that a run fails before it has written anything.
     ///
     /// # Errors
@@ -194,7 +231,7 @@ impl TapoConfig {
         let counts = [
             ("epochs", self.epochs),
             ("chunk", self.chunk),
-            ("anchor_rollouts + positive_rollouts", self.anchor_rollouts.saturating_add(self.positive_rollouts)),
+            ("anchor_rollouts + positive_rollouts", self.group()),
             ("max_new_tokens", self.max_new_tokens),
             ("generation_batch", self.generation_batch),
             ("batch", self.batch),
@@ -206,6 +243,21 @@ impl TapoConfig {
                 return Err(TrainError::Setting { key, value: "0".into(), expected: "at least 1" });
             }
         }
+        if self.estimator.compares_within_group() && self.group() < 2 {
+            let (key, value) = (
+                "anchor_rollouts",
+                format!("{}, tapo.positive_rollouts = {}", self.anchor_rollouts, self.positive_rollouts),
+            );
+            let expected = "at least 2 together: the estimator compares the responses of a group, and the advantage of \
+                            a single response is always 0";
+            return Err(TrainError::Setting { key, value, expected });
+        }
+        if self.rewards.values().all(|&weight| weight == 0.0) {
+            let value = if self.rewards.is_empty() { "none" } else { "weights of 0 alone" };
+            let expected = "a table with at least one weight above 0; otherwise every response has the same reward";
+            return Err(TrainError::Setting { key: "rewards", value: value.into(), expected });
+        }
+        check_learns(self.train)?;
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             let expected = "above 0 and at most 1";
             return Err(TrainError::Setting { key: "top_p", value: self.top_p.to_string(), expected });
@@ -261,6 +313,29 @@ mod tests {
             assert_eq!(key(none(count)), count);
         }
         assert!(key(TapoConfig { anchor_rollouts: 0, positive_rollouts: 0, ..config() }).contains("anchor_rollouts"));
+        let group = |estimator, anchor_rollouts, positive_rollouts| {
+            TapoConfig { estimator, anchor_rollouts, positive_rollouts, ..config() }.validate()
+        };
+        for estimator in [Estimator::Grpo, Estimator::Rloo, Estimator::DrGrpo] {
+            for (anchor, positive) in [(1, 0), (0, 1)] {
+                let refused = group(estimator, anchor, positive);
+                assert!(matches!(refused, Err(TrainError::Setting { key: "anchor_rollouts", .. })), "{estimator:?}");
+            }
+            assert!(group(estimator, 1, 1).is_ok() && group(estimator, 2, 0).is_ok());
+        }
+        assert!(group(Estimator::Remax, 1, 0).is_ok() && group(Estimator::ReinforcePlusPlus, 1, 0).is_ok());
+        for rewards in [&[][..], &[("accuracy", 0.0)], &[("accuracy", 0.0), ("format", 0.0)]] {
+            let rewards = rewards.iter().map(|&(name, weight)| (name.to_owned(), weight)).collect();
+            assert_eq!(key(TapoConfig { rewards, ..config() }), "rewards");
+        }
+        let train = TrainableParts { vision: false, projector: false, decoder: false };
+        assert_eq!(key(TapoConfig { train, ..config() }), "train");
+        let band = GroupFilter { low: 0.6, high: 0.9, ..GroupFilter::default() };
+        let narrow = TapoConfig { anchor_rollouts: 1, positive_rollouts: 1, filter: band, ..config() };
+        assert!(matches!(narrow.check_band(), Err(TrainError::Setting { key: "filter.low", .. })));
+        assert!(config().check_band().is_ok());
+        let partial = GroupFilter { key: "text_similarity".into(), ..narrow.filter.clone() };
+        assert!(TapoConfig { filter: partial, ..narrow.clone() }.check_band().is_ok());
         for value in [-1.0, f64::NAN, f64::INFINITY] {
             assert_eq!(key(TapoConfig { temperature: value, ..config() }), "temperature");
             assert_eq!(key(TapoConfig { top_p: value, ..config() }), "top_p");

@@ -23,6 +23,8 @@ pub(super) struct Item {
     pub(super) negative: Option<SupervisedSequence>,
     pub(super) advantage: f64,
     pub(super) old_logp: Vec<f32>,
+    /// Number of updates made when the response was sampled.
+    pub(super) sampled: usize,
     /// log π as the sampler recorded it, or `old_logp` if the response was sampled from another image. Set only if
     /// `sampler_cap` is.
     pub(super) sampler_logp: Option<Vec<f32>>,
@@ -82,7 +84,7 @@ impl Items<'_> {
         device: &Device,
     ) -> Result<Step, TrainError> {
         let (loss, micro_batch) = (self.loss, self.config.micro_batch);
-        let mut items: Vec<Item> = groups.iter().flat_map(|drawn| self.of_group(&drawn.group)).collect();
+        let mut items: Vec<Item> = groups.iter().flat_map(|drawn| self.of_group(&drawn.group, drawn.sampled)).collect();
         let without = groups.iter().map(|drawn| &drawn.group.prompt).find(|prompt| prompt.negative.is_none());
         if let Some(prompt) = without.filter(|_| loss.needs_negative()) {
             let reason =
@@ -106,15 +108,16 @@ impl Items<'_> {
         Ok(Step { groups, items, updates })
     }
 
-    fn of_group(&self, group: &Group) -> impl Iterator<Item = Item> {
+    fn of_group(&self, group: &Group, sampled: usize) -> impl Iterator<Item = Item> {
         let updates = update_sequences(self.config.update_image, group);
-        updates.into_iter().zip(&group.rollouts).map(|(update, rollout)| {
+        updates.into_iter().zip(&group.rollouts).map(move |(update, rollout)| {
             let negative = group.prompt.negative.as_ref();
             Item {
                 update,
                 negative: negative.map(|negative| attach(negative, &rollout.response.ids)),
                 advantage: rollout.advantage,
                 old_logp: rollout.old_logp.clone(),
+                sampled,
                 sampler_logp: self.loss.sampler_cap.map(|_| self.sampler_logp(rollout)),
                 neg_logp: None,
                 ref_logp: None,
@@ -144,7 +147,7 @@ pub(super) fn update_sequences(image: UpdateImage, group: &Group) -> Vec<Supervi
 }
 
 /// Appends a response to `prompt`. The tokens of the response are in the loss.
-fn attach(prompt: &Sequence, ids: &[u32]) -> SupervisedSequence {
+pub(super) fn attach(prompt: &Sequence, ids: &[u32]) -> SupervisedSequence {
     let mut target_mask = vec![false; prompt.ids.len()];
     target_mask.resize(prompt.ids.len() + ids.len(), true);
     SupervisedSequence { sequence: prompt.with_response(ids), target_mask }

@@ -26,6 +26,12 @@ pub struct TapoMetrics {
     pub tokens: usize,
     /// Number of updates skipped so far, this one included, because their loss or gradient was not finite.
     pub skipped: usize,
+    /// Mean number of updates made since the responses of this update were sampled. 0 if they come from the model that
+    /// is updated.
+    pub rollout_age: f64,
+    /// Trained parts that have had no gradient since the first update, although others have. Absent if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub idle: Vec<String>,
     /// Names of the samples that made this update's loss or gradient not finite. Absent if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub non_finite: Vec<String>,
@@ -57,6 +63,20 @@ pub struct RolloutMetrics {
     /// Numbers of groups that the filter kept and dropped.
     #[serde(flatten)]
     pub groups: FilterCounts,
+    /// Number of groups that the step trains on, surplus groups of the step before included.
+    pub trained_on: usize,
+    /// Number of groups that the step trains on in which some advantage is not 0.
+    pub teaching: usize,
+    /// Mean number of updates made, before this step, since the groups that it trains on were sampled: 0 if all are
+    /// new; `null` if there are none.
+    pub rollout_age: f64,
+    /// Prompts drawn for this step, divided by the number of rows: above 1, the step passes over the data more than
+    /// once.
+    pub passes: f64,
+    /// Mean absolute change of a token's log-probability if the image is blanked, in nats, over a few responses. Absent
+    /// if it was not measured in this step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_gap: Option<f64>,
 }
 
 /// Means over the answers to a validation set: a line of `metrics.jsonl`.
@@ -101,13 +121,15 @@ mod tests {
             grad_norm: 1.0,
             tokens: 10,
             skipped: 1,
+            rollout_age: 2.0,
+            idle: Vec::new(),
             non_finite: vec!["rows.jsonl:3".into()],
         };
         let value = serde_json::to_value(&metrics).unwrap();
         assert!(value["loss"].is_null());
         assert_eq!(value["kl_neg"], 0.5);
         assert_eq!(value["non_finite"][0], "rows.jsonl:3");
-        assert!(value.get("sampler_weight").is_none());
+        assert!(value.get("sampler_weight").is_none() && value.get("idle").is_none());
 
         let sampler = Some(SamplerCorrection { sampler_weight: 1.25, sampler_capped: 0.5 });
         for sampler in [sampler, None] {

@@ -6,18 +6,20 @@ use std::borrow::{Borrow, BorrowMut};
 
 use serde::{Deserialize, Serialize};
 
-use super::source::TripletSource;
+use super::{diagnose::Diagnosis, source::TripletSource};
 use crate::{
     TrainError,
     tapo::rollout::{Group, Rollout},
     trainer::UpdaterState,
 };
 
-/// A group with the row and epoch that its prompt is made from.
+/// A group with the row and epoch that its prompt is made from, and its age.
 #[derive(Debug, Clone)]
 pub(crate) struct DrawnGroup {
     pub(crate) row: usize,
     pub(crate) epoch: usize,
+    /// Number of updates made when the responses were sampled.
+    pub(crate) sampled: usize,
     pub(crate) group: Group,
 }
 
@@ -41,18 +43,23 @@ pub struct SavedGroup {
     pub row: usize,
     /// Epoch that the prompt is made in.
     pub epoch: usize,
+    /// Number of updates made when the responses were sampled.
+    #[serde(default)]
+    pub sampled: usize,
     /// The responses.
     pub rollouts: Vec<Rollout>,
 }
 
 impl SavedGroup {
     pub(crate) fn of(drawn: &DrawnGroup) -> Self {
-        Self { row: drawn.row, epoch: drawn.epoch, rollouts: drawn.group.rollouts.clone() }
+        let &DrawnGroup { row, epoch, sampled, .. } = drawn;
+        Self { row, epoch, sampled, rollouts: drawn.group.rollouts.clone() }
     }
 
     pub(crate) fn restore(&self, source: &impl TripletSource) -> Result<DrawnGroup, TrainError> {
-        let prompt = source.prompt(self.row, self.epoch)?;
-        Ok(DrawnGroup { row: self.row, epoch: self.epoch, group: Group { prompt, rollouts: self.rollouts.clone() } })
+        let &Self { row, epoch, sampled, .. } = self;
+        let group = Group { prompt: source.prompt(row, epoch)?, rollouts: self.rollouts.clone() };
+        Ok(DrawnGroup { row, epoch, sampled, group })
     }
 }
 
@@ -87,6 +94,12 @@ pub struct TapoState {
     pub surplus: Vec<SavedGroup>,
     /// The step that has begun, if one has.
     pub open: Option<OpenStep>,
+    /// True if the validation set is still to be scored at this place of the run.
+    #[serde(default)]
+    pub unscored: bool,
+    /// What the run has noticed about itself.
+    #[serde(default)]
+    pub diagnosis: Diagnosis,
 }
 
 #[cfg(test)]
@@ -124,9 +137,16 @@ mod tests {
             steps: 4,
             step: 2,
             drawn: 17,
-            updates: UpdaterState { done: 5, skipped: 1 },
-            surplus: vec![SavedGroup { row: 1, epoch: 5, rollouts: vec![rollout.clone(), rollout.clone()] }],
+            updates: UpdaterState { done: 5, skipped: 1, ..UpdaterState::default() },
+            surplus: vec![SavedGroup {
+                row: 1,
+                epoch: 5,
+                sampled: 4,
+                rollouts: vec![rollout.clone(), rollout.clone()],
+            }],
             open: Some(OpenStep { groups: Vec::new(), updates: 1, negatives: vec![vec![f32::NAN], Vec::new()] }),
+            unscored: true,
+            diagnosis: Diagnosis::default(),
         };
         let back: TapoState = toml::from_str(&toml::to_string(&state).unwrap()).unwrap();
         let found = &back.surplus[0].rollouts[1];
@@ -148,5 +168,6 @@ mod tests {
         let open = back.open.as_ref().unwrap();
         assert!(open.negatives[0][0].is_nan() && open.negatives[1].is_empty());
         assert_eq!((back.step, back.drawn, back.updates), (2, 17, state.updates));
+        assert!(back.unscored && back.surplus[0].sampled == 4);
     }
 }

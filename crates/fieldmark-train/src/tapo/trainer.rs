@@ -3,14 +3,16 @@
 use std::path::Path;
 
 use burn::{module::Module, tensor::Device};
+use fieldmark_generate::GenerateError;
 use fieldmark_model::Qwen25Vl;
 use fieldmark_processor::Tokenizer;
 use fieldmark_stream::StreamKey;
 
 use super::{
-    OpenStep, SavedGroup, TapoConfig, TapoLossConfig, TapoState, TripletSource,
+    Diagnosis, OpenStep, SavedGroup, TapoConfig, TapoLossConfig, TapoState, TripletSource,
+    diagnose::outlook_expected,
     items::{Items, Step},
-    rollout::{Drawer, Responder},
+    rollout::{Drawer, Drawing, Responder},
     update::Updates,
     validation::Held,
 };
@@ -19,7 +21,7 @@ use crate::{
     parallel::{Reduction, Replicas},
     reward::RewardRegistry,
     tapo::rollout::GroupBuffer,
-    trainer::{Direction, Engine, Interrupt, Mark, OnEvent, Score, Updater, Verdict},
+    trainer::{Direction, Engine, Interrupt, Mark, OnEvent, Score, Updater, Verdict, idle_findings},
 };
 
 /// The metric that decides which checkpoint is the best: without a validation set, and with one.
@@ -42,8 +44,9 @@ pub struct TapoTrainer<'a, S> {
     /// The step that had begun when the run was saved.
     open: Option<OpenStep>,
     validation: Option<&'a S>,
-    /// True if the model that the run starts from still has to be validated.
+    /// True if the validation set is due and not yet scored: at the start, and after a stop while it was scored.
     unscored: bool,
+    diagnosis: Diagnosis,
 }
 
 impl<'a, S: TripletSource> TapoTrainer<'a, S> {
@@ -72,7 +75,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         let (replicas, scorer) = (Replicas::new(config.workers, device), config.scorer(tokenizer.pad())?);
         let optimiser = (config.adamw, config.schedule, config.max_grad_norm);
         let engine = Engine::new(model, replicas, scorer, optimiser, steps * config.updates_per_step())?;
-        let buffer = GroupBuffer::new(&config.filter, config.prompts_per_step, config.max_tries)?;
+        let buffer = GroupBuffer::new(&config)?;
         Ok(Self {
             config,
             source,
@@ -86,6 +89,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             open: None,
             validation: None,
             unscored: true,
+            diagnosis: Diagnosis::default(),
         })
     }
 
@@ -140,7 +144,8 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         self.drawer.drawn = state.drawn;
         self.step = state.step;
         self.open = state.open.clone();
-        self.unscored = false;
+        self.unscored = state.unscored;
+        self.diagnosis = state.diagnosis.clone();
         Ok(self)
     }
 
@@ -153,7 +158,14 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             updates: self.engine.updater.state(),
             surplus: self.drawer.buffer.surplus().map(SavedGroup::of).collect(),
             open,
+            unscored: self.is_unscored(),
+            diagnosis: self.diagnosis.clone(),
         }
+    }
+
+    /// Whether the validation set is due and not yet scored.
+    fn is_unscored(&self) -> bool {
+        self.unscored && self.validation.is_some()
     }
 
     /// Settings of the loss in the current step.
@@ -179,15 +191,23 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         let (groups, reward) = match &open {
             Some(open) => (open.groups.iter().map(|group| group.restore(self.source)).collect::<Result<_, _>>()?, None),
             None => {
-                let (groups, metrics) = self.drawer.draw(
-                    &self.config,
-                    &self.responder,
-                    &self.streams,
-                    self.step,
-                    model,
-                    &self.engine,
-                    on_event,
-                )?;
+                let first = self.step == 0;
+                let drawing = Drawing {
+                    config: &self.config,
+                    responder: &self.responder,
+                    streams: &self.streams,
+                    step: self.step,
+                    engine: &self.engine,
+                    tell_outlook: first && self.validation.is_none(),
+                    look_at_images: first || self.config.is_due(self.step, self.source.len()),
+                };
+                let (buffer, drawn) = (self.drawer.buffer.clone(), self.drawer.drawn);
+                let (groups, metrics) = self.drawer.draw(model, &drawing, on_event).inspect_err(|_| {
+                    // What was sampled is thrown away; the same streams sample it again.
+                    (self.drawer.buffer, self.drawer.drawn) = (buffer, drawn);
+                })?;
+                let found = self.diagnosis.look(&metrics, self.source.len());
+                found.iter().try_for_each(|found| on_event(TrainEvent::Finding(found)))?;
                 (groups, Some(metrics.reward))
             }
         };
@@ -225,24 +245,30 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             }
             step.updates += 1;
             on_event(TrainEvent::TapoUpdate(&metrics, &timing))?;
+            idle_findings(metrics.step, &metrics.idle)
+                .iter()
+                .try_for_each(|found| on_event(TrainEvent::Finding(found)))?;
             if self.engine.fault().is_some() {
                 return Ok(model);
             }
         }
         self.step += 1;
+        self.unscored = self.config.validates(self.step, self.steps, self.source.len());
         Ok(model)
     }
 
     /// Returns the mean reward on the validation set if there is a set and it is due.
     fn validate(&mut self, model: &Qwen25Vl, on_event: &mut OnEvent<'_>) -> Result<Option<f64>, TrainError> {
-        let unscored = std::mem::replace(&mut self.unscored, false);
-        let Some(rows) = self.validation else { return Ok(None) };
-        if !self.config.validates(self.step, self.steps, self.source.len(), unscored) {
-            return Ok(None);
-        }
-        let held = Held { config: &self.config, responder: &self.responder, rows };
+        let Some(rows) = self.validation.filter(|_| self.unscored) else { return Ok(None) };
+        let held = Held { config: &self.config, responder: &self.responder, rows, stop: &self.engine.interrupt };
         let made = (self.engine.updater.done(), self.step);
-        held.score(model, &self.engine.replicas, &self.streams, made, on_event).map(Some)
+        let found = held.score(model, &self.engine.replicas, &self.streams, made, on_event)?;
+        self.unscored = false;
+        if self.step == 0 {
+            let outlook = outlook_expected(found.accuracy, self.config.group());
+            outlook.iter().try_for_each(|outlook| on_event(TrainEvent::Finding(outlook)))?;
+        }
+        Ok(Some(found.reward))
     }
 
     /// The score of a model: the reward on the validation set after the step. Without a validation set, it is the
@@ -257,6 +283,15 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
     }
 }
 
+/// Returns `None` if sampling was stopped.
+fn unless_stopped<T>(result: Result<T, TrainError>) -> Result<Option<T>, TrainError> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(TrainError::Generate(GenerateError::Stopped)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl<S: TripletSource> Trainer for TapoTrainer<'_, S> {
     type State = TapoState;
 
@@ -266,14 +301,26 @@ impl<S: TripletSource> Trainer for TapoTrainer<'_, S> {
         }
         let model = model.with_trainable(self.config.train);
         self.keep_reference(&model)?;
-        if self.step == 0 {
-            self.validate(&model, on_event)?;
+        if self.open.is_none() {
+            match unless_stopped(self.validate(&model, on_event))? {
+                None => return Ok((model, Verdict::default())),
+                // It belongs to the step before, which was stopped while it was validated.
+                Some(found @ Some(_)) if self.step > 0 => {
+                    let score = self.score(None, self.step, found);
+                    return Ok((model, Verdict { score, fault: None }));
+                }
+                Some(_) => {}
+            }
         }
         let (start, before) = (self.current(self.open.clone()), self.step);
-        let (step, sampled) = self.begin(&model, on_event)?;
+        let Some((step, sampled)) = unless_stopped(self.begin(&model, on_event))? else {
+            return Ok((model, Verdict::default()));
+        };
         let model = self.learn(model, step, &start, on_event)?;
-        let validated = if self.step > before { self.validate(&model, on_event)? } else { None };
-        Ok((model, Verdict { score: self.score(sampled, before, validated), fault: self.engine.fault() }))
+        let ended = self.step > before;
+        let validated = if ended { unless_stopped(self.validate(&model, on_event))?.flatten() } else { None };
+        let fault = self.engine.fault().or_else(|| self.diagnosis.fault());
+        Ok((model, Verdict { score: self.score(sampled, before, validated), fault }))
     }
 
     fn done(&self) -> usize {
@@ -291,6 +338,10 @@ impl<S: TripletSource> Trainer for TapoTrainer<'_, S> {
 
     fn state(&self) -> TapoState {
         self.engine.streak.before().cloned().unwrap_or_else(|| self.current(self.open.clone()))
+    }
+
+    fn is_finished(&self) -> bool {
+        self.step >= self.steps && !self.is_unscored()
     }
 
     fn updater(&self) -> &Updater {

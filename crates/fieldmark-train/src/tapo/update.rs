@@ -54,6 +54,9 @@ impl Updates<'_> {
         let mut parts = TapoParts::default();
         shares.into_iter().for_each(|share| parts += share);
         let lr = self.lr(engine);
+        let before = engine.updater.done();
+        let age = batch.iter().map(|item| before.saturating_sub(item.sampled) as f64).sum::<f64>() / batch.len() as f64;
+        let idle = engine.updater.idle_parts(&model, &grads);
         let (model, updated) = engine.updater.step_at(lr, model, parts.loss, grads);
         let non_finite = if updated.skipped { self.culprits(engine, &model, &micros)? } else { Vec::new() };
         let metrics = TapoMetrics {
@@ -64,6 +67,8 @@ impl Updates<'_> {
             grad_norm: updated.grad_norm,
             tokens: all.tokens,
             skipped: engine.updater.skipped(),
+            rollout_age: age,
+            idle: idle.into_iter().map(|part| part.name().to_owned()).collect(),
             non_finite,
         };
         let tokens = lengths.iter().sum();

@@ -14,7 +14,7 @@ use fieldmark_stream::StreamKey;
 use super::{
     config::TapoConfig,
     metrics::TapoValidation,
-    rollout::{Responder, Wanted},
+    rollout::{Phase, Responder, Wanted},
     source::TripletSource,
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
         advantage::Estimator,
         rollout::{Group, RolloutCounts, TripletPrompt, mean, mean_parts, truncated},
     },
-    trainer::{Decoding, DecodingTiming, OnEvent, TrainEvent},
+    trainer::{Decoding, DecodingTiming, Interrupt, OnEvent, TrainEvent},
 };
 
 /// A validation set, with the settings and the responder that answer and score it.
@@ -32,11 +32,12 @@ pub(super) struct Held<'a, S> {
     pub(super) config: &'a TapoConfig,
     pub(super) responder: &'a Responder<'a>,
     pub(super) rows: &'a S,
+    pub(super) stop: &'a Interrupt,
 }
 
 impl<S: TripletSource> Held<'_, S> {
-    /// Answers every question, reports the means and returns the mean reward. `made` is the number of updates and of
-    /// rollout steps made.
+    /// Answers every question, reports the means and returns them. `made` is the number of updates and of rollout steps
+    /// made.
     pub(super) fn score(
         &self,
         model: &Qwen25Vl,
@@ -44,7 +45,7 @@ impl<S: TripletSource> Held<'_, S> {
         streams: &StreamKey,
         made: (usize, usize),
         on_event: &mut OnEvent<'_>,
-    ) -> Result<f64, TrainError> {
+    ) -> Result<TapoValidation, TrainError> {
         let start = Instant::now();
         let (model, replicas) = (model.valid(), replicas.without_autodiff());
         let generation = GenerationConfig {
@@ -52,13 +53,20 @@ impl<S: TripletSource> Held<'_, S> {
             ..GenerationConfig::greedy(self.config.max_new_tokens, self.responder.eos.clone())
         };
         let counts = RolloutCounts { anchor: 1, positive: 0 };
-        let wanted = Wanted { counts, estimator: Estimator::Grpo, generation: &generation, key: streams };
+        let wanted =
+            Wanted { counts, estimator: Estimator::Grpo, generation: &generation, key: streams, stop: self.stop };
         let numbers: Vec<usize> = (0..self.rows.len()).collect();
         let mut answers: Vec<Group> = Vec::with_capacity(self.rows.len());
+        let mut phase = Phase::new(Decoding::Validation, made.1);
+        phase.asks_for(self.rows.len(), on_event)?;
         for numbers in numbers.chunks(self.config.chunk) {
             let prompts: Vec<TripletPrompt> =
                 numbers.iter().map(|&row| self.rows.prompt(row, 0)).collect::<Result<_, _>>()?;
-            answers.extend(self.responder.respond(&model, &prompts, &wanted, &replicas, |_, group, _| Ok(group))?);
+            let mut hear = |sampled| phase.hear(sampled, on_event);
+            let found =
+                self.responder.respond(&model, &prompts, &wanted, &replicas, |_, group, _| Ok(group), &mut hear);
+            answers.extend(found?);
+            phase.check()?;
         }
         let found = TapoValidation {
             step: made.0,
@@ -73,7 +81,7 @@ impl<S: TripletSource> Held<'_, S> {
         let tokens = answers.iter().flat_map(|group| &group.rollouts).map(|answer| answer.response.ids.len()).sum();
         let timing = DecodingTiming::new(Decoding::Validation, found.step, found.rollout_step, tokens, start.elapsed());
         on_event(TrainEvent::Validation(&answers, &found, &timing))?;
-        Ok(found.reward)
+        Ok(found)
     }
 }
 
@@ -86,13 +94,14 @@ impl TapoConfig {
         self.generation_batch.div_ceil(fewest)
     }
 
-    /// Returns true if a run over `rows` samples scores its validation set after `step` of `steps` steps. `unscored`
-    /// says that the model the run starts from has not been scored.
-    pub(super) fn validates(&self, step: usize, steps: usize, rows: usize, unscored: bool) -> bool {
+    /// Returns true if a run over `rows` samples scores its validation set after `step` of `steps` steps, at least 1.
+    pub(super) fn validates(&self, step: usize, steps: usize, rows: usize) -> bool {
+        step == steps || self.is_due(step, rows)
+    }
+
+    /// Returns true after every `eval_every` steps, or once an epoch over `rows` samples if it is not set.
+    pub(super) fn is_due(&self, step: usize, rows: usize) -> bool {
         let every = self.eval_every.unwrap_or_else(|| (rows / self.prompts_per_step.max(1)).max(1));
-        match step {
-            0 => unscored,
-            step => step == steps || (every > 0 && step.is_multiple_of(every)),
-        }
+        every > 0 && step.is_multiple_of(every)
     }
 }

@@ -1,25 +1,32 @@
 //! The events that a trainer reports during a step.
 
-use super::{DecodingTiming, UpdateTiming};
+use super::{DecodingTiming, Finding, Sampling, UpdateTiming};
 use crate::{
     TrainError,
     sft::SftMetrics,
-    tapo::{RolloutMetrics, TapoMetrics, TapoValidation, rollout::Group},
+    tapo::{
+        RolloutMetrics, TapoMetrics, TapoValidation,
+        rollout::{Group, GroupFate},
+    },
 };
 
-/// An event of a step. SFT reports only [`Self::SftUpdate`]; TAPO reports all the others.
+/// An event of a step. SFT reports only [`Self::SftUpdate`] and [`Self::Finding`]; TAPO reports all but the first.
 #[derive(Debug, Clone, Copy)]
 pub enum TrainEvent<'a> {
     /// SFT made an update.
     SftUpdate(&'a SftMetrics, &'a UpdateTiming),
-    /// A chunk of rollouts was sampled and scored. The groups are not filtered yet.
-    Rollouts(&'a [Group]),
+    /// Responses are being sampled.
+    Sampling(&'a Sampling),
+    /// A chunk of rollouts was sampled and scored. The second list says what becomes of each group.
+    Rollouts(&'a [Group], &'a [GroupFate]),
     /// All rollouts of the step are drawn.
     Drawn(&'a RolloutMetrics, &'a DecodingTiming),
     /// TAPO made an update.
     TapoUpdate(&'a TapoMetrics, &'a UpdateTiming),
     /// The validation set was answered and scored. Each answer is a group of one.
     Validation(&'a [Group], &'a TapoValidation, &'a DecodingTiming),
+    /// Something that the user should know, such as a step in which no group passed the filter.
+    Finding(&'a Finding),
 }
 
 /// Receives the events of a step. If it returns an error, the step stops and returns that error.

@@ -1,4 +1,5 @@
-//! A shared flag that stops training at the end of the current update (SFT) or rollout step (TAPO).
+//! A shared flag that stops training at the end of the current update (SFT) or rollout step (TAPO). While responses are
+//! sampled, it stops at once: they are thrown away, and sampled again by the run that continues.
 
 use std::sync::{
     Arc,

@@ -3,8 +3,10 @@
 
 mod engine;
 mod event;
+mod finding;
 mod interrupt;
 mod mark;
+mod progress;
 mod streak;
 mod timings;
 mod updater;
@@ -17,11 +19,13 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::TrainError;
 
-pub(crate) use self::{engine::Engine, streak::culprits};
+pub(crate) use self::{engine::Engine, finding::idle_findings, progress::Sampled, streak::culprits};
 pub use self::{
     event::{OnEvent, TrainEvent},
+    finding::Finding,
     interrupt::Interrupt,
     mark::Mark,
+    progress::Sampling,
     timings::{Decoding, DecodingTiming, UpdateTiming},
     updater::{MOST_SKIPPED_IN_A_ROW, Updated, Updater, UpdaterState},
     verdict::{Direction, Score, Verdict},
@@ -47,6 +51,9 @@ pub trait Trainer {
     type State: Serialize + DeserializeOwned;
 
     /// Makes one step and reports its measurements to `on_event`. After the last step it does nothing.
+    ///
+    /// If the [interrupt](Self::interrupt) is set while responses are sampled, TAPO returns at once: the step is not
+    /// made, or its validation is still to be made, and [`Self::state`] says so.
     ///
     /// If the verdict has a fault, the run must stop. The returned model and [`Self::state`] are then from before the
     /// skipped updates.
@@ -100,7 +107,8 @@ pub trait Trainer {
         Ok(model)
     }
 
-    /// Makes the remaining steps. If the [interrupt](Self::interrupt) is set, returns after the current step.
+    /// Makes the remaining steps. If the [interrupt](Self::interrupt) is set, returns after the current step, or at once
+    /// if it is sampling responses.
     ///
     /// # Errors
     /// Returns the errors of [`Self::step`], or the fault of a verdict.

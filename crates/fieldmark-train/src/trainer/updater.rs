@@ -7,13 +7,13 @@ use burn::{
     optim::{GradientsParams, ModuleOptimizer},
     store::RecordError,
 };
-use fieldmark_model::Qwen25Vl;
+use fieldmark_model::{ModelPart, Qwen25Vl, TrainableParts};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     TrainError,
-    optim::{AdamWSettings, Clipped, GradClipper, LrSchedule},
+    optim::{AdamWSettings, Clipped, GradClipper, LrSchedule, NOTHING, idle_parts},
 };
 
 /// Number of updates skipped in a row after which a run stops, because the problem will not go away by itself.
@@ -31,13 +31,26 @@ pub struct Updated {
 }
 
 /// The counts of a run's updates. The optimiser's moments are saved in a file of their own.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UpdaterState {
     /// Number of updates made, skipped ones included. Also the position in the learning rate schedule.
     pub done: usize,
     /// Number of skipped updates.
     pub skipped: usize,
+    /// The parts that have had a gradient other than 0 in some update.
+    #[serde(default = "nothing")]
+    pub moved: TrainableParts,
+}
+
+impl Default for UpdaterState {
+    fn default() -> Self {
+        Self { done: 0, skipped: 0, moved: NOTHING }
+    }
+}
+
+const fn nothing() -> TrainableParts {
+    NOTHING
 }
 
 /// Optimiser, clipping and schedule of one run.
@@ -102,6 +115,12 @@ impl Updater {
     /// The learning rate of the next update.
     pub fn lr(&self) -> f64 {
         self.schedule.at(self.state.done, self.total)
+    }
+
+    /// Returns the parts of `model` that are trained and have had no gradient in any update, `grads` included, although
+    /// others have. Call it before each update.
+    pub(crate) fn idle_parts(&mut self, model: &Qwen25Vl, grads: &GradientsParams) -> Vec<ModelPart> {
+        idle_parts(model, grads, &mut self.state.moved)
     }
 
     /// Updates `model` with `grads`, the gradients of `loss`. If either is not finite, the update is skipped and

@@ -112,6 +112,7 @@ impl Stages<'_> {
         let config = TapoConfig {
             prompts_per_step: 16,
             chunk: 24,
+            whole_chunks: true,
             max_tries: 3,
             anchor_rollouts: 4,
             positive_rollouts: 4,

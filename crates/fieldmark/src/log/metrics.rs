@@ -28,23 +28,36 @@ pub struct LogEnd {
     pub step: usize,
     /// Number of rollout steps begun (TAPO).
     pub rollout_step: Option<usize>,
+    /// True if the validation set is still to be scored at this position (TAPO): a row about it is removed.
+    pub unscored: bool,
 }
 
 #[derive(Deserialize)]
 struct Place {
     step: Option<usize>,
     rollout_step: Option<usize>,
+    /// Only rows of `metrics.jsonl` about a validation have it.
+    val_answers: Option<usize>,
+    /// What a row of `timings.jsonl` is about.
+    part: Option<String>,
+}
+
+impl Place {
+    fn is_validation(&self) -> bool {
+        self.val_answers.is_some() || self.part.as_deref() == Some("validation")
+    }
 }
 
 impl From<&SftState> for LogEnd {
     fn from(state: &SftState) -> Self {
-        Self { step: state.updates.done, rollout_step: None }
+        Self { step: state.updates.done, rollout_step: None, unscored: false }
     }
 }
 
 impl From<&TapoState> for LogEnd {
     fn from(state: &TapoState) -> Self {
-        Self { step: state.updates.done, rollout_step: Some(state.step + usize::from(state.open.is_some())) }
+        let rollout_step = Some(state.step + usize::from(state.open.is_some()));
+        Self { step: state.updates.done, rollout_step, unscored: state.unscored }
     }
 }
 
@@ -52,7 +65,16 @@ impl LogEnd {
     /// Returns true if neither number of the row is after the end.
     fn covers(&self, row: &Place) -> bool {
         let within = |found: Option<usize>, end: Option<usize>| found.zip(end).is_none_or(|(found, end)| found <= end);
-        within(row.step, Some(self.step)) && within(row.rollout_step, self.rollout_step)
+        let again = self.unscored && row.is_validation() && row.rollout_step == self.rollout_step;
+        within(row.step, Some(self.step)) && within(row.rollout_step, self.rollout_step) && !again
+    }
+
+    /// Returns the end of `validation.jsonl`, whose rows are all about validations. `None` if nothing of it is kept.
+    pub(super) fn of_answers(self) -> Option<Self> {
+        match self.rollout_step {
+            Some(steps) if self.unscored => Some(Self { rollout_step: Some(steps.checked_sub(1)?), ..self }),
+            _ => Some(self),
+        }
     }
 }
 
@@ -160,7 +182,7 @@ mod tests {
     }
 
     fn end(step: usize) -> LogEnd {
-        LogEnd { step, rollout_step: None }
+        LogEnd { step, rollout_step: None, unscored: false }
     }
 
     #[test]
@@ -193,13 +215,35 @@ mod tests {
         let lines = rows.map(|(step, rollout_step)| format!("{{\"step\":{step},\"rollout_step\":{rollout_step}}}\n"));
         for (step, rollout_step, kept) in [(2, 1, 3), (2, 2, 4), (3, 2, 5), (4, 2, 6), (4, 3, 7), (0, 0, 0)] {
             std::fs::write(&path, lines.concat()).unwrap();
-            MetricsWriter::resume(&path, LogEnd { step, rollout_step: Some(rollout_step) }).unwrap();
+            MetricsWriter::resume(&path, LogEnd { step, rollout_step: Some(rollout_step), unscored: false }).unwrap();
             assert_eq!(std::fs::read_to_string(&path).unwrap(), lines[..kept].concat());
         }
         let rollouts = "{\"rollout_step\":1}\n{\"rollout_step\":2}\n";
         std::fs::write(&path, rollouts).unwrap();
-        MetricsWriter::resume(&path, LogEnd { step: 9, rollout_step: Some(1) }).unwrap();
+        MetricsWriter::resume(&path, LogEnd { step: 9, rollout_step: Some(1), unscored: false }).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"rollout_step\":1}\n");
+    }
+
+    #[test]
+    fn a_validation_that_is_made_again_leaves_its_earlier_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let rows = [
+            "{\"step\":0,\"rollout_step\":0,\"val_answers\":2}\n",
+            "{\"step\":2,\"rollout_step\":1}\n",
+            "{\"step\":2,\"rollout_step\":1,\"val_answers\":2}\n",
+        ];
+        let timings = rows.map(|row| row.replace("\"val_answers\":2", "\"part\":\"validation\""));
+        for (unscored, kept) in [(false, 3), (true, 2)] {
+            let end = LogEnd { step: 2, rollout_step: Some(1), unscored };
+            for lines in [rows.map(str::to_owned), timings.clone()] {
+                std::fs::write(&path, lines.concat()).unwrap();
+                MetricsWriter::resume(&path, end).unwrap();
+                assert_eq!(std::fs::read_to_string(&path).unwrap(), lines[..kept].concat());
+            }
+            assert_eq!(end.of_answers().unwrap().rollout_step, Some(if unscored { 0 } else { 1 }));
+        }
+        assert_eq!(LogEnd { step: 0, rollout_step: Some(0), unscored: true }.of_answers(), None);
     }
 
     #[test]

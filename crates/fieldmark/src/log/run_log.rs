@@ -77,7 +77,7 @@ impl<'a> RunLog<'a> {
     ) -> Result<Self, RunError> {
         let held_out = match held_out {
             Some(facts) => {
-                let file = MetricsWriter::open(folder.file("validation.jsonl"), end)?;
+                let file = MetricsWriter::open(folder.file("validation.jsonl"), end.and_then(LogEnd::of_answers))?;
                 Some((file, Box::new(facts) as Box<Facts<'a>>))
             }
             None => None,
@@ -104,10 +104,11 @@ impl<'a> RunLog<'a> {
         match event {
             TrainEvent::SftUpdate(row, timing) => self.update(row, timing),
             TrainEvent::TapoUpdate(row, timing) => self.update(row, timing),
-            TrainEvent::Rollouts(groups) => match &mut self.responses {
-                Some(responses) => responses.rollouts(step, groups),
+            TrainEvent::Rollouts(groups, fates) => match &mut self.responses {
+                Some(responses) => responses.rollouts(step, groups, fates),
                 None => Ok(()),
             },
+            TrainEvent::Sampling(_) | TrainEvent::Finding(_) => Ok(()),
             TrainEvent::Drawn(row, timing) => self.decoded(row, timing),
             TrainEvent::Validation(answers, row, timing) => {
                 if let Some(responses) = &mut self.responses {

@@ -4,9 +4,10 @@
 use std::{cell::RefCell, ops::ControlFlow, path::PathBuf};
 
 use fieldmark_model::Qwen25Vl;
+use fieldmark_processor::Sequence;
 use fieldmark_train::{TrainError, TrainEvent, Trainer, params::Trainable};
 
-use super::{Course, Finished, Observer, Outcome, RunEvent, RunSetup, saving::Saving};
+use super::{Course, Finished, Observer, Outcome, RunEvent, RunSetup, example, saving::Saving};
 use crate::{
     checkpoint::Checkpoint,
     error::RunError,
@@ -60,6 +61,8 @@ pub(super) struct Ready<'a> {
     pub(super) lock: Option<Lock>,
     /// Rows that it trains on.
     pub(super) rows: usize,
+    /// The first sample, to be shown, if the run is new.
+    pub(super) example: Option<Sequence>,
 }
 
 impl Ready<'_> {
@@ -78,6 +81,9 @@ impl Ready<'_> {
     ) -> Result<Outcome, RunError> {
         let (setup, stage) = (self.setup, self.saving.stage());
         let _lock = setup.start(self.lock.take())?;
+        if let Some(sample) = &self.example {
+            example::show(sample, &self.checkpoint.processor.tokenizer, observer)?;
+        }
         observer.event(RunEvent::Trainable(learning))?;
         observer.event(RunEvent::Begin(self.course))?;
         let device = setup.split_devices().0;

@@ -7,6 +7,7 @@
 mod course;
 mod drive;
 mod eval;
+mod example;
 mod observer;
 mod outcome;
 mod recipe;

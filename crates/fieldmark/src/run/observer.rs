@@ -23,6 +23,16 @@ pub enum RunEvent<'a> {
     },
     /// The parameters that are trained.
     Trainable(&'a [Trainable]),
+    /// The first sample as the model reads it, before a new run starts: the text with its special tokens.
+    Example {
+        /// Name of the sample: file and row.
+        name: &'a str,
+        /// The prompt of TAPO, or the whole conversation of SFT. A run of equal tokens, such as those of an image, is
+        /// one token and its count: `<|image_pad|>×12`.
+        text: &'a str,
+        /// Number of tokens.
+        tokens: usize,
+    },
     /// Training starts or continues from here.
     Begin(Course),
     /// A step starts.

@@ -50,6 +50,7 @@ pub fn sft<S: SftSource>(
 ) -> Result<Outcome, RunError> {
     let Sft { checkpoint, source, validation, config } = parts;
     setup.validate()?;
+    config.validate().map_err(|error| in_section(Stage::Sft, error))?;
     let folder = &setup.folder;
     if setup.begin == Begin::Finished {
         return Ok(Outcome::before(folder, source.len()));
@@ -79,7 +80,9 @@ pub fn sft<S: SftSource>(
 
     let course = Course::sft(epochs, trainer.total(), trainer.done());
     let learning = trainable(&model.clone().with_trainable(train));
-    let ready = Ready { setup, checkpoint: &checkpoint, saving, course, end, lock, rows: source.len() };
+    let example = (setup.begin == Begin::Start).then(|| source.sample(0, 0)).transpose()?.map(|sample| sample.sequence);
+    let rows = source.len();
+    let ready = Ready { setup, checkpoint: &checkpoint, saving, course, end, lock, rows, example };
     ready.run(&mut trainer, model, &learning, |log, _| Ok(log), observer)
 }
 
@@ -98,6 +101,7 @@ pub fn sft_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<Ou
     let file = data.sft.file.as_ref();
     let file = file.ok_or(RunError::Missing { what: "conversations", key: "data.sft.file=FILE" })?;
     let checkpoint = Checkpoint::open(&recipe.model)?;
+    checkpoint.check_lora(&recipe.lora, recipe.sft.train, &setup.split_devices().0)?;
     let processor = sized(&checkpoint.processor, data.sft.sizes, "data.sft.sizes")?;
     let settings = ConversationSettings {
         decode: data.decode(),

@@ -58,6 +58,7 @@ pub fn tapo<'a, S: TripletSource>(
 ) -> Result<Outcome, RunError> {
     let Tapo { checkpoint, source, validation, rewards, config, steps } = parts;
     setup.validate()?;
+    config.validate().map_err(|error| in_section(Stage::Tapo, error))?;
     let folder = &setup.folder;
     if setup.begin == Begin::Finished {
         return Ok(Outcome::before(folder, source.len()));
@@ -99,7 +100,9 @@ pub fn tapo<'a, S: TripletSource>(
         let held_out = validation.map(|rows| move |group: &Group| rows.facts(&group.prompt));
         log.with_responses(folder, over_step, |group: &Group| source.facts(&group.prompt), held_out, end)
     };
-    let ready = Ready { setup, checkpoint: &checkpoint, saving, course, end, lock, rows: source.len() };
+    let example = (setup.begin == Begin::Start).then(|| source.prompt(0, 0)).transpose()?.map(|sample| sample.anchor);
+    let rows = source.len();
+    let ready = Ready { setup, checkpoint: &checkpoint, saving, course, end, lock, rows, example };
     let outcome = ready.run(&mut trainer, model, &learning, with_logs, observer)?;
     // Without a validation set the best is told by the rewards in training, which is not worth a word.
     Ok(if validation.is_some() { outcome } else { outcome.without_best() })
@@ -112,13 +115,18 @@ pub fn tapo<'a, S: TripletSource>(
 pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<Outcome, RunError> {
     let recipe = &run.recipe;
     let (config, encoder) = (&recipe.tapo, recipe.model.text_encoder.as_deref());
-    config.validate().and_then(|()| check_rewards(config)).map_err(|error| in_section(Stage::Tapo, error))?;
+    config
+        .validate()
+        .and_then(|()| config.check_band())
+        .and_then(|()| check_rewards(config))
+        .map_err(|error| in_section(Stage::Tapo, error))?;
     let setup = run.setup(Stage::Tapo, config.adamw, inputs(recipe), observer)?;
     text_encoder(config, encoder)?;
     if setup.begin == Begin::Finished {
         return Ok(Outcome::before(&setup.folder, 0));
     }
     let checkpoint = Checkpoint::open(&recipe.model)?;
+    checkpoint.check_lora(&recipe.lora, config.train, &setup.split_devices().0)?;
     let processor = sized(&checkpoint.processor, recipe.data.tapo.sizes, "data.tapo.sizes")?;
     let device = setup.devices.first().cloned().unwrap_or_default();
     let rewards = reward_registry(config, encoder, &device)?;

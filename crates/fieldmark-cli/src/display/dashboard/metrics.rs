@@ -64,7 +64,9 @@ pub fn metrics(part: Part, row: &impl Serialize, timing: &impl Serialize) -> Res
         Part::Rollouts => (format!("rollouts/{name}"), value),
         Part::Validation => (format!("validation/{name}"), value),
     });
-    let all = numbers(row)?.into_iter().chain(timed);
+    // The first update of a step has the same age as its rollouts.
+    let is_own = |name: &str| part != Part::Rollouts || name != "rollout_age";
+    let all = numbers(row)?.into_iter().filter(|(name, _)| is_own(name)).chain(timed);
     Ok(all.filter(|(name, _)| !is_left_out(name)).map(|(name, value)| metric(name, value)).collect())
 }
 
@@ -132,6 +134,7 @@ mod tests {
             grad_norm: 0.75,
             tokens: 64,
             skipped: 0,
+            idle: Vec::new(),
             non_finite: Vec::new(),
             validation: Some(Validation { loss: 1.5, tokens: 9 }),
         };
@@ -200,6 +203,11 @@ mod tests {
             truncated: 0.0,
             sampler: SamplerGap { sampler_gap: 1e-5, sampler_gap_max: 2e-5, sampler_ratio: 1.0 },
             groups: FilterCounts::default(),
+            trained_on: 4,
+            teaching: 3,
+            rollout_age: 0.0,
+            passes: 0.5,
+            image_gap: Some(0.25),
         };
         let drawn = shown(
             Part::Rollouts,
@@ -214,6 +222,8 @@ mod tests {
             grad_norm: 1.0,
             tokens: 10,
             skipped: 0,
+            rollout_age: 0.0,
+            idle: Vec::new(),
             non_finite: Vec::new(),
         };
         let timing =
@@ -228,6 +238,7 @@ mod tests {
                 "{name}"
             );
         }
+        assert_eq!(names.iter().filter(|name| **name == "rollout_age").count(), 1);
         assert!(names.contains(&"rewards/format") && names.contains(&"rollouts/tokens_per_second"), "{names:?}");
         assert!(!names.iter().any(|name| name.ends_with("/tokens") || name.ends_with("rollout_step")), "{names:?}");
         let gap = drawn.iter().find(|(name, ..)| name == "sampler_gap").unwrap();

@@ -41,6 +41,12 @@ impl Estimator {
         self == Self::ReinforcePlusPlus
     }
 
+    /// Whether a reward is compared with the other rewards of its group. The advantage in a group of one is then always
+    /// 0.
+    pub fn compares_within_group(self) -> bool {
+        matches!(self, Self::Grpo | Self::Rloo | Self::DrGrpo)
+    }
+
     /// Whether a greedy response to each prompt and image is needed.
     pub fn wants_greedy(self) -> bool {
         self == Self::Remax

@@ -1,9 +1,7 @@
 //! Dynamic sampling: keep the groups with 0.01 < mean accuracy < 0.99, and draw more prompts until the rollout batch is
-//! full or `max_tries` is reached; then train on the groups there are. Deviations from the released code: a chunk
-//! without a kept group adds nothing (there the whole chunk is kept, with advantage 0), surplus groups go to the next
-//! step (there they are thrown away), and the number of tries is limited (there it is not).
+//! full or no tries are left; then train on the groups there are (`buffer`).
 
-use std::{cmp::Ordering, collections::VecDeque};
+use std::cmp::Ordering;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -33,6 +31,17 @@ impl Default for GroupFilter {
     }
 }
 
+/// What happens to groups that passed the filter and that the step does not need.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Surplus {
+    /// The next step trains on them, as far as it needs them; the others are dropped.
+    #[default]
+    Next,
+    /// They are dropped (released code).
+    Drop,
+}
+
 /// The filter's decision about one group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GroupVerdict {
@@ -59,6 +68,12 @@ impl GroupFilter {
         Ok(())
     }
 
+    /// Returns true if some number of right answers in a group of `group` passes, where each answer is right (1) or
+    /// wrong (0).
+    pub fn keeps_some(&self, group: usize) -> bool {
+        (0..=group).any(|right| self.verdict(right as f64 / group.max(1) as f64) == GroupVerdict::Keep)
+    }
+
     /// Decides about a group with this mean accuracy. NaN (an empty group) counts as all wrong. A disabled filter keeps
     /// every group.
     pub fn verdict(&self, mean_accuracy: f64) -> GroupVerdict {
@@ -74,109 +89,24 @@ impl GroupFilter {
     }
 }
 
-/// Counts of the groups drawn for one step.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FilterCounts {
-    /// Number of chunks drawn.
-    pub tries: usize,
-    /// Number of groups drawn.
-    pub offered: usize,
-    /// Number of groups kept.
-    pub kept: usize,
-    /// Number of groups dropped because all rollouts were right.
-    pub all_right: usize,
-    /// Number of groups dropped because all rollouts were wrong.
-    pub all_wrong: usize,
-    /// Number of surplus groups that came from the step before.
-    pub carried_in: usize,
-    /// Number of groups missing from a full step.
-    pub short: usize,
-}
-
-/// Collects the groups that pass the filter until a step has enough. Surplus groups wait for the next step.
-///
-/// Checkpoints store the [surplus](Self::surplus). The policy of the step before sampled those groups, so they must
-/// keep the old log-probabilities from then.
-#[derive(Debug, Clone)]
-pub(crate) struct GroupBuffer<G> {
-    target: usize,
-    max_tries: usize,
-    groups: VecDeque<G>,
-    counts: FilterCounts,
-}
-
-impl<G> GroupBuffer<G> {
-    /// Makes an empty buffer for `target` groups per step and at most `max_tries` chunks per step (paper: 20).
-    ///
-    /// # Errors
-    /// Returns an error if `target` or `max_tries` is 0, or if the filter's `low` is not below its `high`.
-    pub fn new(filter: &GroupFilter, target: usize, max_tries: usize) -> Result<Self, TrainError> {
-        filter.validate(target, max_tries)?;
-        Ok(Self { target, max_tries, groups: VecDeque::new(), counts: FilterCounts::default() })
-    }
-
-    /// Keeps the groups of one chunk that pass the filter, in order. Each group comes with its verdict. Each call counts as
-    /// one try.
-    pub fn offer(&mut self, groups: impl IntoIterator<Item = (GroupVerdict, G)>) {
-        self.counts.tries += 1;
-        for (verdict, group) in groups {
-            self.counts.offered += 1;
-            match verdict {
-                GroupVerdict::Keep => {
-                    self.counts.kept += 1;
-                    self.groups.push_back(group);
-                }
-                GroupVerdict::AllRight => self.counts.all_right += 1,
-                GroupVerdict::AllWrong => self.counts.all_wrong += 1,
-            }
-        }
-    }
-
-    /// Whether there are enough groups for a step.
-    pub fn is_full(&self) -> bool {
-        self.groups.len() >= self.target
-    }
-
-    /// Whether another chunk should be drawn: the buffer is not full and there are tries left.
-    pub fn wants_more(&self) -> bool {
-        !self.is_full() && self.counts.tries < self.max_tries
-    }
-
-    /// The groups in the buffer, in order. Between two steps they are the surplus of the first.
-    pub fn surplus(&self) -> impl Iterator<Item = &G> {
-        self.groups.iter()
-    }
-
-    /// Restores a buffer between two steps, with this surplus.
-    pub fn with_surplus(mut self, groups: impl IntoIterator<Item = G>) -> Self {
-        self.groups = groups.into_iter().collect();
-        self.counts = FilterCounts { carried_in: self.groups.len(), ..FilterCounts::default() };
-        self
-    }
-
-    /// Ends the step and returns its groups in the order drawn, with the counts. There are fewer groups than the
-    /// target, or none, if the tries ran out. The surplus stays for the next step, which counts its tries from 0.
-    pub fn take(&mut self) -> (Vec<G>, FilterCounts) {
-        let n = self.target.min(self.groups.len());
-        let taken = self.groups.drain(..n).collect();
-        let next = FilterCounts { carried_in: self.groups.len(), ..FilterCounts::default() };
-        let mut counts = std::mem::replace(&mut self.counts, next);
-        counts.short = self.target - n;
-        (taken, counts)
-    }
+/// What becomes of a group that was sampled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupFate {
+    /// The step trains on it.
+    Now,
+    /// It passed the filter, but the step has enough groups: the next step trains on it.
+    Next,
+    /// It passed the filter, but neither this step nor the next needs it: dropped.
+    Surplus,
+    /// Dropped by the filter: its mean accuracy is at or below `low`.
+    AllWrong,
+    /// Dropped by the filter: its mean accuracy is at or above `high`.
+    AllRight,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[derive(Debug, Clone, PartialEq)]
-    struct Group(usize, f64);
-
-    /// Groups with the verdicts of the default filter.
-    fn judged<const N: usize>(groups: [Group; N]) -> [(GroupVerdict, Group); N] {
-        groups.map(|group| (GroupFilter::default().verdict(group.1), group))
-    }
 
     #[test]
     fn the_band_is_open_at_both_ends() {
@@ -187,57 +117,20 @@ mod tests {
     }
 
     #[test]
-    fn without_a_filter_every_group_stays() {
-        let filter = GroupFilter { enabled: false, ..GroupFilter::default() };
-        let mut buffer = GroupBuffer::new(&filter, 3, 20).unwrap();
-        buffer.offer([Group(0, 0.0), Group(1, 1.0), Group(2, 0.5)].map(|group| (filter.verdict(group.1), group)));
-        let (groups, counts) = buffer.take();
-        assert_eq!(groups.iter().map(|g| g.0).collect::<Vec<_>>(), [0, 1, 2]);
-        let expected = FilterCounts { tries: 1, offered: 3, kept: 3, ..FilterCounts::default() };
-        assert_eq!(counts, expected);
-    }
-
-    #[test]
-    fn surplus_waits_in_order_and_dead_chunks_add_nothing() {
-        let mut buffer = GroupBuffer::new(&GroupFilter::default(), 3, 20).unwrap();
-        buffer.offer(judged([Group(0, 0.0), Group(1, 1.0)]));
-        assert!(buffer.surplus().next().is_none() && buffer.wants_more());
-        buffer.offer(judged([Group(2, 0.5), Group(3, 0.2)]));
-        assert!(!buffer.is_full());
-        buffer.offer(judged([Group(4, 0.5), Group(5, 0.0), Group(6, 0.7), Group(7, 0.3)]));
-        assert!(buffer.is_full() && !buffer.wants_more());
-
-        let (groups, counts) = buffer.take();
-        assert_eq!(groups.iter().map(|g| g.0).collect::<Vec<_>>(), [2, 3, 4]);
-        let expected =
-            FilterCounts { tries: 3, offered: 8, kept: 5, all_right: 1, all_wrong: 2, carried_in: 0, short: 0 };
-        assert_eq!(counts, expected);
-
-        let surplus: Vec<Group> = buffer.surplus().cloned().collect();
-        let mut buffer = GroupBuffer::new(&GroupFilter::default(), 3, 20).unwrap().with_surplus(surplus);
-        buffer.offer(judged([Group(8, 0.4)]));
-        let (groups, counts) = buffer.take();
-        assert_eq!(groups.iter().map(|g| g.0).collect::<Vec<_>>(), [6, 7, 8]);
-        assert_eq!((counts.carried_in, counts.tries, counts.kept), (2, 1, 1));
-    }
-
-    #[test]
-    fn tries_are_bounded_and_a_short_step_says_so() {
-        let mut buffer = GroupBuffer::new(&GroupFilter::default(), 4, 20).unwrap();
-        buffer.offer(judged([Group(0, 0.5)]));
-        while buffer.wants_more() {
-            buffer.offer(judged([Group(1, 1.0)]));
+    fn a_band_between_two_counts_of_right_answers_keeps_nothing() {
+        let band = |low, high| GroupFilter { low, high, ..GroupFilter::default() };
+        for (filter, group, keeps) in [
+            (band(0.01, 0.99), 2, true),
+            (band(0.01, 0.99), 1, false),
+            (band(0.6, 0.9), 2, false),
+            (band(0.6, 0.9), 3, true),
+            (band(0.5, 0.75), 4, false),
+            (band(-1.0, 2.0), 1, true),
+            (band(1.0, 2.0), 10, false),
+            (band(-1.0, 0.0), 10, false),
+            (GroupFilter { enabled: false, ..band(0.6, 0.9) }, 2, true),
+        ] {
+            assert_eq!(filter.keeps_some(group), keeps, "{filter:?} {group}");
         }
-        let (groups, counts) = buffer.take();
-        assert_eq!((groups.len(), counts.tries, counts.short), (1, 20, 3));
-        assert!(buffer.wants_more());
-    }
-
-    #[test]
-    fn senseless_settings_are_refused() {
-        let band = GroupFilter { low: 0.5, high: 0.5, ..GroupFilter::default() };
-        assert!(GroupBuffer::<Group>::new(&band, 1, 1).is_err());
-        assert!(GroupBuffer::<Group>::new(&GroupFilter::default(), 0, 1).is_err());
-        assert!(GroupBuffer::<Group>::new(&GroupFilter::default(), 1, 0).is_err());
     }
 }

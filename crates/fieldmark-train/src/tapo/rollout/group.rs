@@ -4,7 +4,10 @@
 //! a group share one mean and standard deviation. Each response has its own random stream (run, step, chunk, prompt,
 //! role, index); the released code uses the same streams for every prompt of every step.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use burn::tensor::Device;
 use fieldmark_generate::{FinishReason, GenerationConfig, Generator, Request, Response, Sampling};
@@ -18,7 +21,11 @@ use crate::{
     TrainError,
     reward::{RewardInput, RewardScore, WeightedRewards},
     tapo::advantage::Estimator,
+    trainer::{Interrupt, Sampled},
 };
+
+/// How often progress is told while no response ends.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// One training sample: the same question about an anchor image, a positive image of the same class, and a negative
 /// image of the most similar other class. Each is a whole prompt with its own image, so the three may differ in length.
@@ -99,7 +106,8 @@ pub(crate) struct RolloutCounts {
 /// Samples the responses to `prompts`, scores them and puts them into groups.
 ///
 /// `key` names the step and the chunk; `first` is the number of the first prompt within the chunk. If `estimator` needs
-/// them, greedy responses are generated too, and only their rewards are used.
+/// them, greedy responses are generated too, and only their rewards are used. `tell` hears what was decoded since it was
+/// last called. If `stop` is set, returns at once with [`GenerateError::Stopped`](fieldmark_generate::GenerateError).
 ///
 /// # Errors
 /// Returns an error if a prompt does not fit the model or a reward is not finite.
@@ -115,6 +123,7 @@ pub(crate) fn rollout_groups(
     tokenizer: &Tokenizer,
     key: &StreamKey,
     device: &Device,
+    (stop, tell): (&Interrupt, &mut dyn FnMut(Sampled)),
 ) -> Result<Vec<Group>, TrainError> {
     let roles = [(ImageRole::Anchor, counts.anchor), (ImageRole::Positive, counts.positive)];
     let roles = || roles.into_iter().filter(|(_, count)| *count > 0);
@@ -126,13 +135,24 @@ pub(crate) fn rollout_groups(
             requests.push(Request { prompt: prompt.about(role)?.clone(), streams });
         }
     }
-    let generator = Generator::new(model, generation.clone(), tokenizer.pad(), device)?;
-    let mut responses = generator.generate(&requests)?.into_iter();
+    let mut generate = |requests: &[Request], generation: GenerationConfig| -> Result<_, TrainError> {
+        let generator = Generator::new(model, generation, tokenizer.pad(), device)?.with_stop(stop.flag());
+        let (mut sampled, mut told) = (Sampled::default(), Instant::now());
+        let responses = generator.generate_with(requests, |token| {
+            sampled.tokens += 1;
+            sampled.responses += usize::from(token.is_last);
+            if token.is_last || told.elapsed() >= TELL_EVERY {
+                tell(std::mem::take(&mut sampled));
+                told = Instant::now();
+            }
+        })?;
+        Ok(responses.into_iter())
+    };
+    let mut responses = generate(&requests, generation.clone())?;
     // One greedy response per prompt and image that has rollouts. Nothing is drawn from its stream.
     requests.iter_mut().for_each(|request| request.streams.truncate(1));
     let mut greedy = if estimator.wants_greedy() {
-        let generation = GenerationConfig { sampling: Sampling::greedy(), ..generation.clone() };
-        Generator::new(model, generation, tokenizer.pad(), device)?.generate(&requests)?.into_iter()
+        generate(&requests, GenerationConfig { sampling: Sampling::greedy(), ..generation.clone() })?
     } else {
         Vec::new().into_iter()
     };

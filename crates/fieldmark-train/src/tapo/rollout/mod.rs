@@ -1,8 +1,9 @@
 //! Rollouts: responses to the anchor and the positive image, their groups, and the filter that drops groups.
 //!
-//! `responder` samples and scores, `draw` collects the groups of a step, `filter` chooses the groups to train on,
-//! `negative` makes negative images.
+//! `responder` samples and scores, `draw` draws the groups of a step into `buffer`, `filter` chooses the groups to train
+//! on, `negative` makes negative images.
 
+mod buffer;
 mod draw;
 mod filter;
 mod gap;
@@ -10,21 +11,26 @@ mod group;
 mod image_role;
 mod negative;
 mod over_step;
+mod phase;
 mod responder;
 pub(super) mod widened;
 
-pub(super) use self::{
-    draw::Drawer,
-    responder::{Responder, Wanted},
-};
-pub(crate) use self::{
-    filter::GroupBuffer,
-    group::{RolloutCounts, mean, mean_parts, rollout_groups, truncated},
-};
+#[cfg(test)]
+pub(crate) use self::group::tests;
 pub use self::{
-    filter::{FilterCounts, GroupFilter, GroupVerdict},
+    buffer::FilterCounts,
+    filter::{GroupFate, GroupFilter, GroupVerdict, Surplus},
     gap::SamplerGap,
     group::{Group, Rollout, TripletPrompt},
     image_role::ImageRole,
     negative::{BlackPatches, NegativeImage},
+};
+pub(crate) use self::{
+    buffer::GroupBuffer,
+    group::{RolloutCounts, mean, mean_parts, rollout_groups, truncated},
+};
+pub(super) use self::{
+    draw::{Drawer, Drawing},
+    phase::Phase,
+    responder::{Responder, Wanted},
 };
