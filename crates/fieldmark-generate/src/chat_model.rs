@@ -144,7 +144,12 @@ impl ChatModel {
             let first = replies.len();
             let mut requests = Vec::with_capacity(batch.len());
             for (index, chat) in (first..).zip(batch) {
-                let prompt = chat.prompt(&format!("chat {index}"), &self.processor)?;
+                let prompt = chat.prompt(&format!("chat {index}"), &self.processor).map_err(|error| match error {
+                    ProcessorError::TooLong { sample, tokens, limit: context, .. } => {
+                        GenerateError::Context { sample, tokens, context }
+                    }
+                    other => other.into(),
+                })?;
                 let stream = chat.stream.clone().unwrap_or_else(|| key.number(index as u64).stream());
                 requests.push(Request { prompt, streams: vec![stream] });
             }

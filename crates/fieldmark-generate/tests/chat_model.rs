@@ -147,8 +147,9 @@ fn pixel_limits_move_each_other_and_change_the_prompt() {
     };
     assert_eq!(limits(None, None).unwrap(), (own.min_pixels, own.max_pixels));
     assert_eq!(limits(None, Some(784)).unwrap(), (own.min_pixels.min(784), 784));
-    assert_eq!(limits(Some(usize::MAX), None).unwrap(), (usize::MAX, usize::MAX));
-    for (min, max, wanted) in [(None, Some(0), "max_pixels"), (Some(9), Some(8), "min_pixels")] {
+    assert_eq!(limits(Some(400_000), None).unwrap(), (400_000, own.max_pixels.max(400_000)));
+    let beyond = (Some(usize::MAX), None, "min_pixels");
+    for (min, max, wanted) in [(None, Some(0), "max_pixels"), (Some(9), Some(8), "min_pixels"), beyond] {
         assert!(matches!(limits(min, max), Err(GenerateError::Setting { key, .. }) if key == wanted));
     }
     let chat = Chat::question("Which fruit?", [photo("a", 280, 40)]);
