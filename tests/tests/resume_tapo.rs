@@ -66,7 +66,7 @@ fn tapo_trainer<'a>(
 /// Every event as it is written down, with the step and the update it belongs to.
 fn note(log: &mut Vec<(Mark, String)>, event: TrainEvent<'_>) {
     match event {
-        TrainEvent::Validation(..) | TrainEvent::SftUpdate(..) => {}
+        TrainEvent::Validation(..) | TrainEvent::SftUpdate(..) | TrainEvent::Finding(_) => {}
         TrainEvent::Rollouts(groups) => {
             let texts: Vec<_> =
                 groups.iter().flat_map(|group| &group.rollouts).map(|rollout| format!("{rollout:?}")).collect();

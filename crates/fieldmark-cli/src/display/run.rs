@@ -118,6 +118,12 @@ impl RunDisplay {
                 screen.step(row.step, 0, self.update.clone());
                 screen.update(row, timing)
             }
+            TrainEvent::Finding(found) => {
+                if let Some((screen, _)) = &mut self.screen {
+                    screen.note(format!("note: {found}"));
+                }
+                Ok(())
+            }
             TrainEvent::Rollouts(groups) => {
                 if let Some((screen, _)) = &self.screen {
                     screen.count("Groups drawn", groups.len());

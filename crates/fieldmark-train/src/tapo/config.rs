@@ -64,8 +64,10 @@ pub struct TapoConfig {
     pub max_new_tokens: usize,
     /// Largest number of responses decoded in parallel.
     pub generation_batch: usize,
-    /// Weights of the rewards by name, for example `accuracy = 0.9`. A weight of 0 only measures. Names: `accuracy`,
-    /// `format`, `exact`, `text_similarity`, `length_penalty` and `semantic`, plus those a program registers.
+    /// Weights of the rewards by name, for example `accuracy = 0.9`. A weight of 0 only measures. Names: `accuracy`
+    /// (well-formed, and the one answer is the right name), `inclusion` (the answer contains the right name, as in the
+    /// released code), `format`, `exact`, `text_similarity`, `length_penalty` and `semantic`, plus those a program
+    /// registers.
     pub rewards: BTreeMap<String, f64>,
     /// Number of tokens before `max_new_tokens` over which the reward `length_penalty` falls from 0 to -1. The default
     /// is a fifth of the default `max_new_tokens`, as in DAPO.

@@ -5,6 +5,7 @@
 
 pub mod advantage;
 pub(crate) mod config;
+mod diagnose;
 mod items;
 pub(crate) mod loss;
 mod metrics;
@@ -18,6 +19,7 @@ mod validation;
 
 pub use self::{
     config::{TapoConfig, UpdateImage},
+    diagnose::{Accuracies, AccuracyWatch, Parted},
     loss::{LossAverage, TapoInputs, TapoLoss, TapoLossConfig, TapoParts, tapo_loss},
     metrics::{RolloutMetrics, TapoMetrics, TapoValidation},
     source::{SampleFacts, TripletSource},

@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::source::TripletSource;
 use crate::{
     TrainError,
-    tapo::rollout::{Group, Rollout},
+    tapo::{
+        diagnose::AccuracyWatch,
+        rollout::{Group, Rollout},
+    },
     trainer::UpdaterState,
 };
 
@@ -87,6 +90,9 @@ pub struct TapoState {
     pub surplus: Vec<SavedGroup>,
     /// The step that has begun, if one has.
     pub open: Option<OpenStep>,
+    /// Strict accuracy and inclusion over the steps so far.
+    #[serde(default)]
+    pub accuracy: AccuracyWatch,
 }
 
 #[cfg(test)]
@@ -127,6 +133,7 @@ mod tests {
             updates: UpdaterState { done: 5, skipped: 1 },
             surplus: vec![SavedGroup { row: 1, epoch: 5, rollouts: vec![rollout.clone(), rollout.clone()] }],
             open: Some(OpenStep { groups: Vec::new(), updates: 1, negatives: vec![vec![f32::NAN], Vec::new()] }),
+            accuracy: AccuracyWatch::default(),
         };
         let back: TapoState = toml::from_str(&toml::to_string(&state).unwrap()).unwrap();
         let found = &back.surplus[0].rollouts[1];

@@ -8,7 +8,7 @@ use fieldmark_processor::Tokenizer;
 use fieldmark_stream::StreamKey;
 
 use super::{
-    OpenStep, SavedGroup, TapoConfig, TapoLossConfig, TapoState, TripletSource,
+    AccuracyWatch, OpenStep, SavedGroup, TapoConfig, TapoLossConfig, TapoState, TripletSource,
     items::{Items, Step},
     rollout::{Drawer, Responder},
     update::Updates,
@@ -19,7 +19,7 @@ use crate::{
     parallel::{Reduction, Replicas},
     reward::RewardRegistry,
     tapo::rollout::GroupBuffer,
-    trainer::{Direction, Engine, Interrupt, Mark, OnEvent, Score, Updater, Verdict},
+    trainer::{Direction, Engine, Finding, Interrupt, Mark, OnEvent, Score, Updater, Verdict},
 };
 
 /// The metric that decides which checkpoint is the best: without a validation set, and with one.
@@ -41,6 +41,7 @@ pub struct TapoTrainer<'a, S> {
     step: usize,
     /// The step that had begun when the run was saved.
     open: Option<OpenStep>,
+    accuracy: AccuracyWatch,
     validation: Option<&'a S>,
     /// True if the model that the run starts from still has to be validated.
     unscored: bool,
@@ -84,6 +85,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             steps,
             step: 0,
             open: None,
+            accuracy: AccuracyWatch::default(),
             validation: None,
             unscored: true,
         })
@@ -140,6 +142,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
         self.drawer.drawn = state.drawn;
         self.step = state.step;
         self.open = state.open.clone();
+        self.accuracy = state.accuracy.clone();
         self.unscored = false;
         Ok(self)
     }
@@ -153,6 +156,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
             updates: self.engine.updater.state(),
             surplus: self.drawer.buffer.surplus().map(SavedGroup::of).collect(),
             open,
+            accuracy: self.accuracy.clone(),
         }
     }
 
@@ -188,6 +192,10 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
                     &self.engine,
                     on_event,
                 )?;
+                let responses = metrics.groups.offered * (self.config.anchor_rollouts + self.config.positive_rollouts);
+                if let Some(parted) = self.accuracy.after(responses, metrics.right) {
+                    on_event(TrainEvent::Finding(&Finding::Parted(parted)))?;
+                }
                 (groups, Some(metrics.reward))
             }
         };

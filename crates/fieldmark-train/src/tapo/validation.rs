@@ -13,6 +13,7 @@ use fieldmark_stream::StreamKey;
 
 use super::{
     config::TapoConfig,
+    diagnose::Accuracies,
     metrics::TapoValidation,
     rollout::{Responder, Wanted},
     source::TripletSource,
@@ -60,12 +61,15 @@ impl<S: TripletSource> Held<'_, S> {
                 numbers.iter().map(|&row| self.rows.prompt(row, 0)).collect::<Result<_, _>>()?;
             answers.extend(self.responder.respond(&model, &prompts, &wanted, &replicas, |_, group, _| Ok(group))?);
         }
+        let right = Accuracies::of(&answers);
         let found = TapoValidation {
             step: made.0,
             rollout_step: made.1,
             reward: mean(&answers, |_| true, |answer| answer.reward.overall),
             accuracy: mean(&answers, |_| true, |answer| answer.reward.accuracy),
             rewards: mean_parts(&answers),
+            strict: right.strict,
+            inclusion: right.inclusion,
             response_tokens: mean(&answers, |_| true, |answer| answer.response.ids.len() as f64),
             truncated: mean(&answers, |_| true, truncated),
             answers: answers.len(),

@@ -1,6 +1,6 @@
 //! The events that a trainer reports during a step.
 
-use super::{DecodingTiming, UpdateTiming};
+use super::{DecodingTiming, Finding, UpdateTiming};
 use crate::{
     TrainError,
     sft::SftMetrics,
@@ -20,6 +20,8 @@ pub enum TrainEvent<'a> {
     TapoUpdate(&'a TapoMetrics, &'a UpdateTiming),
     /// The validation set was answered and scored. Each answer is a group of one.
     Validation(&'a [Group], &'a TapoValidation, &'a DecodingTiming),
+    /// Something that the user should know, such as accuracies that part.
+    Finding(&'a Finding),
 }
 
 /// Receives the events of a step. If it returns an error, the step stops and returns that error.

@@ -3,6 +3,7 @@
 
 mod engine;
 mod event;
+mod finding;
 mod interrupt;
 mod mark;
 mod streak;
@@ -20,6 +21,7 @@ use crate::TrainError;
 pub(crate) use self::{engine::Engine, streak::culprits};
 pub use self::{
     event::{OnEvent, TrainEvent},
+    finding::Finding,
     interrupt::Interrupt,
     mark::Mark,
     timings::{Decoding, DecodingTiming, UpdateTiming},

@@ -1,5 +1,6 @@
 //! `rollouts.jsonl` and `validation.jsonl`: every response of TAPO, one per line, with its images, prompt and rewards.
 
+use fieldmark_data::AnswerReading;
 use fieldmark_generate::FinishReason;
 use fieldmark_train::tapo::{
     SampleFacts, TapoValidation,
@@ -64,6 +65,7 @@ fn line(facts: &SampleFacts, group: &Group, rollout: &Rollout) -> Value {
         ImageRole::Anchor => ("anchor", &facts.anchor),
         ImageRole::Positive => ("positive", &facts.positive),
     };
+    let reading = AnswerReading::of(&rollout.text);
     json!({
         "row": group.prompt.anchor.name,
         "role": role,
@@ -72,6 +74,8 @@ fn line(facts: &SampleFacts, group: &Group, rollout: &Rollout) -> Value {
         "prompt": facts.prompt,
         "truth": group.prompt.truth,
         "response": rollout.text,
+        "answer": reading.answer(),
+        "answers": reading.blocks().len(),
         "tokens": rollout.response.ids.len(),
         "finished": rollout.response.finish == FinishReason::Stop,
         "rewards": rollout.reward.parts,

@@ -115,6 +115,7 @@ impl<'a> RunLog<'a> {
                 }
                 self.decoded(row, timing)
             }
+            TrainEvent::Finding(_) => Ok(()),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::{
     gradient::Scorer,
     tapo::{
         config::TapoConfig,
+        diagnose::Accuracies,
         items::{score, update_sequences},
         metrics::RolloutMetrics,
         source::TripletSource,
@@ -88,6 +89,7 @@ impl<S: TripletSource> Drawer<'_, S> {
                 |rollout| rollout.reward.accuracy,
             ),
             rewards: mean_parts(&all),
+            right: Accuracies::of(&all),
             response_tokens: mean(&all, |_| true, |rollout| rollout.response.ids.len() as f64),
             truncated: mean(&all, |_| true, truncated),
             sampler: SamplerGap::of(&all, config.update_image),

@@ -3,7 +3,10 @@
 //! without a kept group adds nothing (there the whole chunk is kept, with advantage 0), surplus groups go to the next
 //! step (there they are thrown away), and the number of tries is limited (there it is not).
 
-use std::{cmp::Ordering, collections::VecDeque};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, VecDeque},
+};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,8 +22,9 @@ pub struct GroupFilter {
     /// Whether to filter. `false` keeps every group, as in GRPO.
     pub enabled: bool,
     /// Name of the reward whose unweighted mean is the group's accuracy. It must be listed in `rewards`; a weight of 0
-    /// is enough.
-    pub key: String,
+    /// is enough. Unset: `accuracy` if its weight is above 0, otherwise `inclusion` if its weight is, otherwise
+    /// whichever of the two is listed.
+    pub key: Option<String>,
     /// Groups are kept if their mean accuracy is above this. Released `filter_low`: 0.01.
     pub low: f64,
     /// Groups are kept if their mean accuracy is below this. Released `filter_high`: 0.99.
@@ -29,7 +33,7 @@ pub struct GroupFilter {
 
 impl Default for GroupFilter {
     fn default() -> Self {
-        Self { enabled: true, key: "accuracy".into(), low: 0.01, high: 0.99 }
+        Self { enabled: true, key: None, low: 0.01, high: 0.99 }
     }
 }
 
@@ -45,6 +49,22 @@ pub enum GroupVerdict {
 }
 
 impl GroupFilter {
+    /// Returns the name of the reward that the filter looks at. `rewards` are the weights of the recipe.
+    ///
+    /// ```
+    /// use fieldmark_train::tapo::rollout::GroupFilter;
+    /// let released = [("accuracy".into(), 0.0), ("inclusion".into(), 0.9)].into();
+    /// assert_eq!(GroupFilter::default().key(&released), "inclusion");
+    /// ```
+    pub fn key(&self, rewards: &BTreeMap<String, f64>) -> String {
+        let named = self.key.clone().filter(|key| !key.is_empty());
+        let weight = |name: &str| rewards.get(name).copied();
+        let paid =
+            || ["accuracy", "inclusion"].into_iter().find(|name| weight(name).is_some_and(|weight| weight > 0.0));
+        let listed = || ["accuracy", "inclusion"].into_iter().find(|name| weight(name).is_some());
+        named.unwrap_or_else(|| paid().or_else(listed).unwrap_or("accuracy").into())
+    }
+
     /// Checks `low` and `high`, the number of groups of a step and the number of tries.
     pub(crate) fn validate(&self, target: usize, max_tries: usize) -> Result<(), TrainError> {
         for (key, value) in [("prompts_per_step", target), ("max_tries", max_tries)] {
@@ -184,6 +204,27 @@ mod tests {
         let verdicts = [0.0, 0.01, 0.0101, 0.1, 0.9, 0.9899, 0.99, 1.0, f64::NAN].map(|a| filter.verdict(a));
         use GroupVerdict::{AllRight as R, AllWrong as W, Keep as K};
         assert_eq!(verdicts, [W, W, K, K, K, K, R, R, W]);
+    }
+
+    #[test]
+    fn it_follows_the_accuracy_that_the_recipe_pays_for() {
+        let key = |named: Option<&str>, rewards: &[(&str, f64)]| {
+            let rewards = rewards.iter().map(|&(name, weight)| (name.to_owned(), weight)).collect();
+            GroupFilter { key: named.map(Into::into), ..GroupFilter::default() }.key(&rewards)
+        };
+        for (named, rewards, expected) in [
+            (None, &[("accuracy", 0.9), ("format", 0.1)][..], "accuracy"),
+            (None, &[("accuracy", 0.5), ("inclusion", 0.9)], "accuracy"),
+            (None, &[("accuracy", 0.0), ("inclusion", 0.9)], "inclusion"),
+            (None, &[("inclusion", 0.9)], "inclusion"),
+            (None, &[("inclusion", 0.0), ("exact", 1.0)], "inclusion"),
+            (None, &[("accuracy", 0.0), ("inclusion", 0.0)], "accuracy"),
+            (None, &[("exact", 1.0)], "accuracy"),
+            (Some("exact"), &[("accuracy", 0.9), ("exact", 0.0)], "exact"),
+            (Some(""), &[("inclusion", 0.9)], "inclusion"),
+        ] {
+            assert_eq!(key(named, rewards), expected, "{named:?} {rewards:?}");
+        }
     }
 
     #[test]

@@ -13,6 +13,8 @@ mod over_step;
 mod responder;
 pub(super) mod widened;
 
+#[cfg(test)]
+pub(crate) use self::group::tests;
 pub(super) use self::{
     draw::Drawer,
     responder::{Responder, Wanted},
