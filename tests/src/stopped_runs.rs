@@ -100,7 +100,13 @@ impl TripletSource for Rows {
             poison(&mut negative);
         }
         let truth = (8..VOCABULARY).step_by(3).map(|id| format!("t{id}")).collect::<Vec<_>>().join(" ");
-        Ok(TripletPrompt { anchor: make(0), positive: Some(make(1)), negative: Some(negative), truth })
+        Ok(TripletPrompt {
+            anchor: make(0),
+            positive: Some(make(1)),
+            negative: Some(negative),
+            truth,
+            aliases: Vec::new(),
+        })
     }
 }
 

@@ -110,6 +110,7 @@ pub fn prompt(config: &Qwen25VlConfig, row: u64, truth: &str) -> TripletPrompt {
         positive: Some(about(6, 4, 1)),
         negative: Some(about(2, 8, 2)),
         truth: truth.into(),
+        aliases: Vec::new(),
     }
 }
 

@@ -94,7 +94,8 @@ fn sft(recipe: &Recipe, images: usize) -> f64 {
 fn tapo(recipe: &Recipe) -> f64 {
     let rows = (0..recipe.tapo.prompts_per_step as u64).map(|row| {
         let image = |i| about_images(1, PROMPT, 3 * row + i);
-        TripletPrompt { anchor: image(0), positive: Some(image(1)), negative: Some(image(2)), truth: "t9".into() }
+        let (positive, negative) = (Some(image(1)), Some(image(2)));
+        TripletPrompt { anchor: image(0), positive, negative, truth: "t9".into(), aliases: Vec::new() }
     });
     let triplets = Rows(rows.collect());
     let tokenizer = word_tokenizer();

@@ -89,6 +89,7 @@ fn tapo_counts_the_negatives_that_it_scores_with_a_gradient() {
         positive: Some(about(&config, 6, 6, 1)),
         negative: Some(about(&config, 8, 6, 2)),
         truth: "t9".into(),
+        aliases: Vec::new(),
     };
     let negative = prompt.negative.clone().unwrap();
     let source = Rows(vec![prompt.clone()]);

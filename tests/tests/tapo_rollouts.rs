@@ -307,7 +307,7 @@ fn rewards_see_the_sample_and_the_lengths_and_the_filter_looks_at_its_key() {
     });
     let config = TapoConfig {
         rewards: [("accuracy".into(), 0.5), ("short".into(), 0.0)].into(),
-        filter: GroupFilter { key: "short".into(), ..GroupFilter::default() },
+        filter: GroupFilter { key: Some("short".into()), ..GroupFilter::default() },
         chunk: 2,
         ..descent()
     };

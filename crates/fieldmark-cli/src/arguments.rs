@@ -149,7 +149,7 @@ pub struct EvalArgs {
     /// Write predictions.jsonl without scoring it.
     #[arg(long, conflicts_with = "score_only")]
     pub predict_only: bool,
-    /// Score an existing predictions file; needs no model and no recipe.
+    /// Score an existing predictions file; needs no model and no recipe. Other names of classes: --set data.aliases=FILE.
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     pub score_only: Option<PathBuf>,
     #[command(flatten)]

@@ -104,6 +104,8 @@ fn ablations_are_the_paper_but_for_what_they_name() {
         loss: TapoLossConfig { negative_grad: false, ..paper().loss },
         schedule: LrSchedule { released: true, ..paper().schedule },
         adamw: AdamWSettings { weight_decay: 0.0, moments: Moments::Bf16, ..paper().adamw },
+        rewards: [("accuracy".into(), 0.0), ("format".into(), 0.1), ("inclusion".into(), 0.9)].into(),
+        filter: GroupFilter { key: Some("inclusion".into()), ..GroupFilter::default() },
         ..paper()
     };
     let expected = [

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::answer::truth::Unmatchable;
+
 /// An error in a data file, or in the classes that something is built from.
 ///
 /// Its text is one line. Rows count from 1: the line of a JSONL or CSV file, the element of a JSON array.
@@ -127,6 +129,14 @@ pub enum RowProblem {
     /// The truth is not one of the options.
     #[error("the ground truth {0:?} is not among the options; add it")]
     TruthNotAnOption(String),
+    /// No answer can match the truth.
+    #[error("the answer {truth:?} {reason}, so that no answer can match it; correct it or remove the row")]
+    Unmatchable {
+        /// The truth.
+        truth: String,
+        /// Why nothing can match it.
+        reason: Unmatchable,
+    },
     /// A class has two super-categories.
     #[error("class {class:?} has super-category {found:?} here and {earlier:?} in row {row}; give it only one")]
     TwoSuperCategories {

@@ -13,7 +13,9 @@ pub mod format;
 pub mod images;
 pub mod prompt;
 
-pub use answer::{is_python_space, normal_form, strict_answer};
+pub use answer::{
+    Aliases, AnswerReading, Unmatchable, is_python_space, nfc, normal_form, strict_answer, truth_text, unmatchable,
+};
 pub use augment::RandomResizedCrop;
 pub use check::{DataKind, DataReport, check_file};
 pub use classes::{

@@ -2,10 +2,13 @@
 //! The released rows list the truth first and `eval/evaluation.py` scores by inclusion. Ours shuffles the options and
 //! requires exactly one name.
 
-use fieldmark_data::Split;
+use std::ops::Range;
+
+use fieldmark_data::{Aliases, Split, nfc};
 use fieldmark_stream::StreamKey;
 use serde::{Deserialize, Serialize};
 
+use crate::denial::is_denied;
 use crate::extract;
 use crate::text::{normalise, occurrences};
 
@@ -54,40 +57,47 @@ pub fn rotations(seed: u64, count: usize) -> impl Iterator<Item = OptionOrder> {
     (0..count).map(move |by| OptionOrder::Rotated { seed, by })
 }
 
-/// The released rule: an output is right if its answer contains the truth, both lower-cased with `_` as a blank. A
-/// missing or empty answer block is wrong. An answer that lists all options is right.
-pub fn official(output: &str, ground_truth: &str) -> bool {
-    let plain = |text: &str| text.to_lowercase().replace('_', " ");
+/// The released rule: an output is right if its answer contains the truth or an alias of it, lower-cased with `_` as a
+/// blank. A missing or empty answer block is wrong. An answer that lists all options is right.
+///
+/// Deviation from the released code: texts are compared in Unicode's composed form, the only one that a model can
+/// write. The released rows have no aliases.
+pub fn official(output: &str, ground_truth: &str, aliases: &Aliases) -> bool {
+    let plain = |text: &str| nfc(&text.to_lowercase()).replace('_', " ");
+    let mut names = std::iter::once(ground_truth).chain(aliases.of(ground_truth).iter().map(String::as_str));
     extract::official(output)
         .filter(|answer| !answer.is_empty())
-        .is_some_and(|answer| plain(answer).contains(&plain(ground_truth)))
+        .map(plain)
+        .is_some_and(|answer| names.any(|name| answer.contains(&plain(name))))
 }
 
 /// The strict rule: the answer names exactly one option, and that option is the truth.
 ///
-/// "Border Collie" does not name "Collie"; "Collie or Border Collie" names both. An answer names an option if the
-/// option is a whole phrase of the normalised answer outside any longer option's name.
-pub fn strict(output: &str, ground_truth: &str, options: &[String]) -> bool {
-    extract::strict(output).is_some_and(|answer| named(answer, options) == [normalise(ground_truth)])
+/// "Border Collie" does not name "Collie"; "Collie or Border Collie" names both; "a Komondor, not a Collie" names the
+/// Komondor alone. An answer names an option if the option or an alias of it is a whole phrase of the normalised answer,
+/// outside any longer name of an option, and the sentence does not deny it.
+pub fn strict(output: &str, ground_truth: &str, options: &[String], aliases: &Aliases) -> bool {
+    let truth = normalise(ground_truth);
+    extract::strict(output).is_some_and(|answer| {
+        let named = named(answer, options, aliases);
+        !named.is_empty() && named.iter().all(|option| normalise(option) == truth)
+    })
 }
 
-/// Returns the options that an answer names, normalised, in the order of `options`.
-fn named(answer: &str, options: &[String]) -> Vec<String> {
+/// Returns the options that an answer names, in the order of `options`.
+fn named<'a>(answer: &str, options: &'a [String], aliases: &Aliases) -> Vec<&'a String> {
     let answer = normalise(answer);
-    let options: Vec<String> = options.iter().map(|option| normalise(option)).collect();
-    let found: Vec<_> = options.iter().map(|option| occurrences(&answer, option)).collect();
-    let inside_longer = |range: &std::ops::Range<usize>| {
+    let names = |option: &'a String| std::iter::once(option).chain(aliases.of(option)).map(|name| normalise(name));
+    let found: Vec<Vec<Range<usize>>> =
+        options.iter().map(|option| names(option).flat_map(|name| occurrences(&answer, &name)).collect()).collect();
+    let inside_longer = |range: &Range<usize>| {
         found
             .iter()
             .flatten()
             .any(|other| other.start <= range.start && range.end <= other.end && other.len() > range.len())
     };
-    options
-        .iter()
-        .zip(&found)
-        .filter(|(_, ranges)| ranges.iter().any(|range| !inside_longer(range)))
-        .map(|(option, _)| option.clone())
-        .collect()
+    let counts = |range: &Range<usize>| !inside_longer(range) && !is_denied(&answer, range);
+    options.iter().zip(&found).filter(|(_, ranges)| ranges.iter().any(counts)).map(|(option, _)| option).collect()
 }
 
 #[cfg(test)]
@@ -133,6 +143,7 @@ mod tests {
 
     #[test]
     fn the_two_rules_differ_where_they_should() {
+        let none = Aliases::default();
         let dogs = options(&["Collie", "Border Collie", "Komondor", "F-16A/B"]);
         // answer, truth, official, strict
         for (answer, truth, by_official, by_strict) in [
@@ -147,11 +158,47 @@ mod tests {
             ("F-16A / B", "F-16A/B", false, true),
             ("Komondor", "Collie", false, false),
             ("", "Collie", false, false),
+            ("It is a Komondor, not a Collie", "Komondor", true, true),
+            ("It is a Komondor, not a Collie", "Collie", true, false),
+            ("It isn\u{2019}t a Collie", "Collie", true, false),
+            ("F\u{2011}16A/B", "F-16A/B", false, true),
         ] {
             let output = format!("<think>Collie</think><answer>{answer}</answer>");
-            assert_eq!(official(&output, truth), by_official, "{answer}");
-            assert_eq!(strict(&output, truth, &dogs), by_strict, "{answer}");
+            assert_eq!(official(&output, truth, &none), by_official, "{answer}");
+            assert_eq!(strict(&output, truth, &dogs, &none), by_strict, "{answer}");
         }
-        assert!(!official("Collie", "Collie") && !strict("Collie", "Collie", &dogs));
+        assert!(!official("Collie", "Collie", &none) && !strict("Collie", "Collie", &dogs, &none));
+        // Two answer blocks are no answer.
+        let two = "<think>x</think><answer>Komondor</answer><answer>Collie</answer>";
+        assert!(official(two, "Collie", &none) && !strict(two, "Collie", &dogs, &none));
+    }
+
+    #[test]
+    fn either_form_of_unicode_is_the_name() {
+        let none = Aliases::default();
+        let (composed, decomposed) = ("Jalape\u{f1}o", "Jalapen\u{303}o");
+        for (truth, answer) in [(composed, decomposed), (decomposed, composed), (decomposed, decomposed)] {
+            let output = format!("<answer>{answer}</answer>");
+            assert!(official(&output, truth, &none) && strict(&output, truth, &options(&[truth, "Lime"]), &none));
+        }
+    }
+
+    #[test]
+    fn an_alias_names_its_option() {
+        let (fruit, mut aliases) = (options(&["Granny Smith", "Lime", "Lemon"]), Aliases::default());
+        aliases.add("Granny Smith", ["Granny"]);
+        aliases.add("Lime", ["Limette"]);
+        for (answer, truth, by_official, by_strict) in [
+            ("a granny", "Granny Smith", true, true),
+            ("a Granny Smith", "Granny Smith", true, true),
+            ("Limette or Granny", "Granny Smith", true, false),
+            ("Limette", "Granny Smith", false, false),
+            ("Limette", "Lemon", false, false),
+            ("Lemon, not a Limette", "Lemon", true, true),
+        ] {
+            let output = format!("<answer>{answer}</answer>");
+            assert_eq!(official(&output, truth, &aliases), by_official, "{answer}");
+            assert_eq!(strict(&output, truth, &fruit, &aliases), by_strict, "{answer}");
+        }
     }
 }

@@ -14,7 +14,7 @@ pub fn official(output: &str) -> Option<&str> {
     Some(strip(&output[start..start + length]))
 }
 
-/// Returns the last complete answer block outside the thought, as the rewards do.
+/// Returns the one answer of an output, by the reader that the rewards use too.
 pub use fieldmark_data::strict_answer as strict;
 
 #[cfg(test)]
@@ -26,15 +26,15 @@ mod tests {
         // output, official (what Python's re gives), strict
         for (output, expected_official, expected_strict) in [
             ("<answer> Lime\n</answer>", Some("Lime"), Some("Lime")),
-            ("<answer>a</answer> or <answer>b</answer>", Some("a</answer> or <answer>b"), Some("b")),
+            ("<answer>a</answer> or <answer>b</answer>", Some("a</answer> or <answer>b"), None),
             ("<think>not <answer>a</answer></think><answer>b</answer>", Some("a</answer></think><answer>b"), Some("b")),
             ("<think><answer>a</answer></think>", Some("a"), None),
             ("<answer>a", None, None),
             ("a</answer>", None, None),
             ("</answer><answer>", None, None),
-            ("</answer><answer>a</answer>", Some("a"), Some("a")),
+            ("</answer><answer>a</answer>", Some("a"), None),
             ("<answer>a</answer></answer>", Some("a</answer>"), None),
-            ("<answer><answer>a</answer>", Some("<answer>a"), Some("a")),
+            ("<answer><answer>a</answer>", Some("<answer>a"), None),
             ("<answer> </answer>", Some(""), None),
             ("<Answer>a</Answer>", None, None),
             ("", None, None),

@@ -1,15 +1,21 @@
 //! Open world: text inclusion, as in the released `eval/evaluation.py`. As in the released code, car names lose their
 //! last two words, body type and year. Relative similarity (equation 5) needs a text encoder and is not computed here.
 
+use fieldmark_data::{Aliases, nfc};
+
+use crate::denial::is_denied;
 use crate::extract;
 use crate::text::{normalise, occurrences, words};
 
 const CAR: &str = "car";
 
-/// The released rule: an output is right if its lower-cased answer contains the lower-cased truth. If the answer is
-/// missing or empty, the whole output counts, including the thought. `_` in the truth is a blank, but not for cars and
-/// not in the answer. A car name of at most two words is contained in everything.
-pub fn official(output: &str, ground_truth: &str, super_category: &str) -> bool {
+/// The released rule: an output is right if its lower-cased answer contains the lower-cased truth or an alias of it. If
+/// the answer is missing or empty, the whole output counts, including the thought. `_` in the truth is a blank, but not
+/// for cars and not in the answer. A car name of at most two words is contained in everything.
+///
+/// Deviation from the released code: texts are compared in Unicode's composed form, the only one that a model can
+/// write. The released rows have no aliases.
+pub fn official(output: &str, ground_truth: &str, super_category: &str, aliases: &Aliases) -> bool {
     let text = extract::official(output).filter(|answer| !answer.is_empty()).unwrap_or(output);
     let truth = ground_truth.to_lowercase();
     let wanted = if super_category == CAR {
@@ -18,19 +24,24 @@ pub fn official(output: &str, ground_truth: &str, super_category: &str) -> bool 
     } else {
         truth.replace('_', " ")
     };
-    text.to_lowercase().contains(&wanted)
+    let others = aliases.of(ground_truth).iter().map(|alias| alias.to_lowercase().replace('_', " "));
+    let text = nfc(&text.to_lowercase());
+    std::iter::once(wanted).chain(others).any(|wanted| text.contains(&nfc(&wanted)))
 }
 
-/// The strict rule: an output is right if it has an answer that contains the truth as a whole phrase, both in normal
-/// form. Car names of more than two words lose body type and year.
-pub fn strict(output: &str, ground_truth: &str, super_category: &str) -> bool {
+/// The strict rule: an output is right if it has an answer that contains the truth or an alias of it as a whole phrase,
+/// all in normal form, in a sentence that does not deny it. Car names of more than two words lose body type and year.
+pub fn strict(output: &str, ground_truth: &str, super_category: &str, aliases: &Aliases) -> bool {
     let truth = normalise(ground_truth);
     let mut name: Vec<&str> = words(&truth).collect();
     if super_category == CAR && name.len() > 2 {
         name.truncate(name.len() - 2);
     }
     let wanted = name.join(" ");
-    extract::strict(output).is_some_and(|answer| !occurrences(&normalise(answer), &wanted).is_empty())
+    let Some(answer) = extract::strict(output).map(normalise) else { return false };
+    let others = aliases.of(ground_truth).iter().map(|alias| normalise(alias));
+    let named = |name: String| occurrences(&answer, &name).iter().any(|range| !is_denied(&answer, range));
+    std::iter::once(wanted).chain(others).any(named)
 }
 
 #[cfg(test)]
@@ -56,9 +67,35 @@ mod tests {
             ("<answer>audi_s4</answer>", "Audi_S4 Sedan 2012", "car", true, true),
             ("<answer>42/72</answer>", "42 / 72", "aircraft", false, true),
             ("", "Royal Gala", "apple", false, false),
+            ("<answer>not a Royal Gala</answer>", "Royal Gala", "apple", true, false),
+            ("<answer>a Pink Lady rather than a Royal Gala</answer>", "Royal Gala", "apple", true, false),
+            ("<answer>a Pink Lady rather than a Royal Gala</answer>", "Pink Lady", "apple", true, true),
+            ("<answer>Jalape\u{f1}o</answer>", "Jalapen\u{303}o", "pepper", true, true),
+            ("<answer>这是青柠。</answer>", "青柠", "fruit", true, true),
+            ("<answer>这不是青柠。</answer>", "青柠", "fruit", true, false),
+            ("<answer>an apfel, the Gala</answer>", "Royal Gala", "apple", false, false),
+            ("<answer>Royal Gala</answer><answer>Pink Lady</answer>", "Royal Gala", "apple", true, false),
         ] {
-            assert_eq!(official(output, truth, category), by_official, "{output} {truth}");
-            assert_eq!(strict(output, truth, category), by_strict, "{output} {truth}");
+            let none = Aliases::default();
+            assert_eq!(official(output, truth, category, &none), by_official, "{output} {truth}");
+            assert_eq!(strict(output, truth, category, &none), by_strict, "{output} {truth}");
+        }
+    }
+
+    #[test]
+    fn an_alias_is_as_right_as_the_name() {
+        let mut aliases = Aliases::default();
+        aliases.add("Royal Gala", ["Tenroy"]);
+        aliases.add("Audi S4 Sedan 2012", ["Audi B8"]);
+        for (answer, truth, category, expected) in [
+            ("a tenroy apple", "royal_gala", "apple", true),
+            ("not a Tenroy", "Royal Gala", "apple", false),
+            ("an audi b8", "Audi S4 Sedan 2012", "car", true),
+            ("an audi", "Audi S4 Sedan 2012", "car", false),
+        ] {
+            let output = format!("<answer>{answer}</answer>");
+            assert_eq!(strict(&output, truth, category, &aliases), expected, "{answer}");
+            assert!(!expected || official(&output, truth, category, &aliases), "{answer}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use fieldmark_data::{ReadLimits, read_records};
+use fieldmark_data::{ReadLimits, normal_form, read_records};
 use fieldmark_generate::Sampling;
 use fieldmark_model::files::persist;
 use serde::{Deserialize, Serialize};
@@ -61,8 +61,9 @@ impl Prediction {
     /// Returns the contradiction in a row, if there is one.
     fn problem(&self) -> Option<String> {
         let question = &self.question;
+        let truth = normal_form(&question.ground_truth);
         match (question.world, question.option_order) {
-            (World::Closed, _) if !question.options.contains(&question.ground_truth) => Some(format!(
+            (World::Closed, _) if !question.options.iter().any(|option| normal_form(option) == truth) => Some(format!(
                 "`ground_truth` is {:?}, which is not among the options of a closed-world question",
                 question.ground_truth
             )),
@@ -145,7 +146,7 @@ pub fn read_predictions(path: &Path) -> Result<Vec<Prediction>, EvalError> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use fieldmark_data::{PromptTemplate, Split};
+    use fieldmark_data::{Aliases, PromptTemplate, Split};
 
     use super::*;
     use crate::closed_world::OptionOrder;
@@ -172,6 +173,7 @@ pub(crate) mod tests {
                 option_order: closed.then_some(OptionOrder::Shuffled { seed: 42 }),
                 ground_truth: truth.into(),
                 super_category: dataset.into(),
+                aliases: Aliases::default(),
                 prompt_template: PromptTemplate::EvalClosed,
                 system: None,
                 prompt: "<image>Which?".into(),
@@ -198,10 +200,11 @@ pub(crate) mod tests {
     fn rows_come_back_as_written_and_only_when_finished() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("new/folder/predictions.jsonl");
-        let rows = [
+        let mut rows = [
             prediction("bird", Split::Seen, World::Closed, 1, "A", "<answer>\"é\n\u{1}</answer>"),
             prediction("bird", Split::Unseen, World::Open, 2, "A", ""),
         ];
+        rows[1].question.aliases.add("A", ["Alpha"]);
         let mut writer = PredictionWriter::create(&path).unwrap();
         for row in &rows {
             writer.append(row).unwrap();
@@ -211,6 +214,7 @@ pub(crate) mod tests {
         assert_eq!(read_predictions(&path).unwrap(), rows);
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 2);
+        assert_eq!(text.matches("\"aliases\"").count(), 1);
         assert!(text.contains("\"option_order\":{\"shuffled\":{\"seed\":42}}"), "{text}");
         assert!(text.contains("\"temperature\":0.0") && text.contains("\"repetition_penalty\":1.05"), "{text}");
 

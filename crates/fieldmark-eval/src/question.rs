@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use fieldmark_data::{EvalRow, EvalSet, ImageRoots, Prompt, PromptTemplate, Split};
+use fieldmark_data::{Aliases, EvalRow, EvalSet, ImageRoots, Prompt, PromptTemplate, Split};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +57,9 @@ pub struct Question {
     pub ground_truth: String,
     /// The super-category of the true class.
     pub super_category: String,
+    /// Other names of the true class and of the options, which are as right as those.
+    #[serde(default, skip_serializing_if = "Aliases::is_empty")]
+    pub aliases: Aliases,
     /// The prompt template.
     pub prompt_template: PromptTemplate,
     /// The rendered system text, if the template has one.
@@ -70,7 +73,9 @@ impl Question {
         let (dataset, split) = (&set.name.dataset, set.name.split);
         let options = order.map_or(Vec::new(), |order| order.arrange(&row.options, dataset, split, row.row));
         let Prompt { system, user } = template.render(&row.question, &options);
+        let names = options.iter().chain([&row.ground_truth]).map(String::as_str);
         Self {
+            aliases: set.aliases.only(names),
             dataset: dataset.clone(),
             split,
             world: order.map_or(World::Open, |_| World::Closed),
@@ -148,14 +153,20 @@ mod tests {
                 ground_truth: "Lime".into(),
                 super_category: "citrus".into(),
             }],
+            aliases: Aliases::default(),
         };
+        for (name, alias) in [("Lime", "Limette"), ("Lemon", "Citron"), ("Fig", "Feige")] {
+            set.aliases.add(name, [alias]);
+        }
         let order = OptionOrder::Shuffled { seed: 4 };
         let closed = closed_questions(&set, order, PromptTemplate::EvalClosed).unwrap();
         let shown = order.arrange(&set.rows[0].options, "fruit", Split::Unseen, 3);
         assert_eq!((closed[0].world, &closed[0].options), (World::Closed, &shown));
         let list = format!("['{}', '{}', '{}']", shown[0], shown[1], shown[2]);
         assert!(closed[0].prompt.contains(&list), "{}", closed[0].prompt);
+        assert_eq!(closed[0].aliases, set.aliases.only(["Lime", "Lemon"]));
         let open = open_questions(&set, PromptTemplate::EvalOpen);
+        assert_eq!(open[0].aliases, set.aliases.only(["Lime"]));
         assert_eq!((open[0].world, open[0].options.len(), open[0].option_order), (World::Open, 0, None));
         assert!(!open[0].prompt.contains("Lemon"));
         assert_eq!((open[0].row, open[0].image_path.as_str(), &*open[0].super_category), (3, "a/b.jpg", "citrus"));

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fieldmark_data::Split;
+use fieldmark_data::{Split, normal_form};
 use serde::{Deserialize, Serialize};
 
 use crate::interval::Accuracy;
@@ -17,7 +17,8 @@ use crate::{closed_world, open_world};
 pub enum Matching {
     /// The rule of the released evaluation: the output contains the truth.
     Official,
-    /// The answer names exactly one option (closed world), or contains the truth as a whole phrase (open world).
+    /// The answer names exactly one option (closed world), or contains the truth as a whole phrase that it does not deny
+    /// (open world).
     Strict,
 }
 
@@ -25,12 +26,13 @@ impl Matching {
     /// Returns whether a prediction is right.
     pub fn is_right(self, prediction: &Prediction) -> bool {
         let (question, output) = (&prediction.question, prediction.output.as_str());
-        let truth = question.ground_truth.as_str();
+        let (truth, category, aliases) =
+            (question.ground_truth.as_str(), question.super_category.as_str(), &question.aliases);
         match (self, question.world) {
-            (Self::Official, World::Closed) => closed_world::official(output, truth),
-            (Self::Strict, World::Closed) => closed_world::strict(output, truth, &question.options),
-            (Self::Official, World::Open) => open_world::official(output, truth, &question.super_category),
-            (Self::Strict, World::Open) => open_world::strict(output, truth, &question.super_category),
+            (Self::Official, World::Closed) => closed_world::official(output, truth, aliases),
+            (Self::Strict, World::Closed) => closed_world::strict(output, truth, &question.options, aliases),
+            (Self::Official, World::Open) => open_world::official(output, truth, category, aliases),
+            (Self::Strict, World::Open) => open_world::strict(output, truth, category, aliases),
         }
     }
 }
@@ -53,7 +55,10 @@ impl Scores {
     pub fn first_option(predictions: &[Prediction]) -> Self {
         let closed = predictions.iter();
         let closed = closed.filter(|prediction| prediction.question.world == World::Closed);
-        Self::by(closed, |prediction| prediction.question.options.first() == Some(&prediction.question.ground_truth))
+        Self::by(closed, |prediction| {
+            let truth = normal_form(&prediction.question.ground_truth);
+            prediction.question.options.first().is_some_and(|first| normal_form(first) == truth)
+        })
     }
 
     /// Scores predictions under any rule.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor};
-use fieldmark_data::{EvalRow, EvalSet, EvalSetName, ImageRoots, PromptTemplate, Split};
+use fieldmark_data::{Aliases, EvalRow, EvalSet, EvalSetName, ImageRoots, PromptTemplate, Split};
 use fieldmark_eval::{
     EvalError, EvalRun, OptionOrder, Question, QuestionSet, RunName, closed_questions, open_questions,
     read_predictions, rotations,
@@ -71,6 +71,7 @@ fn set(folder: &Path) -> EvalSet {
     EvalSet {
         name: EvalSetName { dataset: "fruit".into(), split: Split::Seen, super_category: "fruit".into() },
         rows: vec![row(1, "a.png", "Lime"), row(2, "b.png", "Lemon"), row(3, "b.png", "Plum")],
+        aliases: Aliases::default(),
     }
 }
 

@@ -119,15 +119,16 @@ fn advantages(folder: &Path, report: &mut Report) -> Result<(), ParityError> {
 
 fn rewards(folder: &Path, report: &mut Report) -> Result<(), ParityError> {
     let cases: Vec<RewardCase> = json(folder, "rewards.json")?;
-    let config = TapoConfig::default();
+    let weights = [("inclusion".into(), 0.9), ("format".into(), 0.1)].into();
+    let config = TapoConfig { rewards: weights, ..TapoConfig::default() };
     let rewards = RewardRegistry::standard(&config).choose(&config);
-    let rewards = rewards.map_err(|error| in_file(folder, "rewards.json", "default rewards", error))?;
+    let rewards = rewards.map_err(|error| in_file(folder, "rewards.json", "released rewards", error))?;
     for (i, case) in cases.iter().enumerate() {
         let found = rewards.parts(&RewardInput::new(&case.response, &case.ground_truth));
         let part = |name: &str| found.parts.get(name).copied().unwrap_or(f64::NAN);
         report.compare(
             &format!("rewards.json {i}"),
-            &[part("accuracy"), part("format"), found.overall],
+            &[part("inclusion"), part("format"), found.overall],
             &[case.accuracy, case.format, case.overall],
             Tolerance::Absolute(1e-12),
         );

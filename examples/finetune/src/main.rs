@@ -59,7 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Stage 2: TAPO, with one of the paper's rewards and the custom one.
     let mut config = TapoConfig { prompts_per_step: 2, chunk: 2, max_new_tokens: 8, ..TapoConfig::default() };
     (config.length_cache, config.rewards) = (4, [("format".into(), 0.5), ("mark".into(), 0.5)].into());
-    (config.filter.key, config.filter.enabled) = ("mark".into(), false);
+    (config.filter.key, config.filter.enabled) = (Some("mark".into()), false);
     let rewards = RewardRegistry::standard(&config).with("mark", mark);
     let settings = TripletSettings { max_tokens: tuned.context, ..TripletSettings::default() };
     let source = Triplets::from_file(triplets, &ImageRoots::beside(triplets), tuned.processor.clone(), settings)?;

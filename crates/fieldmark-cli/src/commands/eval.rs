@@ -1,6 +1,9 @@
 //! `fieldmark eval`: writes the predictions of a checkpoint in both worlds, then scores the predictions file.
 
-use fieldmark::run::{EvalOptions, RunEvent, eval_from_recipe, score};
+use fieldmark::{
+    recipe::Recipe,
+    run::{EvalOptions, RunEvent, eval_from_recipe, score, score_with},
+};
 
 use super::{Outcome, recipe, say};
 use crate::{arguments::EvalArgs, display::Progress};
@@ -11,7 +14,8 @@ use crate::{arguments::EvalArgs, display::Progress};
 /// Returns an error if the recipe, the data, the checkpoint or the predictions are wrong.
 pub fn run(args: &EvalArgs) -> anyhow::Result<Outcome> {
     if let Some(file) = &args.score_only {
-        say(&score(file)?)?;
+        let data = Recipe::read(&[], &args.recipe.set)?.data;
+        say(&score_with(file, data.aliases_file())?)?;
         return Ok(Outcome::Done);
     }
     let needs = ["model.path=DIR", "eval.files='[\"FILE\"]'", "output=DIR"];

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use image::ImageReader;
 
 use super::report::{DataKind, DataReport};
+use crate::answer::{reading::AnswerReading, truth::truth_text};
 use crate::error::{DataError, RowProblem};
 use crate::format::eval_rows::{EvalRow, EvalSetName};
 use crate::format::labels::{SourceSplit, label_rows};
@@ -79,7 +80,7 @@ impl Tally {
                     }
                     let format = format.clone().unwrap_or_default();
                     format.parse(row, value).map(|example| {
-                        let class = answer(example.response()).to_owned();
+                        let class = class(example.response());
                         self.good(row, example.images, &class);
                     })
                 }
@@ -222,8 +223,8 @@ fn unreadable(file: &Path) -> Option<String> {
     }
 }
 
-fn answer(response: &str) -> &str {
-    let block = response.rfind("<answer>").map(|start| &response[start + "<answer>".len()..]);
-    let block = block.and_then(|block| block.split("</answer>").next());
-    block.unwrap_or(response).trim()
+/// The class of a conversation: its last answer, otherwise its whole response.
+fn class(response: &str) -> String {
+    let reading = AnswerReading::of(response);
+    truth_text(reading.blocks().last().copied().unwrap_or(response))
 }

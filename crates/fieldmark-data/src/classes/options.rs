@@ -2,6 +2,7 @@
 //! in the released rows; the evaluation shuffles them.
 
 use super::similar::SimilarClasses;
+use crate::answer::aliases::Aliases;
 use crate::error::DataError;
 use crate::format::eval_rows::{EvalRow, EvalSet, EvalSetName};
 use crate::format::labels::LabelledPhoto;
@@ -44,7 +45,7 @@ pub fn eval_set_from_photos<'a>(
             super_category: photo.super_category.to_lowercase(),
         })
     });
-    Ok(EvalSet { rows: rows.collect::<Result<_, DataError>>()?, name })
+    Ok(EvalSet { rows: rows.collect::<Result<_, DataError>>()?, name, aliases: Aliases::default() })
 }
 
 #[cfg(test)]
@@ -72,6 +73,7 @@ mod tests {
             super_category: "Citrus".into(),
             group: "Fruit".into(),
             split: SourceSplit::Test,
+            aliases: Vec::new(),
         };
         let name = EvalSetName { dataset: "produce".into(), split: Split::Seen, super_category: "produce".into() };
         let set = eval_set_from_photos(name, [&photo], &similar, 3, |photo| format!("Which {}?", photo.group)).unwrap();

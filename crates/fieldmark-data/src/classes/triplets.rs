@@ -93,6 +93,7 @@ mod tests {
             super_category: "Fruit".into(),
             group: String::new(),
             split: SourceSplit::Train,
+            aliases: Vec::new(),
         }
     }
 

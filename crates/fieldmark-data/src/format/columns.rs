@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use crate::answer::truth::{truth_text, unmatchable};
 use crate::error::RowProblem;
 
 pub(crate) fn kind_of(value: &Value) -> &'static str {
@@ -45,6 +46,40 @@ pub(crate) fn filled<'a>(object: &'a Map<String, Value>, field: &str) -> Result<
         return Err(RowProblem::Empty(field.into()));
     }
     Ok(text)
+}
+
+/// The truth in a field, without tags and white space around it.
+pub(crate) fn truth(object: &Map<String, Value>, field: &str) -> Result<String, RowProblem> {
+    matchable(&truth_text(filled(object, field)?))
+}
+
+/// The text itself, if an answer can match it.
+pub(crate) fn matchable(truth: &str) -> Result<String, RowProblem> {
+    match unmatchable(truth) {
+        None => Ok(truth.to_owned()),
+        Some(reason) => Err(RowProblem::Unmatchable { truth: truth.to_owned(), reason }),
+    }
+}
+
+/// The aliases of the truth, in `aliases` or `alias`: a list, or one. Blank ones do not count.
+pub(crate) fn aliases(object: &Map<String, Value>) -> Result<Vec<String>, RowProblem> {
+    let Some(field) = ["aliases", "alias"].into_iter().find(|field| object.contains_key(*field)) else {
+        return Ok(Vec::new());
+    };
+    let text = |value: &Value| match value {
+        Value::String(text) => Ok(truth_text(text)),
+        other => Err(RowProblem::WrongType {
+            field: field.into(),
+            expected: "a string or a list of strings",
+            found: kind_of(other),
+        }),
+    };
+    let found: Vec<String> = match &object[field] {
+        Value::Null => Vec::new(),
+        Value::Array(list) => list.iter().map(text).collect::<Result<_, _>>()?,
+        value => vec![text(value)?],
+    };
+    Ok(found.into_iter().filter(|alias| !alias.is_empty()).collect())
 }
 
 /// The image paths of a column; none if the column is missing or null.

@@ -12,6 +12,7 @@
 //! | `options` | for closed-world evaluation | two or more different choices, the truth among them |
 //! | `ground_truth` | yes | the name of the true class |
 //! | `super_category` | no | the family of the true class; without it, the data set's name |
+//! | `aliases`, or `alias` | no | other names of the true class, a list or one, which are as right as `ground_truth` |
 //!
 //! The file's name says the data set and the split: `flower_seen.jsonl`, `flower_unseen.jsonl.gz`. The released code
 //! guesses super-categories from parts of the image paths instead.
@@ -20,9 +21,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::columns::{filled, kind_of, object};
+use super::columns::{aliases, filled, kind_of, object, truth};
 use super::reader::{ReadLimits, read_records};
 use super::split::Split;
+use crate::answer::{aliases::Aliases, alike::normal_form, truth::truth_text};
 use crate::error::{DataError, RowProblem};
 
 /// One question about one photograph.
@@ -87,6 +89,21 @@ pub struct EvalSet {
     pub name: EvalSetName,
     /// The rows in order.
     pub rows: Vec<EvalRow>,
+    /// Other names of the classes.
+    pub aliases: Aliases,
+}
+
+impl EvalSet {
+    /// Adds `aliases` and checks all aliases of the set. `file` is where they come from.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Aliases::check`] over the truths and options of the rows.
+    pub fn with_aliases(mut self, aliases: &Aliases, file: &Path) -> Result<Self, DataError> {
+        self.aliases.merge(aliases);
+        let names = self.rows.iter().flat_map(|row| row.options.iter().chain([&row.ground_truth]));
+        self.aliases.check(names.map(String::as_str), file)?;
+        Ok(self)
+    }
 }
 
 impl EvalRow {
@@ -101,11 +118,16 @@ impl EvalRow {
             Some(_) => PathBuf::from(filled(columns, "image_path")?),
         };
         let question = filled(columns, "question")?.to_owned();
-        let ground_truth = filled(columns, "ground_truth")?.to_owned();
+        let mut ground_truth = truth(columns, "ground_truth")?;
         let options = options(columns.get("options"))?;
         if !options.is_empty() && !options.contains(&ground_truth) {
-            return Err(RowProblem::TruthNotAnOption(ground_truth));
+            let form = normal_form(&ground_truth);
+            match options.iter().find(|option| normal_form(option) == form) {
+                Some(option) => ground_truth = option.clone(),
+                None => return Err(RowProblem::TruthNotAnOption(ground_truth)),
+            }
         }
+        aliases(columns)?;
         let super_category = match columns.get("super_category") {
             None | Some(Value::Null) => super_category,
             Some(_) => filled(columns, "super_category")?,
@@ -141,7 +163,7 @@ fn options(value: Option<&Value>) -> Result<Vec<String>, RowProblem> {
         if options.iter().any(|other| other == option) {
             return Err(RowProblem::RepeatedOption(option.into()));
         }
-        options.push(option.into());
+        options.push(truth_text(option));
     }
     if options.len() == 1 {
         return Err(RowProblem::TooFewOptions(1));
@@ -152,20 +174,23 @@ fn options(value: Option<&Value>) -> Result<Vec<String>, RowProblem> {
 /// Reads a file of evaluation rows.
 ///
 /// # Errors
-/// Returns the first bad row, with file and row; the errors of [`read_records`]; or an error if the file is empty.
+/// Returns the first bad row, with file and row; the errors of [`read_records`]; an error if the file is empty; or the
+/// errors of [`Aliases::check`].
 pub fn read_eval_rows(path: &Path, name: EvalSetName) -> Result<EvalSet, DataError> {
     let records = read_records(path, ReadLimits::default())?;
     let mut rows = Vec::with_capacity(records.rows.len());
+    let mut named = Aliases::default();
     for record in records.rows {
         let record = record?;
-        let row = EvalRow::parse(record.row, &record.value, &name.super_category)
-            .map_err(|problem| DataError::row(path, record.row, problem))?;
+        let wrong = |problem| DataError::row(path, record.row, problem);
+        let row = EvalRow::parse(record.row, &record.value, &name.super_category).map_err(wrong)?;
+        named.add(&row.ground_truth, object(&record.value).and_then(aliases).map_err(wrong)?);
         rows.push(row);
     }
     if rows.is_empty() {
         return Err(DataError::file(path, "no rows; give a file with evaluation rows"));
     }
-    Ok(EvalSet { name, rows })
+    EvalSet { name, rows, aliases: Aliases::default() }.with_aliases(&named, path)
 }
 
 #[cfg(test)]
@@ -217,6 +242,36 @@ mod tests {
     }
 
     #[test]
+    fn the_truth_is_the_option_that_a_reader_takes_it_for() {
+        for truth in ["lime", "Lime\n", "<answer>Lime</answer>"] {
+            assert_eq!(with("ground_truth", json!(truth)).unwrap().ground_truth, "Lime", "{truth}");
+        }
+        let row = json!({"image_path": "a", "question": "?", "options": ["Jalapen\u{303}o", "Lime "],
+            "ground_truth": "Jalape\u{f1}o"});
+        assert_eq!(EvalRow::parse(1, &row, "").unwrap().options, ["Jalape\u{f1}o", "Lime"]);
+    }
+
+    #[test]
+    fn aliases_of_rows_are_those_of_the_set() {
+        let dir = tempfile::tempdir().unwrap();
+        let read = |second: &str| {
+            let path = dir.path().join("fruit_seen.jsonl");
+            let row = |truth: &str, alias: &str| json!({"image_path": "a", "question": "?", "options": ["Lime", "Lemon"], "ground_truth": truth, "alias": alias});
+            std::fs::write(&path, format!("{}\n{}\n", row("Lime", "Limette"), row("Lemon", second))).unwrap();
+            read_eval_rows(&path, EvalSetName::from_file_name(&path).unwrap())
+        };
+        let set = read("Citron").unwrap();
+        assert_eq!(
+            (set.aliases.of("lime"), set.aliases.of("Lemon")),
+            (&["Limette".into()][..], &["Citron".into()][..])
+        );
+        for bad in ["Limette", "lime"] {
+            let error = read(bad).unwrap_err().to_string();
+            assert!(error.contains("fruit_seen.jsonl") && error.contains(&format!("{bad:?}")), "{error}");
+        }
+    }
+
+    #[test]
     fn every_bad_row_says_what_is_wrong() {
         let not_a_string = |found| RowProblem::WrongType { field: "ground_truth".into(), expected: "a string", found };
         let cases = [
@@ -224,7 +279,7 @@ mod tests {
             (with("ground_truth", json!(7)), not_a_string("a number")),
             (with("ground_truth", json!(["Lime"])), not_a_string("a list")),
             (with("ground_truth", json!(" ")), RowProblem::Empty("ground_truth".into())),
-            (with("ground_truth", json!("lime")), RowProblem::TruthNotAnOption("lime".into())),
+            (with("ground_truth", json!("limes")), RowProblem::TruthNotAnOption("limes".into())),
             (with("options", json!(["Lime"])), RowProblem::TooFewOptions(1)),
             (with("options", json!(["Lime", "Lime"])), RowProblem::RepeatedOption("Lime".into())),
             (with("options", json!(["Lime", ""])), RowProblem::Empty("options".into())),

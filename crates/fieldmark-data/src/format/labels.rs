@@ -12,6 +12,7 @@
 //! | `super_category` | yes | the family of the class; wrong options and negatives come from the same family first |
 //! | `split` | yes | `train` or `test`; test photographs are used in evaluation only |
 //! | `group` | no | a coarser group than the family |
+//! | `aliases`, or `alias` | no | other names of the class, separated by `;`, which are as right as `class` |
 //!
 //! Columns may be in any order, and other columns are ignored. Which classes are seen and unseen is drawn by
 //! [`ClassSplit`](crate::ClassSplit), not written in the table.
@@ -19,7 +20,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
+use super::columns::matchable;
 use super::reader::{ReadLimits, read_text};
+use crate::answer::{aliases::Aliases, truth::truth_text};
 use crate::error::{DataError, RowProblem};
 
 /// Whether a photograph is for training or for testing.
@@ -46,6 +49,8 @@ pub struct LabelledPhoto {
     pub group: String,
     /// For training or for testing.
     pub split: SourceSplit,
+    /// Other names of the class in this row.
+    pub aliases: Vec<String>,
 }
 
 /// A table of labels and its folder.
@@ -75,6 +80,17 @@ impl LabelledFolder {
     pub fn families(&self) -> BTreeMap<String, String> {
         let pairs = self.photos.iter();
         pairs.map(|photo| (photo.class.clone(), photo.super_category.clone())).collect()
+    }
+
+    /// Other names of the classes, from all rows.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Aliases::check`].
+    pub fn aliases(&self) -> Result<Aliases, DataError> {
+        let mut aliases = Aliases::default();
+        self.photos.iter().for_each(|photo| aliases.add(&photo.class, photo.aliases.iter().cloned()));
+        aliases.check(self.photos.iter().map(|photo| photo.class.as_str()), &self.root.join("labels.csv"))?;
+        Ok(aliases)
     }
 
     /// The photographs of `split` whose class `keep` accepts, in the order of the table.
@@ -125,6 +141,7 @@ pub(crate) fn label_rows(
         super_category: required("super_category")?,
         split: required("split")?,
         group: column("group"),
+        aliases: column("aliases").or_else(|| column("alias")),
     };
     let mut rows = Vec::new();
     let mut earlier = Earlier::default();
@@ -159,6 +176,7 @@ struct Columns {
     super_category: usize,
     split: usize,
     group: Option<usize>,
+    aliases: Option<usize>,
 }
 
 impl Columns {
@@ -182,10 +200,14 @@ impl Columns {
         Ok(LabelledPhoto {
             row,
             path: PathBuf::from(filled(self.path, "path")?),
-            class: filled(self.class, "class")?,
+            class: matchable(&truth_text(&filled(self.class, "class")?))?,
             super_category: filled(self.super_category, "super_category")?,
             group: self.group.map(field).unwrap_or("").to_owned(),
             split,
+            aliases: self.aliases.map(field).map_or(Vec::new(), |list| {
+                let aliases = list.split(';').map(str::trim).filter(|alias| !alias.is_empty());
+                aliases.map(str::to_owned).collect()
+            }),
         })
     }
 }
@@ -219,6 +241,7 @@ impl Earlier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answer::truth::Unmatchable;
 
     fn table(text: &str) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -244,6 +267,29 @@ mod tests {
     }
 
     #[test]
+    fn classes_and_aliases_come_from_all_rows() {
+        let read = |last: &str| {
+            let rows = format!(
+                "path,class,super_category,split,alias\na,Granny Smith,Apple,test,Granny; Grannysmith\n\
+                 b,Granny Smith,Apple,train,granny;\nc,Gala,Apple,train,{last}\n"
+            );
+            let (dir, path) = table(&rows);
+            let folder = read_labels(&path).unwrap();
+            drop(dir);
+            folder.aliases()
+        };
+        let aliases = read("").unwrap();
+        assert_eq!((aliases.of("granny smith").len(), aliases.of("Gala").len()), (2, 0));
+        let (_dir, path) = table("path,class,super_category,split\na,Jalapen\u{303}o,x,test\nb,Jalape\u{f1}o,x,test\n");
+        assert_eq!(read_labels(&path).unwrap().families().len(), 1);
+        assert_eq!(aliases.of("Granny Smith"), ["Granny", "Grannysmith"]);
+        for bad in ["granny", "Granny_Smith"] {
+            let error = read(bad).unwrap_err().to_string();
+            assert!(error.contains("labels.csv") && error.contains("Gala") && error.contains("Granny"), "{error}");
+        }
+    }
+
+    #[test]
     fn every_bad_row_is_named() {
         let header = "path,class,super_category,split\n";
         let cases = [
@@ -257,6 +303,7 @@ mod tests {
                 },
             ),
             (",Lime,Citrus,test\n", 2, RowProblem::Empty("path".into())),
+            ("a,?,Citrus,test\n", 2, RowProblem::Unmatchable { truth: "?".into(), reason: Unmatchable::Punctuation }),
             ("a,Lime,Citrus\n", 2, RowProblem::NotCsv("3 fields, but the header has 4".into())),
             ("a,Lime,Citrus,test\na,Lime,Citrus,test\n", 3, RowProblem::Repeated(2)),
             (

@@ -8,10 +8,11 @@
 //! | Field | Needed? | Meaning |
 //! | --- | --- | --- |
 //! | `problem` | yes | the question, with exactly one `<image>` |
-//! | `answer` | yes | the true class, which rewards compare a response with |
+//! | `answer` | yes | the true class, which rewards compare a response with; answer tags around it are removed |
 //! | `anchor`, or `images` | yes | the photograph that the question is about |
 //! | `positive`, or `image_noisy` | unless `tapo.positive_rollouts = 0` | another photograph of the same class |
 //! | `negative`, or `image_aug` | for most runs | a photograph of the most similar other class |
+//! | `aliases`, or `alias` | no | other names of the true class, a list or one, which are as right as `answer` |
 //!
 //! A run needs no negatives with `tapo.negative = "patches"`, or with both `tapo.loss.gamma` and `tapo.loss.eta2` at 0.
 //! The first name is the paper's (arXiv 2602.07605), the second that of the released loader; a row may mix them.
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::columns::{filled, images, object};
+use super::columns::{aliases, filled, images, object, truth};
 use super::reader::{ReadLimits, read_records};
 use crate::error::{DataError, RowProblem};
 use crate::prompt::IMAGE_PLACEHOLDER;
@@ -32,8 +33,10 @@ pub struct TapoRow {
     pub row: usize,
     /// The question with its one `<image>`, trimmed as by the released prompt template.
     pub problem: String,
-    /// The truth, which rewards compare a response with.
+    /// The truth, which rewards compare a response with ([`truth_text`](crate::truth_text)).
     pub answer: String,
+    /// Other names of the truth.
+    pub aliases: Vec<String>,
     /// The image that the question is about (`anchor` or `images`).
     pub anchor: PathBuf,
     /// Another image of the same class (`positive` or `image_noisy`), if the row names one.
@@ -53,7 +56,8 @@ impl TapoRow {
     pub fn parse(row: usize, value: &Value) -> Result<Self, RowProblem> {
         let columns = object(value)?;
         let problem = filled(columns, "problem")?.trim().to_owned();
-        let answer = filled(columns, "answer")?.to_owned();
+        let answer = truth(columns, "answer")?;
+        let aliases = aliases(columns)?;
         let (anchor_column, anchors) = role(columns, ["anchor", "images"])?;
         let placeholders = problem.matches(IMAGE_PLACEHOLDER).count();
         if anchors.is_empty() && placeholders == 0 {
@@ -70,6 +74,7 @@ impl TapoRow {
             row,
             problem,
             answer,
+            aliases,
             anchor: one(anchor_column, anchors)?,
             positive: one_or_none(columns, ["positive", "image_noisy"])?,
             negative: one_or_none(columns, ["negative", "image_aug"])?,
@@ -121,6 +126,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::answer::truth::Unmatchable;
 
     fn row() -> Value {
         json!({"problem": " <image>Which?\n", "answer": "Lime", "images": ["a"], "image_noisy": ["p"], "image_aug": ["n"]})
@@ -156,6 +162,18 @@ mod tests {
             (with("image_aug", json!(["n", "m"])), count("image_aug", 2)),
             (with("answer", json!("")), RowProblem::Empty("answer".into())),
             (
+                with("answer", json!("<answer>?</answer>")),
+                RowProblem::Unmatchable { truth: "?".into(), reason: Unmatchable::Punctuation },
+            ),
+            (
+                with("aliases", json!(["Limette", 3])),
+                RowProblem::WrongType {
+                    field: "aliases".into(),
+                    expected: "a string or a list of strings",
+                    found: "a number",
+                },
+            ),
+            (
                 with("answer", json!(3)),
                 RowProblem::WrongType { field: "answer".into(), expected: "a string", found: "a number" },
             ),
@@ -167,6 +185,18 @@ mod tests {
         assert_eq!(TapoRow::parse(1, &none).unwrap_err(), RowProblem::NoImage("anchor".into()));
         let two = json!({"problem": "<image><image>", "answer": "x", "images": ["a", "b"]});
         assert_eq!(TapoRow::parse(1, &two).unwrap_err(), count("images", 2));
+    }
+
+    #[test]
+    fn truth_and_aliases_are_names_alone() {
+        for answer in ["Lime\n", "<answer>Lime</answer>", " <answer> Lime"] {
+            assert_eq!(with("answer", json!(answer)).unwrap(), TapoRow::parse(1, &row()).unwrap());
+        }
+        assert_eq!(with("answer", json!("Jalapen\u{303}o")).unwrap().answer, "Jalape\u{f1}o");
+        for (field, value) in [("alias", json!("Limette ")), ("aliases", json!(["", "<answer>Limette</answer>"]))] {
+            assert_eq!(with(field, value).unwrap().aliases, ["Limette"]);
+        }
+        assert!(with("aliases", Value::Null).unwrap().aliases.is_empty());
     }
 
     #[test]

@@ -1,23 +1,42 @@
-//! Exact match: the answer is the truth and nothing else. Deviation from the released rule, inclusion, which also
-//! rewards an answer that lists every candidate, and "border collie" for "collie".
+//! The answer is the truth and nothing else. Deviation from the released rule, inclusion, which also rewards an answer
+//! that lists every candidate, and "border collie" for "collie".
 
-use fieldmark_data::{normal_form, strict_answer};
+use fieldmark_data::{AnswerReading, normal_form};
 
 use super::input::{Reward, RewardInput};
 
-/// 1 if the last answer block outside the think block equals the truth in normal form, else 0.
+/// 1 if the response is well-formed and its one answer is the truth or an alias of it, else 0.
 ///
-/// Strict evaluation uses the same answer block and normal form ([`strict_answer`], [`normal_form`]), which ignore
-/// case, `_` and white space. The score is 0 if there is no answer or the truth is empty.
+/// Well-formed means one think block and one answer block, no further tag of the two kinds, and nothing around them
+/// ([`AnswerReading::is_well_formed`]). Answer and truth are compared in the normal form of strict evaluation
+/// ([`normal_form`]). A response that opens the answer twice, or lists names, earns nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Accuracy;
+
+impl Reward for Accuracy {
+    fn score(&self, input: &RewardInput<'_>) -> f64 {
+        let reading = AnswerReading::of(input.response);
+        f64::from(reading.is_well_formed() && is_truth(&reading, input))
+    }
+}
+
+/// 1 if the one answer is the truth or an alias of it, else 0. Unlike [`Accuracy`], it does not ask for a think block.
+///
+/// A response with two answer blocks, or none, has no answer ([`AnswerReading::answer`]).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Exact;
 
 impl Reward for Exact {
     fn score(&self, input: &RewardInput<'_>) -> f64 {
-        let truth = normal_form(input.truth);
-        let same = strict_answer(input.response).is_some_and(|answer| normal_form(answer) == truth);
-        f64::from(same && !truth.is_empty())
+        f64::from(is_truth(&AnswerReading::of(input.response), input))
     }
+}
+
+fn is_truth(reading: &AnswerReading<'_>, input: &RewardInput<'_>) -> bool {
+    reading.answer().map(normal_form).is_some_and(|answer| {
+        let mut names = input.names().map(normal_form);
+        !answer.is_empty() && names.any(|name| name == answer)
+    })
 }
 
 #[cfg(test)]
@@ -26,20 +45,47 @@ mod tests {
 
     #[test]
     fn the_answer_is_the_truth_and_nothing_more() {
-        for (response, truth, expected) in [
-            ("<think>x</think><answer>Collie</answer>", "Collie", 1.0),
-            ("<answer> border_collie\n</answer>", "Border Collie", 1.0),
-            ("<answer>42 / 72</answer>", "42/72", 1.0),
-            ("<answer>42/72</answer>", "42 / 72", 1.0),
-            ("<answer>Border Collie</answer>", "Collie", 0.0),
-            ("<answer>Collie or Komondor</answer>", "Collie", 0.0),
-            ("<think><answer>Collie</answer></think>", "Collie", 0.0),
-            ("<think>x</think><answer>Komondor</answer> <answer>Collie</answer>", "Collie", 1.0),
-            ("Collie", "Collie", 0.0),
-            ("<answer></answer>", "", 0.0),
-            ("<answer>_</answer>", "_", 0.0),
+        // response, truth, accuracy, exact
+        for (response, truth, accuracy, exact) in [
+            ("<think>x</think><answer>Collie</answer>", "Collie", 1.0, 1.0),
+            ("\n<think>x</think>\n<answer> Collie\n</answer>\n", "Collie", 1.0, 1.0),
+            ("<answer>Collie</answer>", "Collie", 0.0, 1.0),
+            ("<answer> border_collie\n</answer>", "Border Collie", 0.0, 1.0),
+            ("<think>x</think><answer>42 / 72</answer>", "42/72", 1.0, 1.0),
+            ("<think>x</think><answer>42/72</answer>", "42 / 72", 1.0, 1.0),
+            ("<think>x</think><answer>Collie</answer>", "Collie\n", 1.0, 1.0),
+            ("<think>x</think><answer>Collie</answer>", "<answer>Collie</answer>", 1.0, 1.0),
+            ("<think>x</think><answer>Jalape\u{f1}o</answer>", "Jalapen\u{303}o", 1.0, 1.0),
+            ("<think>x</think><answer>Cook's Petrel</answer>", "Cook\u{2019}s Petrel", 1.0, 1.0),
+            ("<think>x</think><answer>Cook\u{2019}s Petrel</answer>", "Cook's Petrel", 1.0, 1.0),
+            ("<think>x</think><answer>Border Collie</answer>", "Collie", 0.0, 0.0),
+            ("<think>x</think><answer>Collie or Komondor</answer>", "Collie", 0.0, 0.0),
+            ("<think>x</think><answer>not a Collie</answer>", "Collie", 0.0, 0.0),
+            ("<think><answer>Collie</answer></think>", "Collie", 0.0, 0.0),
+            ("<think>x</think><answer>Komondor</answer> <answer>Collie</answer>", "Collie", 0.0, 0.0),
+            ("<think>x</think><answer>Collie</answer><answer>Collie</answer>", "Collie", 0.0, 0.0),
+            ("<think>x</think><answer><answer>Collie</answer>", "Collie", 0.0, 0.0),
+            ("<think>x</think><answer>Collie</answer><answer>Kom", "Collie", 0.0, 0.0),
+            ("<think>a <answer>b</answer></think><answer>Collie</answer>", "Collie", 0.0, 1.0),
+            ("So: <think>x</think><answer>Collie</answer>", "Collie", 0.0, 1.0),
+            ("Collie", "Collie", 0.0, 0.0),
+            ("<think>x</think><answer></answer>", "", 0.0, 0.0),
+            ("<think>x</think><answer>_</answer>", "_", 0.0, 0.0),
         ] {
-            assert_eq!(Exact.score(&RewardInput::new(response, truth)), expected, "{response} for {truth}");
+            let input = RewardInput::new(response, truth);
+            assert_eq!([Accuracy.score(&input), Exact.score(&input)], [accuracy, exact], "{response} for {truth}");
+        }
+    }
+
+    #[test]
+    fn an_alias_is_as_right_as_the_name() {
+        let aliases = ["Granny".to_owned(), "Malus 'Granny Smith'".to_owned()];
+        for (answer, expected) in
+            [("granny", 1.0), ("malus \u{2018}Granny Smith\u{2019}", 1.0), ("Granny Smith", 1.0), ("Gran", 0.0)]
+        {
+            let response = format!("<think>x</think><answer>{answer}</answer>");
+            let input = RewardInput::new(&response, "Granny Smith").with_aliases(&aliases);
+            assert_eq!(Accuracy.score(&input), expected, "{answer}");
         }
     }
 }

@@ -8,6 +8,8 @@ pub struct RewardInput<'a> {
     pub response: &'a str,
     /// The right answer.
     pub truth: &'a str,
+    /// Other names of the right answer, which are as right.
+    pub aliases: &'a [String],
     /// Name of the sample as in error messages: file and row. Rewards can use it to look up more data about the sample.
     pub sample: &'a str,
     /// Number of tokens in the response, including the end token.
@@ -17,9 +19,20 @@ pub struct RewardInput<'a> {
 }
 
 impl<'a> RewardInput<'a> {
-    /// Makes an input from a response and the right answer, without a name and with lengths of 0.
+    /// Makes an input from a response and the right answer, without aliases, without a name and with lengths of 0.
     pub fn new(response: &'a str, truth: &'a str) -> Self {
-        Self { response, truth, sample: "", response_tokens: 0, max_new_tokens: 0 }
+        Self { response, truth, aliases: &[], sample: "", response_tokens: 0, max_new_tokens: 0 }
+    }
+
+    /// Sets the other names of the right answer.
+    #[must_use]
+    pub fn with_aliases(self, aliases: &'a [String]) -> Self {
+        Self { aliases, ..self }
+    }
+
+    /// The right answer and its other names.
+    pub fn names(&self) -> impl Iterator<Item = &'a str> {
+        std::iter::once(self.truth).chain(self.aliases.iter().map(String::as_str))
     }
 
     /// Sets the name of the sample.

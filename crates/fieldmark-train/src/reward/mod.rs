@@ -10,10 +10,10 @@ mod rules;
 mod similarity;
 
 pub use self::{
-    exact::Exact,
+    exact::{Accuracy, Exact},
     input::{Reward, RewardInput},
     length::LengthPenalty,
     registry::{RewardRegistry, RewardScore, WeightedRewards},
-    rules::{Accuracy, Format},
+    rules::{Format, Inclusion},
     similarity::{EmbeddingSimilarity, SEMANTIC, TextSimilarity},
 };

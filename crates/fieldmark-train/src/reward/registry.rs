@@ -6,10 +6,10 @@ use fieldmark_processor::TextEmbedder;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    exact::Exact,
+    exact::{Accuracy, Exact},
     input::{Reward, RewardInput},
     length::LengthPenalty,
-    rules::{Accuracy, Format},
+    rules::{Format, Inclusion},
     similarity::{EmbeddingSimilarity, SEMANTIC, TextSimilarity},
 };
 use crate::{TrainError, tapo::config::TapoConfig};
@@ -19,7 +19,7 @@ use crate::{TrainError, tapo::config::TapoConfig};
 pub struct RewardScore {
     /// Weighted sum of the parts. Advantages are computed from it.
     pub overall: f64,
-    /// The reward that the group filter uses (`tapo.filter.key`), unweighted.
+    /// The reward that the group filter uses ([`GroupFilter::key`](crate::tapo::rollout::GroupFilter::key)), unweighted.
     pub accuracy: f64,
     /// Each reward by name, unweighted.
     pub parts: BTreeMap<String, f64>,
@@ -46,12 +46,13 @@ pub struct RewardRegistry {
 }
 
 impl RewardRegistry {
-    /// Makes a registry with `accuracy` and `format` as in the released code ([`Accuracy`], [`Format`]), `exact`
-    /// ([`Exact`]), `text_similarity` ([`TextSimilarity`]), and `length_penalty` ([`LengthPenalty`] over the last
-    /// `length_cache` tokens). To add `semantic`, which needs a text encoder, call [`Self::with_semantic`].
+    /// Makes a registry with `accuracy` ([`Accuracy`]), `inclusion` and `format` as in the released code ([`Inclusion`],
+    /// [`Format`]), `exact` ([`Exact`]), `text_similarity` ([`TextSimilarity`]), and `length_penalty` ([`LengthPenalty`]
+    /// over the last `length_cache` tokens). To add `semantic`, which needs a text encoder, call [`Self::with_semantic`].
     pub fn standard(config: &TapoConfig) -> Self {
         Self::default()
             .with("accuracy", Accuracy)
+            .with("inclusion", Inclusion)
             .with("format", Format)
             .with("exact", Exact)
             .with("text_similarity", TextSimilarity)
@@ -79,8 +80,8 @@ impl RewardRegistry {
     /// Makes the weighted sum that `config.rewards` describes.
     ///
     /// # Errors
-    /// Returns an error if a name is not registered, a weight is negative or not finite, or `config.filter.key` is not
-    /// among the names in `config.rewards`.
+    /// Returns an error if a name is not registered, a weight is negative or not finite, or the reward of the group filter
+    /// ([`GroupFilter::key`](crate::tapo::rollout::GroupFilter::key)) is not among the names in `config.rewards`.
     pub fn choose(&self, config: &TapoConfig) -> Result<WeightedRewards, TrainError> {
         let mut parts = Vec::with_capacity(config.rewards.len());
         for (name, &weight) in &config.rewards {
@@ -93,7 +94,7 @@ impl RewardRegistry {
             })?;
             parts.push((name.clone(), weight, reward.clone()));
         }
-        let key = &config.filter.key;
+        let key = &config.filter.key(&config.rewards);
         match parts.iter().position(|(name, ..)| name == key) {
             Some(key) => Ok(WeightedRewards { parts, key }),
             None => Err(TrainError::FilterKey {
@@ -149,7 +150,7 @@ mod tests {
     fn config(weights: &[(&str, f64)], key: &str) -> TapoConfig {
         TapoConfig {
             rewards: weights.iter().map(|&(name, weight)| (name.to_owned(), weight)).collect(),
-            filter: GroupFilter { key: key.into(), ..GroupFilter::default() },
+            filter: GroupFilter { key: Some(key.into()), ..GroupFilter::default() },
             ..TapoConfig::default()
         }
     }
@@ -162,14 +163,14 @@ mod tests {
     #[test]
     fn the_sum_has_the_weights_and_the_parts_have_not() {
         let weights =
-            [("accuracy", 0.0), ("exact", 0.7), ("format", 0.1), ("text_similarity", 0.2), ("length_penalty", 0.5)];
-        let rewards = choose(&weights, "accuracy").unwrap();
+            [("inclusion", 0.0), ("exact", 0.7), ("format", 0.1), ("text_similarity", 0.2), ("length_penalty", 0.5)];
+        let rewards = choose(&weights, "inclusion").unwrap();
         // "collie" is contained, but not all; 6 of 13 characters stay; 1843 of 2048 tokens are half of 410 over.
         let score = rewards.parts(&RewardInput::new(RIGHT, "Collie").with_tokens(1843, 2048));
         let expected = [
-            ("accuracy", 1.0),
             ("exact", 0.0),
             ("format", 1.0),
+            ("inclusion", 1.0),
             ("length_penalty", -0.5),
             ("text_similarity", 6.0 / 13.0),
         ];
@@ -222,11 +223,12 @@ mod tests {
         let text = include_str!("../../../../tests/fixtures/tapo/rewards.json");
         let cases: Vec<Case> = serde_json::from_str(text).unwrap();
         assert_eq!(cases.len(), 24);
-        let config = TapoConfig::default();
+        let rewards = [("inclusion".into(), 0.9), ("format".into(), 0.1)].into();
+        let config = TapoConfig { rewards, ..TapoConfig::default() };
         let rewards = RewardRegistry::standard(&config).choose(&config).unwrap();
         for case in cases {
             let score = rewards.parts(&RewardInput::new(&case.response, &case.ground_truth));
-            let found = [score.parts["accuracy"], score.parts["format"], score.accuracy, score.overall];
+            let found = [score.parts["inclusion"], score.parts["format"], score.accuracy, score.overall];
             let expected = [case.accuracy, case.format, case.accuracy, case.overall];
             assert_eq!(found, expected, "{:?} / {:?}", case.response, case.ground_truth);
             assert_eq!(score.parts.len(), 2);
@@ -244,8 +246,8 @@ mod tests {
 
     #[test]
     fn an_embedder_is_the_semantic_reward() {
-        let mut config = TapoConfig::default();
-        config.rewards.insert("semantic".into(), 0.5);
+        let rewards = [("inclusion".into(), 0.9), ("semantic".into(), 0.5)].into();
+        let config = TapoConfig { rewards, ..TapoConfig::default() };
         let rewards = RewardRegistry::standard(&config).with_semantic(Letters).choose(&config).unwrap();
         let score = rewards.parts(&RewardInput::new("<answer>aaabbbb</answer>", "a"));
         assert!((score.parts["semantic"] - 0.6).abs() < 1e-12 && (score.overall - (0.9 + 0.3)).abs() < 1e-12);

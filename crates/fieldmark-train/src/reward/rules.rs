@@ -1,11 +1,11 @@
-//! The rules in TAPO's reward `r = 0.9 accuracy + 0.1 format`, as in the released `cls_thinking.py`. First, white space
-//! around `<`, `>` and `/` is removed, from the response only. Accuracy: the first answer block contains the
+//! The rules of the released reward `r = 0.9 accuracy + 0.1 format`, `cls_thinking.py`. First, white space around `<`,
+//! `>` and `/` is removed, from the response only. Its accuracy, here [`Inclusion`]: the first answer block contains the
 //! lower-cased truth. Format: the whole response is one think block, then one answer block. White space means Python's
 //! (`\s` and `str.strip`): Unicode's White_Space and the separators U+001C to U+001F.
 
 use std::{borrow::Cow, sync::LazyLock};
 
-use fieldmark_data::is_python_space;
+use fieldmark_data::{is_python_space, nfc};
 use regex::Regex;
 
 use super::input::{Reward, RewardInput};
@@ -23,21 +23,22 @@ fn tighten(response: &str) -> Cow<'_, str> {
     TIGHTEN.replace_all(response, "$1")
 }
 
-/// 1 if the first `<answer>` block (stripped, lower-cased) contains the lower-cased truth, else 0.
+/// 1 if the first `<answer>` block (stripped, lower-cased) contains the lower-cased truth or an alias of it, else 0.
 ///
-/// Every closed block contains an empty truth. A truth with white space around `/` never matches, because that white
-/// space is removed from the response only. Reference: `accuracy_reward` of the released reward.
+/// It pays for a list of names, and for further answer blocks: [`Accuracy`](super::Accuracy) does not. Every closed block
+/// contains an empty truth. A truth with white space around `/` never matches, because that white space is removed from
+/// the response only. Reference: `accuracy_reward` of the released reward. Deviation: both sides are compared in
+/// Unicode's composed form, the only one that a model can write.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Accuracy;
+pub struct Inclusion;
 
-impl Reward for Accuracy {
+impl Reward for Inclusion {
     fn score(&self, input: &RewardInput<'_>) -> f64 {
         let text = tighten(input.response);
-        let truth = input.truth.to_lowercase();
-        let found = ANSWER
-            .captures(&text)
-            .is_some_and(|block| block[1].trim_matches(is_python_space).to_lowercase().contains(&truth));
-        f64::from(found)
+        let Some(block) = ANSWER.captures(&text) else { return 0.0 };
+        let plain = |text: &str| nfc(&text.to_lowercase());
+        let answer = plain(block[1].trim_matches(is_python_space));
+        f64::from(input.names().any(|name| answer.contains(&plain(name))))
     }
 }
 
@@ -58,8 +59,8 @@ impl Reward for Format {
 mod tests {
     use super::*;
 
-    fn accuracy(response: &str, truth: &str) -> f64 {
-        Accuracy.score(&RewardInput::new(response, truth))
+    fn inclusion(response: &str, truth: &str) -> f64 {
+        Inclusion.score(&RewardInput::new(response, truth))
     }
 
     // The expected values are those of the reference's Python expressions, run on these strings.
@@ -69,17 +70,27 @@ mod tests {
         for space in ["\u{1c}", "\u{1f}", "\u{85}", "\u{a0}", "\u{2007}", "\u{3000}", "\x0b"] {
             let response = format!("{space}<think>a</think>{space}<answer>{space}Ash{space}</answer>");
             assert_eq!(format(&response), 1.0, "{space:?}");
-            assert_eq!(accuracy(&response, "ash"), 1.0, "{space:?}");
+            assert_eq!(inclusion(&response, "ash"), 1.0, "{space:?}");
         }
         for other in ["\u{200b}", "\u{180e}", "\u{feff}", "\u{1b}", "\u{2060}"] {
             let response = format!("<think>a</think>{other}<answer>Ash</answer>");
             assert_eq!(format(&response), 0.0, "{other:?}");
         }
         let answer = |text: &str| format!("<answer>{text}</answer>");
-        assert_eq!(accuracy(&answer("ΟΔΟΣ"), "οδος"), 1.0);
-        assert_eq!(accuracy(&answer("ΟΔΟΣ"), "οδοσ"), 0.0);
-        assert_eq!(accuracy(&answer("STRASSE"), "straße"), 0.0);
-        assert_eq!(accuracy(&answer("border collie"), "Collie"), 1.0);
-        assert_eq!(accuracy(&answer("anything"), ""), 1.0);
+        assert_eq!(inclusion(&answer("ΟΔΟΣ"), "οδος"), 1.0);
+        assert_eq!(inclusion(&answer("ΟΔΟΣ"), "οδοσ"), 0.0);
+        assert_eq!(inclusion(&answer("STRASSE"), "straße"), 0.0);
+        assert_eq!(inclusion(&answer("border collie"), "Collie"), 1.0);
+        assert_eq!(inclusion(&answer("anything"), ""), 1.0);
+    }
+
+    #[test]
+    fn either_form_of_unicode_and_every_alias_is_the_name() {
+        let answer = |text: &str| format!("<answer>{text}</answer>");
+        assert_eq!(inclusion(&answer("a Jalape\u{f1}o"), "Jalapen\u{303}o"), 1.0);
+        assert_eq!(inclusion(&answer("a Jalapen\u{303}o"), "Jalape\u{f1}o"), 1.0);
+        let aliases = ["Granny".to_owned()];
+        let score = |text: &str| Inclusion.score(&RewardInput::new(text, "Granny Smith").with_aliases(&aliases));
+        assert_eq!((score(&answer("a granny")), score(&answer("a gran"))), (1.0, 0.0));
     }
 }

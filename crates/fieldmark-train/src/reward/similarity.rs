@@ -6,7 +6,7 @@ use fieldmark_processor::{TextEmbedder, cosine};
 use super::input::{Reward, RewardInput};
 
 /// `1 - d/n`, where d is the Levenshtein distance of answer and truth and n the number of characters of the longer one.
-/// 0 without an answer.
+/// Of several names of the truth, the closest counts. 0 without an answer.
 ///
 /// It compares spelling, not meaning: "Boeing 737-200" is very close to "Boeing 737-300", and a synonym scores low.
 /// Answer and truth are compared in normal form, as in [`Exact`](super::Exact).
@@ -15,16 +15,20 @@ pub struct TextSimilarity;
 
 impl Reward for TextSimilarity {
     fn score(&self, input: &RewardInput<'_>) -> f64 {
-        let truth = normal_form(input.truth);
         let answer = strict_answer(input.response).map(normal_form).unwrap_or_default();
-        if answer.is_empty() || truth.is_empty() { 0.0 } else { strsim::normalized_levenshtein(&answer, &truth) }
+        if answer.is_empty() {
+            return 0.0;
+        }
+        let names = input.names().map(normal_form).filter(|name| !name.is_empty());
+        names.map(|name| strsim::normalized_levenshtein(&answer, &name)).fold(0.0, f64::max)
     }
 }
 
 /// Name in recipes of the [`EmbeddingSimilarity`] that uses the encoder in `model.text_encoder`.
 pub const SEMANTIC: &str = "semantic";
 
-/// Cosine of the embeddings of answer and truth, or 0 if it is negative or there is no answer.
+/// Cosine of the embeddings of answer and truth, or 0 if it is negative or there is no answer. Of several names of the
+/// truth, the closest counts.
 ///
 /// With a `fieldmark_processor::SiglipEmbedder` it is the reward [`SEMANTIC`] of recipes. That encoder was not trained
 /// to separate unlike texts: the names of two classes have cosines far above 0, so only differences within a group are
@@ -44,9 +48,10 @@ impl<E: TextEmbedder> EmbeddingSimilarity<E> {
 impl<E: TextEmbedder> Reward for EmbeddingSimilarity<E> {
     fn score(&self, input: &RewardInput<'_>) -> f64 {
         let Some(answer) = strict_answer(input.response) else { return 0.0 };
-        let cosine = cosine(&self.embedder.embed(answer), &self.embedder.embed(input.truth));
+        let answer = self.embedder.embed(answer);
+        let cosines = input.names().map(|name| cosine(&answer, &self.embedder.embed(name)));
         // `max` would hide a vector that is not finite, which must be reported.
-        if cosine < 0.0 { 0.0 } else { cosine }
+        cosines.fold(0.0, |best, cosine| if best.is_nan() || cosine <= best { best } else { cosine })
     }
 }
 
@@ -90,5 +95,9 @@ mod tests {
         assert!((score("<answer>ab</answer>", "aabb") - 1.0).abs() < 1e-12);
         assert_eq!((score("<answer>b</answer>", "a"), score("a", "a")), (0.0, 0.0));
         assert!(score("<answer>x</answer>", "a").is_nan(), "no direction is no number");
+        let aliases = ["ab".to_owned(), "b".to_owned()];
+        let input = RewardInput::new("<answer>aaabbbb</answer>", "a").with_aliases(&aliases);
+        assert!((reward.score(&input) - 7.0 / (5.0 * 2.0_f64.sqrt())).abs() < 1e-7);
+        assert_eq!(TextSimilarity.score(&RewardInput::new("<answer>AB</answer>", "xy").with_aliases(&aliases)), 1.0);
     }
 }

@@ -72,8 +72,10 @@ pub struct TapoConfig {
     pub max_new_tokens: usize,
     /// Largest number of responses decoded in parallel.
     pub generation_batch: usize,
-    /// Weights of the rewards by name, for example `accuracy = 0.9`. A weight of 0 only measures. Names: `accuracy`,
-    /// `format`, `exact`, `text_similarity`, `length_penalty` and `semantic`, plus those a program registers.
+    /// Weights of the rewards by name, for example `accuracy = 0.9`. A weight of 0 only measures. Names: `accuracy`
+    /// (well-formed, and the one answer is the right name), `inclusion` (the answer contains the right name, as in the
+    /// released code), `format`, `exact`, `text_similarity`, `length_penalty` and `semantic`, plus those a program
+    /// registers.
     pub rewards: BTreeMap<String, f64>,
     /// Number of tokens before `max_new_tokens` over which the reward `length_penalty` falls from 0 to -1. The default
     /// is a fifth of the default `max_new_tokens`, as in DAPO.
@@ -209,7 +211,7 @@ impl TapoConfig {
     /// Returns an error if no mean over a group lies between `filter.low` and `filter.high`.
     pub fn check_band(&self) -> Result<(), TrainError> {
         let (filter, group) = (&self.filter, self.group());
-        let keeps = match filter.key.as_str() {
+        let keeps = match filter.key(&self.rewards).as_str() {
             "accuracy" | "inclusion" | "exact" | "format" => filter.keeps_some(group),
             "text_similarity" | "semantic" => !filter.enabled || filter.low < 1.0 && filter.high > 0.0,
             _ => true,
@@ -334,7 +336,7 @@ mod tests {
         let narrow = TapoConfig { anchor_rollouts: 1, positive_rollouts: 1, filter: band, ..config() };
         assert!(matches!(narrow.check_band(), Err(TrainError::Setting { key: "filter.low", .. })));
         assert!(config().check_band().is_ok());
-        let partial = GroupFilter { key: "text_similarity".into(), ..narrow.filter.clone() };
+        let partial = GroupFilter { key: Some("text_similarity".into()), ..narrow.filter.clone() };
         assert!(TapoConfig { filter: partial, ..narrow.clone() }.check_band().is_ok());
         for value in [-1.0, f64::NAN, f64::INFINITY] {
             assert_eq!(key(TapoConfig { temperature: value, ..config() }), "temperature");

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::TapoParts;
-use crate::tapo::rollout::{FilterCounts, SamplerGap};
+use crate::tapo::{
+    diagnose::Accuracies,
+    rollout::{FilterCounts, SamplerGap},
+};
 
 /// Measurements of one TAPO update.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,13 +49,16 @@ pub struct RolloutMetrics {
     pub rollout_step: usize,
     /// Mean overall reward: the weighted sum of a response's rewards. From 0 to 1 with the default rewards.
     pub reward: f64,
-    /// Mean accuracy over the rollouts from anchor images. Accuracy is the reward `filter.key`, before its weight; the
-    /// default one is from 0 to 1.
+    /// Mean accuracy over the rollouts from anchor images. Accuracy is the reward of the group filter (`filter.key`),
+    /// before its weight; the default one is from 0 to 1.
     pub accuracy_anchor: f64,
     /// Mean accuracy over the rollouts from positive images; `null` if there are none.
     pub accuracy_positive: f64,
     /// Mean of each reward by name, before its weight.
     pub rewards: BTreeMap<String, f64>,
+    /// Share of the responses that are right strictly and by inclusion, whatever the rewards are.
+    #[serde(flatten)]
+    pub right: Accuracies,
     /// Mean response length in tokens, at most `max_new_tokens`.
     pub response_tokens: f64,
     /// Share of responses cut at `max_new_tokens`, from 0 to 1.
@@ -89,12 +95,18 @@ pub struct TapoValidation {
     /// Mean overall reward: the weighted sum of an answer's rewards. From 0 to 1 with the default rewards.
     #[serde(rename = "val_reward")]
     pub reward: f64,
-    /// Mean accuracy: the reward `filter.key`, before its weight. The default one is from 0 to 1.
+    /// Mean accuracy: the reward of the group filter (`filter.key`), before its weight. The default one is from 0 to 1.
     #[serde(rename = "val_accuracy")]
     pub accuracy: f64,
     /// Mean of each reward by name, before its weight.
     #[serde(rename = "val_rewards")]
     pub rewards: BTreeMap<String, f64>,
+    /// Share of the answers that the reward `accuracy` calls right, whatever the rewards are.
+    #[serde(rename = "val_strict")]
+    pub strict: f64,
+    /// Share of the answers that the reward `inclusion` calls right, whatever the rewards are.
+    #[serde(rename = "val_inclusion")]
+    pub inclusion: f64,
     /// Mean length of the answers in tokens, at most `max_new_tokens`.
     #[serde(rename = "val_response_tokens")]
     pub response_tokens: f64,

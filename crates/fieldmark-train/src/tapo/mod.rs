@@ -19,7 +19,7 @@ mod validation;
 
 pub use self::{
     config::{TapoConfig, UpdateImage},
-    diagnose::Diagnosis,
+    diagnose::{Accuracies, AccuracyWatch, Diagnosis, Parted},
     loss::{LossAverage, TapoInputs, TapoLoss, TapoLossConfig, TapoParts, tapo_loss},
     metrics::{RolloutMetrics, TapoMetrics, TapoValidation},
     source::{SampleFacts, TripletSource},

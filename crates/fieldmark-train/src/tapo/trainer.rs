@@ -206,7 +206,7 @@ impl<'a, S: TripletSource> TapoTrainer<'a, S> {
                     // What was sampled is thrown away; the same streams sample it again.
                     (self.drawer.buffer, self.drawer.drawn) = (buffer, drawn);
                 })?;
-                let found = self.diagnosis.look(&metrics, self.source.len());
+                let found = self.diagnosis.look(&metrics, self.config.group(), self.source.len());
                 found.iter().try_for_each(|found| on_event(TrainEvent::Finding(found)))?;
                 (groups, Some(metrics.reward))
             }

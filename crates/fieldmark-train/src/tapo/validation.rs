@@ -13,6 +13,7 @@ use fieldmark_stream::StreamKey;
 
 use super::{
     config::TapoConfig,
+    diagnose::Accuracies,
     metrics::TapoValidation,
     rollout::{Phase, Responder, Wanted},
     source::TripletSource,
@@ -68,12 +69,15 @@ impl<S: TripletSource> Held<'_, S> {
             answers.extend(found?);
             phase.check()?;
         }
+        let right = Accuracies::of(&answers);
         let found = TapoValidation {
             step: made.0,
             rollout_step: made.1,
             reward: mean(&answers, |_| true, |answer| answer.reward.overall),
             accuracy: mean(&answers, |_| true, |answer| answer.reward.accuracy),
             rewards: mean_parts(&answers),
+            strict: right.strict,
+            inclusion: right.inclusion,
             response_tokens: mean(&answers, |_| true, |answer| answer.response.ids.len() as f64),
             truncated: mean(&answers, |_| true, truncated),
             answers: answers.len(),

@@ -5,6 +5,8 @@ use std::fmt;
 
 use fieldmark_model::ModelPart;
 
+use crate::tapo::Parted;
+
 /// Something that training noticed and the user should know. Its text is one line.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -70,6 +72,8 @@ pub enum Finding {
         /// The part.
         part: ModelPart,
     },
+    /// Answers contain the right name more often, but are the right name no more often.
+    Parted(Parted),
 }
 
 /// What to say about parts without gradient after update `update`: at updates 1, 2, 4, 8 and so on, so that a long run
@@ -126,6 +130,7 @@ impl fmt::Display for Finding {
                  not meant, check the model, and otherwise freeze the part",
                 part.name()
             ),
+            Self::Parted(parted) => parted.fmt(f),
         }
     }
 }

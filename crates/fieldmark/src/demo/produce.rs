@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use fieldmark_data::{
-    ClassFeature, ClassSplit, ColourHistogram, EvalRow, EvalSet, EvalSetName, LabelledFolder, LabelledPhoto,
+    Aliases, ClassFeature, ClassSplit, ColourHistogram, EvalRow, EvalSet, EvalSetName, LabelledFolder, LabelledPhoto,
     NearestNeighbour, PromptTemplate, SimilarClasses, SourceSplit, Split,
 };
 use fieldmark_processor::{DecodeOptions, Photo};
@@ -95,7 +95,7 @@ impl Produce {
             ground_truth: photo.class.clone(),
             super_category: photo.super_category.to_lowercase(),
         });
-        Ok(EvalSet { rows: rows.collect(), name })
+        Ok(EvalSet { rows: rows.collect(), name, aliases: Aliases::default() })
     }
 
     /// Returns the classes of the training photographs.

@@ -154,6 +154,7 @@ impl<'a> DemoTriplets<'a> {
             positive: Some(sequence(photo(triple.positive))?),
             negative: Some(sequence(photo(triple.negative))?),
             truth: anchor.label.class.clone(),
+            aliases: Vec::new(),
         })
     }
 }

@@ -2,6 +2,7 @@
 //! rewards, and what became of its group. With the images and the weights of the step, the step can be computed again:
 //! texts alone are not enough, because some are tokenised differently when they are read back.
 
+use fieldmark_data::AnswerReading;
 use fieldmark_generate::FinishReason;
 use fieldmark_processor::Sequence;
 use fieldmark_train::tapo::{
@@ -77,6 +78,7 @@ fn line(facts: &SampleFacts, group: &Group, rollout: &Rollout) -> Value {
         ImageRole::Anchor => ("anchor", &facts.anchor),
         ImageRole::Positive => ("positive", &facts.positive),
     };
+    let reading = AnswerReading::of(&rollout.text);
     let prompt = &group.prompt;
     let sampled_on = prompt.about(rollout.role).unwrap_or(&prompt.anchor);
     let grid = |sequence: Option<&Sequence>| {
@@ -90,6 +92,8 @@ fn line(facts: &SampleFacts, group: &Group, rollout: &Rollout) -> Value {
         "prompt": facts.prompt,
         "truth": group.prompt.truth,
         "response": rollout.text,
+        "answer": reading.answer(),
+        "answers": reading.blocks().len(),
         "tokens": rollout.response.ids.len(),
         "ids": rollout.response.ids,
         "prompt_ids": runs(&sampled_on.ids),

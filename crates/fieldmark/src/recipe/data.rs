@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fieldmark_data::{ImageRoots, PromptTemplate};
+use fieldmark_data::{Aliases, DataError, ImageRoots, PromptTemplate};
 use fieldmark_processor::{Alpha, DecodeOptions, ExifOrientation, PixelLimits, PreResize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,9 @@ pub struct DataSection {
     pub unseen: usize,
     /// Question asked about the photographs of `data.labels`.
     pub question: String,
+    /// File with other names of classes, TOML or JSON: `"Granny Smith" = ["Granny", "Grannysmith"]`. Rewards and
+    /// evaluation take them for the name. Aliases in the data files (`aliases`) count as well.
+    pub aliases: Option<PathBuf>,
     /// Data of SFT.
     pub sft: SftData,
     /// Data of TAPO.
@@ -57,6 +60,7 @@ impl Default for DataSection {
             labels: None,
             unseen: 0,
             question: "What is in this photograph?".into(),
+            aliases: None,
             sft: SftData::default(),
             tapo: TapoData::default(),
         }
@@ -68,6 +72,20 @@ impl DataSection {
     pub fn decode(&self) -> DecodeOptions {
         let &Self { exif, alpha, max_file_bytes, max_decoded_pixels, .. } = self;
         DecodeOptions { exif, alpha, max_file_bytes, max_decoded_pixels }
+    }
+
+    /// Reads the file of aliases; without one, there are none.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Aliases::read`].
+    pub fn read_aliases(&self) -> Result<Aliases, DataError> {
+        let file = self.aliases_file();
+        file.map_or_else(|| Ok(Aliases::default()), Aliases::read)
+    }
+
+    /// The file of aliases, if one is set.
+    pub fn aliases_file(&self) -> Option<&Path> {
+        self.aliases.as_deref().filter(|file| !file.as_os_str().is_empty())
     }
 
     /// The folders to look for the images of `file` in.

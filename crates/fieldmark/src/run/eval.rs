@@ -4,7 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use fieldmark_eval::{EvalRun, Matching, Prediction, QuestionSet, Report, RunName, Scores, World, read_predictions};
+use fieldmark_data::Aliases;
+use fieldmark_eval::{
+    EvalRun, Matching, Prediction, Question, QuestionSet, Report, RunName, Scores, World, read_predictions,
+};
 use fieldmark_generate::{GenerationConfig, Sampling};
 use fieldmark_model::Qwen25Vl;
 use fieldmark_processor::DecodeOptions;
@@ -130,9 +133,31 @@ fn generation(eval: &EvalSection, eos: Vec<u32>) -> Result<GenerationConfig, Run
 /// # Errors
 /// Returns an error if the file cannot be read or has no predictions.
 pub fn score(predictions: &Path) -> Result<String, RunError> {
-    let found = read_predictions(predictions)?;
+    score_with(predictions, None)
+}
+
+/// Like [`score`], with further names of the classes from a file of aliases ([`Aliases::read`]).
+///
+/// # Errors
+/// Returns the errors of [`score`], and of [`Aliases::read`] and [`Aliases::check`] for the file.
+pub fn score_with(predictions: &Path, aliases: Option<&Path>) -> Result<String, RunError> {
+    let mut found = read_predictions(predictions)?;
     if found.is_empty() {
         return Err(RunError::path(predictions, "has no predictions to score"));
+    }
+    if let Some(file) = aliases {
+        let more = Aliases::read(file)?;
+        let mut all = more.clone();
+        found.iter().for_each(|prediction| all.merge(&prediction.question.aliases));
+        let names = |question: &Question| -> Vec<String> {
+            question.options.iter().chain([&question.ground_truth]).cloned().collect()
+        };
+        let known: Vec<String> = found.iter().flat_map(|prediction| names(&prediction.question)).collect();
+        all.check(known.iter().map(String::as_str), file)?;
+        for question in found.iter_mut().map(|prediction| &mut prediction.question) {
+            let own = names(question);
+            question.aliases.merge(&more.only(own.iter().map(String::as_str)));
+        }
     }
     Ok(report(&found))
 }

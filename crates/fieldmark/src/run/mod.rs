@@ -20,7 +20,7 @@ use fieldmark_train::TrainError;
 
 pub use self::{
     course::Course,
-    eval::{Eval, EvalOptions, eval, eval_from_recipe, score},
+    eval::{Eval, EvalOptions, eval, eval_from_recipe, score, score_with},
     observer::{Observer, RunEvent, Silent},
     outcome::{Finished, Outcome},
     recipe::RecipeRun,

@@ -14,7 +14,7 @@ use fieldmark_train::{
 };
 
 use super::{
-    Course, Observer, Outcome, RunSetup,
+    Course, Observer, Outcome, RunEvent, RunSetup,
     drive::Ready,
     recipe::{RecipeRun, in_section},
     saving::{Origin, Saving},
@@ -28,6 +28,7 @@ use crate::{
     recipe::Recipe,
     source::{
         HeldOut, LabelSettings, Negatives, TripletSettings, Triplets, check_rewards, reward_registry, text_encoder,
+        too_long,
     },
 };
 
@@ -136,6 +137,11 @@ pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<O
         let rows: Vec<_> = sets.into_iter().flat_map(|set| (0..set.len()).map(move |row| (set, row))).collect();
         super::check(rows.len(), |row| rows[row].0.prompt(rows[row].1, 0).map(drop), observer)?;
     }
+    for set in std::iter::once(&source).chain(&validation).filter(|_| setup.begin == Begin::Start) {
+        if let Some(note) = too_long(config, set.truths(), &checkpoint.processor.tokenizer)? {
+            observer.event(RunEvent::Note(&note))?;
+        }
+    }
     let parts = Tapo {
         checkpoint: &checkpoint,
         source: &source,
@@ -151,7 +157,8 @@ pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<O
 fn inputs(recipe: &Recipe) -> Vec<PathBuf> {
     let data = &recipe.data;
     let table = || data.labels.as_ref().map(|folder| folder.join("labels.csv"));
-    [data.tapo.file.clone().or_else(table), data.tapo.validation.clone()].into_iter().flatten().collect()
+    let aliases = data.aliases_file().map(Path::to_path_buf);
+    [data.tapo.file.clone().or_else(table), data.tapo.validation.clone(), aliases].into_iter().flatten().collect()
 }
 
 /// The triplets of the recipe and the validation set: a separate file, or rows taken from the triplets.
@@ -173,6 +180,7 @@ fn sources(
             NegativeImage::Triplet => Negatives::Photographs,
             NegativeImage::Patches => Negatives::Patches(recipe.tapo.patches, setup.streams()),
         },
+        aliases: data.read_aliases()?,
     };
     let from_file = |file: &Path, settings| Triplets::from_file(file, &data.roots(file), processor.clone(), settings);
     let mut source = match (&data.tapo.file, &data.labels) {

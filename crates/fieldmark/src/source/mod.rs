@@ -12,6 +12,6 @@ pub use self::{
     conversations::{ConversationSettings, Conversations},
     held_out::HeldOut,
     questions::question_sets,
-    rewards::{check_rewards, reward_registry, text_encoder},
+    rewards::{check_rewards, reward_registry, text_encoder, too_long},
     triplets::{LabelSettings, Negatives, TripletSettings, Triplets},
 };

@@ -43,6 +43,13 @@ fn row_sets(eval: &EvalSection, data: &DataSection, seed: u64) -> Result<Vec<(Ev
         }
         _ => {}
     }
+    let aliases = data.read_aliases()?;
+    if let Some(file) = data.aliases_file() {
+        sets = sets
+            .into_iter()
+            .map(|(set, images)| Ok((set.with_aliases(&aliases, file)?, images)))
+            .collect::<Result<_, RunError>>()?;
+    }
     for (set, _) in &mut sets {
         if eval.released_super_category {
             set.rows.iter_mut().for_each(|row| row.super_category = row.released_super_category().into());
@@ -87,6 +94,7 @@ fn from_labels(
         }
         let name = EvalSetName { dataset: dataset.clone(), split, super_category: dataset.clone() };
         let set = eval_set_from_photos(name, photos, &similar, eval.options, |_| data.question.clone())?;
+        let set = set.with_aliases(&labels.folder.aliases()?, &labels.table)?;
         sets.push((set, ImageRoots::new(folder)));
     }
     if sets.is_empty() {
@@ -124,7 +132,7 @@ fn questions(eval: &EvalSection, set: EvalSet) -> Result<Vec<Question>, RunError
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fieldmark_data::EvalRow;
+    use fieldmark_data::{Aliases, EvalRow};
 
     #[test]
     fn rotations_ask_each_row_as_often_as_it_has_options() {
@@ -139,6 +147,7 @@ mod tests {
         let set = EvalSet {
             name: EvalSetName { dataset: "x".into(), split: Split::Seen, super_category: "x".into() },
             rows: vec![row(1, &["A", "B"]), row(2, &["A", "B", "C", "D"])],
+            aliases: Aliases::default(),
         };
         let eval = EvalSection { order: Order::Rotations, ..EvalSection::default() };
         let asked = questions(&eval, set).unwrap();

@@ -9,7 +9,8 @@ use std::{
 };
 
 use fieldmark_data::{
-    DataError, ImageRoots, PromptTemplate, RowProblem, SinglePhotoPolicy, TapoRow, build_triplets, read_tapo_rows,
+    Aliases, DataError, ImageRoots, PromptTemplate, RowProblem, SinglePhotoPolicy, TapoRow, build_triplets,
+    read_tapo_rows,
 };
 use fieldmark_processor::{DecodeOptions, Message, Photo, ProcessOptions, Processor, ProcessorError, Sequence};
 use fieldmark_stream::{RandomStream, StreamKey};
@@ -37,6 +38,8 @@ pub struct TripletSettings {
     pub positives: bool,
     /// The negative images.
     pub negatives: Negatives,
+    /// Other names of classes, besides those in the data.
+    pub aliases: Aliases,
 }
 
 impl Default for TripletSettings {
@@ -47,6 +50,7 @@ impl Default for TripletSettings {
             max_tokens: 4096,
             positives: true,
             negatives: Negatives::Photographs,
+            aliases: Aliases::default(),
         }
     }
 }
@@ -99,6 +103,7 @@ struct TripletRow {
     prompt: String,
     system: Option<String>,
     truth: String,
+    aliases: Vec<String>,
     /// File of the anchor image.
     anchor: PathBuf,
     /// File of the positive image, if responses are sampled from it.
@@ -118,7 +123,12 @@ impl Triplets {
         processor: Processor,
         settings: TripletSettings,
     ) -> Result<Self, RunError> {
-        let rows = read_tapo_rows(file)?.into_iter().map(|row| from_row(file, roots, &settings, row));
+        let read = read_tapo_rows(file)?;
+        let mut aliases = settings.aliases.clone();
+        read.iter().for_each(|row| aliases.add(&row.answer, row.aliases.iter().cloned()));
+        aliases.check(read.iter().map(|row| row.answer.as_str()), file)?;
+        let settings = TripletSettings { aliases, ..settings };
+        let rows = read.into_iter().map(|row| from_row(file, roots, &settings, row));
         let rows = rows.collect::<Result<_, _>>()?;
         Ok(Self::of(processor, settings, rows))
     }
@@ -151,6 +161,11 @@ impl Triplets {
         let alone = |row| TripletRow { positive: None, negative: None, ..row };
         let held = held.into_iter().map(alone).collect();
         Self::of(self.processor.clone(), self.settings.clone().anchors_alone(), held)
+    }
+
+    /// The truth of each row with its aliases, and the name of the row: file and row.
+    pub fn truths(&self) -> impl Iterator<Item = (&str, &[String], &str)> {
+        self.rows.iter().map(|row| (row.truth.as_str(), row.aliases.as_slice(), row.name.as_str()))
     }
 
     fn open_photo(&self, row: &TripletRow, image: &Path) -> Result<Photo, TrainError> {
@@ -193,6 +208,7 @@ impl TripletSource for Triplets {
             positive: positive.map(|photo| self.sequence(row, &photo)).transpose()?,
             negative: negative.map(|photo| self.sequence(row, &photo)).transpose()?,
             truth: row.truth.clone(),
+            aliases: row.aliases.clone(),
         })
     }
 
@@ -215,14 +231,15 @@ fn in_row(row: &TripletRow, error: &ProcessorError) -> TrainError {
 
 fn row(
     name: String,
-    template: PromptTemplate,
+    settings: &TripletSettings,
     question: &str,
     truth: &str,
     anchor: PathBuf,
     [positive, negative]: [Option<PathBuf>; 2],
 ) -> TripletRow {
-    let prompt = template.render(question, &[]);
-    TripletRow { name, prompt: prompt.user, system: prompt.system, truth: truth.into(), anchor, positive, negative }
+    let prompt = settings.prompt.render(question, &[]);
+    let (prompt, system, aliases) = (prompt.user, prompt.system, settings.aliases.of(truth).to_vec());
+    TripletRow { name, prompt, system, truth: truth.into(), aliases, anchor, positive, negative }
 }
 
 fn from_row(
@@ -244,11 +261,15 @@ fn from_row(
     let negatives = matches!(settings.negatives, Negatives::Photographs);
     let negative = other(&tapo.negative, negatives, RowProblem::NoNegative)?;
     let name = format!("{}:{}", file.display(), tapo.row);
-    Ok(row(name, settings.prompt, &tapo.problem, &tapo.answer, find(&tapo.anchor)?, [positive, negative]))
+    Ok(row(name, settings, &tapo.problem, &tapo.answer, find(&tapo.anchor)?, [positive, negative]))
 }
 
 fn from_labels(folder: &Path, made: &LabelSettings, settings: &TripletSettings) -> Result<Vec<TripletRow>, RunError> {
     let labels = Labels::open(folder, made.unseen, made.seed)?;
+    let mut aliases = labels.folder.aliases()?;
+    aliases.merge(&settings.aliases);
+    aliases.check(labels.folder.photos.iter().map(|photo| photo.class.as_str()), &labels.table)?;
+    let settings = &TripletSettings { aliases, ..settings.clone() };
     let photos = labels.training();
     let similar = labels.similar(&photos, settings.decode)?;
     let reuse = made.reuse_anchor || !settings.positives;
@@ -260,7 +281,7 @@ fn from_labels(folder: &Path, made: &LabelSettings, settings: &TripletSettings) 
         let file = |photo| labels.folder.file(photo);
         let others = [settings.positives.then(|| file(triplet.positive)), negatives.then(|| file(triplet.negative))];
         let name = format!("{}:{}", labels.table.display(), triplet.anchor.row);
-        row(name, settings.prompt, &made.question, &triplet.anchor.class, file(triplet.anchor), others)
+        row(name, settings, &made.question, &triplet.anchor.class, file(triplet.anchor), others)
     });
     Ok(rows.collect())
 }

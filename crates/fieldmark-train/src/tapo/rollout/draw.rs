@@ -22,7 +22,7 @@ use crate::{
     gradient::Scorer,
     tapo::{
         config::TapoConfig,
-        diagnose::{blanked, gap, outlook_counted, teaching},
+        diagnose::{Accuracies, blanked, gap, outlook_counted, teaching},
         items::{attach, score, update_sequences},
         metrics::RolloutMetrics,
         source::TripletSource,
@@ -118,6 +118,7 @@ impl<S: TripletSource> Drawer<'_, S> {
                 |rollout| rollout.reward.accuracy,
             ),
             rewards: mean_parts(&all),
+            right: Accuracies::of(&all),
             response_tokens: mean(&all, |_| true, |rollout| rollout.response.ids.len() as f64),
             truncated: mean(&all, |_| true, truncated),
             sampler: SamplerGap::of(&all, config.update_image),

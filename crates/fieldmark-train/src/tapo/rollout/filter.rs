@@ -1,7 +1,7 @@
 //! Dynamic sampling: keep the groups with 0.01 < mean accuracy < 0.99, and draw more prompts until the rollout batch is
 //! full or no tries are left; then train on the groups there are (`buffer`).
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,8 +17,9 @@ pub struct GroupFilter {
     /// Whether to filter. `false` keeps every group, as in GRPO.
     pub enabled: bool,
     /// Name of the reward whose unweighted mean is the group's accuracy. It must be listed in `rewards`; a weight of 0
-    /// is enough.
-    pub key: String,
+    /// is enough. Unset: `accuracy` if its weight is above 0, otherwise `inclusion` if its weight is, otherwise
+    /// whichever of the two is listed.
+    pub key: Option<String>,
     /// Groups are kept if their mean accuracy is above this. Released `filter_low`: 0.01.
     pub low: f64,
     /// Groups are kept if their mean accuracy is below this. Released `filter_high`: 0.99.
@@ -27,7 +28,7 @@ pub struct GroupFilter {
 
 impl Default for GroupFilter {
     fn default() -> Self {
-        Self { enabled: true, key: "accuracy".into(), low: 0.01, high: 0.99 }
+        Self { enabled: true, key: None, low: 0.01, high: 0.99 }
     }
 }
 
@@ -54,6 +55,22 @@ pub enum GroupVerdict {
 }
 
 impl GroupFilter {
+    /// Returns the name of the reward that the filter looks at. `rewards` are the weights of the recipe.
+    ///
+    /// ```
+    /// use fieldmark_train::tapo::rollout::GroupFilter;
+    /// let released = [("accuracy".into(), 0.0), ("inclusion".into(), 0.9)].into();
+    /// assert_eq!(GroupFilter::default().key(&released), "inclusion");
+    /// ```
+    pub fn key(&self, rewards: &BTreeMap<String, f64>) -> String {
+        let named = self.key.clone().filter(|key| !key.is_empty());
+        let weight = |name: &str| rewards.get(name).copied();
+        let paid =
+            || ["accuracy", "inclusion"].into_iter().find(|name| weight(name).is_some_and(|weight| weight > 0.0));
+        let listed = || ["accuracy", "inclusion"].into_iter().find(|name| weight(name).is_some());
+        named.unwrap_or_else(|| paid().or_else(listed).unwrap_or("accuracy").into())
+    }
+
     /// Checks `low` and `high`, the number of groups of a step and the number of tries.
     pub(crate) fn validate(&self, target: usize, max_tries: usize) -> Result<(), TrainError> {
         for (key, value) in [("prompts_per_step", target), ("max_tries", max_tries)] {
@@ -114,6 +131,27 @@ mod tests {
         let verdicts = [0.0, 0.01, 0.0101, 0.1, 0.9, 0.9899, 0.99, 1.0, f64::NAN].map(|a| filter.verdict(a));
         use GroupVerdict::{AllRight as R, AllWrong as W, Keep as K};
         assert_eq!(verdicts, [W, W, K, K, K, K, R, R, W]);
+    }
+
+    #[test]
+    fn it_follows_the_accuracy_that_the_recipe_pays_for() {
+        let key = |named: Option<&str>, rewards: &[(&str, f64)]| {
+            let rewards = rewards.iter().map(|&(name, weight)| (name.to_owned(), weight)).collect();
+            GroupFilter { key: named.map(Into::into), ..GroupFilter::default() }.key(&rewards)
+        };
+        for (named, rewards, expected) in [
+            (None, &[("accuracy", 0.9), ("format", 0.1)][..], "accuracy"),
+            (None, &[("accuracy", 0.5), ("inclusion", 0.9)], "accuracy"),
+            (None, &[("accuracy", 0.0), ("inclusion", 0.9)], "inclusion"),
+            (None, &[("inclusion", 0.9)], "inclusion"),
+            (None, &[("inclusion", 0.0), ("exact", 1.0)], "inclusion"),
+            (None, &[("accuracy", 0.0), ("inclusion", 0.0)], "accuracy"),
+            (None, &[("exact", 1.0)], "accuracy"),
+            (Some("exact"), &[("accuracy", 0.9), ("exact", 0.0)], "exact"),
+            (Some(""), &[("inclusion", 0.9)], "inclusion"),
+        ] {
+            assert_eq!(key(named, rewards), expected, "{named:?} {rewards:?}");
+        }
     }
 
     #[test]

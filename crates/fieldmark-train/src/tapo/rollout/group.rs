@@ -40,6 +40,8 @@ pub struct TripletPrompt {
     pub negative: Option<Sequence>,
     /// The right answer for anchor and positive.
     pub truth: String,
+    /// Other names of the right answer, which are as right.
+    pub aliases: Vec<String>,
 }
 
 impl TripletPrompt {
@@ -159,6 +161,7 @@ pub(crate) fn rollout_groups(
     let scored = |response: &Response, prompt: &TripletPrompt| -> Result<(String, RewardScore), TrainError> {
         let text = tokenizer.decode(response.text_ids(), SpecialTokens::Skip)?;
         let input = RewardInput::new(&text, &prompt.truth)
+            .with_aliases(&prompt.aliases)
             .with_sample(&prompt.anchor.name)
             .with_tokens(response.ids.len(), generation.max_new_tokens);
         let reward = rewards.parts(&input);
@@ -230,7 +233,8 @@ pub(crate) mod tests {
 
     pub(crate) fn group(rollouts: Vec<Rollout>) -> Group {
         let empty = Sequence { name: String::new(), ids: Vec::new(), images: Vec::new() };
-        let prompt = TripletPrompt { anchor: empty, positive: None, negative: None, truth: String::new() };
+        let prompt =
+            TripletPrompt { anchor: empty, positive: None, negative: None, truth: String::new(), aliases: Vec::new() };
         Group { prompt, rollouts }
     }
 
