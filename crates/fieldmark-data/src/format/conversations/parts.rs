@@ -89,3 +89,56 @@ impl Text {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::format::conversations::SftExample;
+
+    fn read(parts: Value, images: Value) -> Result<SftExample, RowProblem> {
+        let answer = json!([{"type": "text", "text": "Lime"}]);
+        let messages = json!([{"role": "user", "content": parts}, {"role": "assistant", "content": answer}]);
+        SftExample::parse(4, &json!({"messages": messages, "images": images}))
+    }
+
+    #[test]
+    fn parts_become_text_with_the_place_of_each_image() {
+        let with = |value: Value| json!([value, {"type": "text", "text": "Which"}, {"type": "text", "text": "?"}]);
+        for (part, images) in [
+            (json!({"type": "image"}), json!(["a.jpg"])),
+            (json!({"type": "image", "text": null}), json!("a.jpg")),
+            (json!({"type": "image", "image": "a.jpg"}), Value::Null),
+            (json!({"type": "image", "path": "a.jpg"}), json!([])),
+            (json!({"type": "image", "url": "a.jpg"}), json!([])),
+            (json!({"image": "a.jpg"}), json!([])),
+            (json!({"type": "image_url", "image_url": {"url": "a.jpg", "detail": "high"}}), Value::Null),
+            (json!({"type": "image_url", "image_url": "a.jpg"}), Value::Null),
+        ] {
+            let found = read(with(part.clone()), images).unwrap();
+            assert_eq!(found.turns[0].content, "<image>Which?", "{part}");
+            assert_eq!((&found.images[..], found.response()), (&[RowImage::from("a.jpg")][..], "Lime"), "{part}");
+        }
+        // An image of the message and two of the column, in the order of their places.
+        let mixed =
+            json!([{"type": "image"}, {"type": "image", "image": "own.jpg"}, {"type": "text", "text": "<image>"}]);
+        let found = read(mixed, json!(["a.jpg", "b.jpg"])).unwrap();
+        assert_eq!(found.images, ["a.jpg".into(), "own.jpg".into(), RowImage::from("b.jpg")]);
+        for (part, expected) in [
+            (json!({"type": "video", "video": "a.mp4"}), RowProblem::UnreadPart { message: 1, kind: "video".into() }),
+            (json!({"type": "input_audio"}), RowProblem::UnreadPart { message: 1, kind: "input_audio".into() }),
+            (json!({"type": "image_url"}), RowProblem::MissingField("image_url".into())),
+            (
+                json!({"type": "image", "image": "a.jpg", "max_pixels": 9}),
+                RowProblem::PartSize { message: 1, field: "max_pixels" },
+            ),
+            (
+                json!({"type": "image", "url": "https://x.org/a.jpg"}),
+                RowProblem::ImageUrl("https://x.org/a.jpg".into()),
+            ),
+        ] {
+            assert_eq!(read(with(part), Value::Null).unwrap_err(), expected);
+        }
+    }
+}
