@@ -124,6 +124,34 @@ fn the_validation_loss_is_that_of_single_sequences_and_changes_nothing() {
 }
 
 #[test]
+fn text_moves_the_decoder_and_never_the_vision_encoder() {
+    let model = load(MODELS[0], &device());
+    let text = samples(model.config()).into_iter().map(|mut sample| {
+        let image = model.config().vision_tokens.image;
+        let keep: Vec<bool> = sample.sequence.ids.iter().map(|id| *id != image).collect();
+        let mut kept = keep.iter();
+        sample.sequence.ids.retain(|_| *kept.next().unwrap());
+        let mut kept = keep.iter();
+        sample.target_mask.retain(|_| *kept.next().unwrap());
+        sample.sequence.images.clear();
+        sample
+    });
+    let source = Source::new(text.collect());
+    let before = parameters(&model);
+    for decoder in [true, false] {
+        let train_parts = TrainableParts { vision: true, projector: true, decoder };
+        let config = SftConfig { train: train_parts, workers: 2, ..settings() };
+        let (trained, rows) = train(&model, &source, &config, 0);
+        let decays = config.adamw.weight_decay > 0.0;
+        assert!(decays && rows.iter().all(|row| row.loss.is_finite() && row.skipped == 0));
+        for ((path, old), (_, new)) in before.iter().zip(parameters(&trained)) {
+            let moves = decoder && !path.starts_with("visual.");
+            assert_eq!(*old != new, moves, "{path}, decoder {decoder}");
+        }
+    }
+}
+
+#[test]
 fn frozen_parts_stay_bit_for_bit_and_the_others_move() {
     let part = |path: &str, parts: TrainableParts| match path {
         path if path.starts_with("visual.merger") => parts.projector,

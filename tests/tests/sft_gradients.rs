@@ -56,6 +56,15 @@ fn two_images(config: &Qwen25VlConfig, seed: u64, between: usize) -> SupervisedS
     SupervisedSequence { sequence, target_mask }
 }
 
+/// A question without an image and an answer of `answer` tokens.
+fn text_alone(config: &Qwen25VlConfig, seed: u64, answer: usize) -> SupervisedSequence {
+    let mut stream = StreamKey::new(seed).word("text").stream();
+    let ids = (0..5 + answer).map(|_| 8 + stream.below(312) as u32).collect();
+    let sequence = sequence(&[Part::Text(ids)], config);
+    let target_mask = (0..5 + answer).map(|place| place >= 5).collect();
+    SupervisedSequence { sequence, target_mask }
+}
+
 #[test]
 fn an_update_is_one_token_mean_however_the_batch_is_cut() {
     for name in MODELS {
@@ -157,6 +166,28 @@ fn samples_of_several_images_train_beside_others() {
         let expected = plainly(&model, &samples, &[3]);
         for (what, scorer) in scorers() {
             same(&update_by(&scorer, &model, &samples, 2), &expected, &format!("{name}, {what}"));
+        }
+    }
+}
+
+#[test]
+fn rows_of_text_train_alone_and_beside_images() {
+    for name in MODELS {
+        let model = load(name, &device());
+        let config = model.config();
+        let (text, images) = ([text_alone(config, 21, 6), text_alone(config, 22, 3)], samples(config));
+        let mixed = [&text[0], &images[1], &text[1], &images[3]].map(Clone::clone);
+        for rows in [&text[..], &mixed] {
+            let expected = plainly(&model, rows, &[rows.len()]);
+            let vision = expected.1.iter().filter(|(path, _)| path.starts_with("visual."));
+            let learns = vision.clone().any(|(_, grad)| grad.iter().any(|number| *number != 0.0));
+            assert_eq!(learns, rows.len() == mixed.len());
+            for (what, scorer) in scorers() {
+                // With the first alone, a micro-batch has no image beside one that has.
+                for first in [1, rows.len()] {
+                    same(&update_by(&scorer, &model, rows, first), &expected, &format!("{name}, {what}, {first}"));
+                }
+            }
         }
     }
 }

@@ -193,8 +193,10 @@ Examples:
   fieldmark data check stage1.json --images photos
   fieldmark data check bird_seen.jsonl.gz
 
-The command recognises the format by the content: conversations (ShareGPT JSON), evaluation rows, TAPO \
-triplets (JSON or JSONL; .gz too), or labels.csv. The exit code is 2 if there is a problem.";
+The command recognises the format by the content: conversations (as OpenAI, Qwen, TRL, LLaVA, ShareGPT or \
+Alpaca write them), evaluation rows, TAPO triplets (JSON or JSONL; .gz too), or labels.csv. With --images, an \
+image that is not there is a problem; without, a file none of whose images is found gets a note. The exit code \
+is 2 if there is a problem.";
 
 /// `fieldmark devices --help`.
 pub const DEVICES: &str = "\

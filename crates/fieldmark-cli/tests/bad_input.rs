@@ -182,9 +182,10 @@ fn conversations_leave_no_output() {
     };
     refuse(|row| {
         row["messages"][0]["content"] = json!("Which fruit?");
-        row["images"] = json!([]);
+        row["images"] = json!(["a.png", "b.png"]);
     })
-    .suggests("images")
+    .names("0")
+    .names("2")
     .suggests("<image>");
     refuse(|row| row["images"] = json!(["a.png", "b.png", "c.png"]))
         .names("1")

@@ -102,9 +102,80 @@ pub enum RowProblem {
     /// A TAPO row has no positive, but the run samples rollouts from it.
     #[error("no positive; name one in \"positive\", or set tapo.positive_rollouts = 0")]
     NoPositive,
-    /// The row contains the bytes of an image.
-    #[error("{0:?} contains image bytes, which are not supported; write the image to a file and give its path")]
-    EmbeddedImage(String),
+    /// The row contains the bytes of an image in a form that is not read.
+    #[error(
+        "{column:?} has image bytes that cannot be read ({problem}); write them in base64, or give the path of a file"
+    )]
+    EmbeddedImage {
+        /// The column or part.
+        column: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// An image is on the network.
+    #[error("image {0} is on the network, and only files are read; download it and give its path")]
+    ImageUrl(String),
+    /// Both `image` and `images` name images.
+    #[error("both \"image\" and \"images\" name images; keep one of the two")]
+    TwoImageColumns,
+    /// An answer or the system text has an image.
+    #[error("message {0} has an image, but only user messages may; an image cannot be learned as an answer")]
+    ImageInAnswer(usize),
+    /// A part of a message is neither text nor image.
+    #[error(
+        "message {message} has a part of type {kind:?}; use {{\"type\": \"text\", \"text\": ...}} or \
+         {{\"type\": \"image\", \"image\": PATH}}"
+    )]
+    UnreadPart {
+        /// The message, from 1.
+        message: usize,
+        /// The type of the part.
+        kind: String,
+    },
+    /// An image part sets the size of its image.
+    #[error("message {message} sets {field:?} for its image, which is not read; remove it and set data.sft.sizes")]
+    PartSize {
+        /// The message, from 1.
+        message: usize,
+        /// The field.
+        field: &'static str,
+    },
+    /// A column has content that would be left out in silence.
+    #[error("{0:?} has content, but it is not read; write it into the text, or remove the column or the row")]
+    Unread(String),
+    /// The text has a tag that other programs replace with media.
+    #[error("{tag} in {field:?} would be learned as text; only <image> is read, so remove the row or the tag")]
+    UnreadTag {
+        /// The field.
+        field: String,
+        /// The tag.
+        tag: &'static str,
+    },
+    /// No response of the conversation is learned.
+    #[error("no response is learned, because each has the weight 0; give one the weight 1 or remove the row")]
+    NothingLearned,
+    /// The row is no conversation.
+    #[error(
+        "no conversation, with the fields {0}; write `messages` (role, content), `conversations` (from, value), `prompt` \
+         and `completion` (lists of messages), or `instruction` and `output`"
+    )]
+    NoConversation(String),
+    /// The negative shows the same image as the anchor or the positive.
+    #[error("negative and {0} are the same image; name an image of another class as the negative")]
+    SameImage(&'static str),
+    /// Two classes have the same photograph.
+    #[error("the photograph of row {0}, which is of another class, has the same content; correct one of the two")]
+    SamePhotograph(usize),
+    /// The row shows or names a class that is held out.
+    #[error(
+        "{how} the class {class:?}, which data.unseen holds out of training; remove the row, or hold out other classes"
+    )]
+    HeldOut {
+        /// "shows" or "names".
+        how: &'static str,
+        /// The class.
+        class: String,
+    },
     /// A message has an unknown role, or one that is not allowed at its place.
     #[error("message {message} has the role {role:?}; use {expected}")]
     UnknownRole {
@@ -126,6 +197,11 @@ pub enum RowProblem {
     /// An option occurs twice.
     #[error("option {0:?} occurs twice; remove one")]
     RepeatedOption(String),
+    /// Two options are alike in the form that scoring compares.
+    #[error(
+        "options {0:?} and {1:?} are alike for scoring, so that no answer can choose between them; remove or rename one"
+    )]
+    AlikeOptions(String, String),
     /// The truth is not one of the options.
     #[error("the ground truth {0:?} is not among the options; add it")]
     TruthNotAnOption(String),
@@ -166,8 +242,13 @@ pub enum RowProblem {
     #[error("the row does not fit the table ({0}); correct or remove it")]
     NotCsv(String),
     /// An image file is missing.
-    #[error("image {0} not found; correct the path or the image folder")]
-    ImageNotFound(String),
+    #[error("image {image} not found{}; correct the path or the image folder", in_brackets(likely))]
+    ImageNotFound {
+        /// The image as the row names it.
+        image: String,
+        /// What is there instead, if something like it is.
+        likely: Option<String>,
+    },
     /// An image file is not an image.
     #[error("image {path} cannot be read ({message}); replace it with a JPEG, PNG or WebP file")]
     ImageUnreadable {
@@ -178,10 +259,14 @@ pub enum RowProblem {
     },
     /// A row is of no known kind.
     #[error(
-        "unknown kind of row, with the fields {0}; a conversation has `messages` or `conversations`, an evaluation row \
-         `image_path` and `ground_truth`, a TAPO row `problem`"
+        "unknown kind of row, with the fields {0}; a conversation has `messages`, `conversations`, `prompt` and \
+         `completion`, or `instruction` and `output`; an evaluation row `image_path` and `ground_truth`; a TAPO row `problem`"
     )]
     UnknownKind(String),
+}
+
+fn in_brackets(text: &Option<String>) -> String {
+    text.as_ref().map_or_else(String::new, |text| format!(" ({text})"))
 }
 
 impl DataError {

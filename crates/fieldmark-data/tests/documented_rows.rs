@@ -17,21 +17,8 @@ fn blocks(file: &str, language: &str) -> Vec<String> {
         .collect()
 }
 
-#[test]
-fn documented_rows_are_read() {
-    let readers = [
-        ("src/format/sharegpt.rs", "json", DataKind::ShareGpt),
-        ("src/format/tapo_rows.rs", "json", DataKind::TapoRows),
-        ("src/format/eval_rows.rs", "json", DataKind::EvalRows),
-        ("src/format/labels.rs", "csv", DataKind::Labels),
-    ];
-    let mut rows: Vec<(String, DataKind)> = Vec::new();
-    let mut readme = [blocks("README.md", "json"), blocks("README.md", "csv")].concat().into_iter();
-    for (file, language, kind) in readers {
-        rows.extend(blocks(file, language).into_iter().map(|row| (row, kind)));
-        rows.push((readme.next().unwrap(), kind));
-    }
-    assert_eq!((rows.len(), readme.next()), (8, None));
+/// Asserts that each text is a file with one good row.
+fn read(rows: impl IntoIterator<Item = (String, DataKind)>) {
     let folder = tempfile::tempdir().unwrap();
     for (row, kind) in rows {
         let file = folder.path().join("fruit_seen.jsonl");
@@ -39,4 +26,39 @@ fn documented_rows_are_read() {
         let report = check_file(&file, None).unwrap();
         assert_eq!((report.kind, report.good_rows, report.rows), (kind, 1, 1), "{row}\n{report}");
     }
+}
+
+#[test]
+fn rows_in_the_docs_of_the_readers_are_read() {
+    for (file, language, kind, count) in [
+        ("src/format/conversations/sharegpt.rs", "json", DataKind::Conversations, 3),
+        ("src/format/conversations/alpaca.rs", "json", DataKind::Conversations, 1),
+        ("src/format/tapo_rows.rs", "json", DataKind::TapoRows, 1),
+        ("src/format/eval_rows.rs", "json", DataKind::EvalRows, 1),
+        ("src/format/labels.rs", "csv", DataKind::Labels, 1),
+    ] {
+        let rows = blocks(file, language);
+        assert_eq!(rows.len(), count, "{file}");
+        read(rows.into_iter().map(|row| (row, kind)));
+    }
+}
+
+#[test]
+fn rows_in_the_readme_are_read() {
+    let kinds = [DataKind::Conversations, DataKind::TapoRows, DataKind::EvalRows, DataKind::Labels];
+    let rows = [blocks("README.md", "json"), blocks("README.md", "csv")].concat();
+    assert_eq!(rows.len(), kinds.len());
+    read(rows.into_iter().zip(kinds));
+}
+
+#[test]
+fn rows_in_the_page_about_data_are_read() {
+    let rows = blocks("../../docs/data.md", "json");
+    assert!(rows.len() == 7, "{rows:?}");
+    let kind = |row: &str| match row {
+        _ if row.contains("\"problem\"") => DataKind::TapoRows,
+        _ if row.contains("\"ground_truth\"") => DataKind::EvalRows,
+        _ => DataKind::Conversations,
+    };
+    read(rows.iter().map(|row| (row.clone(), kind(row))));
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fieldmark_data::{DataKind, EvalSetName, Split, TurnRole, check_file, read_eval_rows, read_sharegpt};
+use fieldmark_data::{DataKind, EvalSetName, Split, TurnRole, check_file, read_conversations, read_eval_rows};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/official").join(name)
@@ -10,7 +10,7 @@ fn fixture(name: &str) -> PathBuf {
 
 #[test]
 fn stage_one_conversations_load() {
-    let examples = read_sharegpt(&fixture("stage1_first12.json"), None).unwrap();
+    let examples = read_conversations(&fixture("stage1_first12.json"), None).unwrap();
     assert_eq!(examples.len(), 12);
     for (index, example) in examples.iter().enumerate() {
         assert_eq!(example.row, index + 1);
@@ -22,10 +22,10 @@ fn stage_one_conversations_load() {
         assert!(example.response().starts_with("<think>"));
         assert!(example.response().ends_with("</answer>"));
         let prefix = Path::new("fgvc-aircraft-2013b-train/images");
-        assert!(example.images.len() == 1 && example.images[0].starts_with(prefix));
+        assert!(example.images.len() == 1 && example.images[0].path().unwrap().starts_with(prefix));
     }
     let report = check_file(&fixture("stage1_first12.json"), None).unwrap();
-    assert_eq!((report.kind, report.good_rows), (DataKind::ShareGpt, 12));
+    assert_eq!((report.kind, report.good_rows), (DataKind::Conversations, 12));
     assert_eq!((report.classes.len(), report.images), (12, 12));
     assert!(report.is_clean(), "{report}");
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use fieldmark_data::{ReadLimits, normal_form, read_records};
+use fieldmark_data::{ReadLimits, alike_options, normal_form, read_records};
 use fieldmark_generate::Sampling;
 use fieldmark_model::files::persist;
 use serde::{Deserialize, Serialize};
@@ -68,6 +68,9 @@ impl Prediction {
                 question.ground_truth
             )),
             (World::Closed, None) => Some("a closed-world question without `option_order`".into()),
+            (World::Closed, _) if alike_options(&question.options).is_some() => {
+                Some(format!("the `options` {:?} have two that scoring cannot tell apart", question.options))
+            }
             (World::Open, _) if !question.options.is_empty() => Some("an open-world question with `options`".into()),
             _ if question.ground_truth.trim().is_empty() => Some("`ground_truth` is empty".into()),
             _ => None,
@@ -237,6 +240,7 @@ pub(crate) mod tests {
             ("ground_truth", serde_json::json!("E"), "`ground_truth`"),
             ("option_order", serde_json::Value::Null, "`option_order`"),
             ("world", serde_json::json!("open"), "`options`"),
+            ("options", serde_json::json!(["A", "Key_Lime", "key lime"]), "`options`"),
         ] {
             let mut bad = good.clone();
             bad[field] = value;

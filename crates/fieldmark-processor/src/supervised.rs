@@ -49,10 +49,27 @@ impl Processor {
         end: TargetEnd,
         max_tokens: Option<usize>,
     ) -> Result<SupervisedSequence, ProcessorError> {
+        self.encode_learned(sample, messages, |_| true, images, end, max_tokens)
+    }
+
+    /// Like [`Self::encode_supervised`], but only those assistant turns are targets whose place among the messages, from
+    /// 0, `learned` accepts.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::encode_supervised`].
+    pub fn encode_learned(
+        &self,
+        sample: &str,
+        messages: &[Message],
+        learned: impl Fn(usize) -> bool,
+        images: Vec<PatchedImage>,
+        end: TargetEnd,
+        max_tokens: Option<usize>,
+    ) -> Result<SupervisedSequence, ProcessorError> {
         let mut target_mask = Vec::new();
         let mut sequence = Sequence { name: sample.into(), ids: Vec::new(), images };
         let grids = sequence.grids();
-        let segments = self.segments(messages)?;
+        let segments = self.segments(messages, learned)?;
         let placeholders = segments.iter().map(|segment| segment.text.matches(IMAGE_PAD).count());
         let total: usize = placeholders.clone().sum();
         if total != grids.len() {
@@ -79,7 +96,7 @@ impl Processor {
     }
 
     /// The rendered conversation, cut before and after each answer.
-    fn segments(&self, messages: &[Message]) -> Result<Vec<Segment>, ProcessorError> {
+    fn segments(&self, messages: &[Message], learned: impl Fn(usize) -> bool) -> Result<Vec<Segment>, ProcessorError> {
         let render = |count: usize, add_generation_prompt| {
             self.template.render(&messages[..count], ChatOptions { add_generation_prompt, add_vision_id: false })
         };
@@ -101,7 +118,7 @@ impl Processor {
         for (turn, message) in messages.iter().enumerate() {
             if message.role == Role::Assistant {
                 extend_to(render(turn, true)?, false, turn)?;
-                extend_to(render(turn + 1, false)?, true, turn)?;
+                extend_to(render(turn + 1, false)?, learned(turn), turn)?;
             }
         }
         extend_to(render(messages.len(), false)?, false, messages.len())?;

@@ -191,6 +191,13 @@ fn only_answers_are_targets() {
         row.ids[prompt.ids.len()..][..5],
         [QWEN.encode("\nBlue Jay").unwrap(), vec![QWEN.eos(), 198]].concat()[..5]
     );
+    // An answer that is not learned keeps its ids and leaves the loss.
+    let last =
+        processor.encode_learned("row 0", &messages, |turn| turn == 4, vec![blank(grid)], TargetEnd::ImEnd, None);
+    let last = last.unwrap();
+    assert_eq!(last.sequence, row);
+    let learned = row.ids.iter().zip(&last.target_mask).filter(|(_, mask)| **mask).map(|(id, _)| *id);
+    assert_eq!(QWEN.decode(&learned.collect::<Vec<_>>(), SpecialTokens::Keep).unwrap(), "Yes.<|im_end|>");
     let error = processor.encode_supervised("row 0", &messages, vec![], TargetEnd::ImEnd, None).unwrap_err();
     assert!(matches!(error, ProcessorError::Placeholders { placeholders: 1, images: 0, .. }));
     let error = processor.encode_supervised("row 0", &messages, vec![blank(grid)], TargetEnd::ImEnd, Some(20));

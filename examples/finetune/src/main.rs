@@ -70,7 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // Evaluation in the closed and the open world.
     let eval = EvalSection { files: vec![questions.into()], ..EvalSection::default() };
-    let sets = question_sets(&eval, &DataSection::default(), 42)?;
+    let sets = question_sets(&eval, &DataSection::default())?;
     let model = reasoned.load(&device)?;
     let folder = RunFolder::check(Some(&out.join("eval")), false)?;
     let predictions = run::eval(Eval::greedy(&reasoned, &model, &device, &sets, 8), &folder, &mut show)?;

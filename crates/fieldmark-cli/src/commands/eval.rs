@@ -24,8 +24,12 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<Outcome> {
     let options = EvalOptions { device: args.device.name().map(str::to_owned), overwrite: args.overwrite };
     let mut progress: Option<Progress> = None;
     let (path, total) = eval_from_recipe(&recipe, &options, &mut |event: RunEvent<'_>| {
-        if let RunEvent::Answered { done, total } = event {
-            progress.get_or_insert_with(|| Progress::new("eval", total)).step(done, String::new());
+        match event {
+            RunEvent::Note(text) => eprintln!("note: {text}"),
+            RunEvent::Answered { done, total } => {
+                progress.get_or_insert_with(|| Progress::new("eval", total)).step(done, String::new());
+            }
+            _ => {}
         }
         Ok(())
     })?;

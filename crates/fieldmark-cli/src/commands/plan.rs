@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use fieldmark::{
     Stage,
-    data::{DataError, read_sharegpt},
+    data::{DataError, read_conversations},
     model::{Qwen25VlConfig, SiglipTextConfig},
     plan::{Fit, Planned, nearest_fit, published, published_text_encoder},
     recipe::Recipe,
@@ -67,7 +67,7 @@ fn model_config(args: &PlanArgs, recipe: &Recipe) -> anyhow::Result<Qwen25VlConf
 /// Returns the largest number of images in a conversation of the recipe's file, or 1 if the file does not exist yet.
 fn images(recipe: &Recipe) -> Result<usize, DataError> {
     let Some(file) = recipe.data.sft.file.as_ref().filter(|file| file.is_file()) else { return Ok(1) };
-    Ok(read_sharegpt(file, None)?.iter().map(|example| example.images.len()).max().unwrap_or(1))
+    Ok(read_conversations(file, None)?.iter().map(|example| example.images.len()).max().unwrap_or(1))
 }
 
 /// Returns the configuration of the text encoder, from its folder or of the published checkpoint of that name.

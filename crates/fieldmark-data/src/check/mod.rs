@@ -6,30 +6,35 @@ mod tally;
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::{DataError, RowProblem};
+use crate::format::conversations::SftExample;
+use crate::format::labels::is_table;
 use crate::format::reader::{ReadLimits, Records, parse_records, read_text};
 use crate::images::ImageRoots;
 
 pub use report::{DataKind, DataReport};
 use tally::Tally;
 
-/// Checks a data file: ShareGPT, evaluation or TAPO rows (JSON or JSONL, also gzipped), or a label table.
+/// Checks a data file: conversations, evaluation or TAPO rows (JSON or JSONL, also gzipped), or a label table.
 ///
-/// Images are looked for in `images`, otherwise in the file's folder. If none is found, the images are assumed to be
-/// elsewhere: a note says so, and they are not listed as missing.
+/// Images are looked for in `images`; each one that is missing is a problem. Without `images` they are looked for in the
+/// file's folder. If none is found there, they are assumed to be elsewhere: a note says so. Only the photographs of a label
+/// table must be there.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read or is of no known kind. Bad rows are in [`DataReport::problems`].
 pub fn check_file(path: &Path, images: Option<&ImageRoots>) -> Result<DataReport, DataError> {
     let roots = images.cloned().unwrap_or_else(|| ImageRoots::beside(path));
     let (text, gzipped) = read_text(path, ReadLimits::default())?;
-    if is_table(&text) {
+    if is_table(&text) || (has_name_of_a_table(path) && !text.trim_start().starts_with(['[', '{'])) {
         let tally = Tally::new(path, DataKind::Labels).labels(&text)?;
-        return Ok(tally.finish(&roots));
+        // A table says where its photographs are, so that none may be missing.
+        return Ok(tally.finish(&roots, true));
     }
     let records = parse_records(path, &text, gzipped)?;
+    drop(text);
     let Some(kind) = kind_of_rows(&records) else {
         return Err(DataError::file(
             path,
@@ -39,17 +44,17 @@ pub fn check_file(path: &Path, images: Option<&ImageRoots>) -> Result<DataReport
             },
         ));
     };
-    Ok(Tally::new(path, kind).records(records).finish(&roots))
+    Ok(Tally::new(path, kind).records(records).finish(&roots, images.is_some()))
 }
 
-/// Returns true if the first line has the columns `path` and `class`.
-fn is_table(text: &str) -> bool {
-    let header = text.trim_start_matches('\u{feff}').lines().next();
-    let header: Vec<&str> = header.unwrap_or("").split(',').map(str::trim).collect();
-    header.contains(&"path") && header.contains(&"class")
+/// Whether a file is called as tables are, so that an error speaks of columns.
+fn has_name_of_a_table(path: &Path) -> bool {
+    let name = path.to_string_lossy().to_lowercase();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    [".csv", ".tsv"].iter().any(|end| name.ends_with(end))
 }
 
-fn objects(records: &Records) -> impl Iterator<Item = &serde_json::Map<String, Value>> {
+fn objects(records: &Records) -> impl Iterator<Item = &Map<String, Value>> {
     let good = records.rows.iter().flatten();
     good.filter_map(|record| record.value.as_object())
 }
@@ -57,8 +62,8 @@ fn objects(records: &Records) -> impl Iterator<Item = &serde_json::Map<String, V
 fn kind_of_rows(records: &Records) -> Option<DataKind> {
     objects(records).find_map(|row| {
         let has = |name: &str| row.contains_key(name);
-        if has("messages") || has("conversations") {
-            Some(DataKind::ShareGpt)
+        if SftExample::is_conversation(row) {
+            Some(DataKind::Conversations)
         } else if has("ground_truth") || has("image_path") {
             Some(DataKind::EvalRows)
         } else if has("problem") {
@@ -138,31 +143,98 @@ mod tests {
             ),
             (
                 "tapo",
-                r#"{"problem":"<image>?","answer":"Lime","images":["a.png"],"image_noisy":["a.png"],"image_aug":["a.png"]}"#,
+                r#"{"problem":"<image>?","answer":"Lime","images":["a.png"],"image_noisy":["a.png"],"image_aug":["b.png"]}"#,
             ),
             ("table", "path,class,super_category,split\na.png,Lime,Citrus,test\n,Lime,Citrus,test\n"),
             ("other", "{\"x\": 1, \"y\": 2}\n"),
             ("empty", ""),
+            ("alpaca", r#"{"instruction":"?","output":"Lime","image":"a.png"}"#),
+            (
+                "trl",
+                r#"{"prompt":[{"role":"user","content":"?"}],"completion":[{"role":"assistant","content":"Lime"}],"images":["a.png"]}"#,
+            ),
+            ("quoted", "\"path\";\"class\";\"super_category\";\"split\"\r\n\"a.png\";\"Lime\";\"Citrus\";\"test\"\r\n"),
+            ("short.csv", "path,label\na.png,Lime\n"),
         ]);
-        for (name, kind, problems) in
-            [("chat", DataKind::ShareGpt, 0), ("tapo", DataKind::TapoRows, 0), ("table", DataKind::Labels, 1)]
-        {
+        RgbImage::new(4, 2).save(dir.path().join("b.png")).unwrap();
+        for (name, kind, problems) in [
+            ("chat", DataKind::Conversations, 0),
+            ("alpaca", DataKind::Conversations, 0),
+            ("trl", DataKind::Conversations, 0),
+            ("tapo", DataKind::TapoRows, 0),
+            ("table", DataKind::Labels, 1),
+            ("quoted", DataKind::Labels, 0),
+        ] {
             let report = check(&dir, name);
-            assert_eq!((report.kind, report.images_found, report.problems.len()), (kind, 1, problems));
+            let images = if kind == DataKind::TapoRows { 2 } else { 1 };
+            assert_eq!((report.kind, report.images_found, report.problems.len()), (kind, images, problems), "{report}");
             assert_eq!(report.classes, BTreeMap::from([("Lime".into(), 1)]));
         }
         let other = check_file(&dir.path().join("other"), None).unwrap_err().to_string();
         assert!(other.contains("other: ") && other.contains("x, y"), "{other}");
+        let short = check_file(&dir.path().join("short.csv"), None).unwrap_err().to_string();
+        assert!(short.contains("\"class\"") && short.contains("path, label") && !short.contains("JSON"), "{short}");
         let empty = check_file(&dir.path().join("empty"), None);
         assert!(matches!(&empty, Err(DataError::File { file, .. }) if file.ends_with("empty")), "{empty:?}");
     }
 
     #[test]
-    fn a_file_without_its_images_gets_one_note() {
-        let rows = "{\"image_path\":\"x/a.jpg\",\"question\":\"?\",\"ground_truth\":\"Lime\"}\n";
+    fn images_that_were_looked_for_and_not_found_are_problems() {
+        let rows = "{\"image_path\":\"x/a.jpg\",\"question\":\"?\",\"ground_truth\":\"Lime\"}\n\
+                    {\"image_path\":\"A.PNG\",\"question\":\"?\",\"ground_truth\":\"Lime\"}\n";
         let dir = folder(&[("fruit_seen.jsonl", rows)]);
         let report = check(&dir, "fruit_seen.jsonl");
         assert!(report.is_clean());
-        assert_eq!((report.images, report.images_missing, report.notes.len()), (1, 1, 1));
+        assert_eq!((report.images, report.images_missing, report.notes.len()), (2, 2, 1));
+        let told = check_file(&dir.path().join("fruit_seen.jsonl"), Some(&ImageRoots::new(dir.path()))).unwrap();
+        let problems = told.problems.iter().map(|problem| match problem {
+            DataError::Row { row, problem: RowProblem::ImageNotFound { image, likely }, .. } => {
+                (*row, image.as_str(), likely.as_ref().is_some_and(|likely| likely.contains("a.png")))
+            }
+            other => panic!("{other}"),
+        });
+        assert_eq!(problems.collect::<Vec<_>>(), [(1, "x/a.jpg", false), (2, "A.PNG", true)]);
+    }
+
+    #[test]
+    fn the_photographs_of_a_table_are_beside_it() {
+        let dir = folder(&[("labels.csv", "path,class,super_category,split\ngone.png,Lime,Citrus,test\n")]);
+        let report = check(&dir, "labels.csv");
+        let [DataError::Row { row: 2, problem: RowProblem::ImageNotFound { .. }, .. }] = &report.problems[..] else {
+            panic!("{report}")
+        };
+    }
+
+    #[test]
+    fn what_a_row_has_instead_of_a_file_is_checked_too() {
+        let png = std::fs::read(folder(&[]).path().join("a.png")).unwrap();
+        let row = |image: Value| {
+            let text = serde_json::json!({"messages": [
+                {"role": "user", "content": "?"}, {"role": "assistant", "content": "Lime"}], "images": [image]});
+            format!("{text}\n")
+        };
+        let text = r#"{"messages":[{"role":"user","content":"1 + 1?"},{"role":"assistant","content":"2"}]}"#;
+        let rows =
+            format!("{}{}{text}\n", row(serde_json::json!({"bytes": png})), row(serde_json::json!({"bytes": "AAAA"})));
+        let dir = folder(&[("chat.jsonl", &rows)]);
+        let report = check(&dir, "chat.jsonl");
+        assert_eq!((report.good_rows, report.images, report.images_found, report.images_missing), (3, 2, 1, 0));
+        let [DataError::Row { row: 2, problem: RowProblem::ImageUnreadable { .. }, .. }] = &report.problems[..] else {
+            panic!("{report}")
+        };
+        let notes = report.notes.join("\n");
+        assert!(notes.contains("2 rows") && notes.contains("1 row "), "{notes}");
+    }
+
+    #[test]
+    fn a_copy_of_the_anchor_is_no_negative() {
+        let row = r#"{"problem":"<image>?","answer":"Lime","anchor":"a.png","positive":"b.png","negative":"copy.png"}"#;
+        let dir = folder(&[("tapo.jsonl", row)]);
+        RgbImage::new(4, 2).save(dir.path().join("b.png")).unwrap();
+        std::fs::copy(dir.path().join("a.png"), dir.path().join("copy.png")).unwrap();
+        let report = check(&dir, "tapo.jsonl");
+        let [DataError::Row { row: 1, problem: RowProblem::SameImage("anchor"), .. }] = &report.problems[..] else {
+            panic!("{report}")
+        };
     }
 }

@@ -10,7 +10,7 @@ use crate::error::DataError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataKind {
     /// Conversations for SFT.
-    ShareGpt,
+    Conversations,
     /// Evaluation questions.
     EvalRows,
     /// TAPO triplets.
@@ -22,7 +22,7 @@ pub enum DataKind {
 impl fmt::Display for DataKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::ShareGpt => "conversations (ShareGPT)",
+            Self::Conversations => "conversations",
             Self::EvalRows => "evaluation rows",
             Self::TapoRows => "TAPO triplets",
             Self::Labels => "labelled photographs",
@@ -41,9 +41,9 @@ pub struct DataReport {
     pub rows: usize,
     /// Rows without a problem.
     pub good_rows: usize,
-    /// Number of different image paths in the good rows.
+    /// Number of different images in the good rows.
     pub images: usize,
-    /// Images that exist and have the header of an image file.
+    /// Images that exist, as files or in their rows, and have the header of an image file.
     pub images_found: usize,
     /// Images that do not exist.
     pub images_missing: usize,

@@ -1,6 +1,7 @@
 //! Collects good rows, classes, images and problems of a data file, row by row.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, Cursor, Seek};
 use std::path::{Path, PathBuf};
 
 use image::ImageReader;
@@ -8,12 +9,16 @@ use image::ImageReader;
 use super::report::{DataKind, DataReport};
 use crate::answer::{reading::AnswerReading, truth::truth_text};
 use crate::error::{DataError, RowProblem};
+use crate::format::conversations::SftExample;
 use crate::format::eval_rows::{EvalRow, EvalSetName};
 use crate::format::labels::{SourceSplit, label_rows};
 use crate::format::reader::Records;
-use crate::format::sharegpt::ShareGptFormat;
 use crate::format::tapo_rows::TapoRow;
 use crate::images::ImageRoots;
+use crate::row_image::RowImage;
+
+/// The number of missing images whose likely cause is looked for.
+const CAUSES: usize = 100;
 
 /// The counts and problems so far.
 pub(super) struct Tally {
@@ -21,7 +26,7 @@ pub(super) struct Tally {
     kind: DataKind,
     rows: usize,
     good_rows: usize,
-    images: BTreeMap<PathBuf, usize>,
+    images: BTreeMap<RowImage, usize>,
     classes: BTreeMap<String, usize>,
     notes: Vec<String>,
     problems: Vec<DataError>,
@@ -30,6 +35,9 @@ pub(super) struct Tally {
     with_options: usize,
     without_positive: usize,
     without_negative: usize,
+    without_image: usize,
+    image_put_first: usize,
+    triplets: Vec<TapoRow>,
 }
 
 impl Tally {
@@ -48,10 +56,13 @@ impl Tally {
             with_options: 0,
             without_positive: 0,
             without_negative: 0,
+            without_image: 0,
+            image_put_first: 0,
+            triplets: Vec::new(),
         }
     }
 
-    fn good(&mut self, row: usize, images: impl IntoIterator<Item = PathBuf>, class: &str) {
+    fn good(&mut self, row: usize, images: impl IntoIterator<Item = RowImage>, class: &str) {
         self.good_rows += 1;
         for image in images {
             self.images.entry(image).or_insert(row);
@@ -62,7 +73,6 @@ impl Tally {
     pub(super) fn records(mut self, records: Records) -> Self {
         let category = EvalSetName::from_file_name(&self.file);
         let category = category.map_or(String::new(), |name| name.super_category);
-        let mut format = None;
         for record in records.rows {
             self.rows += 1;
             let record = match record {
@@ -74,25 +84,23 @@ impl Tally {
             };
             let (row, value) = (record.row, &record.value);
             let checked = match self.kind {
-                DataKind::ShareGpt => {
-                    if format.is_none() {
-                        format = ShareGptFormat::detect(value);
-                    }
-                    let format = format.clone().unwrap_or_default();
-                    format.parse(row, value).map(|example| {
-                        let class = class(example.response());
-                        self.good(row, example.images, &class);
-                    })
-                }
+                DataKind::Conversations => SftExample::parse(row, value).map(|example| {
+                    self.without_image += usize::from(example.images.is_empty());
+                    self.image_put_first += usize::from(example.image_put_first);
+                    let class = class(example.response());
+                    self.good(row, example.images, &class);
+                }),
                 DataKind::EvalRows => EvalRow::parse(row, value, &category).map(|eval| {
                     self.options(&eval);
-                    self.good(row, [eval.image_path], &eval.ground_truth);
+                    self.good(row, [RowImage::Path(eval.image_path)], &eval.ground_truth);
                 }),
                 DataKind::TapoRows | DataKind::Labels => TapoRow::parse(row, value).map(|tapo| {
                     self.without_positive += usize::from(tapo.positive.is_none());
                     self.without_negative += usize::from(tapo.negative.is_none());
-                    let images = [Some(tapo.anchor), tapo.positive, tapo.negative].into_iter().flatten();
-                    self.good(row, images, &tapo.answer);
+                    self.image_put_first += usize::from(tapo.image_put_first);
+                    let images = [Some(&tapo.anchor), tapo.positive.as_ref(), tapo.negative.as_ref()];
+                    self.good(row, images.into_iter().flatten().cloned(), &tapo.answer);
+                    self.triplets.push(tapo);
                 }),
             };
             if let Err(problem) = checked {
@@ -112,7 +120,7 @@ impl Tally {
                 Ok(photo) => {
                     counts[usize::from(photo.split == SourceSplit::Test)] += 1;
                     families.insert(photo.super_category);
-                    self.good(photo.row, [photo.path], &photo.class);
+                    self.good(photo.row, [RowImage::Path(photo.path)], &photo.class);
                 }
                 Err(problem) => self.problems.push(problem),
             }
@@ -153,31 +161,36 @@ impl Tally {
         }
     }
 
-    pub(super) fn finish(mut self, roots: &ImageRoots) -> DataReport {
+    fn row_notes(&mut self) {
         self.option_notes();
-        if self.without_positive > 0 {
-            let rows = self.without_positive;
-            self.notes.push(format!("{rows} rows have no positive; set tapo.positive_rollouts = 0"));
-        }
-        if self.without_negative > 0 {
-            self.notes.push(format!(
-                "{} rows have no negative; set tapo.negative = \"patches\", or tapo.loss.gamma = eta2 = 0",
-                self.without_negative
-            ));
-        }
-        let mut by_row: Vec<(usize, PathBuf)> =
+        let rows = |count: usize| format!("{count} {}", if count == 1 { "row has" } else { "rows have" });
+        let mut note = |count: usize, text: &str| {
+            if count > 0 {
+                self.notes.push(format!("{} {text}", rows(count)));
+            }
+        };
+        note(self.without_positive, "no positive; set tapo.positive_rollouts = 0");
+        note(self.without_negative, "no negative; set tapo.negative = \"patches\", or tapo.loss.gamma = eta2 = 0");
+        note(self.without_image, "no image; the model learns from the text alone");
+        note(self.image_put_first, "one image and no <image> in the text; the image is put first");
+    }
+
+    /// Ends the check. `told` says whether the user named the folder of the images.
+    pub(super) fn finish(mut self, roots: &ImageRoots, told: bool) -> DataReport {
+        self.row_notes();
+        let mut by_row: Vec<(usize, RowImage)> =
             std::mem::take(&mut self.images).into_iter().map(|(image, row)| (row, image)).collect();
         by_row.sort();
         let total = by_row.len();
         let (mut found, mut missing) = (0, Vec::new());
         for (row, image) in by_row {
-            let problem = match roots.find(&image) {
+            let problem = match roots.locate(&image) {
                 Some(file) => match unreadable(&file) {
                     None => {
                         found += 1;
                         continue;
                     }
-                    Some(message) => RowProblem::ImageUnreadable { path: file.display().to_string(), message },
+                    Some(message) => RowProblem::ImageUnreadable { path: file.name(), message },
                 },
                 None => {
                     missing.push((row, image));
@@ -187,16 +200,31 @@ impl Tally {
             self.problems.push(DataError::row(&self.file, row, problem));
         }
         let images_missing = missing.len();
-        if total > 0 && images_missing == total {
+        if !told && total > 0 && images_missing == total {
             self.notes.push(format!(
                 "none of the images was found in {}; to check them, name their folder (--images)",
                 roots.folder().display()
             ));
         } else {
-            self.problems.extend(missing.into_iter().map(|(row, image)| {
-                let problem = RowProblem::ImageNotFound(image.display().to_string());
-                DataError::row(&self.file, row, problem)
+            let file = &self.file;
+            self.problems.extend(missing.into_iter().enumerate().map(|(count, (row, image))| {
+                let beside = ImageRoots::beside(file);
+                let problem = match image.path() {
+                    Some(path) if beside.find(path).is_some() => RowProblem::ImageNotFound {
+                        image: image.name(),
+                        likely: Some("it is in the folder of the data file; leave out --images".into()),
+                    },
+                    Some(path) if count < CAUSES => roots.not_found(path),
+                    _ => RowProblem::ImageNotFound { image: image.name(), likely: None },
+                };
+                DataError::row(file, row, problem)
             }));
+        }
+        for triplet in &self.triplets {
+            // Missing images are already named.
+            if let Err(problem @ RowProblem::SameImage(_)) = triplet.located(roots, [true, true]) {
+                self.problems.push(DataError::row(&self.file, triplet.row, problem));
+            }
         }
         DataReport {
             file: self.file,
@@ -214,10 +242,19 @@ impl Tally {
     }
 }
 
-/// Returns the decoder's error if a file does not have the header of an image.
-fn unreadable(file: &Path) -> Option<String> {
-    let reader = ImageReader::open(file).and_then(ImageReader::with_guessed_format);
-    match reader {
+/// Returns the decoder's error if an image does not have the header of an image file.
+fn unreadable(image: &RowImage) -> Option<String> {
+    match image {
+        RowImage::Path(file) => match ImageReader::open(file) {
+            Ok(reader) => header_problem(reader),
+            Err(error) => Some(error.to_string()),
+        },
+        RowImage::Bytes(image) => header_problem(ImageReader::new(Cursor::new(&image.bytes[..]))),
+    }
+}
+
+fn header_problem<R: BufRead + Seek>(reader: ImageReader<R>) -> Option<String> {
+    match reader.with_guessed_format() {
         Ok(reader) => reader.into_dimensions().err().map(|error| error.to_string()),
         Err(error) => Some(error.to_string()),
     }

@@ -8,6 +8,27 @@ use fieldmark_stream::RandomStream;
 use crate::error::DataError;
 use crate::format::split::Split;
 
+/// Which classes of a data set training never sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unseen {
+    /// A number of classes, drawn with the random stream ("class split") of a seed.
+    Drawn {
+        /// Number of classes.
+        count: usize,
+        /// The seed, which is not the seed of the run, so that runs with other seeds hold out the same classes.
+        seed: u64,
+    },
+    /// These classes.
+    Named(Vec<String>),
+}
+
+impl Default for Unseen {
+    /// No class.
+    fn default() -> Self {
+        Self::Drawn { count: 0, seed: 42 }
+    }
+}
+
 /// The split of each class of a data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassSplit {
@@ -63,6 +84,32 @@ impl ClassSplit {
         Ok(Self { splits: splits.collect() })
     }
 
+    /// Makes the split that `unseen` says. `families` maps each class to its super-category.
+    ///
+    /// # Errors
+    /// Returns [`DataError::Classes`] if no class would stay seen, or a named class is not in the data set.
+    pub fn choose(families: &BTreeMap<String, String>, unseen: &Unseen) -> Result<Self, DataError> {
+        let names = match unseen {
+            Unseen::Drawn { count, seed } => return Self::draw(families, *count, *seed),
+            Unseen::Named(names) => names,
+        };
+        if let Some(unknown) = names.iter().find(|name| !families.contains_key(*name)) {
+            let known: Vec<&str> = families.keys().map(String::as_str).collect();
+            return Err(DataError::Classes(format!(
+                "the unseen class {unknown:?} is not in the table of labels, which has {}",
+                known.join(", ")
+            )));
+        }
+        let split = |class: &String| if names.contains(class) { Split::Unseen } else { Split::Seen };
+        let splits: BTreeMap<String, Split> = families.keys().map(|class| (class.clone(), split(class))).collect();
+        if !splits.values().any(|split| *split == Split::Seen) {
+            return Err(DataError::Classes(
+                "every class is unseen, so that none is left to train on; name fewer".into(),
+            ));
+        }
+        Ok(Self { splits })
+    }
+
     /// The split of a class, or `None` if the data set does not have the class.
     pub fn of(&self, class: &str) -> Option<Split> {
         self.splits.get(class).copied()
@@ -111,6 +158,22 @@ mod tests {
             assert_eq!(most.classes(Split::Seen).count(), 1);
         }
         assert!(ClassSplit::draw(&families(), 13, 0).is_err());
+    }
+
+    #[test]
+    fn named_classes_are_unseen_and_no_others() {
+        let named = |names: &[&str]| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            ClassSplit::choose(&families(), &Unseen::Named(names))
+        };
+        let split = named(&["Pear 1", "Lemon 0"]).unwrap();
+        assert_eq!(split.classes(Split::Unseen).collect::<Vec<_>>(), ["Lemon 0", "Pear 1"]);
+        assert_eq!(split.classes(Split::Seen).count(), 11);
+        assert!(named(&["Pear 9"]).unwrap_err().to_string().contains("\"Pear 9\""));
+        let all = families();
+        assert!(named(&all.keys().map(String::as_str).collect::<Vec<_>>()).is_err());
+        let drawn = ClassSplit::choose(&all, &Unseen::Drawn { count: 3, seed: 7 }).unwrap();
+        assert_eq!(drawn, ClassSplit::draw(&all, 3, 7).unwrap());
     }
 
     #[test]

@@ -1,7 +1,4 @@
-//! Reads the fields of a JSON row: strings, and images in the forms of LLaMA-Factory and the released TAPO loader (a
-//! path, a mapping with `path`, a list of either).
-
-use std::path::PathBuf;
+//! Reads the texts of a JSON row, and refuses columns and tags that would be left out in silence.
 
 use serde_json::{Map, Value};
 
@@ -82,35 +79,32 @@ pub(crate) fn aliases(object: &Map<String, Value>) -> Result<Vec<String>, RowPro
     Ok(found.into_iter().filter(|alias| !alias.is_empty()).collect())
 }
 
-/// The image paths of a column; none if the column is missing or null.
-pub(crate) fn images(object: &Map<String, Value>, column: &str) -> Result<Vec<PathBuf>, RowProblem> {
-    match object.get(column) {
-        None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(list)) => list.iter().map(|value| image(value, column)).collect(),
-        Some(value) => Ok(vec![image(value, column)?]),
+/// Whether a value says anything. A column of a data set of many kinds of rows is null or empty in the others; some
+/// files hold their lists as text.
+pub(crate) fn has_content(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(_) | Value::Number(_) => true,
+        Value::String(text) => !["", "[]", "{}", "null", "None"].contains(&text.trim()),
+        Value::Array(list) => list.iter().any(has_content),
+        Value::Object(object) => object.values().any(has_content),
     }
 }
 
-fn image(value: &Value, column: &str) -> Result<PathBuf, RowProblem> {
-    let path = match value {
-        Value::String(path) => path,
-        Value::Object(mapping) => match (mapping.get("bytes"), mapping.get("path")) {
-            (None | Some(Value::Null), Some(Value::String(path))) => path,
-            (Some(bytes), _) if !bytes.is_null() => {
-                return Err(RowProblem::EmbeddedImage(column.into()));
-            }
-            _ => return Err(RowProblem::MissingField(format!("{column}.path"))),
-        },
-        other => {
-            return Err(RowProblem::WrongType {
-                field: column.into(),
-                expected: "a path or a list of paths",
-                found: kind_of(other),
-            });
-        }
-    };
-    if path.trim().is_empty() {
-        return Err(RowProblem::Empty(column.into()));
+/// Refuses a row with content in a column that other programs put into the prompt and that is not read here.
+pub(crate) fn refuse_unread(object: &Map<String, Value>, names: &[&str]) -> Result<(), RowProblem> {
+    match names.iter().find(|name| object.get(**name).is_some_and(has_content)) {
+        None => Ok(()),
+        Some(name) => Err(RowProblem::Unread((*name).into())),
     }
-    Ok(PathBuf::from(path))
+}
+
+/// Columns that no reader here reads.
+pub(crate) const UNREAD: [&str; 7] = ["videos", "video", "audios", "audio", "tools", "functions", "tool_calls"];
+
+/// Refuses tags that other programs replace with media, and that would be learned as text here.
+pub(crate) fn refuse_tags(text: &str, field: &str) -> Result<(), RowProblem> {
+    let found = ["<video>", "<audio>"].into_iter().find(|tag| text.contains(tag));
+    let found = found.or_else(|| (text.contains("<img>") && text.contains("</img>")).then_some("<img>"));
+    found.map_or(Ok(()), |tag| Err(RowProblem::UnreadTag { field: field.into(), tag }))
 }

@@ -21,11 +21,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::columns::{aliases, filled, kind_of, object, truth};
+use super::columns::{UNREAD, aliases, filled, kind_of, object, refuse_unread, truth};
+use super::image_values::from_text;
 use super::reader::{ReadLimits, read_records};
 use super::split::Split;
 use crate::answer::{aliases::Aliases, alike::normal_form, truth::truth_text};
+use crate::classes::names::alike_options;
 use crate::error::{DataError, RowProblem};
+use crate::row_image::RowImage;
 
 /// One question about one photograph.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,8 +118,9 @@ impl EvalRow {
         let columns = object(value)?;
         let image_path = match columns.get("image_path") {
             None | Some(Value::Null) => return Err(RowProblem::NoImage("image_path".into())),
-            Some(_) => PathBuf::from(filled(columns, "image_path")?),
+            Some(_) => path(filled(columns, "image_path")?)?,
         };
+        refuse_unread(columns, &UNREAD)?;
         let question = filled(columns, "question")?.to_owned();
         let mut ground_truth = truth(columns, "ground_truth")?;
         let options = options(columns.get("options"))?;
@@ -146,6 +150,17 @@ impl EvalRow {
     }
 }
 
+/// The path of a photograph. Predictions name it, so that it cannot be bytes.
+fn path(text: &str) -> Result<PathBuf, RowProblem> {
+    match from_text(text, "image_path")? {
+        RowImage::Path(path) => Ok(path),
+        RowImage::Bytes(_) => Err(RowProblem::EmbeddedImage {
+            column: "image_path".into(),
+            problem: "questions are asked about files".into(),
+        }),
+    }
+}
+
 fn options(value: Option<&Value>) -> Result<Vec<String>, RowProblem> {
     let wrong =
         |found| RowProblem::WrongType { field: "options".into(), expected: "a list of strings", found: kind_of(found) };
@@ -157,18 +172,17 @@ fn options(value: Option<&Value>) -> Result<Vec<String>, RowProblem> {
     let mut options: Vec<String> = Vec::with_capacity(list.len());
     for option in list {
         let option = option.as_str().ok_or_else(|| wrong(option))?;
-        if option.trim().is_empty() {
+        if normal_form(option).is_empty() {
             return Err(RowProblem::Empty("options".into()));
-        }
-        if options.iter().any(|other| other == option) {
-            return Err(RowProblem::RepeatedOption(option.into()));
         }
         options.push(truth_text(option));
     }
-    if options.len() == 1 {
-        return Err(RowProblem::TooFewOptions(1));
+    match alike_options(&options) {
+        _ if options.len() == 1 => Err(RowProblem::TooFewOptions(1)),
+        Some((one, other)) if one == other => Err(RowProblem::RepeatedOption(one.into())),
+        Some((one, other)) => Err(RowProblem::AlikeOptions(one.into(), other.into())),
+        None => Ok(options),
     }
-    Ok(options)
 }
 
 /// Reads a file of evaluation rows.
@@ -283,6 +297,13 @@ mod tests {
             (with("options", json!(["Lime"])), RowProblem::TooFewOptions(1)),
             (with("options", json!(["Lime", "Lime"])), RowProblem::RepeatedOption("Lime".into())),
             (with("options", json!(["Lime", ""])), RowProblem::Empty("options".into())),
+            (with("options", json!(["Lime", "_"])), RowProblem::Empty("options".into())),
+            (
+                with("options", json!(["Lime", "Key_Lime", " key  lime"])),
+                RowProblem::AlikeOptions("Key_Lime".into(), " key  lime".into()),
+            ),
+            (with("videos", json!(["a.mp4"])), RowProblem::Unread("videos".into())),
+            (with("image_path", json!("https://x.org/a.jpg")), RowProblem::ImageUrl("https://x.org/a.jpg".into())),
             (EvalRow::parse(1, &json!(["x"]), ""), RowProblem::NotAnObject("list")),
             (EvalRow::parse(1, &json!({"image_path": "a"}), ""), RowProblem::MissingField("question".into())),
         ];

@@ -14,7 +14,7 @@
 //! | `group` | no | a coarser group than the family |
 //! | `aliases`, or `alias` | no | other names of the class, separated by `;`, which are as right as `class` |
 //!
-//! Columns may be in any order, and other columns are ignored. Which classes are seen and unseen is drawn by
+//! Columns may be in any order, and other columns are ignored. The table may be as spreadsheets write it (`table.rs`). Which classes are seen and unseen is drawn by
 //! [`ClassSplit`](crate::ClassSplit), not written in the table.
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,8 +22,10 @@ use std::path::{Path, PathBuf};
 
 use super::columns::matchable;
 use super::reader::{ReadLimits, read_text};
+use super::table::Table;
 use crate::answer::{aliases::Aliases, truth::truth_text};
 use crate::error::{DataError, RowProblem};
+use crate::images::ImageRoots;
 
 /// Whether a photograph is for training or for testing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,9 +73,10 @@ impl LabelledFolder {
         read_labels(&folder.join("labels.csv"))
     }
 
-    /// The file of a photograph.
+    /// The file of a photograph. If it is missing, this is where it should be.
     pub fn file(&self, photo: &LabelledPhoto) -> PathBuf {
-        self.root.join(&photo.path)
+        let written = self.root.join(&photo.path);
+        if written.is_file() { written } else { ImageRoots::new(&self.root).find(&photo.path).unwrap_or(written) }
     }
 
     /// The super-category of each class.
@@ -103,8 +106,8 @@ impl LabelledFolder {
     }
 }
 
-/// Reads a table of labels: UTF-8, separated by commas, with a header line, plain or gzipped. Other columns are
-/// ignored. Only [`crate::check_file`] checks that the photographs exist.
+/// Reads a table of labels: UTF-8 or UTF-16, separated by commas, semicolons, tabs or bars, with a header line, plain or
+/// gzipped. Other columns are ignored. Only [`crate::check_file`] checks that the photographs exist.
 ///
 /// # Errors
 /// Returns the first bad row, with file and line, or an error if a column is missing or the table has no rows.
@@ -118,20 +121,34 @@ pub fn read_labels(table: &Path) -> Result<LabelledFolder, DataError> {
     Ok(LabelledFolder { root, photos })
 }
 
+/// The columns that a table must have.
+const REQUIRED: [&str; 4] = ["path", "class", "super_category", "split"];
+
+/// Returns true if a text is a table of labels: its header has the columns `path` and `class`.
+pub(crate) fn is_table(text: &str) -> bool {
+    if text.trim_start_matches('\u{feff}').trim_start().starts_with(['[', '{']) {
+        return false;
+    }
+    let table = Table::open(text, &REQUIRED);
+    ["path", "class"].iter().all(|name| table.column(name).is_some())
+}
+
 /// Parses all rows. A bad row is an error in the list; a bad header is an error of the whole table.
 pub(crate) fn label_rows(
-    table: &Path,
+    path: &Path,
     text: &str,
 ) -> Result<(PathBuf, Vec<Result<LabelledPhoto, DataError>>), DataError> {
-    let mut reader = csv::Reader::from_reader(text.trim_start_matches('\u{feff}').as_bytes());
-    let header =
-        reader.headers().map_err(|error| DataError::file(table, format!("no header line ({error}); add one")))?.clone();
-    let column = |name: &str| header.iter().position(|field| field.trim() == name);
+    let table = Table::open(text, &REQUIRED);
     let required = |name: &str| {
-        column(name).ok_or_else(|| {
+        table.column(name).ok_or_else(|| {
             DataError::file(
-                table,
-                format!("column {name:?} is missing; the header needs path, class, super_category and split"),
+                path,
+                format!(
+                    "column {name:?} is missing; the header needs path, class, super_category and split, and has {} \
+                     (separated by {})",
+                    table.header.join(", "),
+                    table.separator()
+                ),
             )
         })
     };
@@ -140,34 +157,16 @@ pub(crate) fn label_rows(
         class: required("class")?,
         super_category: required("super_category")?,
         split: required("split")?,
-        group: column("group"),
-        aliases: column("aliases").or_else(|| column("alias")),
+        group: table.column("group"),
+        aliases: table.column("aliases").or_else(|| table.column("alias")),
     };
-    let mut rows = Vec::new();
     let mut earlier = Earlier::default();
-    let mut record = csv::StringRecord::new();
-    loop {
-        match reader.read_record(&mut record) {
-            Ok(false) => break,
-            Ok(true) => {
-                let row = record.position().map_or(0, |position| position.line()) as usize;
-                let photo = columns.photo(&record, row).and_then(|photo| earlier.admit(photo));
-                rows.push(photo.map_err(|problem| DataError::row(table, row, problem)));
-            }
-            Err(error) => {
-                let row = error.position().map_or(0, csv::Position::line) as usize;
-                let problem = RowProblem::NotCsv(match error.kind() {
-                    csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                        format!("{len} fields, but the header has {expected_len}")
-                    }
-                    _ => error.to_string(),
-                });
-                rows.push(Err(DataError::row(table, row, problem)));
-            }
-        }
-    }
-    let root = table.parent().unwrap_or(Path::new("")).to_path_buf();
-    Ok((root, rows))
+    let rows = table.rows().into_iter().map(|(row, fields)| {
+        let photo = fields.and_then(|fields| columns.photo(&fields, row)).and_then(|photo| earlier.admit(photo));
+        photo.map_err(|problem| DataError::row(path, row, problem))
+    });
+    let root = path.parent().unwrap_or(Path::new("")).to_path_buf();
+    Ok((root, rows.collect()))
 }
 
 struct Columns {
@@ -180,8 +179,8 @@ struct Columns {
 }
 
 impl Columns {
-    fn photo(&self, record: &csv::StringRecord, row: usize) -> Result<LabelledPhoto, RowProblem> {
-        let field = |index: usize| record.get(index).unwrap_or("").trim();
+    fn photo(&self, fields: &[String], row: usize) -> Result<LabelledPhoto, RowProblem> {
+        let field = |index: usize| fields.get(index).map_or("", String::as_str);
         let filled = |index: usize, name: &str| match field(index) {
             "" => Err(RowProblem::Empty(name.into())),
             text => Ok(text.to_owned()),
@@ -330,5 +329,14 @@ mod tests {
         assert!(matches!(read_labels(&path), Err(DataError::File { file, .. }) if file == path));
         let (_dir, path) = table("path,class,split\na,b,test\n");
         assert!(read_labels(&path).unwrap_err().to_string().contains("\"super_category\""));
+    }
+
+    #[test]
+    fn photographs_are_found_in_the_other_forms_of_their_paths() {
+        let (dir, path) = table("path;class;super_category;split\na\\1.jpg;Lime;Citrus;test\n");
+        std::fs::create_dir(dir.path().join("a")).unwrap();
+        std::fs::write(dir.path().join("a/1.jpg"), "x").unwrap();
+        let folder = read_labels(&path).unwrap();
+        assert_eq!(folder.file(&folder.photos[0]), dir.path().join("a/1.jpg"));
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 use serde_json::Value;
 
+use super::text;
 use crate::error::{DataError, RowProblem};
 
 /// How large a file may be.
@@ -58,7 +59,7 @@ pub struct Records {
 ///
 /// # Errors
 /// Returns [`DataError::Read`] if the file is missing or truncated, [`DataError::TooLarge`] if it is over the limit,
-/// and [`DataError::File`] if it is not UTF-8 or not rows of JSON. A bad line of JSONL is only an error in
+/// and [`DataError::File`] if it is neither UTF-8 nor UTF-16, or not rows of JSON. A bad line of JSONL is only an error in
 /// [`Records::rows`].
 pub fn read_records(path: &Path, limits: ReadLimits) -> Result<Records, DataError> {
     let (text, gzipped) = read_text(path, limits)?;
@@ -94,8 +95,8 @@ pub(crate) fn read_text(path: &Path, limits: ReadLimits) -> Result<(String, bool
     }
     let mut head = Vec::with_capacity(4);
     Read::by_ref(&mut file).take(4).read_to_end(&mut head).map_err(read_error)?;
-    if head == b"PAR1" {
-        return Err(DataError::file(path, "Parquet files are not supported; convert it to JSONL"));
+    if let Some(problem) = other_format(&head) {
+        return Err(DataError::file(path, problem));
     }
     let gzipped = head.starts_with(&[0x1f, 0x8b]);
     let all = head.as_slice().chain(file);
@@ -110,11 +111,23 @@ pub(crate) fn read_text(path: &Path, limits: ReadLimits) -> Result<(String, bool
     if bytes.len() as u64 > limits.max_bytes {
         return Err(DataError::TooLarge { file: path.to_path_buf(), limit: limits.max_bytes });
     }
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        DataError::file(path, format!("not UTF-8 (first at byte {at}); save it as UTF-8"))
-    })?;
+    let text = text::decode(bytes).map_err(|problem| DataError::file(path, problem))?;
     Ok((text, gzipped))
+}
+
+/// What to do with a file that begins like one of another program's.
+fn other_format(head: &[u8]) -> Option<&'static str> {
+    let known: [(&[u8], &str); 5] = [
+        (b"PAR1", "Parquet files are not supported; convert it to JSONL"),
+        (b"ARRO", "Arrow files are not supported; convert it to JSONL"),
+        (
+            b"PK\x03\x04",
+            "this is an Excel file or another ZIP archive; save a table as \"CSV UTF-8\", or unpack the archive",
+        ),
+        (b"\xd0\xcf\x11\xe0", "this is an old Excel file; save the table as \"CSV UTF-8\""),
+        (b"\x28\xb5\x2f\xfd", "files packed by zstd are not supported; unpack it, or pack it with gzip"),
+    ];
+    known.into_iter().find(|(start, _)| head == *start).map(|(_, problem)| problem)
 }
 
 fn array_rows(path: &Path, text: &str) -> Result<Vec<Result<Record, DataError>>, DataError> {
@@ -203,11 +216,12 @@ mod tests {
     fn unreadable_files_are_named() {
         let limits = ReadLimits { max_bytes: 8 };
         let packed = gzip(b"{\"a\":1}\n{\"a\":2}\n");
-        let cases: [(&[u8], bool); 6] = [
+        let cases: [(&[u8], bool); 7] = [
             (b"{\"a\":1}\n{", true),
             (&packed, true),
             (b"\xff\xd8\xff", false),
             (b"PAR1", false),
+            (b"PK\x03\x04", false),
             (b"a,b\n", false),
             (b"{\n\"a\":1}", false),
         ];

@@ -7,7 +7,7 @@
 //!
 //! | Field | Needed? | Meaning |
 //! | --- | --- | --- |
-//! | `problem` | yes | the question, with exactly one `<image>` |
+//! | `problem` | yes | the question; its one `<image>` may be left out, which puts the image first |
 //! | `answer` | yes | the true class, which rewards compare a response with; answer tags around it are removed |
 //! | `anchor`, or `images` | yes | the photograph that the question is about |
 //! | `positive`, or `image_noisy` | unless `tapo.positive_rollouts = 0` | another photograph of the same class |
@@ -15,16 +15,20 @@
 //! | `aliases`, or `alias` | no | other names of the true class, a list or one, which are as right as `answer` |
 //!
 //! A run needs no negatives with `tapo.negative = "patches"`, or with both `tapo.loss.gamma` and `tapo.loss.eta2` at 0.
-//! The first name is the paper's (arXiv 2602.07605), the second that of the released loader; a row may mix them.
+//! The first name is the paper's (arXiv 2602.07605), the second that of the released loader; a row may mix them. The
+//! negative must not be the anchor or the positive.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::columns::{aliases, filled, images, object, truth};
+use super::columns::{UNREAD, aliases, filled, object, refuse_tags, refuse_unread, truth};
+use super::image_values::images;
 use super::reader::{ReadLimits, read_records};
 use crate::error::{DataError, RowProblem};
+use crate::images::ImageRoots;
 use crate::prompt::IMAGE_PLACEHOLDER;
+use crate::row_image::RowImage;
 
 /// One checked TAPO row: one `<image>` in the problem, and at most one image in each column.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,11 +42,13 @@ pub struct TapoRow {
     /// Other names of the truth.
     pub aliases: Vec<String>,
     /// The image that the question is about (`anchor` or `images`).
-    pub anchor: PathBuf,
+    pub anchor: RowImage,
     /// Another image of the same class (`positive` or `image_noisy`), if the row names one.
-    pub positive: Option<PathBuf>,
+    pub positive: Option<RowImage>,
     /// An image of the most similar other class (`negative` or `image_aug`), if the row names one.
-    pub negative: Option<PathBuf>,
+    pub negative: Option<RowImage>,
+    /// True if the problem had no `<image>`, so that the image was put first.
+    pub image_put_first: bool,
 }
 
 impl TapoRow {
@@ -55,11 +61,18 @@ impl TapoRow {
     /// Returns the first problem of the row.
     pub fn parse(row: usize, value: &Value) -> Result<Self, RowProblem> {
         let columns = object(value)?;
-        let problem = filled(columns, "problem")?.trim().to_owned();
+        refuse_unread(columns, &UNREAD)?;
+        let mut problem = filled(columns, "problem")?.trim().to_owned();
+        refuse_tags(&problem, "problem")?;
         let answer = truth(columns, "answer")?;
         let aliases = aliases(columns)?;
         let (anchor_column, anchors) = role(columns, ["anchor", "images"])?;
-        let placeholders = problem.matches(IMAGE_PLACEHOLDER).count();
+        let mut placeholders = problem.matches(IMAGE_PLACEHOLDER).count();
+        let image_put_first = placeholders == 0 && anchors.len() == 1;
+        if image_put_first {
+            problem.insert_str(0, IMAGE_PLACEHOLDER);
+            placeholders = 1;
+        }
         if anchors.is_empty() && placeholders == 0 {
             return Err(RowProblem::NoImage(anchor_column.into()));
         }
@@ -70,7 +83,7 @@ impl TapoRow {
                 column: anchor_column.into(),
             });
         }
-        Ok(Self {
+        let read = Self {
             row,
             problem,
             answer,
@@ -78,24 +91,58 @@ impl TapoRow {
             anchor: one(anchor_column, anchors)?,
             positive: one_or_none(columns, ["positive", "image_noisy"])?,
             negative: one_or_none(columns, ["negative", "image_aug"])?,
-        })
+            image_put_first,
+        };
+        read.check_negative(|one, other| one == other)?;
+        Ok(read)
+    }
+
+    /// The row with its paths replaced by those of the files under `roots`, which [`ImageRoots::locate`] finds. `needed`
+    /// says for positive and negative whether the run uses them; others are left out.
+    ///
+    /// # Errors
+    /// Returns an error if an image is not found, or if the negative has the content of the anchor or the positive.
+    pub fn located(&self, roots: &ImageRoots, needed: [bool; 2]) -> Result<Self, RowProblem> {
+        let find = |image: &RowImage| {
+            roots.locate(image).ok_or_else(|| roots.not_found(image.path().unwrap_or(Path::new(""))))
+        };
+        let other = |image: &Option<RowImage>, needed: bool| image.as_ref().filter(|_| needed).map(find).transpose();
+        let found = Self {
+            anchor: find(&self.anchor)?,
+            positive: other(&self.positive, needed[0])?,
+            negative: other(&self.negative, needed[1])?,
+            ..self.clone()
+        };
+        // A file that cannot be read is the decoder's to report.
+        found.check_negative(|one, other| one.same_content(other).unwrap_or(false))?;
+        Ok(found)
+    }
+
+    /// Refuses a negative that is the anchor or the positive: their difference is what the loss learns from.
+    fn check_negative(&self, same: impl Fn(&RowImage, &RowImage) -> bool) -> Result<(), RowProblem> {
+        let Some(negative) = &self.negative else { return Ok(()) };
+        match &self.positive {
+            _ if same(negative, &self.anchor) => Err(RowProblem::SameImage("anchor")),
+            Some(positive) if same(negative, positive) => Err(RowProblem::SameImage("positive")),
+            _ => Ok(()),
+        }
     }
 }
 
-fn role<'a>(columns: &Map<String, Value>, names: [&'a str; 2]) -> Result<(&'a str, Vec<PathBuf>), RowProblem> {
+fn role<'a>(columns: &Map<String, Value>, names: [&'a str; 2]) -> Result<(&'a str, Vec<RowImage>), RowProblem> {
     let present = names.into_iter().find(|name| columns.contains_key(*name));
     let column = present.unwrap_or(names[0]);
     Ok((column, images(columns, column)?))
 }
 
-fn one(column: &str, mut images: Vec<PathBuf>) -> Result<PathBuf, RowProblem> {
+fn one(column: &str, mut images: Vec<RowImage>) -> Result<RowImage, RowProblem> {
     match images.pop() {
         Some(image) if images.is_empty() => Ok(image),
         last => Err(RowProblem::OneImage { column: column.into(), images: images.len() + usize::from(last.is_some()) }),
     }
 }
 
-fn one_or_none(columns: &Map<String, Value>, names: [&str; 2]) -> Result<Option<PathBuf>, RowProblem> {
+fn one_or_none(columns: &Map<String, Value>, names: [&str; 2]) -> Result<Option<RowImage>, RowProblem> {
     match role(columns, names)? {
         (_, images) if images.is_empty() => Ok(None),
         (column, images) => one(column, images).map(Some),
@@ -144,9 +191,36 @@ mod tests {
         let ours =
             json!({"problem": "<image>Which?", "answer": "Lime", "anchor": "a", "positive": "p", "negative": "n"});
         assert_eq!(TapoRow::parse(1, &ours).unwrap(), released);
-        assert_eq!(released.anchor, Path::new("a"));
-        assert_eq!(released.positive.as_deref(), Some(Path::new("p")));
-        assert_eq!(released.negative.as_deref(), Some(Path::new("n")));
+        assert_eq!(released.anchor, "a".into());
+        assert_eq!(released.positive, Some("p".into()));
+        assert_eq!(released.negative, Some("n".into()));
+        let without = with("problem", json!("Which?")).unwrap();
+        assert_eq!((without.problem.as_str(), without.image_put_first), ("<image>Which?", true));
+        assert!(!released.image_put_first);
+    }
+
+    #[test]
+    fn the_negative_is_another_image_by_path_and_by_content() {
+        assert_eq!(with("image_aug", json!(["a"])).unwrap_err(), RowProblem::SameImage("anchor"));
+        assert_eq!(with("image_aug", json!("p")).unwrap_err(), RowProblem::SameImage("positive"));
+        // A class with a single photograph may use it twice.
+        assert!(with("image_noisy", json!("a")).is_ok());
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in [("a", "one"), ("p", "two"), ("n", "six"), ("copy", "one"), ("copy2", "two")] {
+            std::fs::write(dir.path().join(name), content).unwrap();
+        }
+        let roots = ImageRoots::new(dir.path());
+        let located = |negative: &str, needed| with("image_aug", json!(negative)).unwrap().located(&roots, needed);
+        let found = located("n", [true, true]).unwrap();
+        assert_eq!(found.anchor, RowImage::Path(dir.path().join("a")));
+        assert_eq!(located("copy", [true, true]).unwrap_err(), RowProblem::SameImage("anchor"));
+        assert_eq!(located("copy2", [true, true]).unwrap_err(), RowProblem::SameImage("positive"));
+        assert_eq!(located("copy", [true, false]).unwrap().negative, None);
+        let bytes = json!({"bytes": "b25l"});
+        let inside = with("image_aug", bytes).unwrap();
+        assert_eq!(inside.located(&roots, [true, true]).unwrap_err(), RowProblem::SameImage("anchor"));
+        let gone = located("gone", [true, true]).unwrap_err();
+        assert!(matches!(&gone, RowProblem::ImageNotFound { image, .. } if image == "gone"), "{gone}");
     }
 
     #[test]
@@ -156,7 +230,11 @@ mod tests {
         let count = |column: &str, images| RowProblem::OneImage { column: column.into(), images };
         let cases = [
             (with("images", json!(["a", "b"])), mismatch(1, 2)),
-            (with("problem", json!("Which?")), mismatch(0, 1)),
+            (with("videos", json!(["v"])), RowProblem::Unread("videos".into())),
+            (
+                with("problem", json!("<video>Which?")),
+                RowProblem::UnreadTag { field: "problem".into(), tag: "<video>" },
+            ),
             (with("images", json!([])), mismatch(1, 0)),
             (with("image_noisy", json!(["p", "q"])), count("image_noisy", 2)),
             (with("image_aug", json!(["n", "m"])), count("image_aug", 2)),

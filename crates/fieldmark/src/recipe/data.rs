@@ -33,8 +33,13 @@ pub struct DataSection {
     /// Folder of labelled photographs with a `labels.csv`. Triplets and evaluation questions are made from it if
     /// `data.tapo.file` or `eval.files` is not set.
     pub labels: Option<PathBuf>,
-    /// Number of classes in `data.labels`, drawn by `seed`, that training never sees.
+    /// Number of classes in `data.labels` that training never sees. Rows of `data.sft.file` and `data.tapo.file` that show
+    /// or name one are refused.
     pub unseen: usize,
+    /// Draws these classes. It is not `seed`, so that all stages and runs hold out the same ones.
+    pub unseen_seed: u64,
+    /// Instead of a number: names of the classes that training never sees.
+    pub unseen_classes: Vec<String>,
     /// Question asked about the photographs of `data.labels`.
     pub question: String,
     /// File with other names of classes, TOML or JSON: `"Granny Smith" = ["Granny", "Grannysmith"]`. Rewards and
@@ -59,6 +64,8 @@ impl Default for DataSection {
             check: true,
             labels: None,
             unseen: 0,
+            unseen_seed: 42,
+            unseen_classes: Vec::new(),
             question: "What is in this photograph?".into(),
             aliases: None,
             sft: SftData::default(),
@@ -86,6 +93,12 @@ impl DataSection {
     /// The file of aliases, if one is set.
     pub fn aliases_file(&self) -> Option<&Path> {
         self.aliases.as_deref().filter(|file| !file.as_os_str().is_empty())
+    }
+
+    /// The table of labels, if classes are held out.
+    pub fn held_out_table(&self) -> Option<PathBuf> {
+        let holds_out = self.unseen > 0 || !self.unseen_classes.is_empty();
+        self.labels.as_ref().filter(|_| holds_out).map(|folder| folder.join("labels.csv"))
     }
 
     /// The folders to look for the images of `file` in.
@@ -136,7 +149,7 @@ impl ImageSizes {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SftData {
-    /// Conversations in ShareGPT-style JSON, as LLaMA-Factory reads it.
+    /// Conversations in JSON, as OpenAI, Qwen, TRL, LLaVA and LLaMA-Factory write them, or Alpaca's.
     pub file: Option<PathBuf>,
     /// Validation set: conversations in a file of the same form. Their loss is measured; nothing is learned from them.
     pub validation: Option<PathBuf>,

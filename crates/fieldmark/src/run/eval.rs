@@ -19,7 +19,7 @@ use crate::{
     error::RunError,
     folder::RunFolder,
     recipe::{EvalSection, Recipe},
-    source::question_sets,
+    source::{held_out_classes, held_out_note, question_sets},
 };
 
 /// The parts of an evaluation.
@@ -91,7 +91,9 @@ pub fn eval_from_recipe(
     observer: &mut dyn Observer,
 ) -> Result<(PathBuf, usize), RunError> {
     let folder = RunFolder::check(recipe.output.as_deref(), options.overwrite)?;
-    let sets = question_sets(&recipe.eval, &recipe.data, recipe.seed)?;
+    let sets = question_sets(&recipe.eval, &recipe.data)?;
+    let note = held_out_note(&held_out_classes(&recipe.data)?);
+    note.iter().try_for_each(|note| observer.event(RunEvent::Note(note)))?;
     let total = sets.iter().map(|set| set.questions.len()).sum();
     let named = recipe.device.as_deref().filter(|name| !name.is_empty());
     let device = device::open(options.device.as_deref().or(named).unwrap_or_else(|| device::default_name()))?;

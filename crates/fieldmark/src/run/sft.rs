@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fieldmark_data::DataError;
+use fieldmark_data::{DataError, HeldOutClasses};
 use fieldmark_processor::TargetEnd;
 use fieldmark_train::{
     Trainer,
@@ -12,7 +12,7 @@ use fieldmark_train::{
 };
 
 use super::{
-    Course, Observer, Outcome, RunSetup,
+    Course, Observer, Outcome, RunEvent, RunSetup,
     drive::Ready,
     recipe::{RecipeRun, in_section},
     saving::{Origin, Saving},
@@ -24,7 +24,7 @@ use crate::{
     folder::{Begin, Checkpoints, weights_fingerprint},
     log::LogEnd,
     recipe::Recipe,
-    source::{ConversationSettings, Conversations, HeldOut},
+    source::{ConversationSettings, Conversations, HeldOut, held_out_classes, held_out_note},
 };
 
 /// The parts of an SFT run.
@@ -107,10 +107,19 @@ pub fn sft_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<Ou
         decode: data.decode(),
         end: if data.sft.newline_in_loss { TargetEnd::Newline } else { TargetEnd::ImEnd },
         max_tokens: data.sft.max_tokens.min(checkpoint.context),
+        held_out: HeldOutClasses::default(),
     };
-    let open = |file: &Path| Conversations::open(file, &data.roots(file), processor.clone(), settings.clone());
-    let mut source = open(file)?;
+    let held_out = held_out_classes(data)?;
+    let note = held_out_note(&held_out);
+    let open = |file: &Path, held_out: HeldOutClasses| {
+        let settings = ConversationSettings { held_out, ..settings.clone() };
+        Conversations::open(file, &data.roots(file), processor.clone(), settings)
+    };
+    let mut source = open(file, held_out)?;
+    // Nothing is learned from a validation file, so it may show held-out classes.
+    let open = |file: &Path| open(file, HeldOutClasses::default());
     let validation = validation(recipe, &mut source, &setup, open)?;
+    note.iter().chain(source.notes()).try_for_each(|note| observer.event(RunEvent::Note(note)))?;
     if data.check && setup.begin == Begin::Start {
         let sets: Vec<_> = std::iter::once(&source).chain(&validation).collect();
         let rows: Vec<_> = sets.into_iter().flat_map(|set| (0..set.len()).map(move |row| (set, row))).collect();
@@ -121,10 +130,10 @@ pub fn sft_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<Ou
     sft(parts, &setup, observer)
 }
 
-/// The data files that SFT reads.
+/// The data files that SFT reads, with the table that decides which classes are held out.
 fn inputs(recipe: &Recipe) -> Vec<PathBuf> {
     let data = &recipe.data.sft;
-    [&data.file, &data.validation].into_iter().flatten().cloned().collect()
+    [&data.file, &data.validation].into_iter().flatten().cloned().chain(recipe.data.held_out_table()).collect()
 }
 
 /// The validation set: a separate file, or rows taken from `source`.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use fieldmark_data::HeldOutClasses;
 use fieldmark_processor::Processor;
 use fieldmark_train::{
     Trainer,
@@ -27,8 +28,8 @@ use crate::{
     log::{LogEnd, RunLog},
     recipe::Recipe,
     source::{
-        HeldOut, LabelSettings, Negatives, TripletSettings, Triplets, check_rewards, reward_registry, text_encoder,
-        too_long,
+        HeldOut, LabelSettings, Negatives, TripletSettings, Triplets, check_rewards, held_out_classes, held_out_note,
+        reward_registry, text_encoder, too_long, unseen,
     },
 };
 
@@ -131,7 +132,10 @@ pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<O
     let processor = sized(&checkpoint.processor, recipe.data.tapo.sizes, "data.tapo.sizes")?;
     let device = setup.devices.first().cloned().unwrap_or_default();
     let rewards = reward_registry(config, encoder, &device)?;
-    let (source, validation) = sources(recipe, &processor, checkpoint.context, &setup)?;
+    let held_out = held_out_classes(&recipe.data)?;
+    let note = held_out_note(&held_out);
+    let (source, validation) = sources(recipe, &processor, checkpoint.context, held_out, &setup)?;
+    note.iter().chain(source.notes()).try_for_each(|note| observer.event(RunEvent::Note(note)))?;
     if recipe.data.check && setup.begin == Begin::Start {
         let sets: Vec<_> = std::iter::once(&source).chain(&validation).collect();
         let rows: Vec<_> = sets.into_iter().flat_map(|set| (0..set.len()).map(move |row| (set, row))).collect();
@@ -157,8 +161,10 @@ pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<O
 fn inputs(recipe: &Recipe) -> Vec<PathBuf> {
     let data = &recipe.data;
     let table = || data.labels.as_ref().map(|folder| folder.join("labels.csv"));
+    let file = data.tapo.file.clone();
+    let held_out = file.as_ref().and_then(|_| data.held_out_table());
     let aliases = data.aliases_file().map(Path::to_path_buf);
-    [data.tapo.file.clone().or_else(table), data.tapo.validation.clone(), aliases].into_iter().flatten().collect()
+    [file.or_else(table), data.tapo.validation.clone(), held_out, aliases].into_iter().flatten().collect()
 }
 
 /// The triplets of the recipe and the validation set: a separate file, or rows taken from the triplets.
@@ -166,6 +172,7 @@ fn sources(
     recipe: &Recipe,
     processor: &Processor,
     context: usize,
+    held_out: HeldOutClasses,
     setup: &RunSetup,
 ) -> Result<(Triplets, Option<Triplets>), RunError> {
     let data = &recipe.data;
@@ -181,6 +188,7 @@ fn sources(
             NegativeImage::Patches => Negatives::Patches(recipe.tapo.patches, setup.streams()),
         },
         aliases: data.read_aliases()?,
+        held_out,
     };
     let from_file = |file: &Path, settings| Triplets::from_file(file, &data.roots(file), processor.clone(), settings);
     let mut source = match (&data.tapo.file, &data.labels) {
@@ -188,7 +196,7 @@ fn sources(
         (None, Some(folder)) => {
             let labels = LabelSettings {
                 question: data.question.clone(),
-                unseen: data.unseen,
+                unseen: unseen(data)?,
                 reuse_anchor: data.tapo.reuse_anchor,
                 seed: recipe.seed,
             };

@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use fieldmark_data::{
-    ClassFeature, ClassSplit, ColourHistogram, DataError, LabelledFolder, LabelledPhoto, RowProblem, SimilarClasses,
-    SourceSplit, Split,
+    ClassFeature, ClassSplit, ColourHistogram, DataError, HeldOutClasses, ImageRoots, LabelledFolder, LabelledPhoto,
+    SimilarClasses, SourceSplit, Split, Unseen,
 };
 use fieldmark_processor::{DecodeOptions, Photo};
 use image::RgbImage;
@@ -24,18 +24,24 @@ pub struct Labels {
 }
 
 impl Labels {
-    /// Reads `labels.csv` and draws `unseen` classes that training never sees. Every photograph must exist.
+    /// Reads `labels.csv`. Training never sees the classes `unseen`. Every photograph must exist.
     ///
     /// # Errors
-    /// Returns an error for the first bad line or missing photograph, or if no class would be left as seen.
-    pub fn open(path: &Path, unseen: usize, seed: u64) -> Result<Self, RunError> {
+    /// Returns an error for the first bad line or missing photograph, for an unknown class, or if no class would be left as
+    /// seen.
+    pub fn open(path: &Path, unseen: &Unseen) -> Result<Self, RunError> {
         let (table, folder) = (path.join("labels.csv"), LabelledFolder::open(path)?);
         if let Some(photo) = folder.photos.iter().find(|photo| !folder.file(photo).is_file()) {
-            let problem = RowProblem::ImageNotFound(photo.path.display().to_string());
+            let problem = ImageRoots::new(path).not_found(&photo.path);
             return Err(DataError::Row { file: table, row: photo.row, problem }.into());
         }
-        let split = ClassSplit::draw(&folder.families(), unseen, seed)?;
+        let split = ClassSplit::choose(&folder.families(), unseen)?;
         Ok(Self { table, folder, split })
+    }
+
+    /// The unseen classes, with their photographs.
+    pub fn held_out(&self) -> HeldOutClasses {
+        HeldOutClasses::of(&self.folder, &self.split)
     }
 
     /// Training photographs of seen classes.

@@ -4,9 +4,11 @@
 mod conversations;
 mod held_out;
 mod labels;
+mod photo;
 mod questions;
 mod rewards;
 mod triplets;
+mod unseen;
 
 pub use self::{
     conversations::{ConversationSettings, Conversations},
@@ -14,4 +16,5 @@ pub use self::{
     questions::question_sets,
     rewards::{check_rewards, reward_registry, text_encoder, too_long},
     triplets::{LabelSettings, Negatives, TripletSettings, Triplets},
+    unseen::{held_out_classes, held_out_note, unseen},
 };

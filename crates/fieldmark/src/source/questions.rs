@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use fieldmark_data::{EvalSet, EvalSetName, ImageRoots, Split, eval_set_from_photos, read_eval_rows};
 use fieldmark_eval::{OptionOrder, Question, QuestionSet, World, closed_questions, open_questions, rotations};
 
-use super::labels::Labels;
+use super::{labels::Labels, unseen::unseen};
 use crate::{
     error::RunError,
     recipe::{DataSection, EvalSection, Order},
@@ -15,13 +15,13 @@ use crate::{
 ///
 /// # Errors
 /// Returns an error if there are no questions, or a file or photograph cannot be read.
-pub fn question_sets(eval: &EvalSection, data: &DataSection, seed: u64) -> Result<Vec<QuestionSet>, RunError> {
-    let sets = row_sets(eval, data, seed)?.into_iter();
+pub fn question_sets(eval: &EvalSection, data: &DataSection) -> Result<Vec<QuestionSet>, RunError> {
+    let sets = row_sets(eval, data)?.into_iter();
     sets.map(|(set, images)| Ok(QuestionSet { questions: questions(eval, set)?, images })).collect()
 }
 
 /// Returns every set of rows with the folders of its images.
-fn row_sets(eval: &EvalSection, data: &DataSection, seed: u64) -> Result<Vec<(EvalSet, ImageRoots)>, RunError> {
+fn row_sets(eval: &EvalSection, data: &DataSection) -> Result<Vec<(EvalSet, ImageRoots)>, RunError> {
     if eval.worlds.is_empty() {
         let problem = "must not be empty; use \"closed\", \"open\" or both".into();
         return Err(RunError::Setting { key: "eval.worlds".into(), value: "[]".into(), problem });
@@ -34,7 +34,7 @@ fn row_sets(eval: &EvalSection, data: &DataSection, seed: u64) -> Result<Vec<(Ev
         }
     }
     match &data.labels {
-        Some(folder) if sets.is_empty() => sets.extend(from_labels(folder, eval, data, seed)?),
+        Some(folder) if sets.is_empty() => sets.extend(from_labels(folder, eval, data)?),
         None if sets.is_empty() => {
             return Err(RunError::Missing {
                 what: "questions",
@@ -77,13 +77,8 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, RunError> {
     Ok(files)
 }
 
-fn from_labels(
-    folder: &Path,
-    eval: &EvalSection,
-    data: &DataSection,
-    seed: u64,
-) -> Result<Vec<(EvalSet, ImageRoots)>, RunError> {
-    let labels = Labels::open(folder, data.unseen, seed)?;
+fn from_labels(folder: &Path, eval: &EvalSection, data: &DataSection) -> Result<Vec<(EvalSet, ImageRoots)>, RunError> {
+    let labels = Labels::open(folder, &unseen(data)?)?;
     let similar = labels.similar(&labels.all_training(), data.decode())?;
     let dataset = folder.file_name().map_or("photographs".into(), |name| name.to_string_lossy().into_owned());
     let mut sets = Vec::new();

@@ -9,8 +9,8 @@ use std::{
 };
 
 use fieldmark_data::{
-    Aliases, DataError, ImageRoots, PromptTemplate, RowProblem, SinglePhotoPolicy, TapoRow, build_triplets,
-    read_tapo_rows,
+    Aliases, DataError, HeldOutClasses, ImageRoots, PromptTemplate, RowImage, RowProblem, SinglePhotoPolicy, TapoRow,
+    Unseen, build_triplets, read_tapo_rows,
 };
 use fieldmark_processor::{DecodeOptions, Message, Photo, ProcessOptions, Processor, ProcessorError, Sequence};
 use fieldmark_stream::{RandomStream, StreamKey};
@@ -22,7 +22,7 @@ use fieldmark_train::{
     },
 };
 
-use super::{held_out::take_out, labels::Labels};
+use super::{held_out::take_out, labels::Labels, photo};
 use crate::error::RunError;
 
 /// How triplets become samples.
@@ -40,6 +40,8 @@ pub struct TripletSettings {
     pub negatives: Negatives,
     /// Other names of classes, besides those in the data.
     pub aliases: Aliases,
+    /// Classes that no row of a file may show or name.
+    pub held_out: HeldOutClasses,
 }
 
 impl Default for TripletSettings {
@@ -51,14 +53,16 @@ impl Default for TripletSettings {
             positives: true,
             negatives: Negatives::Photographs,
             aliases: Aliases::default(),
+            held_out: HeldOutClasses::default(),
         }
     }
 }
 
 impl TripletSettings {
-    /// Returns settings for the anchor images alone, as a validation set needs them.
+    /// Returns settings for the anchor images alone, as a validation set needs them. Nothing is learned from it, so it may
+    /// show held-out classes.
     pub fn anchors_alone(self) -> Self {
-        Self { positives: false, negatives: Negatives::None, ..self }
+        Self { positives: false, negatives: Negatives::None, held_out: HeldOutClasses::default(), ..self }
     }
 }
 
@@ -78,11 +82,11 @@ pub enum Negatives {
 pub struct LabelSettings {
     /// The question asked about each photograph.
     pub question: String,
-    /// Number of classes that training never sees. `seed` decides which.
-    pub unseen: usize,
+    /// The classes that training never sees.
+    pub unseen: Unseen,
     /// Whether a class with a single photograph may use it as its own positive; otherwise such a class is an error.
     pub reuse_anchor: bool,
-    /// Decides which classes are unseen and which photographs form a triplet.
+    /// Decides which photographs form a triplet.
     pub seed: u64,
 }
 
@@ -93,6 +97,7 @@ pub struct Triplets {
     settings: TripletSettings,
     rows: Vec<TripletRow>,
     by_name: HashMap<String, usize>,
+    notes: Vec<String>,
 }
 
 /// One triplet with its files.
@@ -104,19 +109,20 @@ struct TripletRow {
     system: Option<String>,
     truth: String,
     aliases: Vec<String>,
-    /// File of the anchor image.
-    anchor: PathBuf,
-    /// File of the positive image, if responses are sampled from it.
-    positive: Option<PathBuf>,
-    /// File of the negative image, if it is a photograph.
-    negative: Option<PathBuf>,
+    /// The anchor image.
+    anchor: RowImage,
+    /// The positive image, if responses are sampled from it.
+    positive: Option<RowImage>,
+    /// The negative image, if it is a photograph.
+    negative: Option<RowImage>,
 }
 
 impl Triplets {
     /// Reads a file of triplets. Every image must exist under `roots`. `processor` decides the image sizes.
     ///
     /// # Errors
-    /// Returns an error for the first bad row or missing image.
+    /// Returns an error for the first bad row, for a missing image, for a negative with the content of its anchor or
+    /// positive, or for a row with a held-out class.
     pub fn from_file(
         file: &Path,
         roots: &ImageRoots,
@@ -124,13 +130,17 @@ impl Triplets {
         settings: TripletSettings,
     ) -> Result<Self, RunError> {
         let read = read_tapo_rows(file)?;
+        let put_first = read.iter().filter(|row| row.image_put_first).count();
+        let notes = (put_first > 0).then(|| {
+            let (file, total) = (file.display(), read.len());
+            format!("{file}: {put_first} of {total} rows have no <image> in the text; the image is put first")
+        });
         let mut aliases = settings.aliases.clone();
         read.iter().for_each(|row| aliases.add(&row.answer, row.aliases.iter().cloned()));
         aliases.check(read.iter().map(|row| row.answer.as_str()), file)?;
         let settings = TripletSettings { aliases, ..settings };
-        let rows = read.into_iter().map(|row| from_row(file, roots, &settings, row));
-        let rows = rows.collect::<Result<_, _>>()?;
-        Ok(Self::of(processor, settings, rows))
+        let rows = read.into_iter().map(|row| from_row(file, roots, &settings, row)).collect::<Result<_, _>>()?;
+        Ok(Self { notes: notes.into_iter().collect(), ..Self::of(processor, settings, rows) })
     }
 
     /// Makes triplets from the training photographs of a folder with `labels.csv`.
@@ -149,7 +159,12 @@ impl Triplets {
 
     fn of(processor: Processor, settings: TripletSettings, rows: Vec<TripletRow>) -> Self {
         let by_name = rows.iter().enumerate().map(|(i, row)| (row.name.clone(), i)).collect();
-        Self { processor, settings, rows, by_name }
+        Self { processor, settings, rows, by_name, notes: Vec::new() }
+    }
+
+    /// What is worth saying once about the rows, such as that an image without a place in the text is put first.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Removes `count` rows, drawn with `stream`, and returns them as a set of questions about their anchor images. The
@@ -157,7 +172,8 @@ impl Triplets {
     pub fn hold_out(&mut self, count: usize, stream: &mut RandomStream) -> Self {
         let mut rows = std::mem::take(&mut self.rows);
         let held = take_out(&mut rows, count, stream);
-        *self = Self::of(self.processor.clone(), self.settings.clone(), rows);
+        let notes = std::mem::take(&mut self.notes);
+        *self = Self { notes, ..Self::of(self.processor.clone(), self.settings.clone(), rows) };
         let alone = |row| TripletRow { positive: None, negative: None, ..row };
         let held = held.into_iter().map(alone).collect();
         Self::of(self.processor.clone(), self.settings.clone().anchors_alone(), held)
@@ -168,8 +184,8 @@ impl Triplets {
         self.rows.iter().map(|row| (row.truth.as_str(), row.aliases.as_slice(), row.name.as_str()))
     }
 
-    fn open_photo(&self, row: &TripletRow, image: &Path) -> Result<Photo, TrainError> {
-        Photo::open(image, &self.settings.decode).map_err(|error| in_row(row, &error))
+    fn open_photo(&self, row: &TripletRow, image: &RowImage) -> Result<Photo, TrainError> {
+        photo::open(image, &self.settings.decode).map_err(|error| in_row(row, &error))
     }
 
     fn sequence(&self, row: &TripletRow, photo: &Photo) -> Result<Sequence, TrainError> {
@@ -194,7 +210,7 @@ impl TripletSource for Triplets {
     fn prompt(&self, number: usize, epoch: usize) -> Result<TripletPrompt, TrainError> {
         let row = &self.rows[number];
         let anchor = self.open_photo(row, &row.anchor)?;
-        let open = |file: &PathBuf| self.open_photo(row, file);
+        let open = |image: &RowImage| self.open_photo(row, image);
         let positive = row.positive.as_ref().map(open).transpose()?;
         let negative = match &self.settings.negatives {
             Negatives::None => None,
@@ -216,10 +232,11 @@ impl TripletSource for Triplets {
         let Some(row) = self.by_name.get(&prompt.anchor.name).and_then(|&row| self.rows.get(row)) else {
             return SampleFacts::default();
         };
+        let name = |image: &RowImage| PathBuf::from(image.name());
         SampleFacts {
-            anchor: Some(row.anchor.clone()),
-            positive: row.positive.clone(),
-            negative: row.negative.clone(),
+            anchor: Some(name(&row.anchor)),
+            positive: row.positive.as_ref().map(name),
+            negative: row.negative.as_ref().map(name),
             prompt: Some(row.prompt.clone()),
         }
     }
@@ -234,8 +251,8 @@ fn row(
     settings: &TripletSettings,
     question: &str,
     truth: &str,
-    anchor: PathBuf,
-    [positive, negative]: [Option<PathBuf>; 2],
+    anchor: RowImage,
+    [positive, negative]: [Option<RowImage>; 2],
 ) -> TripletRow {
     let prompt = settings.prompt.render(question, &[]);
     let (prompt, system, aliases) = (prompt.user, prompt.system, settings.aliases.of(truth).to_vec());
@@ -249,23 +266,26 @@ fn from_row(
     tapo: TapoRow,
 ) -> Result<TripletRow, DataError> {
     let in_row = |problem| DataError::Row { file: file.into(), row: tapo.row, problem };
-    let find = |image: &PathBuf| {
-        roots.find(image).ok_or_else(|| in_row(RowProblem::ImageNotFound(image.display().to_string())))
-    };
-    let other = |image: &Option<PathBuf>, needed: bool, problem: RowProblem| match image {
-        _ if !needed => Ok(None),
-        Some(image) => find(image).map(Some),
-        None => Err(in_row(problem)),
-    };
-    let positive = other(&tapo.positive, settings.positives, RowProblem::NoPositive)?;
     let negatives = matches!(settings.negatives, Negatives::Photographs);
-    let negative = other(&tapo.negative, negatives, RowProblem::NoNegative)?;
+    if settings.positives && tapo.positive.is_none() {
+        return Err(in_row(RowProblem::NoPositive));
+    }
+    if negatives && tapo.negative.is_none() {
+        return Err(in_row(RowProblem::NoNegative));
+    }
+    let TapoRow { anchor, positive, negative, .. } = tapo
+        .located(roots, [settings.positives, negatives])
+        .and_then(|found| {
+            settings.held_out.check_triplet(&found)?;
+            Ok(found)
+        })
+        .map_err(in_row)?;
     let name = format!("{}:{}", file.display(), tapo.row);
-    Ok(row(name, settings, &tapo.problem, &tapo.answer, find(&tapo.anchor)?, [positive, negative]))
+    Ok(row(name, settings, &tapo.problem, &tapo.answer, anchor, [positive, negative]))
 }
 
 fn from_labels(folder: &Path, made: &LabelSettings, settings: &TripletSettings) -> Result<Vec<TripletRow>, RunError> {
-    let labels = Labels::open(folder, made.unseen, made.seed)?;
+    let labels = Labels::open(folder, &made.unseen)?;
     let mut aliases = labels.folder.aliases()?;
     aliases.merge(&settings.aliases);
     aliases.check(labels.folder.photos.iter().map(|photo| photo.class.as_str()), &labels.table)?;
@@ -278,10 +298,19 @@ fn from_labels(folder: &Path, made: &LabelSettings, settings: &TripletSettings) 
     let triplets = build_triplets(&photos, &similar, single, &mut stream)?;
     let negatives = matches!(settings.negatives, Negatives::Photographs);
     let rows = triplets.iter().map(|triplet| {
-        let file = |photo| labels.folder.file(photo);
-        let others = [settings.positives.then(|| file(triplet.positive)), negatives.then(|| file(triplet.negative))];
+        let image = |photo| RowImage::Path(labels.folder.file(photo));
+        let others = [settings.positives.then(|| image(triplet.positive)), negatives.then(|| image(triplet.negative))];
         let name = format!("{}:{}", labels.table.display(), triplet.anchor.row);
-        row(name, settings, &made.question, &triplet.anchor.class, file(triplet.anchor), others)
+        let found = row(name, settings, &made.question, &triplet.anchor.class, image(triplet.anchor), others);
+        // Of two classes one photograph: one of the labels is wrong.
+        match &found.negative {
+            Some(negative) if negative.same_content(&found.anchor).unwrap_or(false) => {
+                let (row, twin) = (triplet.anchor.row, triplet.negative.row);
+                Err(DataError::Row { file: labels.table.clone(), row, problem: RowProblem::SamePhotograph(twin) }
+                    .into())
+            }
+            _ => Ok(found),
+        }
     });
-    Ok(rows.collect())
+    rows.collect()
 }

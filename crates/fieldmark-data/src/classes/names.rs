@@ -1,0 +1,66 @@
+//! Names of classes in texts: which form of a name is compared, and which names a text has.
+
+use std::ops::Range;
+
+use crate::answer::normal_form;
+
+/// The form in which scoring compares two names. Names that are alike here cannot be told apart by any answer.
+pub(crate) fn compared(name: &str) -> String {
+    normal_form(name)
+}
+
+/// Two options that scoring cannot tell apart, if there are any.
+pub fn alike_options(options: &[String]) -> Option<(&str, &str)> {
+    let forms: Vec<String> = options.iter().map(|option| compared(option)).collect();
+    let twin = |place: usize| forms[..place].iter().position(|form| *form == forms[place]);
+    (0..options.len()).find_map(|place| Some((options[twin(place)?].as_str(), options[place].as_str())))
+}
+
+/// The names of `wanted` that a text has as whole phrases, outside any longer name of `all`. Names are in the form that
+/// [`compared`] returns, and the text is brought into it. "Border Collie" does not name "Collie" if both are in `all`.
+pub(crate) fn named<'a>(text: &str, wanted: impl IntoIterator<Item = &'a str>, all: &[String]) -> Vec<&'a str> {
+    let text = compared(text);
+    let longer = |name: &str, place: &Range<usize>| {
+        all.iter()
+            .filter(|other| other.len() > name.len() && other.contains(name))
+            .any(|other| phrases(&text, other).iter().any(|outer| outer.start <= place.start && place.end <= outer.end))
+    };
+    let is_named = |name: &str| phrases(&text, name).iter().any(|place| !longer(name, place));
+    wanted.into_iter().filter(|name| is_named(name)).collect()
+}
+
+/// The places where a text has a phrase with no letter or digit directly before or after it.
+fn phrases(text: &str, phrase: &str) -> Vec<Range<usize>> {
+    let is_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+    let places =
+        text.match_indices(phrase).filter(|_| !phrase.is_empty()).map(|(start, _)| start..start + phrase.len());
+    places
+        .filter(|place| !is_word(text[..place.start].chars().next_back()) && !is_word(text[place.end..].chars().next()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_counts_as_a_whole_and_outside_longer_names() {
+        let all = ["collie", "border collie", "lime"].map(str::to_owned);
+        let found = |text: &str| named(text, ["collie", "lime"], &all);
+        assert_eq!(found("It is a Border_Collie."), [""; 0]);
+        assert_eq!(found("A Border Collie, or a collie?"), ["collie"]);
+        assert_eq!(found("limes, sublime"), [""; 0]);
+        assert_eq!(found("Lime/Collie"), ["collie", "lime"]);
+    }
+
+    #[test]
+    fn options_are_alike_in_the_form_that_is_compared() {
+        let alike = |options: &[&str]| {
+            let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+            alike_options(&options).map(|(one, other)| (one.to_owned(), other.to_owned()))
+        };
+        assert_eq!(alike(&["Lime", "Key Lime", "Limes"]), None);
+        assert_eq!(alike(&["Lime", "Key_Lime", " key  LIME"]), Some(("Key_Lime".into(), " key  LIME".into())));
+        assert_eq!(alike(&["Lime", "Lime"]), Some(("Lime".into(), "Lime".into())));
+    }
+}
