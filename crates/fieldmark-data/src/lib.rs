@@ -14,7 +14,8 @@ pub mod images;
 pub mod prompt;
 
 pub use answer::{
-    Aliases, AnswerReading, Unmatchable, is_python_space, nfc, normal_form, strict_answer, truth_text, unmatchable,
+    Aliases, AnswerReading, Unmatchable, is_python_space, nfc, normal_form, plain_text, strict_answer, truth_text,
+    unmatchable,
 };
 pub use augment::RandomResizedCrop;
 pub use check::{DataKind, DataReport, check_file};
