@@ -15,7 +15,8 @@ pub mod prompt;
 pub mod row_image;
 
 pub use answer::{
-    Aliases, AnswerReading, Unmatchable, is_python_space, nfc, normal_form, strict_answer, truth_text, unmatchable,
+    Aliases, AnswerReading, Unmatchable, is_python_space, nfc, normal_form, plain_text, strict_answer, truth_text,
+    unmatchable,
 };
 pub use augment::RandomResizedCrop;
 pub use check::{DataKind, DataReport, check_file};

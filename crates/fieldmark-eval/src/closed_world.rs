@@ -4,13 +4,12 @@
 
 use std::ops::Range;
 
-use fieldmark_data::{Aliases, Split, nfc};
+use fieldmark_data::{Aliases, Split, nfc, plain_text, truth_text};
 use fieldmark_stream::StreamKey;
 use serde::{Deserialize, Serialize};
 
-use crate::denial::is_denied;
 use crate::extract;
-use crate::text::{normalise, occurrences};
+use crate::text::{is_denied, normalise, occurrences};
 
 /// The order in which a row's options are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -60,15 +59,16 @@ pub fn rotations(seed: u64, count: usize) -> impl Iterator<Item = OptionOrder> {
 /// The released rule: an output is right if its answer contains the truth or an alias of it, lower-cased with `_` as a
 /// blank. A missing or empty answer block is wrong. An answer that lists all options is right.
 ///
-/// Deviation from the released code: texts are compared in Unicode's composed form, the only one that a model can
-/// write. The released rows have no aliases.
+/// Deviation from the released code: white space and answer tags around the truth do not count ([`truth_text`]), and
+/// each letter and mark has one form ([`plain_text`]). That changes nothing for the released rows, which have no aliases
+/// either.
 pub fn official(output: &str, ground_truth: &str, aliases: &Aliases) -> bool {
-    let plain = |text: &str| nfc(&text.to_lowercase()).replace('_', " ");
+    let plain = |text: &str| nfc(&plain_text(text).to_lowercase()).replace('_', " ");
     let mut names = std::iter::once(ground_truth).chain(aliases.of(ground_truth).iter().map(String::as_str));
     extract::official(output)
         .filter(|answer| !answer.is_empty())
         .map(plain)
-        .is_some_and(|answer| names.any(|name| answer.contains(&plain(name))))
+        .is_some_and(|answer| names.any(|name| answer.contains(&plain(&truth_text(name)))))
 }
 
 /// The strict rule: the answer names exactly one option, and that option is the truth.
@@ -161,7 +161,7 @@ mod tests {
             ("It is a Komondor, not a Collie", "Komondor", true, true),
             ("It is a Komondor, not a Collie", "Collie", true, false),
             ("It isn\u{2019}t a Collie", "Collie", true, false),
-            ("F\u{2011}16A/B", "F-16A/B", false, true),
+            ("F\u{2011}16A/B", "F-16A/B", true, true),
         ] {
             let output = format!("<think>Collie</think><answer>{answer}</answer>");
             assert_eq!(official(&output, truth, &none), by_official, "{answer}");
@@ -176,6 +176,10 @@ mod tests {
     #[test]
     fn either_form_of_unicode_is_the_name() {
         let none = Aliases::default();
+        for truth in ["Lime\n", "<answer>Lime</answer>", " lime"] {
+            let output = "<answer>a Lime</answer>";
+            assert!(official(output, truth, &none) && strict(output, truth, &options(&["Lime", "Fig"]), &none));
+        }
         let (composed, decomposed) = ("Jalape\u{f1}o", "Jalapen\u{303}o");
         for (truth, answer) in [(composed, decomposed), (decomposed, composed), (decomposed, decomposed)] {
             let output = format!("<answer>{answer}</answer>");

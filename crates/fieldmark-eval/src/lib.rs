@@ -5,7 +5,6 @@
 
 pub mod closed_world;
 pub mod compare;
-mod denial;
 pub mod error;
 pub mod extract;
 pub mod interval;

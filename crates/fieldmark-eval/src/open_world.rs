@@ -1,11 +1,10 @@
 //! Open world: text inclusion, as in the released `eval/evaluation.py`. As in the released code, car names lose their
 //! last two words, body type and year. Relative similarity (equation 5) needs a text encoder and is not computed here.
 
-use fieldmark_data::{Aliases, nfc};
+use fieldmark_data::{Aliases, nfc, plain_text, truth_text};
 
-use crate::denial::is_denied;
 use crate::extract;
-use crate::text::{normalise, occurrences, words};
+use crate::text::{is_denied, normalise, occurrences, words};
 
 const CAR: &str = "car";
 
@@ -13,20 +12,22 @@ const CAR: &str = "car";
 /// the answer is missing or empty, the whole output counts, including the thought. `_` in the truth is a blank, but not
 /// for cars and not in the answer. A car name of at most two words is contained in everything.
 ///
-/// Deviation from the released code: texts are compared in Unicode's composed form, the only one that a model can
-/// write. The released rows have no aliases.
+/// Deviation from the released code: white space and answer tags around the truth do not count ([`truth_text`]), and
+/// each letter and mark has one form ([`plain_text`]). That changes nothing for the released rows, which have no aliases
+/// either.
 pub fn official(output: &str, ground_truth: &str, super_category: &str, aliases: &Aliases) -> bool {
     let text = extract::official(output).filter(|answer| !answer.is_empty()).unwrap_or(output);
-    let truth = ground_truth.to_lowercase();
+    let plain = |text: &str| nfc(&plain_text(text).to_lowercase());
+    let truth = plain(&truth_text(ground_truth));
     let wanted = if super_category == CAR {
         let name: Vec<&str> = words(&truth).collect();
         name[..name.len().saturating_sub(2)].join(" ")
     } else {
         truth.replace('_', " ")
     };
-    let others = aliases.of(ground_truth).iter().map(|alias| alias.to_lowercase().replace('_', " "));
-    let text = nfc(&text.to_lowercase());
-    std::iter::once(wanted).chain(others).any(|wanted| text.contains(&nfc(&wanted)))
+    let others = aliases.of(ground_truth).iter().map(|alias| plain(alias).replace('_', " "));
+    let text = plain(text);
+    std::iter::once(wanted).chain(others).any(|wanted| text.contains(&wanted))
 }
 
 /// The strict rule: an output is right if it has an answer that contains the truth or an alias of it as a whole phrase,
@@ -71,6 +72,7 @@ mod tests {
             ("<answer>a Pink Lady rather than a Royal Gala</answer>", "Royal Gala", "apple", true, false),
             ("<answer>a Pink Lady rather than a Royal Gala</answer>", "Pink Lady", "apple", true, true),
             ("<answer>Jalape\u{f1}o</answer>", "Jalapen\u{303}o", "pepper", true, true),
+            ("<answer>Cook\u{2019}s Petrel</answer>", "Cook's Petrel\n", "bird", true, true),
             ("<answer>这是青柠。</answer>", "青柠", "fruit", true, true),
             ("<answer>这不是青柠。</answer>", "青柠", "fruit", true, false),
             ("<answer>an apfel, the Gala</answer>", "Royal Gala", "apple", false, false),

@@ -20,13 +20,22 @@ pub fn nfc(text: &str) -> String {
     text.nfc().collect()
 }
 
+/// The text with one character for all that a reader takes for the same: in Unicode NFC, without characters that nobody
+/// sees, and with one kind of apostrophe, double quote and hyphen. Case, blanks and tags stay.
+///
+/// ```
+/// assert_eq!(fieldmark_data::plain_text("Cook\u{2019}s F\u{2011}16\u{200b}"), "Cook's F-16");
+/// ```
+pub fn plain_text(text: &str) -> String {
+    text.chars().filter(|&c| !is_unseen(c)).nfc().map(plain_mark).nfc().collect()
+}
+
 /// The normal form of a text, in which answers, truths, options and aliases are compared. Two texts with the same
 /// normal form are the same name.
 ///
-/// - Unicode NFC, so that "é" is one character however it was typed; characters that nobody sees are gone (zero-width
-///   space, soft hyphen, byte order mark, marks of the writing direction).
+/// - The characters of [`plain_text`]: "é" is one character however it was typed, there is one apostrophe, one double quote
+///   and one hyphen, and a zero-width space, a soft hyphen or a byte order mark is gone.
 /// - Lower case.
-/// - One apostrophe for the curly, straight and backward ones, one double quote, and one hyphen for every dash.
 /// - One blank for each run of white space and `_`; none at the ends and around `<`, `>` and `/`.
 /// - No tags around it: of `<answer>Lime</answer>` only "lime" stays, also if one of the tags is missing or a think
 ///   block comes first.
@@ -52,8 +61,7 @@ pub fn normal_form(text: &str) -> String {
 }
 
 fn pass(text: &str) -> String {
-    let plain: String = text.chars().filter(|&c| !is_unseen(c)).nfc().map(plain_mark).collect();
-    let lower = nfc(&plain.to_lowercase());
+    let lower = nfc(&plain_text(text).replace('_', " ").to_lowercase());
     nfc(without_tags(&tight(&lower)))
 }
 
@@ -77,7 +85,6 @@ fn plain_mark(c: char) -> char {
         | '\u{ff07}' => '\'',
         '\u{ab}' | '\u{bb}' | '\u{201c}'..='\u{201f}' | '\u{2033}' | '\u{2036}' | '\u{ff02}' => '"',
         '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{2043}' | '\u{fe58}' | '\u{fe63}' | '\u{ff0d}' => '-',
-        '_' => ' ',
         other => other,
     }
 }

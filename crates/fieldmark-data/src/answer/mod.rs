@@ -9,7 +9,7 @@ pub(crate) mod truth;
 
 pub use self::{
     aliases::Aliases,
-    alike::{is_python_space, nfc, normal_form},
+    alike::{is_python_space, nfc, normal_form, plain_text},
     reading::{AnswerReading, strict_answer},
     truth::{Unmatchable, truth_text, unmatchable},
 };

@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, sync::LazyLock};
 
-use fieldmark_data::{is_python_space, nfc};
+use fieldmark_data::{is_python_space, nfc, plain_text};
 use regex::Regex;
 
 use super::input::{Reward, RewardInput};
@@ -27,8 +27,8 @@ fn tighten(response: &str) -> Cow<'_, str> {
 ///
 /// It pays for a list of names, and for further answer blocks: [`Accuracy`](super::Accuracy) does not. Every closed block
 /// contains an empty truth. A truth with white space around `/` never matches, because that white space is removed from
-/// the response only. Reference: `accuracy_reward` of the released reward. Deviation: both sides are compared in
-/// Unicode's composed form, the only one that a model can write.
+/// the response only. Reference: `accuracy_reward` of the released reward. Deviation: each letter and mark has one form
+/// ([`plain_text`]), such as Unicode's composed one, the only one that a model can write.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Inclusion;
 
@@ -36,7 +36,7 @@ impl Reward for Inclusion {
     fn score(&self, input: &RewardInput<'_>) -> f64 {
         let text = tighten(input.response);
         let Some(block) = ANSWER.captures(&text) else { return 0.0 };
-        let plain = |text: &str| nfc(&text.to_lowercase());
+        let plain = |text: &str| nfc(&plain_text(text).to_lowercase());
         let answer = plain(block[1].trim_matches(is_python_space));
         f64::from(input.names().any(|name| answer.contains(&plain(name))))
     }
