@@ -61,7 +61,7 @@ fn a_step_can_be_computed_again_from_its_log() {
         ..slow_descent()
     };
     let rewards = RewardRegistry::default()
-        .with("accuracy", |input: &RewardInput<'_>| f64::from(u8::from(input.response.len() % 2 == 0)))
+        .with("accuracy", |input: &RewardInput<'_>| f64::from(u8::from(input.response.len().is_multiple_of(2))))
         .with("format", |input: &RewardInput<'_>| input.response.len() as f64 / 100.0);
     let output = folder.path().join("out");
     let mut setup = RunSetup::new(RunFolder::check(Some(&output), false).unwrap(), device());

@@ -88,10 +88,8 @@ impl Screen {
     /// Shows how far a phase of sampling is.
     pub fn sampling(&mut self, at: &Sampling) {
         match (&self.dashboard, &self.progress) {
-            (Some(dashboard), _) if dashboard.is_open() => {
-                if self.pulse.may_draw(Instant::now()) {
-                    dashboard.phase(&progress(at));
-                }
+            (Some(dashboard), _) if dashboard.is_open() && self.pulse.may_draw(Instant::now()) => {
+                dashboard.phase(&progress(at));
             }
             (_, Some(shown)) => {
                 let pulse = &mut self.pulse;

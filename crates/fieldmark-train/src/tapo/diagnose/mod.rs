@@ -106,7 +106,7 @@ mod tests {
         let mut diagnosis = Diagnosis::default();
         let empty = Finding::NoGroup { step: 3, drawn: 8, all_right: 2, all_wrong: 6 };
         for _ in 0..2 {
-            assert_eq!(diagnosis.look(&row(0, 0), 4, 16), [empty.clone()]);
+            assert_eq!(diagnosis.look(&row(0, 0), 4, 16), std::slice::from_ref(&empty));
             assert!(diagnosis.fault().is_none());
         }
         let mut saved: Diagnosis = toml::from_str(&toml::to_string(&diagnosis).unwrap()).unwrap();
