@@ -98,6 +98,7 @@ pub fn sft_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<Ou
     let file = data.sft.file.as_ref();
     let file = file.ok_or(RunError::Missing { what: "conversations", key: "data.sft.file=FILE" })?;
     let checkpoint = Checkpoint::open(&recipe.model)?;
+    checkpoint.check_lora(&recipe.lora)?;
     let processor = sized(&checkpoint.processor, data.sft.sizes, "data.sft.sizes")?;
     let settings = ConversationSettings {
         decode: data.decode(),
@@ -117,10 +118,10 @@ pub fn sft_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<Ou
     sft(parts, &setup, observer)
 }
 
-/// The data files that SFT reads.
+/// The data files that SFT reads, and those of the adapter that it begins with.
 fn inputs(recipe: &Recipe) -> Vec<PathBuf> {
     let data = &recipe.data.sft;
-    [&data.file, &data.validation].into_iter().flatten().cloned().collect()
+    [&data.file, &data.validation].into_iter().flatten().cloned().chain(recipe.model.adapter_files()).collect()
 }
 
 /// The validation set: a separate file, or rows taken from `source`.

@@ -119,6 +119,7 @@ pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<O
         return Ok(Outcome::before(&setup.folder, 0));
     }
     let checkpoint = Checkpoint::open(&recipe.model)?;
+    checkpoint.check_lora(&recipe.lora)?;
     let processor = sized(&checkpoint.processor, recipe.data.tapo.sizes, "data.tapo.sizes")?;
     let device = setup.devices.first().cloned().unwrap_or_default();
     let rewards = reward_registry(config, encoder, &device)?;
@@ -139,11 +140,12 @@ pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<O
     tapo(parts, &setup, observer)
 }
 
-/// The data files that TAPO reads.
+/// The data files that TAPO reads, and those of the adapter that it begins with.
 fn inputs(recipe: &Recipe) -> Vec<PathBuf> {
     let data = &recipe.data;
     let table = || data.labels.as_ref().map(|folder| folder.join("labels.csv"));
-    [data.tapo.file.clone().or_else(table), data.tapo.validation.clone()].into_iter().flatten().collect()
+    let files = [data.tapo.file.clone().or_else(table), data.tapo.validation.clone()];
+    files.into_iter().flatten().chain(recipe.model.adapter_files()).collect()
 }
 
 /// The triplets of the recipe and the validation set: a separate file, or rows taken from the triplets.
