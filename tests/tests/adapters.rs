@@ -272,9 +272,9 @@ fn what_does_not_fit_is_refused_by_name() {
         assert_eq!(name, format!("base_model.model.{key}"));
     }
     // A factor without its partner.
-    let (name, reason) = refused(json!({}), &[a.clone()]);
+    let (name, reason) = refused(json!({}), std::slice::from_ref(&a));
     assert!(name == a.0 && reason.contains(&b.0), "{reason}");
-    let (name, reason) = refused(json!({}), &[b.clone()]);
+    let (name, reason) = refused(json!({}), std::slice::from_ref(&b));
     assert!(name == b.0 && reason.contains(&a.0), "{reason}");
     // Shapes: of the rank and of the base.
     for (entries, wrong, [found, expected]) in [

@@ -118,15 +118,13 @@ pub enum ModelError {
         reason: String,
     },
     /// A setting in `adapter_config.json` cannot be used.
-    #[error("{path}: `{key}` = {value} {reason}")]
+    #[error("{path}: `{key}` {reason}")]
     AdapterSetting {
         /// The file.
         path: PathBuf,
         /// The key.
         key: String,
-        /// Its value.
-        value: String,
-        /// What is wrong with it, and what to do.
+        /// Its value, what is wrong with it, and what to do.
         reason: String,
     },
     /// A tensor of an adapter does not fit the base model or the adapter's configuration.
@@ -165,6 +163,10 @@ impl ModelError {
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
+    }
+
+    pub(crate) fn adapter_setting(path: PathBuf, key: &str, value: impl std::fmt::Display, reason: &str) -> Self {
+        Self::AdapterSetting { path, key: key.into(), reason: format!("= {value} {reason}") }
     }
 
     pub(crate) fn config(key: impl Into<String>, reason: impl Into<String>) -> Self {

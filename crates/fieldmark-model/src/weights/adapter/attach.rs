@@ -25,7 +25,7 @@ impl Adapter {
     pub fn check_settings(&self, settings: &LoraSettings) -> Result<(), ModelError> {
         let config = &self.config;
         let refuse = |key: &str, value: String, reason: String| {
-            Err(ModelError::AdapterSetting { path: self.config_path(), key: key.into(), value, reason })
+            Err(ModelError::adapter_setting(self.config_path(), key, value, &reason))
         };
         let differs = |ours: String, set: String| {
             format!("differs from {ours} of the run; set {set} to go on with this adapter, or lora.rank=0 to merge it")
@@ -57,8 +57,8 @@ impl Adapter {
             ("trainable_token_indices", (!config.tokens.is_empty()).then(|| format!("{:?}", config.tokens))),
         ] {
             if let Some(value) = value {
-                let (path, reason) = (self.config_path(), format!("cannot be trained on; {MERGE}"));
-                return Err(ModelError::AdapterSetting { path, key: key.into(), value, reason });
+                let reason = format!("cannot be trained on; {MERGE}");
+                return Err(ModelError::adapter_setting(self.config_path(), key, value, &reason));
             }
         }
         Ok(())

@@ -217,7 +217,7 @@ impl Keys {
 
     fn refuse(&self, key: &str, reason: &str) -> ModelError {
         let value = self.map.get(key).map_or("nothing".into(), Value::to_string);
-        ModelError::AdapterSetting { path: self.path.clone(), key: key.into(), value, reason: reason.into() }
+        ModelError::adapter_setting(self.path.clone(), key, value, reason)
     }
 
     fn flag(&self, key: &str) -> Result<bool, ModelError> {

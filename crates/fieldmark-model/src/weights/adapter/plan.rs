@@ -257,8 +257,7 @@ impl<'a> Planner<'a, '_> {
     /// Refuses an adapter whose configuration names whole modules or tokens that are not in its file.
     fn check_complete(&self, tied: bool) -> Result<(), ModelError> {
         let refuse = |key: &str, value: String, reason: String| {
-            let path = self.adapter.config_path();
-            Err(ModelError::AdapterSetting { path, key: key.into(), value, reason })
+            Err(ModelError::adapter_setting(self.adapter.config_path(), key, value, &reason))
         };
         for saved in &self.config.targets.saved {
             let missing = self.base.keys().filter(|name| !(tied && *name == HEAD)).find(|name| {
