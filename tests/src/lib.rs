@@ -1,6 +1,7 @@
 //! Helpers that the tests share: fixture models, random sequences for them, and plain computations to compare training
 //! with.
 
+pub mod peft;
 pub mod plain_tapo;
 pub mod prompts;
 pub mod stopped_runs;

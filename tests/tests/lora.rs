@@ -7,8 +7,8 @@ use burn::{
 };
 use fieldmark::{
     model::{
-        LoadOptions, LoraSettings, ModelError, ModelPart, Padding, Projection, Quantize, Qwen25Vl, SaveOptions,
-        TrainableParts,
+        Adapter, LoadOptions, LoraSettings, ModelError, ModelPart, Padding, Projection, Quantize, Qwen25Vl,
+        SaveOptions, TrainableParts,
     },
     processor::{SupervisedSequence, collate},
     stream::StreamKey,
@@ -227,22 +227,23 @@ fn adapters_come_back_from_pefts_files() {
         r"model\.visual\.blocks\.\d+\.\w+\.(down_proj|qkv)|model\.visual\.merger\.(mlp\.2)|model\.language_model\.layers\.\d+\.\w+\.(down_proj|q_proj)"
     );
 
-    let again = load(MODELS[0], &device()).with_adapter(folder.path()).unwrap();
+    let again = load(MODELS[0], &device()).with_adapter(&Adapter::open(folder.path()).unwrap()).unwrap();
     assert!(parameters(&again) == parameters(&model) && hidden(&again) == hidden(&model));
     // In place of other adapters too.
     let other = initialise_adapters(adapted(MODELS[0], &settings), &StreamKey::new(9));
-    assert!(parameters(&other.with_adapter(folder.path()).unwrap()) == parameters(&model));
+    assert!(parameters(&other.with_adapter(&Adapter::open(folder.path()).unwrap()).unwrap()) == parameters(&model));
     // Layers with adapters that the folder does not have, another model, and a kind that is not read.
     let more = adapted(MODELS[0], &LoraSettings { targets: Vec::new(), ..settings.clone() });
-    let error = more.with_adapter(folder.path()).unwrap_err().to_string();
+    let error = more.with_adapter(&Adapter::open(folder.path()).unwrap()).unwrap_err().to_string();
     assert!(error.contains("attn.proj.lora_A.weight"), "{error}");
     let mut shorter = load(MODELS[0], &device()).config().clone();
     shorter.text.num_hidden_layers = 2;
-    let error = shorter.init(&device()).with_adapter(folder.path()).unwrap_err().to_string();
+    let error = shorter.init(&device()).with_adapter(&Adapter::open(folder.path()).unwrap()).unwrap_err().to_string();
     assert!(error.contains("layers.2"), "{error}");
     let path = folder.path().join("adapter_config.json");
     std::fs::write(&path, config.to_string().replace("\"bias\":\"none\"", "\"bias\":\"all\"")).unwrap();
-    let error = load(MODELS[0], &device()).with_adapter(folder.path()).unwrap_err().to_string();
+    let error =
+        load(MODELS[0], &device()).with_adapter(&Adapter::open(folder.path()).unwrap()).unwrap_err().to_string();
     assert!(error.contains("`bias` = \"all\""), "{error}");
 }
 
@@ -268,7 +269,7 @@ fn quantised_weights_compute_as_their_dense_form_and_only_adapters_learn() {
         }
         let folder = tempfile::tempdir().unwrap();
         after.save_adapter(folder.path(), &settings, "base").unwrap();
-        let again = adapted(MODELS[1], &settings).with_adapter(folder.path()).unwrap();
+        let again = adapted(MODELS[1], &settings).with_adapter(&Adapter::open(folder.path()).unwrap()).unwrap();
         assert!(hidden(&again) == hidden(&after));
     }
     assert!(errors[0] > 1e-5 && errors[0] < 0.05 && errors[1] > 3.0 * errors[0], "{errors:?}");

@@ -125,6 +125,9 @@ pub struct RecipeArgs {
 pub struct RunArgs {
     #[command(flatten)]
     pub recipe: RecipeArgs,
+    /// LoRA adapter of the model, as PEFT saves it, or a run that trained one; the same as --set model.adapter=DIR.
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
     /// Write to the output folder even if it is not empty.
     #[arg(long)]
     pub overwrite: bool,
@@ -140,6 +143,9 @@ pub struct RunArgs {
 pub struct EvalArgs {
     #[command(flatten)]
     pub recipe: RecipeArgs,
+    /// LoRA adapter of the model, as PEFT saves it, or a run that trained one; the same as --set model.adapter=DIR.
+    #[arg(long, value_name = "DIR", conflicts_with = "score_only")]
+    pub adapter: Option<PathBuf>,
     /// Write to the output folder even if it is not empty.
     #[arg(long)]
     pub overwrite: bool,
@@ -191,6 +197,9 @@ pub struct AskArgs {
     /// Checkpoint folder: config.json, weights, tokenizer, processor.
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
+    /// LoRA adapter of the model, as PEFT saves it, or a run that trained one.
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
     /// A photograph (JPEG, PNG or WebP); may be repeated.
     #[arg(long, value_name = "FILE")]
     pub image: Vec<PathBuf>,

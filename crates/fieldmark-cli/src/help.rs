@@ -34,6 +34,12 @@ Recipes:
     --set model.path=DIR --set sft.epochs=3 --set 'eval.files=[\"bird_seen.jsonl\"]'
   `fieldmark show -c R.toml` prints the whole recipe. Paths are relative to the current folder.";
 
+const ADAPTERS: &str = "\
+Adapters:
+  --adapter DIR begins with a LoRA adapter as PEFT saves it, or with that of an earlier run. With \
+  lora.rank=0, the default, it is merged into the weights, which are then trained. With its own rank \
+  and alpha (--set lora.rank=8 --set lora.alpha=16) training goes on with the adapter itself.";
+
 const RUNS: &str = "\
 Stopping and resuming:
   Press Ctrl-C (or send SIGTERM) to finish the current step, save and exit with code 130; press it \
@@ -74,6 +80,8 @@ Files (OUTPUT is the recipe's output):
   The best model is the one with the lowest validation loss; the closing line names its folder. It \
   needs a validation set: data.sft.validation (a file) or data.sft.validation_rows.
 
+{ADAPTERS}
+
 {RUNS}
 
 {RECIPES}"
@@ -96,6 +104,8 @@ Files (OUTPUT is the recipe's output):
   Without a validation set (data.tapo.validation or data.tapo.validation_rows), the best checkpoint is \
   the one with the highest training reward.
 
+{ADAPTERS}
+
 {RUNS}
 
 {RECIPES}"
@@ -108,6 +118,7 @@ pub fn eval() -> String {
         "\
 Examples:
   fieldmark eval -c R.toml --set model.path=DIR --set output=runs/eval
+  fieldmark eval -c R.toml --set model.path=BASE --adapter DIR --set output=runs/eval
   fieldmark eval --score-only runs/eval/predictions.jsonl
 
 Files (OUTPUT is the recipe's output):
@@ -183,9 +194,11 @@ Examples:
   fieldmark ask --model DIR --image pepper.jpg \"Which pepper is this?\"
   fieldmark ask --model DIR --image a.jpg --image b.jpg \"Do these show the same bird?\"
   fieldmark ask --model DIR --image a.jpg --image b.jpg \"In <image> and <image>, what differs?\"
+  fieldmark ask --model BASE --adapter DIR --image pepper.jpg \"Which pepper is this?\"
 
 <image> in the question is the place of the next photograph. If the question has none, all \
-photographs come before it.";
+photographs come before it. --adapter merges a LoRA adapter into the weights: a folder as PEFT saves \
+it, or of a run that trained one.";
 
 /// `fieldmark data check --help`.
 pub const CHECK: &str = "\

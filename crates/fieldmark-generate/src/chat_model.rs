@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use fieldmark_model::{LoadOptions, Qwen25Vl};
+use fieldmark_model::{Adapter, LoadOptions, Qwen25Vl};
 use fieldmark_processor::{Processor, ProcessorError, SpecialTokens, TextStream};
 use fieldmark_stream::StreamKey;
 
@@ -96,6 +96,24 @@ impl ChatModel {
         let processor = processor.with_context(model.config().text.max_position_embeddings);
         let generation = GenerationConfig::greedy(MAX_NEW_TOKENS, eos_token_ids);
         Self { model, processor, generation, seed: 0, device: device.clone() }
+    }
+
+    /// Merges a LoRA adapter into the weights: a folder of PEFT with `adapter_config.json`, or of a run of Fieldmark.
+    ///
+    /// # Errors
+    /// Returns an error that names the file, key or tensor if the adapter cannot be read exactly or does not fit the
+    /// model.
+    ///
+    /// ```no_run
+    /// # use burn::tensor::Device;
+    /// use fieldmark_generate::ChatModel;
+    ///
+    /// let model = ChatModel::from_pretrained("base", &Device::default())?.with_adapter("adapter")?;
+    /// # Ok::<(), fieldmark_generate::GenerateError>(())
+    /// ```
+    pub fn with_adapter(mut self, folder: impl AsRef<Path>) -> Result<Self, GenerateError> {
+        self.model = self.model.with_merged_adapter(&Adapter::open(folder.as_ref())?)?;
+        Ok(self)
     }
 
     /// Sets the pixel limits of photographs; `None` keeps the checkpoint's limit, moved as far as the other one needs.

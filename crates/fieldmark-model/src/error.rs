@@ -109,6 +109,34 @@ pub enum ModelError {
         /// Flat index of the first such value.
         index: usize,
     },
+    /// A folder or file is not an adapter that can be read.
+    #[error("{path}: {reason}")]
+    AdapterFolder {
+        /// The folder or file.
+        path: PathBuf,
+        /// What it is instead, and what to do.
+        reason: String,
+    },
+    /// A setting in `adapter_config.json` cannot be used.
+    #[error("{path}: `{key}` {reason}")]
+    AdapterSetting {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// Its value, what is wrong with it, and what to do.
+        reason: String,
+    },
+    /// A tensor of an adapter does not fit the base model or the adapter's configuration.
+    #[error("{path}: tensor `{name}` {reason}")]
+    AdapterTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name in the file.
+        name: String,
+        /// What does not fit.
+        reason: String,
+    },
     /// A name is not the name of a number format.
     #[error("`{name}` is not a number format; use f32, f16 or bf16")]
     WeightType {
@@ -135,6 +163,10 @@ impl ModelError {
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
+    }
+
+    pub(crate) fn adapter_setting(path: PathBuf, key: &str, value: impl std::fmt::Display, reason: &str) -> Self {
+        Self::AdapterSetting { path, key: key.into(), reason: format!("= {value} {reason}") }
     }
 
     pub(crate) fn config(key: impl Into<String>, reason: impl Into<String>) -> Self {

@@ -40,7 +40,7 @@ pub use positions::{RopePosition, SequencePositions, TokenIndex, rope_positions}
 pub use projection::Projection;
 pub use siglip::{SiglipTextConfig, SiglipTextModel};
 pub use sizes::{AdapterCounts, AdapterSizes, Flops, ParameterCounts, PartFlops};
-pub use weights::{LoadOptions, PartTypes, SaveOptions, WeightType, checkpoint_files};
+pub use weights::{Adapter, LoadOptions, PartTypes, SaveOptions, WeightType, checkpoint_files};
 
 /// The README's example compiles.
 #[cfg(doctest)]

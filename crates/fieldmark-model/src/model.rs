@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use burn::{
-    module::Module,
+    module::{Module, Param},
     nn::{Linear, LinearConfig},
     tensor::{Device, Int, Tensor, TensorData},
 };
@@ -62,6 +62,18 @@ impl Qwen25Vl {
     /// Returns the configuration that the model was built from.
     pub fn config(&self) -> &Qwen25VlConfig {
         &self.config
+    }
+
+    /// Gives a tied head a matrix of its own, which equals the embedding at first.
+    pub(crate) fn with_own_head(mut self) -> Self {
+        if self.lm_head.is_none() {
+            let embedding = &self.model.embed_tokens.weight;
+            let weight = embedding.val().detach().set_require_grad(false).transpose().detach();
+            let weight = Param::from_tensor(weight).set_require_grad(embedding.is_require_grad());
+            self.lm_head = Some(Linear { weight, bias: None });
+            self.config.tie_word_embeddings = false;
+        }
+        self
     }
 
     /// Returns the vision encoder with the projector.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use fieldmark_generate::CheckpointGeneration;
 use fieldmark_model::{
-    LoadOptions, LoraSettings, PartTypes, Qwen25Vl, Qwen25VlConfig, SaveOptions, TrainableParts, WeightType,
+    Adapter, LoadOptions, LoraSettings, PartTypes, Qwen25Vl, Qwen25VlConfig, SaveOptions, TrainableParts, WeightType,
 };
 use fieldmark_processor::{PixelLimits, Processor, ProcessorError};
 use serde_json::json;
@@ -27,6 +27,8 @@ pub struct Checkpoint {
     pub eos: Vec<u32>,
     /// Length of the longest sequence that the model is made for, in tokens (`max_position_embeddings`).
     pub context: usize,
+    /// Adapter that belongs to the weights.
+    pub adapter: Option<Adapter>,
     dtype: WeightType,
     parts: PartTypes,
     stored: WeightType,
@@ -57,9 +59,10 @@ impl Checkpoint {
         let path = folder.join("generation_config.json");
         let generation_config =
             path.is_file().then(|| std::fs::read(&path).map_err(RunError::io(&path))).transpose()?;
+        let adapter = section.adapter_folder().map(|adapter| open_adapter(adapter, &folder)).transpose()?;
         let &ModelSection { dtype, parts, stored, .. } = section;
         let lora = LoraSettings::default();
-        Ok(Self { folder, processor, eos, context, dtype, parts, stored, lora, generation_config })
+        Ok(Self { folder, processor, eos, context, adapter, dtype, parts, stored, lora, generation_config })
     }
 
     /// Creates a checkpoint for a model that is not on disk yet; [`Self::fill`] writes it. Responses end with the
@@ -70,7 +73,8 @@ impl Checkpoint {
         let processor = processor.with_context(context);
         let ModelSection { dtype, parts, stored, .. } = ModelSection::default();
         let (folder, lora) = (PathBuf::new(), LoraSettings::default());
-        Self { folder, processor, eos, context, dtype, parts, stored, lora, generation_config: None }
+        let adapter = None;
+        Self { folder, processor, eos, context, adapter, dtype, parts, stored, lora, generation_config: None }
     }
 
     /// Opens the checkpoint in `folder`, to be computed and stored in f32.
@@ -87,25 +91,43 @@ impl Checkpoint {
         self
     }
 
-    /// Checks before the weights are loaded onto `device` that `lora` names layers of this model in the trained parts.
+    /// Checks before the weights are loaded onto `device` that `lora` names layers of this model in the trained parts, and
+    /// that a run with these settings can go on with the checkpoint's adapter, if it has one.
     ///
     /// # Errors
-    /// Returns an error that says which target no layer has, or that no part is trained.
+    /// Returns an error that says which target no layer has, that no part is trained, or that names the key if the adapter
+    /// has another rank or alpha, or parts that are not trained.
     pub fn check_lora(&self, lora: &LoraSettings, train: TrainableParts, device: &Device) -> Result<(), RunError> {
         let config = Qwen25VlConfig::from_json_file(&self.folder.join("config.json"))?;
-        Ok(lora.check(&config, train, device)?)
+        lora.check(&config, train, device)?;
+        match &self.adapter {
+            Some(adapter) if lora.is_on() => Ok(adapter.check_settings(lora)?),
+            _ => Ok(()),
+        }
     }
 
-    /// Loads the weights onto `device`.
+    /// Loads the weights onto `device`, with the adapter merged into them.
     ///
     /// # Errors
-    /// Returns an error if the weights are damaged or contradict `config.json`, or if the device does not support their
-    /// number format.
+    /// Returns an error if weights or adapter are damaged or contradict `config.json`, or if the device does not support
+    /// their number format.
     pub fn load(&self, device: &Device) -> Result<Qwen25Vl, RunError> {
+        let model = self.load_base(device)?;
+        match &self.adapter {
+            Some(adapter) => Ok(model.with_merged_adapter(adapter)?),
+            None => Ok(model),
+        }
+    }
+
+    /// Loads the weights without the adapter.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::load`].
+    pub fn load_base(&self, device: &Device) -> Result<Qwen25Vl, RunError> {
         self.load_from(&self.folder, device)
     }
 
-    /// Loads the weights from another folder, such as a checkpoint of this run.
+    /// Loads the weights from another folder, such as a checkpoint of this run, without the adapter.
     ///
     /// # Errors
     /// Returns the errors of [`Self::load`].
@@ -152,6 +174,15 @@ impl Checkpoint {
         write_whole(&folder.join("generation_config.json"), &self.generation_config())
     }
 
+    /// Returns the name of the model in logs: its folder, and that of its adapter.
+    pub fn name(&self) -> String {
+        let folder = self.folder.display();
+        match &self.adapter {
+            Some(adapter) => format!("{folder} with {}", adapter.folder().display()),
+            None => folder.to_string(),
+        }
+    }
+
     /// Returns the folder with the adapters of the checkpoint in `folder`.
     pub fn adapter(folder: &Path) -> PathBuf {
         folder.join("adapter")
@@ -184,6 +215,30 @@ impl Checkpoint {
         };
         self.generation_config.clone().unwrap_or_else(made)
     }
+}
+
+/// Reads the configuration of an adapter. Refuses one that is in the weights of the model in `base` already: each
+/// checkpoint of a run with adapters is the merged model, with its adapter in a subfolder.
+fn open_adapter(folder: &Path, base: &Path) -> Result<Adapter, RunError> {
+    let adapter = Adapter::open(folder)?;
+    let [_, tensors] = adapter.files();
+    let own = tensors.file_name().map(|name| Checkpoint::adapter(base).join(name));
+    let merged = own.filter(|own| own.is_file()).map(|own| same_content(&own, &tensors)).transpose()?;
+    if merged == Some(true) {
+        let problem = format!(
+            "is in the weights of {} already: leave model.adapter out, or set model.path to the base model{}",
+            base.display(),
+            adapter.base().map(|name| format!(" ({name})")).unwrap_or_default()
+        );
+        return Err(RunError::path(adapter.folder(), problem));
+    }
+    Ok(adapter)
+}
+
+fn same_content(one: &Path, other: &Path) -> Result<bool, RunError> {
+    let length = |path: &Path| std::fs::metadata(path).map(|data| data.len()).map_err(RunError::io(path));
+    let read = |path: &Path| std::fs::read(path).map_err(RunError::io(path));
+    Ok(length(one)? == length(other)? && read(one)? == read(other)?)
 }
 
 fn save_weights(model: &Qwen25Vl, stored: WeightType, folder: &Path) -> Result<(), RunError> {

@@ -25,7 +25,8 @@ pub fn run(args: &AskArgs) -> anyhow::Result<Outcome> {
         bail!("the question is empty; write it in quotes, after the options");
     }
     let device = device::open(args.device.name().unwrap_or_else(|| device::default_name()))?.device;
-    let section = ModelSection { path: Some(args.model.clone()), dtype: args.dtype, ..ModelSection::default() };
+    let (path, adapter) = (Some(args.model.clone()), args.adapter.clone());
+    let section = ModelSection { path, adapter, dtype: args.dtype, ..ModelSection::default() };
     let checkpoint = Checkpoint::open(&section)?;
     let processor =
         limited(&checkpoint.processor, args.min_pixels, args.max_pixels, |key| format!("--{}", key.replace('_', "-")))?;

@@ -20,6 +20,7 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<Outcome> {
     }
     let needs = ["model.path=DIR", "eval.files='[\"FILE\"]'", "output=DIR"];
     let mut recipe = recipe(&args.recipe, "eval", &needs)?;
+    recipe.model.adapter = args.adapter.clone().or(recipe.model.adapter);
     recipe.eval.limit = args.limit.map(|limit| limit as usize).or(recipe.eval.limit);
     let options = EvalOptions { device: args.device.name().map(str::to_owned), overwrite: args.overwrite };
     let mut progress: Option<Progress> = None;

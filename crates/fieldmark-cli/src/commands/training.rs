@@ -23,7 +23,8 @@ pub fn prepare(
     (stage, needs): (&str, &[&str]),
     shown: impl FnOnce(&Recipe) -> Shown,
 ) -> anyhow::Result<(RecipeRun, RunDisplay)> {
-    let recipe = recipe(&args.recipe, stage, needs)?;
+    let mut recipe = recipe(&args.recipe, stage, needs)?;
+    recipe.model.adapter = args.adapter.clone().or(recipe.model.adapter);
     let interrupt = Interrupt::new();
     let display = RunDisplay::new(shown(&recipe), recipe.run.dashboard, interrupt.clone());
     let device = args.device.name().map(str::to_owned);

@@ -30,14 +30,7 @@ impl Qwen25Vl {
             if !(parts.has(layer.part) && settings.names(&layer.name)) {
                 continue;
             }
-            let Layer { name, projection, .. } = layer;
-            *projection = projection.clone().adapted(settings).ok_or_else(|| {
-                let [_, width] = projection.widths();
-                let reason = format!(
-                    "`{name}` is {width} wide, and only multiples of 4 can be quantised; set `quantize` to none or leave this layer out of `targets`"
-                );
-                ModelError::Lora { reason }
-            })?;
+            *layer.projection = layer.projection.clone().adapted(settings).ok_or_else(|| not_quantisable(&layer))?;
         }
         Ok(self)
     }
@@ -109,6 +102,15 @@ impl LoraSettings {
         // Burn allocates the parameters of a new model at first use, and here they are never used.
         if self.is_on() { config.init(device).check_lora(self, parts) } else { Ok(()) }
     }
+}
+
+/// The error about a layer whose weights cannot be quantised.
+pub(crate) fn not_quantisable(layer: &Layer<'_>) -> ModelError {
+    let (name, [_, width]) = (&layer.name, layer.projection.widths());
+    let reason = format!(
+        "`{name}` is {width} wide, and only multiples of 4 can be quantised; set `quantize` to none or leave this layer out of `targets`"
+    );
+    ModelError::Lora { reason }
 }
 
 impl Projection {

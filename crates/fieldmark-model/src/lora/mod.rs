@@ -5,4 +5,6 @@ mod layers;
 mod settings;
 mod trainable;
 
+pub(crate) use adapt::not_quantisable;
+pub(crate) use settings::is_called;
 pub use settings::{LoraSettings, Quantize};

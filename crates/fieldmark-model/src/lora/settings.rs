@@ -87,6 +87,6 @@ impl LoraSettings {
 }
 
 /// Returns true if the layer's name is `target` or ends in it, as PEFT matches `target_modules`.
-pub(super) fn is_called(layer: &str, target: &str) -> bool {
+pub(crate) fn is_called(layer: &str, target: &str) -> bool {
     layer.strip_suffix(target).is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }

@@ -12,6 +12,7 @@ mod weight_type;
 pub(crate) use checkpoint::CheckpointMap;
 pub(crate) use filler::Filler;
 
+pub use adapter::Adapter;
 pub use checkpoint::checkpoint_files;
 pub use load::LoadOptions;
 pub use part_types::PartTypes;

@@ -133,7 +133,10 @@ mod tests {
             assert_eq!(candidates(&path), expected, "{unknown}");
             let text = suggestion(&path);
             let shown = expected.iter().all(|key| text.contains(&format!("`{key}`")));
-            assert!(shown && (!expected.is_empty() || text.contains("path, text_encoder, dtype")), "{unknown}: {text}");
+            assert!(
+                shown && (!expected.is_empty() || text.contains("adapter, text_encoder, dtype")),
+                "{unknown}: {text}"
+            );
         }
     }
 }

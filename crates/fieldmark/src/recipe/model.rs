@@ -1,8 +1,8 @@
 //! `[model]`: the checkpoint that a run starts from, and its number formats.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use fieldmark_model::{PartTypes, WeightType};
+use fieldmark_model::{Adapter, PartTypes, WeightType};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,11 @@ use serde::{Deserialize, Serialize};
 pub struct ModelSection {
     /// Checkpoint folder with `config.json`, weights, tokenizer and processor configuration.
     pub path: Option<PathBuf>,
+    /// Folder of a LoRA adapter of the checkpoint, as PEFT saves it (`adapter_config.json` and
+    /// `adapter_model.safetensors`), or of a run of Fieldmark that trained one. `ask` and `eval` merge it into the
+    /// weights. Training with `lora.rank` = 0 merges it too, then trains the weights; with another rank, training goes
+    /// on with the adapter itself, which must have this `lora.rank` and `lora.alpha`.
+    pub adapter: Option<PathBuf>,
     /// Checkpoint folder of SigLIP with `config.json`, weights and `tokenizer.json`; the paper uses
     /// google/siglip-base-patch16-256. Needed if `tapo.rewards` contains `semantic`, the cosine similarity of answer and
     /// ground truth. Only the text tower is read; it computes in f32 on the first device.
@@ -23,4 +28,19 @@ pub struct ModelSection {
     pub parts: PartTypes,
     /// Number format of the checkpoints that a run writes.
     pub stored: WeightType,
+}
+
+impl ModelSection {
+    /// Returns the folder of the adapter; an empty path is none.
+    pub fn adapter_folder(&self) -> Option<&Path> {
+        self.adapter.as_deref().filter(|path| !path.as_os_str().is_empty())
+    }
+
+    /// Returns the files of the adapter. A folder without a whole adapter has none; [`Checkpoint::open`] says why.
+    ///
+    /// [`Checkpoint::open`]: crate::Checkpoint::open
+    pub fn adapter_files(&self) -> Vec<PathBuf> {
+        let adapter = self.adapter_folder().and_then(|folder| Adapter::open(folder).ok());
+        adapter.map(|adapter| adapter.files().to_vec()).unwrap_or_default()
+    }
 }

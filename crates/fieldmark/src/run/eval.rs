@@ -46,7 +46,7 @@ impl<'a> Eval<'a> {
             decode: DecodeOptions::default(),
             generation: GenerationConfig::greedy(max_new_tokens, checkpoint.eos.clone()),
             seed: 42,
-            name: RunName { model: checkpoint.folder.display().to_string(), device: String::new() },
+            name: RunName { model: checkpoint.name(), device: String::new() },
             device,
         };
         Self { run, sets }
@@ -108,7 +108,7 @@ pub fn eval_from_recipe(
         decode: recipe.data.decode(),
         generation,
         seed: recipe.seed,
-        name: RunName { model: checkpoint.folder.display().to_string(), device: device.name.clone() },
+        name: RunName { model: checkpoint.name(), device: device.name.clone() },
         device: &device.device,
     };
     let path = eval(Eval { run, sets: &sets }, &folder, observer)?;

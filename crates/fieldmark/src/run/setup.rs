@@ -1,7 +1,7 @@
 //! The settings that every training run needs besides those of its stage: folder, devices, seed, and when to save.
 
 use burn::tensor::Device;
-use fieldmark_model::{LoraSettings, Qwen25Vl, TrainableParts};
+use fieldmark_model::{Adapter, LoraSettings, Qwen25Vl, TrainableParts};
 use fieldmark_stream::StreamKey;
 use fieldmark_train::{parallel::Reduction, params::initialise_adapters, trainer::Interrupt};
 
@@ -136,21 +136,28 @@ impl RunSetup {
         match &self.begin {
             Begin::Continue { folder, .. } if self.lora.is_on() => {
                 let start = self.load_start(checkpoint, train, device)?;
-                Ok(start.with_adapter(&Checkpoint::adapter(folder))?)
+                Ok(start.with_adapter(&Adapter::open(&Checkpoint::adapter(folder))?)?)
             }
             Begin::Continue { folder, .. } => checkpoint.load_from(&Checkpoints::weights(folder), device),
             Begin::Start | Begin::Finished => self.load_start(checkpoint, train, device),
         }
     }
 
-    /// Loads the weights of the first step, with adapters that do not change the output yet.
+    /// Loads the weights of the first step. Without adapters to train, that of the checkpoint is merged into them.
+    /// Otherwise training goes on with it; if there is none, with new adapters that do not change the output yet.
     pub(super) fn load_start(
         &self,
         checkpoint: &Checkpoint,
         train: TrainableParts,
         device: &Device,
     ) -> Result<Qwen25Vl, RunError> {
-        let model = checkpoint.load(device)?.with_lora(&self.lora, train)?;
-        Ok(initialise_adapters(model, &self.streams()))
+        match &checkpoint.adapter {
+            _ if !self.lora.is_on() => checkpoint.load(device),
+            Some(adapter) => Ok(checkpoint.load_base(device)?.with_trained_adapter(adapter, &self.lora, train)?),
+            None => {
+                let model = checkpoint.load_base(device)?.with_lora(&self.lora, train)?;
+                Ok(initialise_adapters(model, &self.streams()))
+            }
+        }
     }
 }

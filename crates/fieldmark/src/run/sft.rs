@@ -130,10 +130,12 @@ pub fn sft_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<Ou
     sft(parts, &setup, observer)
 }
 
-/// The data files that SFT reads, with the table that decides which classes are held out.
+/// The data files that SFT reads, with the table that decides which classes are held out, and the files of the adapter that
+/// it begins with.
 fn inputs(recipe: &Recipe) -> Vec<PathBuf> {
     let data = &recipe.data.sft;
-    [&data.file, &data.validation].into_iter().flatten().cloned().chain(recipe.data.held_out_table()).collect()
+    let files = [&data.file, &data.validation].into_iter().flatten().cloned();
+    files.chain(recipe.data.held_out_table()).chain(recipe.model.adapter_files()).collect()
 }
 
 /// The validation set: a separate file, or rows taken from `source`.

@@ -157,14 +157,15 @@ pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<O
     tapo(parts, &setup, observer)
 }
 
-/// The data files that TAPO reads.
+/// The data files that TAPO reads, and those of the adapter that it begins with.
 fn inputs(recipe: &Recipe) -> Vec<PathBuf> {
     let data = &recipe.data;
     let table = || data.labels.as_ref().map(|folder| folder.join("labels.csv"));
     let file = data.tapo.file.clone();
     let held_out = file.as_ref().and_then(|_| data.held_out_table());
     let aliases = data.aliases_file().map(Path::to_path_buf);
-    [file.or_else(table), data.tapo.validation.clone(), held_out, aliases].into_iter().flatten().collect()
+    let files = [file.or_else(table), data.tapo.validation.clone(), held_out, aliases];
+    files.into_iter().flatten().chain(recipe.model.adapter_files()).collect()
 }
 
 /// The triplets of the recipe and the validation set: a separate file, or rows taken from the triplets.
