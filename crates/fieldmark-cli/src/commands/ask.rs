@@ -1,6 +1,6 @@
 //! `fieldmark ask`: one question about photographs; the answer is printed as it is decoded.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use anyhow::bail;
 use fieldmark::{
@@ -27,6 +27,11 @@ pub fn run(args: &AskArgs) -> anyhow::Result<Outcome> {
     let device = device::open(args.device.name().unwrap_or_else(|| device::default_name()))?.device;
     let section = ModelSection { path: Some(args.model.clone()), dtype: args.dtype, ..ModelSection::default() };
     let checkpoint = Checkpoint::open(&section)?;
+    // How contradictions are resolved changes no answer that a right file would get, so it is said to people only.
+    let contradictions = checkpoint.contradictions.iter().filter(|_| std::io::stderr().is_terminal());
+    for note in checkpoint.notes.iter().chain(contradictions) {
+        eprintln!("note: {note}");
+    }
     let processor = limited(&checkpoint.processor, args.min_pixels, args.max_pixels, "ask")?;
     let chat = chat(args)?;
     // Mistakes in the question are found before the weights are read.
