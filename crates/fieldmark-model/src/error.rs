@@ -71,25 +71,6 @@ pub enum ModelError {
         /// The number of such tensors.
         count: usize,
     },
-    /// The checkpoint lacks tensors, and others have no place: they have other names than the model's.
-    #[error(
-        "{path}: {missing} tensors are missing, first `{first}`, and {unknown} others have no place in this model, such \
-         as {examples}; {hint}"
-    )]
-    OtherNames {
-        /// The checkpoint folder.
-        path: PathBuf,
-        /// The number of missing tensors.
-        missing: usize,
-        /// The name of the first missing tensor.
-        first: String,
-        /// The number of tensors that have no place.
-        unknown: usize,
-        /// The names of some of them.
-        examples: String,
-        /// What the names say about the checkpoint and what to do.
-        hint: String,
-    },
     /// The weights are quantised.
     #[error(
         "{path}: the weights are quantised ({method}: tensor `{name}` is stored as {dtype}); use the model that is not \

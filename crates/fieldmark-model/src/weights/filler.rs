@@ -46,17 +46,16 @@ impl<'a, T: Fn(&str) -> Option<FloatDType>> Filler<'a, T> {
         if let Some(first) = self.missing.first()
             && !self.tensors.is_empty()
         {
-            let (path, first) = (path.into(), first.clone());
             let names: Vec<&str> = self.tensors.values().map(|(name, ..)| name.as_str()).collect();
             let examples: Vec<String> = names.iter().take(3).map(|name| format!("`{name}`")).collect();
-            return Err(ModelError::OtherNames {
-                path,
-                missing: self.missing.len(),
-                first,
-                unknown: names.len(),
-                examples: examples.join(", "),
-                hint: hint(&names).into(),
-            });
+            let problem = format!(
+                "{} tensors are missing, first `{first}`, and {} others have no place in this model, such as {}; {}",
+                self.missing.len(),
+                names.len(),
+                examples.join(", "),
+                hint(&names)
+            );
+            return Err(ModelError::refused(path, problem));
         }
         if let Some(first) = self.missing.first() {
             let (first, count) = (first.clone(), self.missing.len());

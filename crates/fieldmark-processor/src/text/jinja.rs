@@ -21,6 +21,10 @@ pub(super) fn environment() -> Result<Environment<'static>, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });
     environment.add_function("strftime_now", strftime_now);
+    // In Python, text is a sequence too, and so is a dictionary.
+    environment.add_test("sequence", |value: &Value| {
+        matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map)
+    });
     environment.add_filter("tojson", to_json);
     environment.add_filter("length", length);
     environment.add_filter("count", length);
