@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use fieldmark::processor::{Tokenizer, train_tokenizer};
+use fieldmark::processor::{QWEN2_5_VL_TEMPLATE, Tokenizer, train_tokenizer};
 use serde_json::{Value, json};
 
 /// Writes a checkpoint to `folder`: the reference's tiny random model with a small tokenizer.
@@ -12,6 +12,7 @@ pub fn checkpoint(folder: &Path) {
     for file in ["model.safetensors", "preprocessor_config.json"] {
         fs::copy(fixture.join(file), folder.join(file)).unwrap();
     }
+    fs::write(folder.join("chat_template.jinja"), QWEN2_5_VL_TEMPLATE).unwrap();
     let tokenizer = tokenizer();
     fs::write(folder.join("tokenizer.json"), tokenizer.to_json().unwrap()).unwrap();
     let mut config: Value = serde_json::from_slice(&fs::read(fixture.join("config.json")).unwrap()).unwrap();

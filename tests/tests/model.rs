@@ -251,7 +251,7 @@ prop_compose! {
         (patch, merge, channels) in (2usize..5, 1usize..3, 1usize..4),
         // As checkpoints have them: a decimal of seventeen digits may be read one unit in the last place off.
         (tied, theta, eps) in (any::<bool>(), prop::sample::select(vec![1e4, 5e5, 1e6]), prop::sample::select(vec![1e-6, 1e-5])),
-        (bos, eos) in (prop::option::of(0u32..20), prop::option::of(0u32..20)),
+        (bos, eos) in (prop::option::of(0u32..20), prop::collection::vec(0u32..20, 0..3)),
     ) -> Qwen25VlConfig {
         let hidden = 2 * sections.iter().sum::<usize>() * key_heads * group;
         let text = TextConfig::new(40, hidden, 24, layers, key_heads * group, key_heads, sections)
@@ -263,7 +263,7 @@ prop_compose! {
             .with_spatial_merge_size(merge)
             .with_in_channels(channels);
         let tokens = VisionTokens { image: 6, video: 7, start: 3, end: 4 };
-        Qwen25VlConfig::new(text, vision, tokens, tied).with_bos_token_id(bos).with_eos_token_id(eos)
+        Qwen25VlConfig::new(text, vision, tokens, tied).with_bos_token_id(bos).with_eos_token_ids(eos)
     }
 }
 

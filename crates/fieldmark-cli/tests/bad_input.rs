@@ -48,6 +48,8 @@ fn photographs() {
         refuse(name).suggests("JPEG").suggests("PNG").suggests("WebP");
     }
     refuse("huge.jpg").names("314572800");
+    place.write("pointer.jpg", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n");
+    refuse("pointer.jpg").suggests("git lfs pull");
     refuse("bomb.png").names("100000×100000");
     refuse("thin.png").names("aspect ratio").names("200");
     refuse("model").leaves_out("WebP");
@@ -138,8 +140,9 @@ fn checkpoints() {
     }))
     .names("model/model.safetensors")
     .leaves_out("No such file");
-    for name in ["model.safetensors", "config.json", "tokenizer.json", "preprocessor_config.json"] {
-        refuse(without(name)).names(&format!("model/{name}")).names("No such file");
+    refuse(without("tokenizer.json")).names("model/tokenizer.json").names("No such file");
+    for name in ["model.safetensors", "config.json", "preprocessor_config.json"] {
+        refuse(without(name)).names(name).leaves_out("No such file");
     }
     refuse(config("num_hidden_layers", json!(4))).names("model.layers.3").names("config.json");
     refuse(config("num_hidden_layers", json!(2))).names("model.layers.2").names("config.json");

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use fieldmark_model::{Adapter, LoadOptions, Qwen25Vl};
+use fieldmark_model::{Adapter, LoadOptions, Pretrained, Qwen25Vl};
 use fieldmark_processor::{Processor, ProcessorError, SpecialTokens, TextStream};
 use fieldmark_stream::StreamKey;
 
@@ -38,6 +38,9 @@ pub struct ChatModel {
     pub generation: GenerationConfig,
     /// The seed of the random streams of chats that have none: chat i of a call draws from (seed, "chat", i).
     pub seed: u64,
+    /// What a reader should know about the checkpoint: which of two parts that contradict each other counts, or that the
+    /// checkpoint of a run is used where the run's folder was given.
+    pub notes: Vec<String>,
     device: Device,
 }
 
@@ -51,8 +54,9 @@ pub struct Reply {
 }
 
 impl ChatModel {
-    /// Reads a checkpoint folder: processor, `generation_config.json` (end tokens only) and weights. The weights are
-    /// computed in the device's default float type.
+    /// Reads a checkpoint folder, or the finished checkpoint in the folder of a run: processor, end tokens
+    /// (`generation_config.json`, else `config.json`) and weights. The weights are computed in the device's default float
+    /// type.
     ///
     /// # Errors
     /// Returns an error that names the file if the folder or a file in it is missing or damaged, or if the files
@@ -71,11 +75,6 @@ impl ChatModel {
         options: LoadOptions,
         device: &Device,
     ) -> Result<Self, GenerateError> {
-        let folder = folder.as_ref();
-        if !folder.is_dir() {
-            let reason = "not a folder; name a checkpoint folder (config.json, weights, tokenizer)".into();
-            return Err(GenerateError::File { path: folder.into(), reason });
-        }
         let device = device.clone().without_autodiff();
         let parts = options.parts;
         for dtype in [options.dtype, parts.vision, parts.projector, parts.decoder].into_iter().flatten() {
@@ -84,10 +83,15 @@ impl ChatModel {
                 return Err(GenerateError::Setting { key: "dtype", reason });
             }
         }
-        let processor = Processor::from_dir(folder)?;
-        let eos_token_ids = CheckpointGeneration::from_folder(folder)?.end_tokens(&processor.tokenizer);
-        let model = Qwen25Vl::from_pretrained(folder, options, &device)?;
-        Ok(Self::new(model, processor, eos_token_ids, &device))
+        let opened = Pretrained::open(folder.as_ref())?;
+        let (processor, remarks) = Processor::from_dir_with_remarks(&opened.folder)?;
+        let generation = CheckpointGeneration::from_folder(&opened.folder)?;
+        let of_generation = generation.contradictions(&processor.tokenizer);
+        let model = opened.load(options, &device)?;
+        let end = generation.end_tokens(&processor.tokenizer);
+        let notes =
+            [opened.notes, remarks.notes, opened.contradictions, remarks.contradictions, of_generation].concat();
+        Ok(Self { notes, ..Self::new(model, processor, end, &device) })
     }
 
     /// Combines parts that are already loaded. Neither model nor device may track gradients: for a model in training,
@@ -95,7 +99,7 @@ impl ChatModel {
     pub fn new(model: Qwen25Vl, processor: Processor, eos_token_ids: Vec<u32>, device: &Device) -> Self {
         let processor = processor.with_context(model.config().text.max_position_embeddings);
         let generation = GenerationConfig::greedy(MAX_NEW_TOKENS, eos_token_ids);
-        Self { model, processor, generation, seed: 0, device: device.clone() }
+        Self { model, processor, generation, seed: 0, notes: Vec::new(), device: device.clone() }
     }
 
     /// Merges a LoRA adapter into the weights: a folder of PEFT with `adapter_config.json`, or of a run of Fieldmark.

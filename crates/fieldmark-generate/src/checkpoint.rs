@@ -1,57 +1,112 @@
-//! What the `generation_config.json` of a checkpoint says about decoding.
+//! What a checkpoint says about decoding: `generation_config.json`, and the end tokens of `config.json` where that file
+//! names none.
 
 use std::path::Path;
 
-use fieldmark_processor::Tokenizer;
+use fieldmark_model::reading;
+use fieldmark_processor::{SpecialTokens, Tokenizer, special};
 use serde_json::{Map, Value};
 
 use crate::error::GenerateError;
 
-/// The keys of `generation_config.json` that decoding uses.
+/// What a checkpoint says about decoding.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct CheckpointGeneration {
-    /// The end tokens; a single id in the file becomes a list of one.
+    /// The end tokens of `generation_config.json`, else those of `config.json`; a single id becomes a list of one.
     pub eos_token_ids: Vec<u32>,
-    /// The repetition penalty, `None` if the file has none. Published checkpoints have 1.05, which the released
-    /// evaluation applies without saying so.
+    /// The repetition penalty of `generation_config.json`, `None` if it has none. Published checkpoints have 1.05, which
+    /// the released evaluation applies without saying so.
     pub repetition_penalty: Option<f64>,
+    /// The end tokens of `config.json`, if they are other ones than those that count.
+    overruled: Vec<u32>,
 }
 
 impl CheckpointGeneration {
-    /// Reads `generation_config.json` in `folder`; returns the default if the folder has none.
+    /// Reads `generation_config.json` and `config.json` in `folder`; neither need exist. If the former names no end
+    /// token, those of the latter count: at its top, else in its `text_config`.
     ///
     /// # Errors
-    /// Returns [`GenerateError::File`] if the file exists but is unreadable or a key has the wrong type.
+    /// Returns [`GenerateError::File`] if a file is not valid or a key has the wrong type, and [`GenerateError::Model`]
+    /// if a file cannot be read.
     pub fn from_folder(folder: &Path) -> Result<Self, GenerateError> {
         let path = folder.join("generation_config.json");
-        if !path.is_file() {
-            return Ok(Self::default());
-        }
-        let refuse = |reason: String| GenerateError::File { path: path.clone(), reason };
-        let text = std::fs::read_to_string(&path).map_err(|error| refuse(error.to_string()))?;
-        let json: Map<String, Value> = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
-        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-        let eos_token_ids = match json.get("eos_token_id") {
-            None | Some(Value::Null) => Some(Vec::new()),
-            Some(Value::Array(list)) => list.iter().map(id).collect(),
-            Some(one) => id(one).map(|id| vec![id]),
-        };
+        let json = read(&path)?.unwrap_or_default();
+        let generation = end_tokens(&path, &json)?;
         let repetition_penalty = match json.get("repetition_penalty") {
-            None | Some(Value::Null) => Some(None),
-            Some(penalty) => penalty.as_f64().map(Some),
+            None | Some(Value::Null) => None,
+            Some(penalty) => {
+                let penalty = penalty.as_f64();
+                Some(penalty.ok_or_else(|| refuse(&path, "`repetition_penalty` must be a number"))?)
+            }
         };
-        Ok(Self {
-            eos_token_ids: eos_token_ids
-                .ok_or_else(|| refuse("`eos_token_id` must be a token id or a list of them".into()))?,
-            repetition_penalty: repetition_penalty
-                .ok_or_else(|| refuse("`repetition_penalty` must be a number".into()))?,
-        })
+        let path = folder.join("config.json");
+        let json = read(&path)?.unwrap_or_default();
+        let mut config = end_tokens(&path, &json)?;
+        if config.is_empty()
+            && let Some(text) = json.get("text_config").and_then(Value::as_object)
+        {
+            config = end_tokens(&path, text)?;
+        }
+        let (eos_token_ids, overruled) = if generation.is_empty() {
+            (config, Vec::new())
+        } else {
+            // Published checkpoints name one of two end tokens in config.json: no contradiction.
+            let agree = config.iter().any(|id| generation.contains(id));
+            (generation, if agree { Vec::new() } else { config })
+        };
+        Ok(Self { eos_token_ids, repetition_penalty, overruled })
     }
 
-    /// Returns the end tokens of the file, or the tokenizer's end token if the file has none.
+    /// Returns the end tokens of the files, or the tokenizer's end token if they name none.
     pub fn end_tokens(self, tokenizer: &Tokenizer) -> Vec<u32> {
         if self.eos_token_ids.is_empty() { vec![tokenizer.eos()] } else { self.eos_token_ids }
     }
+
+    /// Returns what a reader should know: that the files name different end tokens, or none that ends a turn.
+    pub fn contradictions(&self, tokenizer: &Tokenizer) -> Vec<String> {
+        let name = |id: &u32| tokenizer.decode(&[*id], SpecialTokens::Keep).unwrap_or_default();
+        let names = |ids: &[u32]| ids.iter().map(|id| format!("{id} ({})", name(id))).collect::<Vec<_>>().join(", ");
+        let mut notes = Vec::new();
+        if !self.overruled.is_empty() {
+            notes.push(format!(
+                "the end token is {} in generation_config.json, which counts, and {} in config.json",
+                names(&self.eos_token_ids),
+                names(&self.overruled)
+            ));
+        }
+        let end = tokenizer.id(special::IM_END);
+        if !self.eos_token_ids.is_empty() && end.is_some_and(|end| !self.eos_token_ids.contains(&end)) {
+            notes.push(format!(
+                "no end token of the checkpoint is {}, which ends a turn, only {}: a reply may go on to the limit",
+                special::IM_END,
+                names(&self.eos_token_ids)
+            ));
+        }
+        notes
+    }
+}
+
+fn refuse(path: &Path, reason: &str) -> GenerateError {
+    GenerateError::File { path: path.into(), reason: reason.into() }
+}
+
+/// Reads a JSON object; `None` if there is no such file.
+fn read(path: &Path) -> Result<Option<Map<String, Value>>, GenerateError> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let text = reading::text(path)?;
+    serde_json::from_str(&text).map(Some).map_err(|error| refuse(path, &error.to_string()))
+}
+
+fn end_tokens(path: &Path, json: &Map<String, Value>) -> Result<Vec<u32>, GenerateError> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let ids = match json.get("eos_token_id") {
+        None | Some(Value::Null) => Some(Vec::new()),
+        Some(Value::Array(list)) => list.iter().map(id).collect(),
+        Some(one) => id(one).map(|id| vec![id]),
+    };
+    ids.ok_or_else(|| refuse(path, "`eos_token_id` must be a token id or a list of them"))
 }
 
 #[cfg(test)]
@@ -101,6 +156,49 @@ mod tests {
             let message = read(json).unwrap_err().to_string();
             assert!(message.contains("generation_config.json") && message.contains("line 1"), "{message}");
         }
+    }
+
+    #[test]
+    fn the_configuration_names_the_end_where_the_generation_settings_do_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |generation: Option<&str>, config: &str| {
+            let path = folder.path().join("generation_config.json");
+            let _ = std::fs::remove_file(&path);
+            if let Some(text) = generation {
+                std::fs::write(&path, text).unwrap();
+            }
+            std::fs::write(folder.path().join("config.json"), config).unwrap();
+            CheckpointGeneration::from_folder(folder.path())
+        };
+        let nested = r#"{"text_config": {"eos_token_id": 5}}"#;
+        for (generation, config, ids) in [
+            (None, r#"{"eos_token_id": 7}"#, vec![7]),
+            (None, r#"{"eos_token_id": [7, 8], "text_config": {"eos_token_id": 5}}"#, vec![7, 8]),
+            (None, nested, vec![5]),
+            (Some(r#"{"temperature": 0.1}"#), nested, vec![5]),
+            (
+                Some(r#"{"eos_token_id": null}"#),
+                r#"{"eos_token_id": null, "text_config": {"eos_token_id": [5]}}"#,
+                vec![5],
+            ),
+            (Some(r#"{"eos_token_id": 9}"#), nested, vec![9]),
+            (None, "{}", vec![]),
+        ] {
+            assert_eq!(read(generation, config).unwrap().eos_token_ids, ids, "{generation:?} {config}");
+        }
+        let message = read(None, r#"{"eos_token_id": "x"}"#).unwrap_err().to_string();
+        assert!(message.contains("config.json") && message.contains("`eos_token_id`"), "{message}");
+        // One of two published end tokens is no contradiction, another one is.
+        let tokenizer = fieldmark_processor::train_tokenizer(["a"], &[], 280).unwrap();
+        let (end, pad) = (tokenizer.eos(), tokenizer.pad());
+        let notes =
+            |generation: &str, config: String| read(Some(generation), &config).unwrap().contradictions(&tokenizer);
+        let both = format!(r#"{{"eos_token_id": [{end}, {pad}]}}"#);
+        assert!(notes(&both, format!(r#"{{"eos_token_id": {pad}}}"#)).is_empty());
+        let said = notes(&both, r#"{"eos_token_id": 9}"#.into());
+        assert!(matches!(said.as_slice(), [one] if one.contains("9") && one.contains(&end.to_string())), "{said:?}");
+        let said = notes(&format!(r#"{{"eos_token_id": {pad}}}"#), "{}".into());
+        assert!(matches!(said.as_slice(), [one] if one.contains(special::IM_END)), "{said:?}");
     }
 
     #[test]

@@ -135,8 +135,9 @@ pub struct Qwen25VlConfig {
     pub tie_word_embeddings: bool,
     /// Id of the token that starts a text, if the checkpoint has one.
     pub bos_token_id: Option<u32>,
-    /// Id of the token that ends a text, if the checkpoint has one.
-    pub eos_token_id: Option<u32>,
+    /// Ids of the tokens that end a text; none if the checkpoint names none.
+    #[config(default = "Vec::new()")]
+    pub eos_token_ids: Vec<u32>,
 }
 
 impl Qwen25VlConfig {

@@ -13,6 +13,14 @@ pub enum ModelError {
         /// The operating system's error.
         source: std::io::Error,
     },
+    /// A file or folder is not what is needed here.
+    #[error("{path}: {problem}")]
+    Refused {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it is and what to do.
+        problem: String,
+    },
     /// A JSON file does not have the expected content.
     #[error("{path}: not a valid {what}: {reason}")]
     Json {
@@ -62,6 +70,21 @@ pub enum ModelError {
         first: String,
         /// The number of such tensors.
         count: usize,
+    },
+    /// The weights are quantised.
+    #[error(
+        "{path}: the weights are quantised ({method}: tensor `{name}` is stored as {dtype}); use the model that is not \
+         quantised, in f32, f16 or bf16"
+    )]
+    Quantised {
+        /// The file.
+        path: PathBuf,
+        /// How, as far as the tensors tell, such as `GPTQ or AWQ`.
+        method: &'static str,
+        /// The name of a tensor that shows it.
+        name: String,
+        /// Its type in the file.
+        dtype: String,
     },
     /// Two tensors of the checkpoint belong to the same parameter.
     #[error("{path}: tensor `{name}` is the same parameter as {other}; remove one of them")]
@@ -167,6 +190,20 @@ impl ModelError {
 
     pub(crate) fn adapter_setting(path: PathBuf, key: &str, value: impl std::fmt::Display, reason: &str) -> Self {
         Self::AdapterSetting { path, key: key.into(), reason: format!("= {value} {reason}") }
+    }
+
+    pub(crate) fn refused(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
+        Self::Refused { path: path.into(), problem: problem.into() }
+    }
+
+    /// Names the `config.json` of an [`Self::Config`].
+    pub(crate) fn in_file(self, path: &std::path::Path) -> Self {
+        match self {
+            Self::Config { key, reason } => {
+                Self::Json { path: path.into(), what: "Qwen2.5-VL configuration", reason: format!("`{key}` {reason}") }
+            }
+            other => other,
+        }
     }
 
     pub(crate) fn config(key: impl Into<String>, reason: impl Into<String>) -> Self {

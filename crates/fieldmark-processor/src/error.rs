@@ -161,7 +161,17 @@ pub enum ProcessorError {
     Empty,
     /// The model refused the batch or its files.
     #[error(transparent)]
-    Model(#[from] ModelError),
+    Model(ModelError),
+}
+
+impl From<ModelError> for ProcessorError {
+    /// A file that cannot be read is the same error in both crates.
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Io { path, source } => Self::Io { path, source },
+            other => Self::Model(other),
+        }
+    }
 }
 
 impl ProcessorError {

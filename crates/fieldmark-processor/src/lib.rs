@@ -35,6 +35,7 @@ pub use error::ProcessorError;
 pub use expand::expand_images;
 pub use fieldmark_model::Padding;
 pub use processor::{ProcessOptions, Processor};
+pub use processor_files::Remarks;
 pub use sequence::Sequence;
 pub use supervised::{SupervisedSequence, TargetEnd};
 pub use text::{

@@ -3,7 +3,10 @@
 //! Reference: `Qwen2_5_VLProcessor` of transformers: the chat template, then one placeholder for each image token, then
 //! the tokenizer without added tokens. `processor_files.rs` reads and writes the files of a checkpoint.
 
+use std::collections::BTreeMap;
+
 use fieldmark_model::{GridThw, Qwen25VlConfig};
+use serde_json::Value;
 
 use crate::{
     error::ProcessorError,
@@ -49,12 +52,22 @@ pub struct Processor {
     pub template: ChatTemplate,
     /// Longest sequence of the model in tokens, images included (`max_position_embeddings`); `None` if it is not known.
     pub context: Option<usize>,
+    pub(crate) unused: Unused,
+}
+
+/// What a checkpoint has that is not used here, but belongs to its files when they are written again.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Unused {
+    /// The settings for videos.
+    pub(crate) video_processor: Option<Value>,
+    /// The chat templates that have a name, such as `tool_use`.
+    pub(crate) templates: BTreeMap<String, String>,
 }
 
 impl Processor {
     /// Creates a processor from its parts, for a model of unknown context.
     pub fn new(tokenizer: Tokenizer, images: ImageProcessor, template: ChatTemplate) -> Self {
-        Self { tokenizer, images, template, context: None }
+        Self { tokenizer, images, template, context: None, unused: Unused::default() }
     }
 
     /// Sets the longest sequence of the model in tokens.
@@ -218,7 +231,7 @@ impl Processor {
         let (key, reason) = if !self.images.config().fits(&config.vision) {
             let ours = self.images.config();
             let reason = format!(
-                "disagrees with preprocessor_config.json, whose patches are {0}×{0} pixels of {1} frames, merged \
+                "disagrees with the image processor (preprocessor_config.json), whose patches are {0}×{0} pixels of {1} frames, merged \
                  {2}×{2}; use the files of one checkpoint",
                 ours.patch_size, ours.temporal_patch_size, ours.merge_size
             );

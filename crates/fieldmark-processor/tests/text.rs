@@ -305,8 +305,10 @@ fn a_folder_written_is_read_back_and_contradictions_are_named() {
     assert!(error().contains("tokenizer.json: ") && error().contains("`<|none|>`"), "{}", error());
     write("tokenizer.json", "{");
     assert!(error().contains("tokenizer.json: "), "{}", error());
-    std::fs::remove_file(folder.path().join("preprocessor_config.json")).unwrap();
-    assert!(error().contains("preprocessor_config.json: No such file"), "{}", error());
+    for file in ["preprocessor_config.json", "processor_config.json"] {
+        std::fs::remove_file(folder.path().join(file)).unwrap();
+    }
+    assert!(error().contains("preprocessor_config.json") && error().contains("`image_processor`"), "{}", error());
 }
 
 #[test]

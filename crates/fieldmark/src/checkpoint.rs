@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use fieldmark_generate::CheckpointGeneration;
 use fieldmark_model::{
-    Adapter, LoadOptions, LoraSettings, PartTypes, Qwen25Vl, Qwen25VlConfig, SaveOptions, TrainableParts, WeightType,
+    Adapter, LoadOptions, LoraSettings, PartTypes, Pretrained, Qwen25Vl, Qwen25VlConfig, SaveOptions, TrainableParts,
+    WeightType,
 };
 use fieldmark_processor::{PixelLimits, Processor, ProcessorError};
 use serde_json::json;
@@ -29,6 +30,11 @@ pub struct Checkpoint {
     pub context: usize,
     /// Adapter that belongs to the weights.
     pub adapter: Option<Adapter>,
+    /// What is used that the folder does not have or that lies elsewhere, such as the checkpoint in the folder of a run.
+    pub notes: Vec<String>,
+    /// Parts of the folder that contradict each other, and which of them counts. A checkpoint that is written again has
+    /// only what counts.
+    pub contradictions: Vec<String>,
     dtype: WeightType,
     parts: PartTypes,
     stored: WeightType,
@@ -38,31 +44,42 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads everything except the weights.
+    /// Reads everything except the weights. `model.path` may also be the folder of a finished run.
     ///
     /// # Errors
-    /// Returns an error that names the file if one is missing or wrong.
+    /// Returns an error that names the file if one is missing or wrong, and one that says what the folder is if it is no
+    /// checkpoint.
     pub fn open(section: &ModelSection) -> Result<Self, RunError> {
         let folder = section.path.clone().filter(|path| !path.as_os_str().is_empty());
         let folder = folder.ok_or(RunError::Missing { what: "model", key: "model.path=DIR" })?;
-        if !folder.is_dir() {
-            let problem =
-                "there is no such folder; set model.path to a checkpoint folder (config.json, weights, tokenizer)";
-            return Err(RunError::path(folder, problem));
-        }
-        let processor = Processor::from_dir(&folder)?;
-        let mut eos = CheckpointGeneration::from_folder(&folder)?.eos_token_ids;
-        if eos.is_empty() {
-            eos.push(processor.tokenizer.eos());
-        }
-        let context = Qwen25VlConfig::from_json_file(&folder.join("config.json"))?.text.max_position_embeddings;
+        let Pretrained { folder, config, mut notes, mut contradictions } = Pretrained::open(&folder)?;
+        let (processor, remarks) = Processor::from_dir_with_remarks(&folder)?;
+        let generation = CheckpointGeneration::from_folder(&folder)?;
+        notes.extend(remarks.notes);
+        contradictions.extend(remarks.contradictions);
+        contradictions.extend(generation.contradictions(&processor.tokenizer));
+        let eos = generation.end_tokens(&processor.tokenizer);
+        let context = config.text.max_position_embeddings;
         let path = folder.join("generation_config.json");
         let generation_config =
             path.is_file().then(|| std::fs::read(&path).map_err(RunError::io(&path))).transpose()?;
         let adapter = section.adapter_folder().map(|adapter| open_adapter(adapter, &folder)).transpose()?;
         let &ModelSection { dtype, parts, stored, .. } = section;
         let lora = LoraSettings::default();
-        Ok(Self { folder, processor, eos, context, adapter, dtype, parts, stored, lora, generation_config })
+        Ok(Self {
+            folder,
+            processor,
+            eos,
+            context,
+            adapter,
+            notes,
+            contradictions,
+            dtype,
+            parts,
+            stored,
+            lora,
+            generation_config,
+        })
     }
 
     /// Creates a checkpoint for a model that is not on disk yet; [`Self::fill`] writes it. Responses end with the
@@ -73,8 +90,21 @@ impl Checkpoint {
         let processor = processor.with_context(context);
         let ModelSection { dtype, parts, stored, .. } = ModelSection::default();
         let (folder, lora) = (PathBuf::new(), LoraSettings::default());
-        let adapter = None;
-        Self { folder, processor, eos, context, adapter, dtype, parts, stored, lora, generation_config: None }
+        let (notes, contradictions) = (Vec::new(), Vec::new());
+        Self {
+            folder,
+            processor,
+            eos,
+            context,
+            adapter: None,
+            notes,
+            contradictions,
+            dtype,
+            parts,
+            stored,
+            lora,
+            generation_config: None,
+        }
     }
 
     /// Opens the checkpoint in `folder`, to be computed and stored in f32.

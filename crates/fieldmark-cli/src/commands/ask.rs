@@ -1,6 +1,6 @@
 //! `fieldmark ask`: one question about photographs; the answer is printed as it is decoded.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use anyhow::bail;
 use fieldmark::{
@@ -28,6 +28,11 @@ pub fn run(args: &AskArgs) -> anyhow::Result<Outcome> {
     let (path, adapter) = (Some(args.model.clone()), args.adapter.clone());
     let section = ModelSection { path, adapter, dtype: args.dtype, ..ModelSection::default() };
     let checkpoint = Checkpoint::open(&section)?;
+    // How contradictions are resolved changes no answer that a right file would get, so it is said to people only.
+    let contradictions = checkpoint.contradictions.iter().filter(|_| std::io::stderr().is_terminal());
+    for note in checkpoint.notes.iter().chain(contradictions) {
+        eprintln!("note: {note}");
+    }
     let processor =
         limited(&checkpoint.processor, args.min_pixels, args.max_pixels, |key| format!("--{}", key.replace('_', "-")))?;
     let chat = chat(args)?;

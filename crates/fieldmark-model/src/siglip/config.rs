@@ -75,7 +75,7 @@ impl SiglipTextConfig {
     /// Returns an error if the file cannot be read, is not a SigLIP configuration, or has sizes that contradict each
     /// other.
     pub fn from_json_file(path: &Path) -> Result<Self, ModelError> {
-        let text = std::fs::read_to_string(path).map_err(ModelError::io(path))?;
+        let text = crate::reading::text(path)?;
         let failed = |reason| ModelError::Json { path: path.into(), what: "SigLIP configuration", reason };
         let json: Value = serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
         Self::from_json(&json).map_err(|error| match error {

@@ -115,7 +115,7 @@ mod tests {
                 vision_tokens: VisionTokens { image: 1, video: 2, start: 3, end: 4 },
                 tie_word_embeddings: tied,
                 bos_token_id: None,
-                eos_token_id: None,
+                eos_token_ids: Vec::new(),
             };
             let model = config.init(&Device::default());
             let counts = config.parameter_counts();

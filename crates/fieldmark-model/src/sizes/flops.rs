@@ -217,7 +217,7 @@ mod tests {
             vision_tokens: VisionTokens { image: 1, video: 2, start: 3, end: 4 },
             tie_word_embeddings: false,
             bos_token_id: None,
-            eos_token_id: None,
+            eos_token_ids: Vec::new(),
         }
     }
 

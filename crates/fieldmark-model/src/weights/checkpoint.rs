@@ -11,35 +11,61 @@ use memmap2::Mmap;
 use safetensors::{SafeTensors, tensor::TensorView};
 use serde::Deserialize;
 
-use crate::error::ModelError;
+use super::found::instead_of_weights;
+use crate::{error::ModelError, reading};
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
 
 #[derive(Deserialize)]
 struct ShardIndex {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Returns the weight files of a checkpoint folder, or `path` itself if it is a file.
+/// Returns the weight files of a checkpoint folder, or `path` itself if it is a file. A folder with both
+/// `model.safetensors` and a shard index is read from the former, as transformers does.
 ///
 /// # Errors
-/// Returns an error if the folder has a shard index that cannot be read. The weight files are not opened.
+/// Returns an error if the folder has no weights in safetensors, or if its shard index cannot be read or names a file
+/// that is not there. The weight files are not opened.
 pub fn checkpoint_files(path: &Path) -> Result<Vec<PathBuf>, ModelError> {
-    if path.is_file() {
-        return Ok(vec![path.into()]);
+    let single = if path.is_file() { path.into() } else { path.join(SINGLE) };
+    if single.is_file() {
+        return Ok(vec![single]);
     }
-    let index = path.join("model.safetensors.index.json");
+    let index = path.join(INDEX);
     if !index.is_file() {
-        return Ok(vec![path.join("model.safetensors")]);
+        return Err(ModelError::refused(path, instead_of_weights(path)));
     }
-    let text = std::fs::read_to_string(&index).map_err(ModelError::io(&index))?;
-    let shards: ShardIndex = serde_json::from_str(&text).map_err(|error| ModelError::Json {
-        path: index,
-        what: "shard index",
-        reason: error.to_string(),
-    })?;
+    let damaged = |reason: String| ModelError::Json { path: index.clone(), what: "shard index", reason };
+    let shards: ShardIndex =
+        serde_json::from_value(reading::json(&index, "shard index")?).map_err(|error| damaged(error.to_string()))?;
     let mut files: Vec<PathBuf> = shards.weight_map.into_values().map(|file| path.join(file)).collect();
     files.sort();
     files.dedup();
+    let missing: Vec<_> = files.iter().filter(|file| !file.is_file()).collect();
+    if let Some(first) = missing.first() {
+        let problem = format!(
+            "is missing, and so are {} other of the {} shards that model.safetensors.index.json lists; download it",
+            missing.len() - 1,
+            files.len()
+        );
+        return Err(ModelError::refused(*first, problem));
+    }
+    if files.is_empty() {
+        return Err(damaged("`weight_map` lists no tensors".into()));
+    }
     Ok(files)
+}
+
+/// Returns a note if a folder has both forms of weights, of which only one is read.
+pub(crate) fn two_forms(folder: &Path) -> Option<String> {
+    (folder.join(SINGLE).is_file() && folder.join(INDEX).is_file()).then(|| {
+        format!(
+            "{} has {SINGLE} and {INDEX}; the weights are read from {SINGLE}, as transformers does",
+            folder.display()
+        )
+    })
 }
 
 #[allow(unsafe_code)]
@@ -75,8 +101,11 @@ pub(crate) type Tensors<'a> = BTreeMap<String, (String, &'a Path, TensorView<'a>
 fn by_name<M: AsRef<[u8]>>(files: &[(M, PathBuf)], rename: fn(&str) -> String) -> Result<Tensors<'_>, ModelError> {
     let mut tensors = Tensors::new();
     for (bytes, file) in files {
-        let damaged =
-            |error: safetensors::SafeTensorError| ModelError::Weights { path: file.clone(), reason: error.to_string() };
+        reading::refuse_stand_in(file, &bytes.as_ref()[..bytes.as_ref().len().min(256)])?;
+        let damaged = |error: safetensors::SafeTensorError| ModelError::Weights {
+            path: file.clone(),
+            reason: format!("{error}; it is cut short or damaged: download or copy it again"),
+        };
         let parsed = SafeTensors::deserialize(bytes.as_ref()).map_err(damaged)?;
         for (name, view) in parsed.tensors() {
             let key = rename(&name);

@@ -43,6 +43,20 @@ impl<'a, T: Fn(&str) -> Option<FloatDType>> Filler<'a, T> {
         if let Some(error) = self.error {
             return Err(error);
         }
+        if let Some(first) = self.missing.first()
+            && !self.tensors.is_empty()
+        {
+            let names: Vec<&str> = self.tensors.values().map(|(name, ..)| name.as_str()).collect();
+            let examples: Vec<String> = names.iter().take(3).map(|name| format!("`{name}`")).collect();
+            let problem = format!(
+                "{} tensors are missing, first `{first}`, and {} others have no place in this model, such as {}; {}",
+                self.missing.len(),
+                names.len(),
+                examples.join(", "),
+                hint(&names)
+            );
+            return Err(ModelError::refused(path, problem));
+        }
         if let Some(first) = self.missing.first() {
             let (first, count) = (first.clone(), self.missing.len());
             return Err(ModelError::MissingTensors { path: path.into(), first, count });
@@ -70,6 +84,18 @@ impl<'a, T: Fn(&str) -> Option<FloatDType>> Filler<'a, T> {
         let values = floats(&view, path, &name)?;
         let values = if linear { transpose(&values, shape[1], shape[0]) } else { values };
         Ok(Some(TensorData::new(values, shape.to_vec())))
+    }
+}
+
+/// What the names of tensors that have no place say about the checkpoint, and what to do.
+fn hint(names: &[&str]) -> &'static str {
+    let has = |part: &str| names.iter().any(|name| name.contains(part));
+    if has("base_model.model.") || has(".base_layer.") || has(".lora_A.") {
+        "these are the names of a model with PEFT adapters around it: save it after `merge_and_unload()`"
+    } else if names.iter().all(|name| name.starts_with("module.") || name.starts_with("_orig_mod.")) {
+        "these are the names of a model in a wrapper (`module.`, `_orig_mod.`): save the model inside it"
+    } else {
+        "config.json belongs to another model"
     }
 }
 

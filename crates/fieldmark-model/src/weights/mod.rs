@@ -3,14 +3,20 @@
 mod adapter;
 mod checkpoint;
 mod filler;
+mod found;
 mod load;
 mod part_types;
+mod published;
+mod python_json;
+mod quantised;
 mod save;
 mod stored;
 mod weight_type;
 
-pub(crate) use checkpoint::CheckpointMap;
+pub(crate) use checkpoint::{CheckpointMap, two_forms};
 pub(crate) use filler::Filler;
+pub(crate) use found::file_names;
+pub(crate) use published::PublishedTensors;
 
 pub use adapter::Adapter;
 pub use checkpoint::checkpoint_files;

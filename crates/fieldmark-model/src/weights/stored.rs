@@ -11,7 +11,7 @@ use safetensors::{Dtype, View, tensor::TensorView};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
-use super::weight_type::WeightType;
+use super::{python_json::python_json, weight_type::WeightType};
 use crate::{
     error::ModelError,
     files::{persist, write_whole},
@@ -63,20 +63,36 @@ fn bytes(stored: WeightType, values: &[f32]) -> Vec<u8> {
 
 /// Returns the values of the tensor `name` of the file `path`. Refuses values that are not finite.
 pub(super) fn floats(view: &TensorView<'_>, path: &Path, name: &str) -> Result<Vec<f32>, ModelError> {
-    let bytes = view.data();
-    let values: Vec<f32> = match view.dtype() {
-        Dtype::F32 => bytes.as_chunks().0.iter().map(|&b: &[u8; 4]| f32::from_le_bytes(b)).collect(),
-        Dtype::F16 => bytes.as_chunks().0.iter().map(|&b: &[u8; 2]| f16::from_le_bytes(b).to_f32()).collect(),
-        Dtype::BF16 => bytes.as_chunks().0.iter().map(|&b: &[u8; 2]| bf16::from_le_bytes(b).to_f32()).collect(),
-        other => {
-            let (path, name) = (path.into(), name.into());
-            return Err(ModelError::TensorType { path, name, dtype: format!("{other:?}") });
-        }
+    let Some(values) = decoded(view) else {
+        let (path, name, dtype) = (path.into(), name.into(), format!("{:?}", view.dtype()));
+        return Err(ModelError::TensorType { path, name, dtype });
     };
     match values.iter().position(|value| !value.is_finite()) {
         Some(index) => Err(ModelError::NotFinite { path: path.into(), name: name.into(), index }),
         None => Ok(values),
     }
+}
+
+/// Returns the values of a tensor, or `None` if they are not of a type that is read.
+fn decoded(view: &TensorView<'_>) -> Option<Vec<f32>> {
+    let bytes = view.data();
+    Some(match view.dtype() {
+        Dtype::F32 => bytes.as_chunks().0.iter().map(|&b: &[u8; 4]| f32::from_le_bytes(b)).collect(),
+        Dtype::F16 => bytes.as_chunks().0.iter().map(|&b: &[u8; 2]| f16::from_le_bytes(b).to_f32()).collect(),
+        Dtype::BF16 => bytes.as_chunks().0.iter().map(|&b: &[u8; 2]| bf16::from_le_bytes(b).to_f32()).collect(),
+        _ => return None,
+    })
+}
+
+/// Returns true if two tensors have the same shape and the same values, whatever types they are stored in.
+pub(super) fn same_values(a: &TensorView<'_>, b: &TensorView<'_>) -> bool {
+    if a.shape() != b.shape() {
+        return false;
+    }
+    if a.dtype() == b.dtype() {
+        return a.data() == b.data();
+    }
+    matches!((decoded(a), decoded(b)), (Some(a), Some(b)) if a == b)
 }
 
 /// Writes the tensors with these names into one safetensors file.
@@ -95,5 +111,5 @@ pub(super) fn write_tensors<'a>(
 }
 
 pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), ModelError> {
-    write_whole(path, format!("{value:#}\n").as_bytes()).map_err(ModelError::io(path))
+    write_whole(path, python_json(value).as_bytes()).map_err(ModelError::io(path))
 }

@@ -5,6 +5,7 @@
 
 use std::{fmt, path::Path};
 
+use fieldmark_model::reading;
 use serde_json::Value;
 use tokenizers::{
     AddedToken, DecoderWrapper, ModelWrapper, NormalizedString, Normalizer, NormalizerWrapper, PaddingDirection,
@@ -50,10 +51,10 @@ impl SiglipTokenizer {
             let reason = format!("the file is missing; make it from spiece.model with transformers: {CONVERT}");
             return Err(ProcessorError::Tokenizer { name: path.display().to_string(), reason });
         }
-        let bytes = std::fs::read(&path).map_err(ProcessorError::io(&path))?;
+        let bytes = reading::bytes(&path)?;
         let path_config = folder.join("tokenizer_config.json");
         let config = if path_config.is_file() {
-            let text = std::fs::read_to_string(&path_config).map_err(ProcessorError::io(&path_config))?;
+            let text = reading::text(&path_config)?;
             serde_json::from_str(&text).map_err(|error| ProcessorError::Config {
                 path: path_config,
                 key: "tokenizer_config.json".into(),

@@ -5,8 +5,9 @@
 
 use std::path::Path;
 
-use fieldmark_model::{GridThw, VisionConfig};
+use fieldmark_model::{GridThw, VisionConfig, reading};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::sizes::PixelLimits;
 use crate::error::ProcessorError;
@@ -62,12 +63,29 @@ struct File {
     temporal_patch_size: Option<usize>,
     merge_size: Option<usize>,
     rescale_factor: Option<f64>,
-    image_mean: Option<[f64; 3]>,
-    image_std: Option<[f64; 3]>,
+    image_mean: Option<Channels>,
+    image_std: Option<Channels>,
     do_resize: Option<bool>,
     do_rescale: Option<bool>,
     do_normalize: Option<bool>,
     resample: Option<u32>,
+}
+
+/// A number for each colour channel, or one for all.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Channels {
+    Each([f64; 3]),
+    All(f64),
+}
+
+impl Channels {
+    fn each(self) -> [f64; 3] {
+        match self {
+            Self::Each(values) => values,
+            Self::All(value) => [value; 3],
+        }
+    }
 }
 
 /// The largest patch, in pixels, frames or merged patches: published ones have 14, 2 and 2.
@@ -83,8 +101,7 @@ impl ImageProcessorConfig {
     /// Returns [`ProcessorError::Io`] or [`ProcessorError::Config`], which names the file and the key.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ProcessorError> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(ProcessorError::io(path))?;
-        Self::from_json(&text, path)
+        Self::from_json(&reading::text(path)?, path)
     }
 
     /// Parses the text of a `preprocessor_config.json`; errors call the file `path`.
@@ -93,9 +110,23 @@ impl ImageProcessorConfig {
     /// Returns [`ProcessorError::Config`], which names the key.
     pub fn from_json(text: &str, path: impl AsRef<Path>) -> Result<Self, ProcessorError> {
         let path = path.as_ref();
+        let json: Value = serde_json::from_str(text).map_err(|error| ProcessorError::Config {
+            path: path.into(),
+            key: "preprocessor_config.json".into(),
+            reason: format!("is not valid: {error}"),
+        })?;
+        Self::from_value(&json, path)
+    }
+
+    /// Reads settings that are part of the JSON file `path`, such as `image_processor` of a `processor_config.json`.
+    ///
+    /// # Errors
+    /// Returns [`ProcessorError::Config`], which names the key.
+    pub fn from_value(json: &Value, path: impl AsRef<Path>) -> Result<Self, ProcessorError> {
+        let path = path.as_ref();
         let refuse = |key: &str, reason: String| ProcessorError::Config { path: path.into(), key: key.into(), reason };
-        let file: File = serde_json::from_str(text)
-            .map_err(|error| refuse("preprocessor_config.json", format!("is not valid: {error}")))?;
+        let file =
+            File::deserialize(json).map_err(|error| refuse("image_processor", format!("cannot be read: {error}")))?;
         if file.do_resize == Some(false) {
             return Err(refuse("do_resize", "is false, but images must be resized; set it to true".into()));
         }
@@ -113,8 +144,8 @@ impl ImageProcessorConfig {
             temporal_patch_size: file.temporal_patch_size.unwrap_or(default.temporal_patch_size),
             merge_size: file.merge_size.unwrap_or(default.merge_size),
             rescale_factor: file.rescale_factor.unwrap_or(default.rescale_factor),
-            image_mean: file.image_mean.unwrap_or(default.image_mean),
-            image_std: file.image_std.unwrap_or(default.image_std),
+            image_mean: file.image_mean.map_or(default.image_mean, Channels::each),
+            image_std: file.image_std.map_or(default.image_std, Channels::each),
         };
         if file.do_rescale == Some(false) {
             config.rescale_factor = 1.0;
@@ -124,6 +155,43 @@ impl ImageProcessorConfig {
         }
         config.check().map_err(|(key, reason)| refuse(key, reason))?;
         Ok(config)
+    }
+
+    /// Returns the settings in the form of a `preprocessor_config.json`, which transformers 4 and 5 read.
+    pub fn to_json(&self) -> Value {
+        let PixelLimits { min_pixels, max_pixels } = self.limits;
+        json!({
+            "image_processor_type": "Qwen2VLImageProcessor",
+            "processor_class": "Qwen2_5_VLProcessor",
+            "min_pixels": min_pixels,
+            "max_pixels": max_pixels,
+            "patch_size": self.patch_size,
+            "temporal_patch_size": self.temporal_patch_size,
+            "merge_size": self.merge_size,
+            "rescale_factor": self.rescale_factor,
+            "image_mean": self.image_mean,
+            "image_std": self.image_std,
+        })
+    }
+
+    /// Returns the settings in the form that transformers 5 nests in `processor_config.json`.
+    pub(crate) fn to_nested_json(&self) -> Value {
+        let PixelLimits { min_pixels, max_pixels } = self.limits;
+        json!({
+            "image_processor_type": "Qwen2VLImageProcessor",
+            "do_convert_rgb": true,
+            "do_normalize": true,
+            "do_rescale": true,
+            "do_resize": true,
+            "image_mean": self.image_mean,
+            "image_std": self.image_std,
+            "merge_size": self.merge_size,
+            "patch_size": self.patch_size,
+            "resample": BICUBIC,
+            "rescale_factor": self.rescale_factor,
+            "size": { "longest_edge": max_pixels, "shortest_edge": min_pixels },
+            "temporal_patch_size": self.temporal_patch_size,
+        })
     }
 
     fn check(&self) -> Result<(), (&'static str, String)> {

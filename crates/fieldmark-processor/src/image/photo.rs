@@ -153,6 +153,6 @@ fn supported_format(bytes: &[u8], name: &str) -> Result<ImageFormat, ProcessorEr
         Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP)) => Ok(format),
         Ok(other) => refuse(format!("{other:?} images are not supported")),
         Err(_) if bytes.is_empty() => refuse("the file is empty".into()),
-        Err(_) => refuse("not an image".into()),
+        Err(_) => refuse(fieldmark_model::reading::stand_in(bytes).unwrap_or("not an image").into()),
     }
 }

@@ -1,11 +1,18 @@
 //! Conversations, and chat templates that render them as text.
 //!
-//! Reference: the template published with Qwen2.5-VL and `apply_chat_template` of transformers (Jinja with
-//! `trim_blocks` and `lstrip_blocks`). Messages serialise in the form that transformers takes.
+//! Reference: the template published with Qwen2.5-VL and `apply_chat_template` of transformers. Messages serialise in the
+//! form that transformers takes.
 
-use minijinja::{Environment, Error, ErrorKind, context, syntax::SyntaxConfig, value::Serde};
+use std::collections::BTreeMap;
+
+use minijinja::{Environment, Error, context, value::Serde};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::{
+    jinja::{environment, without_generation},
+    special,
+};
 use crate::error::ProcessorError;
 
 /// The template published with Qwen2.5-VL. Its default system text is "You are a helpful assistant.".
@@ -142,6 +149,7 @@ pub struct ChatOptions {
 pub struct ChatTemplate {
     source: String,
     environment: Environment<'static>,
+    variables: BTreeMap<String, Value>,
 }
 
 const NAME: &str = "chat_template";
@@ -153,16 +161,10 @@ impl ChatTemplate {
     /// Returns [`ProcessorError::Template`] with the line of the mistake.
     pub fn new(source: impl Into<String>) -> Result<Self, ProcessorError> {
         let source = source.into();
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(template_error)?);
-        // Templates are written for Python: they call methods of str and dict, and raise_exception to refuse.
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, message))
-        });
-        environment.add_template_owned(NAME, source.clone()).map_err(template_error)?;
-        Ok(Self { source, environment })
+        let mut environment = environment().map_err(template_error)?;
+        let ours = without_generation(&source).into_owned();
+        environment.add_template_owned(NAME, ours).map_err(template_error)?;
+        Ok(Self { source, environment, variables: BTreeMap::new() })
     }
 
     /// The template of Qwen2.5-VL.
@@ -173,9 +175,21 @@ impl ChatTemplate {
         Self::new(QWEN2_5_VL_TEMPLATE)
     }
 
+    /// Adds variables that the template may use, such as `eos_token`. One that it uses and that is not there is empty.
+    pub fn with_variables(mut self, variables: BTreeMap<String, Value>) -> Self {
+        self.variables.extend(variables);
+        self
+    }
+
     /// The source of the template.
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// Returns true if the template has a place for images.
+    pub(crate) fn shows_images(&self) -> bool {
+        let text = self.render(&[Message::user_with_image("?")], ChatOptions::default());
+        text.is_ok_and(|text| text.contains(special::IMAGE_PAD))
     }
 
     /// Renders a conversation as text, with one placeholder for each image.
@@ -186,10 +200,14 @@ impl ChatTemplate {
         self.environment
             .get_template(NAME)
             .and_then(|template| {
+                // The reference always passes `tools` and `documents`; here there are none.
                 template.render(context! {
                     messages => Serde(messages),
+                    tools => (),
+                    documents => (),
                     add_generation_prompt => options.add_generation_prompt,
                     add_vision_id => options.add_vision_id,
+                    ..minijinja::Value::from(Serde(&self.variables))
                 })
             })
             .map_err(template_error)

@@ -3,35 +3,13 @@
 //! Reference: `Qwen2TokenizerFast` of transformers: the `tokenizers` library reads a `tokenizer.json`; encoding adds no
 //! tokens. Truncation and padding settings of the file are switched off, so that nothing is ever cut.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use fieldmark_model::VisionTokens;
+use fieldmark_model::{VisionTokens, reading};
 use serde_json::Value;
 
+use super::{special, tokenizer_config::TokenizerConfig};
 use crate::error::ProcessorError;
-
-/// Names of the tokens that Qwen2.5-VL needs, in the order of their ids in the published vocabulary.
-pub mod special {
-    /// Ends a document; also pads short rows.
-    pub const END_OF_TEXT: &str = "<|endoftext|>";
-    /// Opens a turn.
-    pub const IM_START: &str = "<|im_start|>";
-    /// Ends a turn.
-    pub const IM_END: &str = "<|im_end|>";
-    /// Before an image or a video.
-    pub const VISION_START: &str = "<|vision_start|>";
-    /// After an image or a video.
-    pub const VISION_END: &str = "<|vision_end|>";
-    /// Reserved.
-    pub const VISION_PAD: &str = "<|vision_pad|>";
-    /// Stands for one token of an image.
-    pub const IMAGE_PAD: &str = "<|image_pad|>";
-    /// Stands for one token of a video.
-    pub const VIDEO_PAD: &str = "<|video_pad|>";
-    /// All special tokens.
-    pub const ALL: [&str; 8] =
-        [END_OF_TEXT, IM_START, IM_END, VISION_START, VISION_END, VISION_PAD, IMAGE_PAD, VIDEO_PAD];
-}
 
 /// What to do with special tokens when ids become text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,35 +28,27 @@ pub struct Tokenizer {
     vision: VisionTokens,
     eos: u32,
     pad: u32,
+    config: Arc<TokenizerConfig>,
 }
 
 impl Tokenizer {
     /// Reads a `tokenizer.json`. The end and padding tokens are `<|im_end|>` and `<|endoftext|>`, unless `eos_token`
-    /// and `pad_token` of a `tokenizer_config.json` in the same folder say otherwise.
+    /// and `pad_token` of `tokenizer_config.json` or `special_tokens_map.json` in the same folder say otherwise.
     ///
     /// # Errors
     /// Returns [`ProcessorError::Io`], [`ProcessorError::Tokenizer`], [`ProcessorError::Config`] or
     /// [`ProcessorError::MissingToken`], which name the file.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ProcessorError> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(ProcessorError::io(path))?;
+        let bytes = reading::bytes(path)?;
         let mut tokenizer = Self::from_bytes(&bytes, &path.display().to_string())?;
-        let config = path.with_file_name("tokenizer_config.json");
-        if config.exists() {
-            let text = std::fs::read_to_string(&config).map_err(ProcessorError::io(&config))?;
-            let config: Value = serde_json::from_str(&text).map_err(|error| ProcessorError::Config {
-                path: config,
-                key: "tokenizer_config.json".into(),
-                reason: format!("is not valid: {error}"),
-            })?;
-            for (key, id) in [("eos_token", &mut tokenizer.eos), ("pad_token", &mut tokenizer.pad)] {
-                // The value is the token's name, or an object that contains the name.
-                let token = config.get(key).and_then(|value| value.as_str().or_else(|| value.get("content")?.as_str()));
-                if let Some(token) = token {
-                    *id = require(&tokenizer.inner, &tokenizer.name, token)?;
-                }
+        let config = TokenizerConfig::from_folder(path.parent().unwrap_or(Path::new("")))?;
+        for (key, id) in [("eos_token", &mut tokenizer.eos), ("pad_token", &mut tokenizer.pad)] {
+            if let Some(token) = config.named(key) {
+                *id = require(&tokenizer.inner, &tokenizer.name, token)?;
             }
         }
+        tokenizer.config = Arc::new(config);
         Ok(tokenizer)
     }
 
@@ -107,7 +77,7 @@ impl Tokenizer {
             end: id(special::VISION_END)?,
         };
         let (eos, pad) = (id(special::IM_END)?, id(special::END_OF_TEXT)?);
-        Ok(Self { inner: Arc::new(inner), name: name.into(), vision, eos, pad })
+        Ok(Self { inner: Arc::new(inner), name: name.into(), vision, eos, pad, config: Arc::default() })
     }
 
     /// Encodes `text`. The names of special tokens in `text` become those tokens; no token is added.
@@ -163,6 +133,31 @@ impl Tokenizer {
     /// Returns [`ProcessorError::Tokenizer`] if the library cannot write it.
     pub fn to_json(&self) -> Result<String, ProcessorError> {
         self.inner.to_string(true).map_err(|error| self.failed(error.as_ref()))
+    }
+
+    /// The content of a `tokenizer_config.json` that goes with [`Self::to_json`].
+    ///
+    /// # Errors
+    /// Returns [`ProcessorError::Tokenizer`] if the library refuses the names of the tokens.
+    pub(crate) fn config_json(&self) -> Result<Value, ProcessorError> {
+        let [eos, pad] = self.end_and_pad()?;
+        Ok(self.config.to_json(&eos, &pad))
+    }
+
+    /// The variables that a chat template sees, such as `eos_token`.
+    pub(crate) fn template_variables(&self) -> Result<BTreeMap<String, Value>, ProcessorError> {
+        let [eos, pad] = self.end_and_pad()?;
+        Ok(self.config.variables(&eos, &pad))
+    }
+
+    /// The chat template of `tokenizer_config.json`, if it has one.
+    pub(crate) fn template(&self) -> Option<&str> {
+        self.config.template()
+    }
+
+    fn end_and_pad(&self) -> Result<[String; 2], ProcessorError> {
+        let name = |id| self.decode(&[id], SpecialTokens::Keep);
+        Ok([name(self.eos)?, name(self.pad)?])
     }
 
     fn failed(&self, error: &(dyn std::error::Error + Send + Sync)) -> ProcessorError {

@@ -17,7 +17,7 @@ use tokenizers::{
     },
 };
 
-use super::tokenizer::{Tokenizer, special};
+use super::{special, tokenizer::Tokenizer};
 use crate::error::ProcessorError;
 
 /// How Qwen2.5 cuts text into words before merging bytes: contractions, words, single digits, punctuation, blanks.

@@ -235,7 +235,7 @@ impl Shape {
     /// The configuration of the model under a tokenizer.
     pub fn config(&self, tokenizer: &Tokenizer) -> Qwen25VlConfig {
         let rows = tokenizer.vocab_size().next_multiple_of(16);
-        self.network(rows, tokenizer.vision_tokens()).with_eos_token_id(Some(tokenizer.eos()))
+        self.network(rows, tokenizer.vision_tokens()).with_eos_token_ids(vec![tokenizer.eos()])
     }
 
     /// The processor with a tokenizer, the image sizes and the published chat template.

@@ -97,7 +97,7 @@ pub fn eval_from_recipe(
     let total = sets.iter().map(|set| set.questions.len()).sum();
     let named = recipe.device.as_deref().filter(|name| !name.is_empty());
     let device = device::open(options.device.as_deref().or(named).unwrap_or_else(|| device::default_name()))?;
-    let checkpoint = Checkpoint::open(&recipe.model)?;
+    let checkpoint = super::open(&recipe.model, observer)?;
     let (min, max) = (recipe.eval.min_pixels, recipe.eval.max_pixels);
     let processor = limited(&checkpoint.processor, min, max, |key| format!("eval.{key}"))?;
     let generation = generation(&recipe.eval, checkpoint.eos.clone())?;

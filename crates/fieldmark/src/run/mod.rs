@@ -28,7 +28,15 @@ pub use self::{
     sft::{Sft, sft, sft_from_recipe},
     tapo::{Tapo, tapo, tapo_from_recipe},
 };
-use crate::error::RunError;
+use crate::{checkpoint::Checkpoint, error::RunError, recipe::ModelSection};
+
+/// Opens the checkpoint of a run and tells the observer what a reader should know about it.
+fn open(section: &ModelSection, observer: &mut dyn Observer) -> Result<Checkpoint, RunError> {
+    let checkpoint = Checkpoint::open(section)?;
+    let notes = checkpoint.notes.iter().chain(&checkpoint.contradictions);
+    notes.into_iter().try_for_each(|note| observer.event(RunEvent::Note(note)))?;
+    Ok(checkpoint)
+}
 
 /// Makes every sample once and drops it, so that a damaged image or a sample that is too long ends the run before the
 /// first step.

@@ -100,7 +100,7 @@ pub fn sft_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<Ou
     }
     let file = data.sft.file.as_ref();
     let file = file.ok_or(RunError::Missing { what: "conversations", key: "data.sft.file=FILE" })?;
-    let checkpoint = Checkpoint::open(&recipe.model)?;
+    let checkpoint = super::open(&recipe.model, observer)?;
     checkpoint.check_lora(&recipe.lora, recipe.sft.train, &setup.split_devices().0)?;
     let processor = sized(&checkpoint.processor, data.sft.sizes, "data.sft.sizes")?;
     let settings = ConversationSettings {

@@ -127,7 +127,7 @@ pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<O
     if setup.begin == Begin::Finished {
         return Ok(Outcome::before(&setup.folder, 0));
     }
-    let checkpoint = Checkpoint::open(&recipe.model)?;
+    let checkpoint = super::open(&recipe.model, observer)?;
     checkpoint.check_lora(&recipe.lora, config.train, &setup.split_devices().0)?;
     let processor = sized(&checkpoint.processor, recipe.data.tapo.sizes, "data.tapo.sizes")?;
     let device = setup.devices.first().cloned().unwrap_or_default();

@@ -1,0 +1,231 @@
+//! Finds the checkpoint folder that a path means, and says what another kind of path is.
+//!
+//! `runs/sft`, the folder of a finished run, means `runs/sft/checkpoint`. A name on the Hugging Face hub, a file, an
+//! adapter and the folder of a run that is not finished are refused with what to do.
+
+use std::{
+    cmp::Reverse,
+    path::{Component, Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use crate::{error::ModelError, weights::file_names};
+
+/// The file that makes a folder a checkpoint.
+const CONFIG: &str = "config.json";
+/// The folder in a run's folder that holds the trained model.
+const FINISHED: &str = "checkpoint";
+/// How deep checkpoints may lie in a folder to be found, and how many folders are looked at.
+const DEPTH: usize = 3;
+const MOST: usize = 500;
+
+/// Returns the checkpoint folder that `path` means, and a note if it is another than `path`.
+///
+/// # Errors
+/// Returns [`ModelError::Refused`], which says what `path` is and what to give instead.
+pub fn checkpoint_folder(path: &Path) -> Result<(PathBuf, Option<String>), ModelError> {
+    if !path.is_dir() {
+        return Err(ModelError::refused(path, not_a_folder(path)));
+    }
+    if path.join(CONFIG).is_file() {
+        return Ok((path.into(), None));
+    }
+    let finished = path.join(FINISHED);
+    if finished.join(CONFIG).is_file() {
+        let note = format!("{} is the folder of a run; its checkpoint {} is used", path.display(), finished.display());
+        return Ok((finished, Some(note)));
+    }
+    Err(ModelError::refused(path, no_config(path)))
+}
+
+fn not_a_folder(path: &Path) -> String {
+    if !path.exists() {
+        let missing = "there is no such folder; name a checkpoint folder (config.json, weights, tokenizer)";
+        return match hub_name(path) {
+            Some(name) => {
+                let into = name.rsplit('/').next().unwrap_or(&name);
+                format!(
+                    "there is no such folder, and nothing is downloaded; if it is a name on the Hugging Face hub, run `hf \
+                     download {name} --local-dir {into}` and give that folder"
+                )
+            }
+            None => missing.into(),
+        };
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    if extension == "gguf" {
+        return "is a file in the format of llama.cpp (GGUF), which is not read; give the folder of the checkpoint that it \
+                was made from"
+            .into();
+    }
+    if parent.join(CONFIG).is_file() {
+        return format!("is a file; give the checkpoint folder that it lies in: {}", parent.display());
+    }
+    "is a file; name a checkpoint folder (config.json, weights, tokenizer)".into()
+}
+
+/// Returns `owner/name` if a path that does not exist may be a name on the hub, as it is or in a web address.
+fn hub_name(path: &Path) -> Option<String> {
+    let text = path.to_str()?;
+    let in_address = text.split_once("huggingface.co/").or_else(|| text.split_once("hf.co/")).map(|(_, rest)| rest);
+    let in_address = in_address.or_else(|| text.strip_prefix("hf://").map(|rest| rest.trim_start_matches("models/")));
+    let name = in_address.map_or(text, |rest| rest.trim_end_matches('/'));
+    let mut parts = Path::new(name).components();
+    let (Some(Component::Normal(owner)), Some(Component::Normal(model))) = (parts.next(), parts.next()) else {
+        return None;
+    };
+    let is_word = |part: &std::ffi::OsStr| {
+        let text = part.to_string_lossy();
+        !text.starts_with('.') && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    // A folder of that name beside it means a misspelt path.
+    let misspelt = in_address.is_none() && (parts.next().is_some() || Path::new(owner).exists());
+    (is_word(owner) && is_word(model) && !misspelt)
+        .then(|| format!("{}/{}", owner.to_string_lossy(), model.to_string_lossy()))
+}
+
+/// What a folder without `config.json` is.
+fn no_config(path: &Path) -> String {
+    if path.join("adapter_config.json").is_file() {
+        return only_an_adapter(path);
+    }
+    let names = file_names(path);
+    let has = |name: &str| names.iter().any(|found| found == name);
+    if let Some(inner) = newest_inside(path) {
+        let what = if has("checkpoints") && has("recipe.toml") {
+            "is the folder of a run that is not finished"
+        } else {
+            "has no config.json"
+        };
+        return format!("{what}; the newest checkpoint in it is {}: give that folder", inner.display());
+    }
+    if has("recipe.toml") {
+        return "is the folder of a run without a checkpoint: it has not saved one, or is an evaluation; name a checkpoint \
+                folder (config.json, weights, tokenizer)"
+            .into();
+    }
+    if let Some(gguf) = names.iter().find(|name| name.to_lowercase().ends_with(".gguf")) {
+        return format!(
+            "has no config.json; {gguf} is in the format of llama.cpp (GGUF), which is not read: use the checkpoint that \
+             it was made from"
+        );
+    }
+    if names.is_empty() {
+        return "is empty; name a checkpoint folder (config.json, weights, tokenizer)".into();
+    }
+    "has no config.json; name a checkpoint folder (config.json, weights, tokenizer), or copy that file of the model into it"
+        .into()
+}
+
+fn only_an_adapter(path: &Path) -> String {
+    let config = std::fs::read(path.join("adapter_config.json")).ok();
+    let config: Option<Value> = config.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let base = config.as_ref().and_then(|config| config.get("base_model_name_or_path")).and_then(Value::as_str);
+    let base = base.filter(|base| !base.is_empty()).map_or(String::new(), |base| format!(", {base},"));
+    let merged = path.canonicalize().ok().and_then(|path| path.parent().map(Path::to_path_buf));
+    let merged = merged.filter(|parent| parent.join(CONFIG).is_file());
+    let merged = merged.map_or(String::new(), |parent| format!("; the merged model is in {}", parent.display()));
+    format!(
+        "holds only a PEFT adapter; give the folder of its base model{base} as the model, and this folder as the \
+         adapter{merged}"
+    )
+}
+
+/// Returns the newest of the checkpoint folders in `path`: the one with the highest number in its name.
+fn newest_inside(path: &Path) -> Option<PathBuf> {
+    let (mut found, mut level, mut looked_at) = (Vec::new(), vec![path.to_path_buf()], 0);
+    for _ in 0..DEPTH {
+        let mut next = Vec::new();
+        for folder in level {
+            // Hidden folders are unfinished, and a checkpoint's own folder `trainer` holds no model to ask.
+            let names = file_names(&folder).into_iter().filter(|name| !name.starts_with('.') && name != "trainer");
+            for inner in names.map(|name| folder.join(name)).filter(|inner| inner.is_dir()) {
+                looked_at += 1;
+                if looked_at > MOST {
+                    break;
+                }
+                if inner.join(CONFIG).is_file() { found.push(inner) } else { next.push(inner) }
+            }
+        }
+        level = next;
+    }
+    // The shortest path first, so that what lies deeper in an older folder does not win.
+    found.into_iter().min_by_key(|inner| (inner.components().count(), Reverse(numbers(inner))))
+}
+
+/// The numbers in the last names of a path, so that `checkpoint-1000` comes after `checkpoint-500`.
+fn numbers(path: &Path) -> Vec<u64> {
+    let name = path.iter().rev().take(DEPTH).collect::<Vec<_>>().into_iter().rev().collect::<PathBuf>();
+    let text = name.to_string_lossy().into_owned();
+    text.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn place(files: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = folder.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, r#"{"base_model_name_or_path": "Qwen/Qwen2.5-VL-3B-Instruct"}"#).unwrap();
+        }
+        folder
+    }
+
+    fn refusal(path: &Path) -> String {
+        let error = checkpoint_folder(path).unwrap_err();
+        assert!(matches!(&error, ModelError::Refused { path: at, .. } if at == path), "{error}");
+        error.to_string()
+    }
+
+    #[test]
+    fn a_run_means_its_finished_checkpoint_and_says_so() {
+        let run = place(&["recipe.toml", "checkpoint/config.json", "checkpoints/step-000002/config.json"]);
+        let (folder, note) = checkpoint_folder(run.path()).unwrap();
+        assert_eq!(folder, run.path().join("checkpoint"));
+        assert!(note.unwrap().contains(&folder.display().to_string()));
+        assert_eq!(checkpoint_folder(&folder).unwrap(), (folder, None));
+    }
+
+    #[test]
+    fn what_holds_checkpoints_is_refused_with_the_newest() {
+        for (files, newest) in [
+            (
+                &["recipe.toml", "checkpoints/step-000002/config.json", "checkpoints/step-000010/config.json"][..],
+                "checkpoints/step-000010",
+            ),
+            (&["step-000002/config.json", "step-000010/config.json", ".step-000011-x/config.json"], "step-000010"),
+            (&["checkpoint-500/config.json", "checkpoint-1000/config.json", "trainer_state.json"], "checkpoint-1000"),
+            (&["refs/main", "snapshots/66285546/config.json"], "snapshots/66285546"),
+            (&["global_step_5/actor/huggingface/config.json"], "global_step_5/actor/huggingface"),
+        ] {
+            let folder = place(files);
+            let said = refusal(folder.path());
+            assert!(said.contains(&format!("{}:", folder.path().join(newest).display())), "{said}");
+        }
+    }
+
+    #[test]
+    fn adapters_files_and_names_on_the_hub_are_refused_with_what_to_do() {
+        let folder =
+            place(&["adapter/adapter_config.json", "config.json", "model.safetensors", "q4.gguf", "text/notes"]);
+        let said = refusal(&folder.path().join("adapter"));
+        assert!(said.contains("Qwen/Qwen2.5-VL-3B-Instruct") && said.contains("adapter"), "{said}");
+        assert!(refusal(&folder.path().join("model.safetensors")).ends_with(&folder.path().display().to_string()));
+        assert!(refusal(&folder.path().join("q4.gguf")).contains("GGUF"));
+        assert!(refusal(&folder.path().join("text")).contains("config.json"));
+        for name in ["Qwen/Qwen2.5-VL-3B-Instruct", "https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct/tree/main"] {
+            let said = refusal(Path::new(name));
+            assert!(said.contains("hf download Qwen/Qwen2.5-VL-3B-Instruct "), "{said}");
+        }
+        for path in [folder.path().join("a/b"), "src/misspelt".into(), "../a/b".into(), "nowhere".into()] {
+            assert!(!refusal(&path).contains("hf download"), "{path:?}");
+        }
+    }
+}

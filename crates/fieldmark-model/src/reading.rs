@@ -1,0 +1,79 @@
+//! Reads the files of a checkpoint that somebody else wrote. What only stands in for a file is refused by name: a Git LFS
+//! pointer, or the web page that a failed download left.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::error::ModelError;
+
+/// Reads a file.
+///
+/// # Errors
+/// Returns [`ModelError::Io`], or [`ModelError::Refused`] if the file only stands in for the real one.
+pub fn bytes(path: &Path) -> Result<Vec<u8>, ModelError> {
+    let bytes = std::fs::read(path).map_err(ModelError::io(path))?;
+    refuse_stand_in(path, &bytes)?;
+    Ok(bytes)
+}
+
+/// Reads a text file.
+///
+/// # Errors
+/// Returns the errors of [`bytes`], and [`ModelError::Io`] if the file is not UTF-8.
+pub fn text(path: &Path) -> Result<String, ModelError> {
+    let not_utf8 = |error| ModelError::io(path)(std::io::Error::new(std::io::ErrorKind::InvalidData, error));
+    String::from_utf8(bytes(path)?).map_err(not_utf8)
+}
+
+/// Reads a JSON file. `what` names the expected kind of file, such as `shard index`.
+///
+/// # Errors
+/// Returns the errors of [`text`], and [`ModelError::Json`] if the text is not JSON.
+pub fn json(path: &Path, what: &'static str) -> Result<Value, ModelError> {
+    let text = text(path)?;
+    serde_json::from_str(&text).map_err(|error| ModelError::Json { path: path.into(), what, reason: error.to_string() })
+}
+
+/// Says what the content of a file is if it only stands in for the real one. Its first hundred bytes are enough.
+pub fn stand_in(content: &[u8]) -> Option<&'static str> {
+    let start = content.trim_ascii_start();
+    let begins = |with: &[u8]| start.len() >= with.len() && start[..with.len()].eq_ignore_ascii_case(with);
+    if begins(b"version https://git-lfs") || begins(b"version https://hawser") {
+        Some("is a Git LFS pointer, not the file itself; run `git lfs pull` in its folder, or download the file again")
+    } else if begins(b"<!doctype html") || begins(b"<html") {
+        Some("is a web page, not the file itself: a download failed; download the file again")
+    } else {
+        None
+    }
+}
+
+pub(crate) fn refuse_stand_in(path: &Path, content: &[u8]) -> Result<(), ModelError> {
+    stand_in(content).map_or(Ok(()), |problem| Err(ModelError::refused(path, problem)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_in_for_a_file_is_refused_with_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        for (content, named) in [
+            ("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7031645\n", "git lfs pull"),
+            ("\n<!DOCTYPE html><html></html>", "web page"),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            for error in [bytes(&path).unwrap_err(), json(&path, "tokenizer").unwrap_err()] {
+                assert!(
+                    matches!(&error, ModelError::Refused { path: at, problem } if *at == path && problem.contains(named))
+                );
+            }
+        }
+        std::fs::write(&path, "{\"version\": \"https://git-lfs\"}").unwrap();
+        assert_eq!(json(&path, "tokenizer").unwrap()["version"], "https://git-lfs");
+        std::fs::write(&path, [0xff, 0xfe]).unwrap();
+        assert!(matches!(text(&path), Err(ModelError::Io { path: at, .. }) if at == path));
+    }
+}
