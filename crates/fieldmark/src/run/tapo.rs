@@ -118,10 +118,10 @@ pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<O
     if setup.begin == Begin::Finished {
         return Ok(Outcome::before(&setup.folder, 0));
     }
-    let checkpoint = super::open(&recipe.model, observer)?;
-    let processor = sized(&checkpoint.processor, recipe.data.tapo.sizes, "data.tapo.sizes")?;
     let device = setup.devices.first().cloned().unwrap_or_default();
     let rewards = reward_registry(config, encoder, &device)?;
+    let checkpoint = super::open(&recipe.model, observer)?;
+    let processor = sized(&checkpoint.processor, recipe.data.tapo.sizes, "data.tapo.sizes")?;
     let (source, validation) = sources(recipe, &processor, checkpoint.context, &setup)?;
     if recipe.data.check && setup.begin == Begin::Start {
         let sets: Vec<_> = std::iter::once(&source).chain(&validation).collect();
