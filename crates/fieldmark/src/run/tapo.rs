@@ -127,11 +127,11 @@ pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<O
     if setup.begin == Begin::Finished {
         return Ok(Outcome::before(&setup.folder, 0));
     }
+    let device = setup.devices.first().cloned().unwrap_or_default();
+    let rewards = reward_registry(config, encoder, &device)?;
     let checkpoint = super::open(&recipe.model, observer)?;
     checkpoint.check_lora(&recipe.lora, config.train, &setup.split_devices().0)?;
     let processor = sized(&checkpoint.processor, recipe.data.tapo.sizes, "data.tapo.sizes")?;
-    let device = setup.devices.first().cloned().unwrap_or_default();
-    let rewards = reward_registry(config, encoder, &device)?;
     let held_out = held_out_classes(&recipe.data)?;
     let note = held_out_note(&held_out);
     let (source, validation) = sources(recipe, &processor, checkpoint.context, held_out, &setup)?;
