@@ -49,6 +49,7 @@ fn options(photos: &Path, out: &Path) -> DemoOptions {
         ablation: false,
         judge: true,
         resume: false,
+        overwrite: false,
         interrupt: Interrupt::new(),
         device: Device::flex(),
         device_name: "flex".into(),

@@ -39,13 +39,7 @@ impl Checkpoint {
     /// # Errors
     /// Returns an error that names the file if one is missing or wrong.
     pub fn open(section: &ModelSection) -> Result<Self, RunError> {
-        let folder = section.path.clone().filter(|path| !path.as_os_str().is_empty());
-        let folder = folder.ok_or(RunError::Missing { what: "model", key: "model.path=DIR" })?;
-        if !folder.is_dir() {
-            let problem =
-                "there is no such folder; set model.path to a checkpoint folder (config.json, weights, tokenizer)";
-            return Err(RunError::path(folder, problem));
-        }
+        let folder = Self::folder_of(section)?;
         let processor = Processor::from_dir(&folder)?;
         let mut eos = CheckpointGeneration::from_folder(&folder)?.eos_token_ids;
         if eos.is_empty() {
@@ -58,6 +52,21 @@ impl Checkpoint {
         let &ModelSection { dtype, parts, stored, .. } = section;
         let lora = LoraSettings::default();
         Ok(Self { folder, processor, eos, context, dtype, parts, stored, lora, generation_config })
+    }
+
+    /// Returns the folder that the section names.
+    ///
+    /// # Errors
+    /// Returns an error if there is none.
+    pub(crate) fn folder_of(section: &ModelSection) -> Result<PathBuf, RunError> {
+        let folder = section.path.clone().filter(|path| !path.as_os_str().is_empty());
+        let folder = folder.ok_or(RunError::Missing { what: "model", key: "model.path=DIR" })?;
+        if !folder.is_dir() {
+            let problem =
+                "there is no such folder; set model.path to a checkpoint folder (config.json, weights, tokenizer)";
+            return Err(RunError::path(folder, problem));
+        }
+        Ok(folder)
     }
 
     /// Creates a checkpoint for a model that is not on disk yet; [`Self::fill`] writes it. Responses end with the

@@ -77,6 +77,21 @@ pub enum RunError {
         /// Its value in the saved recipe.
         saved: String,
     },
+    /// `--resume` was called with a recipe that differs from that of the evaluation in the folder.
+    #[error(
+        "`{key}` = {given}, but the evaluation in {} has {saved}. To resume it, use its recipe: -c {}/eval.toml. To \
+         start a new one, choose another folder with --set output=DIR", folder.display(), folder.display()
+    )]
+    OtherEvaluation {
+        /// The folder of the evaluation.
+        folder: PathBuf,
+        /// The key that differs.
+        key: String,
+        /// Its value in the new recipe.
+        given: String,
+        /// Its value in the saved recipe.
+        saved: String,
+    },
     /// Training cannot continue. The state before the fault is saved.
     #[error("{fault}. The state before these updates is saved in {}", folder.display())]
     Fault {

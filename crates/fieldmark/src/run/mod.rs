@@ -7,6 +7,8 @@
 mod course;
 mod drive;
 mod eval;
+mod eval_recipe;
+mod inputs;
 mod observer;
 mod outcome;
 mod recipe;
@@ -19,7 +21,8 @@ use fieldmark_train::TrainError;
 
 pub use self::{
     course::Course,
-    eval::{Eval, EvalOptions, eval, eval_from_recipe, score},
+    eval::{Eval, Evaluated, eval, score},
+    eval_recipe::{EvalOptions, eval_from_recipe},
     observer::{Observer, RunEvent, Silent},
     outcome::{Finished, Outcome},
     recipe::RecipeRun,

@@ -1,6 +1,6 @@
 //! A run of triplet-augmented policy optimisation (arXiv 2602.07605, section 4.3).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fieldmark_processor::Processor;
 use fieldmark_train::{
@@ -113,7 +113,7 @@ pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<O
     let recipe = &run.recipe;
     let (config, encoder) = (&recipe.tapo, recipe.model.text_encoder.as_deref());
     config.validate().and_then(|()| check_rewards(config)).map_err(|error| in_section(Stage::Tapo, error))?;
-    let setup = run.setup(Stage::Tapo, config.adamw, inputs(recipe), observer)?;
+    let mut setup = run.setup(Stage::Tapo, config.adamw, observer)?;
     text_encoder(config, encoder)?;
     if setup.begin == Begin::Finished {
         return Ok(Outcome::before(&setup.folder, 0));
@@ -123,6 +123,8 @@ pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<O
     let device = setup.devices.first().cloned().unwrap_or_default();
     let rewards = reward_registry(config, encoder, &device)?;
     let (source, validation) = sources(recipe, &processor, checkpoint.context, &setup)?;
+    let photographs = std::iter::once(&source).chain(&validation).flat_map(Triplets::photographs);
+    run.check_photographs(&mut setup, Stage::Tapo, photographs)?;
     if recipe.data.check && setup.begin == Begin::Start {
         let sets: Vec<_> = std::iter::once(&source).chain(&validation).collect();
         let rows: Vec<_> = sets.into_iter().flat_map(|set| (0..set.len()).map(move |row| (set, row))).collect();
@@ -137,13 +139,6 @@ pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<O
         steps: None,
     };
     tapo(parts, &setup, observer)
-}
-
-/// The data files that TAPO reads.
-fn inputs(recipe: &Recipe) -> Vec<PathBuf> {
-    let data = &recipe.data;
-    let table = || data.labels.as_ref().map(|folder| folder.join("labels.csv"));
-    [data.tapo.file.clone().or_else(table), data.tapo.validation.clone()].into_iter().flatten().collect()
 }
 
 /// The triplets of the recipe and the validation set: a separate file, or rows taken from the triplets.

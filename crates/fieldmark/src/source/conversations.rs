@@ -73,6 +73,11 @@ impl Conversations {
         Ok(Self { processor, settings, rows })
     }
 
+    /// The photographs of all rows, in their order.
+    pub fn photographs(&self) -> impl Iterator<Item = &Path> {
+        self.rows.iter().flat_map(|row| row.images.iter().map(PathBuf::as_path))
+    }
+
     /// Removes `rows` rows, drawn with `stream`, and returns them as a set. The others keep their order.
     pub fn hold_out(&mut self, rows: usize, stream: &mut RandomStream) -> Self {
         let rows = take_out(&mut self.rows, rows, stream);

@@ -11,7 +11,7 @@ mod triplets;
 pub use self::{
     conversations::{ConversationSettings, Conversations},
     held_out::HeldOut,
-    questions::question_sets,
+    questions::{question_files, question_sets},
     rewards::{check_rewards, reward_registry, text_encoder},
     triplets::{LabelSettings, Negatives, TripletSettings, Triplets},
 };

@@ -142,6 +142,14 @@ impl Triplets {
         Self { processor, settings, rows, by_name }
     }
 
+    /// The photographs of all rows, in their order.
+    pub fn photographs(&self) -> impl Iterator<Item = &Path> {
+        self.rows.iter().flat_map(|row| {
+            let others = [&row.positive, &row.negative].into_iter().flatten();
+            std::iter::once(&row.anchor).chain(others).map(PathBuf::as_path)
+        })
+    }
+
     /// Removes `count` rows, drawn with `stream`, and returns them as a set of questions about their anchor images. The
     /// others keep their order.
     pub fn hold_out(&mut self, count: usize, stream: &mut RandomStream) -> Self {
