@@ -15,7 +15,7 @@ pub mod prompt;
 
 pub use answer::{is_python_space, normal_form, strict_answer};
 pub use augment::RandomResizedCrop;
-pub use check::{DataKind, DataReport, check_file};
+pub use check::{DataKind, DataReport, ImageCheck, check_file, check_file_with};
 pub use classes::{
     class_split::ClassSplit,
     histogram::{ColourHistogram, NearestNeighbour},

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use image::ImageReader;
 
@@ -13,6 +15,9 @@ use crate::format::reader::Records;
 use crate::format::sharegpt::ShareGptFormat;
 use crate::format::tapo_rows::TapoRow;
 use crate::images::ImageRoots;
+
+/// What is wrong with an image file, if anything. The numbers are the images begun so far and in all.
+pub type ImageCheck<'a> = dyn Fn(&Path, usize, usize) -> Option<String> + Sync + 'a;
 
 /// The counts and problems so far.
 pub(super) struct Tally {
@@ -152,7 +157,7 @@ impl Tally {
         }
     }
 
-    pub(super) fn finish(mut self, roots: &ImageRoots) -> DataReport {
+    pub(super) fn finish(mut self, roots: &ImageRoots, image: &ImageCheck<'_>) -> DataReport {
         self.option_notes();
         if self.without_positive > 0 {
             let rows = self.without_positive;
@@ -168,22 +173,19 @@ impl Tally {
             std::mem::take(&mut self.images).into_iter().map(|(image, row)| (row, image)).collect();
         by_row.sort();
         let total = by_row.len();
-        let (mut found, mut missing) = (0, Vec::new());
-        for (row, image) in by_row {
-            let problem = match roots.find(&image) {
-                Some(file) => match unreadable(&file) {
-                    None => {
-                        found += 1;
-                        continue;
-                    }
-                    Some(message) => RowProblem::ImageUnreadable { path: file.display().to_string(), message },
-                },
-                None => {
-                    missing.push((row, image));
-                    continue;
-                }
-            };
-            self.problems.push(DataError::row(&self.file, row, problem));
+        let (mut files, mut missing) = (Vec::new(), Vec::new());
+        for (row, path) in by_row {
+            match roots.find(&path) {
+                Some(file) => files.push((row, file)),
+                None => missing.push((row, path)),
+            }
+        }
+        let problems = check_all(&files, image);
+        let found = files.len() - problems.len();
+        for (place, message) in problems {
+            let (row, file) = &files[place];
+            let problem = RowProblem::ImageUnreadable { path: file.display().to_string(), message };
+            self.problems.push(DataError::row(&self.file, *row, problem));
         }
         let images_missing = missing.len();
         if total > 0 && images_missing == total {
@@ -213,8 +215,26 @@ impl Tally {
     }
 }
 
+/// Checks image files on all cores. Returns the index of each bad one, in order, with what is wrong.
+fn check_all(files: &[(usize, PathBuf)], image: &ImageCheck<'_>) -> Vec<(usize, String)> {
+    let workers = thread::available_parallelism().map_or(1, usize::from).min(files.len());
+    let (begun, total) = (AtomicUsize::new(0), files.len());
+    let work = || {
+        let places = std::iter::from_fn(|| Some(begun.fetch_add(1, Ordering::Relaxed)));
+        let files = places.map_while(|place| Some((place, &files.get(place)?.1)));
+        let problem = |(place, file): (usize, &PathBuf)| Some((place, image(file, place + 1, total)?));
+        files.filter_map(problem).collect::<Vec<_>>()
+    };
+    let mut problems: Vec<(usize, String)> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+    });
+    problems.sort_unstable();
+    problems
+}
+
 /// Returns the decoder's error if a file does not have the header of an image.
-fn unreadable(file: &Path) -> Option<String> {
+pub(super) fn header_problem(file: &Path) -> Option<String> {
     let reader = ImageReader::open(file).and_then(ImageReader::with_guessed_format);
     match reader {
         Ok(reader) => reader.into_dimensions().err().map(|error| error.to_string()),

@@ -115,6 +115,7 @@ impl RunFolder {
         if let Some(found) = saved.difference(&given, &ignored) {
             return Err(RunError::OtherRecipe {
                 folder: self.path().into(),
+                file: "recipe.toml",
                 key: found.key,
                 given: found.second,
                 saved: found.first,

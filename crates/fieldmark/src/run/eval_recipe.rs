@@ -148,8 +148,9 @@ fn resume(recipe: &Recipe, folder: &RunFolder, observer: &mut dyn Observer) -> R
     }
     match saved.difference(&given, &ignored) {
         None => Ok(true),
-        Some(found) => Err(RunError::OtherEvaluation {
+        Some(found) => Err(RunError::OtherRecipe {
             folder: folder.path().into(),
+            file: RECIPE,
             key: found.key,
             given: found.second,
             saved: found.first,
@@ -160,7 +161,7 @@ fn resume(recipe: &Recipe, folder: &RunFolder, observer: &mut dyn Observer) -> R
 /// What an evaluation reads.
 fn sources(recipe: &Recipe) -> Vec<Source> {
     let data = &recipe.data;
-    let model = recipe.model.path.iter().map(|path| Source::model("model.path", path));
+    let model = Checkpoint::folder_of(&recipe.model).map(|folder| Source::model("model.path", folder)).into_iter();
     let files = recipe.eval.files.iter().map(|path| Source::data("eval.files", path));
     let images = data.images.iter().map(|path| Source::data("data.images", path));
     let labels = data.labels.iter().map(|path| Source::data("data.labels", path));

@@ -38,8 +38,8 @@ fn encoder(recipe: &Recipe, stage: Stage) -> Option<&Path> {
 
 /// The sources that can be named before they are opened.
 pub(super) fn sources(recipe: &Recipe, stage: Stage) -> Vec<Source> {
-    let models = [("model.path", recipe.model.path.as_deref()), ("model.text_encoder", encoder(recipe, stage))];
-    let models = models.into_iter().filter_map(|(key, path)| Some(Source::model(key, path?)));
+    let models = Checkpoint::folder_of(&recipe.model).map(|folder| Source::model("model.path", folder)).into_iter();
+    let models = models.chain(encoder(recipe, stage).map(|folder| Source::model("model.text_encoder", folder)));
     let data = &recipe.data;
     let folders = [("data.images", &data.images), ("data.labels", &data.labels)];
     let folders = folders.into_iter().filter_map(|(key, path)| Some((key, path.clone()?)));
