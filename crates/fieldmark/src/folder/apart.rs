@@ -53,7 +53,8 @@ impl RunFolder {
             } else {
                 continue;
             };
-            let problem = format!("{problem}; choose another output folder");
+            let option = if key.starts_with("--") { "--out DIR" } else { "--set output=DIR" };
+            let problem = format!("{problem}; choose another folder with {option}");
             return Err(RunError::Setting { key: key.clone(), value: path.display().to_string(), problem });
         }
         Ok(())
