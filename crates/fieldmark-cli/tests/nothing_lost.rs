@@ -110,15 +110,14 @@ fn a_run_that_is_killed_while_it_overwrites_loses_neither() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(fs::read(place.path("out/checkpoint/model.safetensors")).unwrap() == model);
-    // The killed run is resumed by its recipe, and not taken for the finished one whose model is still there.
-    let short = with(args("sft", "out"), &["--overwrite", "--set", "seed=5"]);
-    succeed(&place, &short);
-    same(&place, "sft", "out", "other");
-    // Resumed, it ends the same.
-    let mut child = spawn(&place, &short);
-    wait(|| !entries(&place, "out").contains(".before-run"));
+    // Another one overwrites both. It is killed before it has saved anything, and resumed: the model that is still there
+    // is not taken for its own.
+    let mut child = spawn(&place, &with(args("sft", "out"), &[&over[..5], &["--set", "sft.epochs=4"]].concat()));
+    let recipe = || fs::read_to_string(place.path("out/recipe.toml")).unwrap_or_default();
+    wait(|| !["seed = 5\n", "epochs = 4\n"].iter().all(|line| recipe().contains(line)));
     child.kill().unwrap();
     child.wait().unwrap();
+    assert!(fs::read(place.path("out/checkpoint/model.safetensors")).unwrap() == model);
     succeed(&place, &with(resume("sft", "out"), &["--set", "seed=5"]));
     same(&place, "sft", "out", "other");
 }

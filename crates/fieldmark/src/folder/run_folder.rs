@@ -147,6 +147,11 @@ impl RunFolder {
             let path = entry.map_err(RunError::io(&self.path))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let unfinished = UNFINISHED.iter().any(|prefix| name.starts_with(prefix));
+            let replaced = path.join("folder");
+            if unfinished && replaced.is_dir() && !self.file("checkpoint").exists() {
+                // Killed between the two renames that replace a checkpoint: the old one is the only one that is whole.
+                fs::rename(&replaced, self.file("checkpoint")).map_err(RunError::io(&replaced))?;
+            }
             if unfinished || names.contains(&&*name) {
                 // A symbolic link is removed itself, not what it names.
                 let is_folder = path.symlink_metadata().is_ok_and(|data| data.is_dir());
@@ -202,6 +207,19 @@ mod tests {
         drop(first);
         assert!(output.lock().unwrap().0.is_some());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_checkpoint_that_was_about_to_be_replaced_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunFolder::at(Some(folder.path())).unwrap();
+        for name in [".replaced-x/folder", ".checkpoint-y"] {
+            fs::create_dir_all(run.file(name)).unwrap();
+            fs::write(run.file(name).join("model"), name).unwrap();
+        }
+        run.remove(&[]).unwrap();
+        assert_eq!(fs::read_to_string(run.file("checkpoint/model")).unwrap(), ".replaced-x/folder");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]
