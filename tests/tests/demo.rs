@@ -50,6 +50,7 @@ fn options(photos: &Path, out: &Path) -> DemoOptions {
         ablation: false,
         judge: true,
         resume: false,
+        overwrite: false,
         interrupt: Interrupt::new(),
         device: Device::flex(),
         device_name: "flex".into(),
@@ -96,6 +97,18 @@ fn every_stage_leaves_whole_files_and_the_same_seed_the_same_ones() {
     assert!(!again.join("sft/checkpoint").exists() && again.join("sft/checkpoints/step-000001").is_dir());
     let outcome = run(&DemoOptions { resume: true, ..options(&photos, &again) }, &mut Silent).unwrap();
     assert!(!outcome.stopped && outcome.report.contains("SFT + TAPO"));
+    // A finished demo is not replaced, and not resumed as another one.
+    let files = |out: &Path| std::fs::read(out.join("report.md")).unwrap();
+    let before = files(&again);
+    for (wrong, named) in [
+        (options(&photos, &again), "--overwrite"),
+        (DemoOptions { resume: true, seed: 4, ..options(&photos, &again) }, "--seed 3"),
+        (DemoOptions { overwrite: true, ..options(&out.join("sft"), &out) }, "--photos"),
+    ] {
+        let error = run(&wrong, &mut Silent).unwrap_err().to_string();
+        assert!(error.contains(named), "{error}");
+    }
+    assert_eq!(files(&again), before);
     let weights =
         |out: &Path, stage: &str| std::fs::read(out.join(stage).join("checkpoint/model.safetensors")).unwrap();
     for stage in ["sft", "tapo"] {

@@ -78,8 +78,11 @@ pub struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 12)]
     pub tapo_steps: usize,
     /// Continue a stopped demo in the output folder.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
+    /// Replace what is in the output folder.
+    #[arg(long)]
+    pub overwrite: bool,
     /// Also train TAPO with positive rollouts scored on their own image, as the released code does.
     #[arg(long)]
     pub ablation: bool,
@@ -149,6 +152,9 @@ pub struct EvalArgs {
     /// Write to the output folder even if it is not empty.
     #[arg(long)]
     pub overwrite: bool,
+    /// Go on with the evaluation in the output folder: ask what has no answer yet, and what could not be asked.
+    #[arg(long, conflicts_with_all = ["overwrite", "score_only"])]
+    pub resume: bool,
     /// Ask at most N rows of each file, evenly spread.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: Option<u32>,

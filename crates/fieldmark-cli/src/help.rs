@@ -20,17 +20,19 @@ Examples:
 
 Exit codes:
   0   done
-  1   a check failed: parity, devices, the marks of the demo, or the budget of a plan
+  1   a check failed: parity, devices, the marks of the demo, the budget of a plan, or questions of eval
+      that could not be asked
   2   the input is wrong; one line says what and where
   70  a fault inside Fieldmark (set RUST_BACKTRACE=1 to see where)
-  130 stopped by Ctrl-C or SIGTERM; sft, tapo and demo have saved, and --resume continues";
+  130 stopped by Ctrl-C or SIGTERM; sft, tapo, eval and demo have saved, and --resume continues";
 
 const RECIPES: &str = "\
 Recipes:
   A recipe is a TOML file with the sections [model], [data], [run], [sft], [tapo] and [eval]. Every \
   default is the paper's, so a recipe lists only what differs; recipes/ has the paper's own. \
   -c may be repeated: each file overrides the ones before it. --set overrides one key and may be \
-  repeated; without -c, --set alone makes the recipe. A value is TOML or, if it is not, a string:
+  repeated; without -c, --set alone makes the recipe. A value is TOML or, if it is not, a string. A key \
+  that takes a text or a path takes numbers and dates as they are written:
     --set model.path=DIR --set sft.epochs=3 --set 'eval.files=[\"bird_seen.jsonl\"]'
   `fieldmark show -c R.toml` prints the whole recipe. Paths are relative to the current folder.";
 
@@ -46,7 +48,8 @@ Stopping and resuming:
   again to stop at once. A step is an update of sft or a rollout step of tapo.
   --resume continues from the newest intact checkpoint, and the run ends in the same bytes as one that \
   was never stopped. Damaged checkpoints are skipped with a note. --resume refuses to continue if the \
-  recipe or the data changed since the run started; only output, device, [run] and data.check may differ.
+  recipe or the content of what it reads changed since the run started; only output, device, [run], \
+  data.check and the places of model and data may differ.
 
 Display:
   On a terminal, Burn's dashboard plots every metric. Press q to stop: s finishes the current step and \
@@ -60,7 +63,8 @@ const FILES: &str = "  OUTPUT/checkpoint          the last model; transformers l
   OUTPUT/metrics.jsonl       loss, learning rate, gradient norm and more, one JSON object a line
   OUTPUT/timings.jsonl       seconds, tokens per second and memory of every update
   OUTPUT/tensorboard         the same for TensorBoard ([run] tensorboard)
-  OUTPUT/recipe.toml         the whole recipe, and inputs.json, the fingerprints of the data files";
+  OUTPUT/recipe.toml         the whole recipe, and inputs.json, the fingerprints of model, data files and
+                             photographs";
 
 /// `fieldmark sft --help`.
 pub fn sft() -> String {
@@ -122,9 +126,14 @@ Examples:
   fieldmark eval --score-only runs/eval/predictions.jsonl
 
 Files (OUTPUT is the recipe's output):
-  OUTPUT/predictions.jsonl   every question with the answer; written once all are answered
+  OUTPUT/predictions.jsonl   every question with the answer, as soon as its batch is answered
   OUTPUT/report.txt          the scores, computed from predictions.jsonl alone
-  OUTPUT/recipe.toml         the whole recipe
+  OUTPUT/eval.toml           the whole recipe, and eval-inputs.json, the fingerprints of what it read
+
+Stopping and resuming:
+  Press Ctrl-C (or send SIGTERM) to finish the current batch and exit with code 130. --resume asks what \
+  has no answer yet. A question that cannot be asked, for example because its photograph is damaged, \
+  costs its row alone; the exit code is then 1, and --resume asks it again.
 
 {RECIPES}"
     )
@@ -206,10 +215,10 @@ Examples:
   fieldmark data check stage1.json --images photos
   fieldmark data check bird_seen.jsonl.gz
 
-The command recognises the format by the content: conversations (as OpenAI, Qwen, TRL, LLaVA, ShareGPT or \
-Alpaca write them), evaluation rows, TAPO triplets (JSON or JSONL; .gz too), or labels.csv. With --images, an \
-image that is not there is a problem; without, a file none of whose images is found gets a note. The exit code \
-is 2 if there is a problem.";
+The command decodes every image that it finds. It recognises the format by the content: conversations (as OpenAI, \
+Qwen, TRL, LLaVA, ShareGPT or Alpaca write them), evaluation rows, TAPO triplets (JSON or JSONL; .gz too), or \
+labels.csv. With --images, an image that is not there is a problem; without, a file none of whose images is found \
+gets a note. The exit code is 2 if there is a problem.";
 
 /// `fieldmark devices --help`.
 pub const DEVICES: &str = "\

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fs};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 use support::{
-    Place, question,
+    Place, lines, question,
     refusal::{mentions, mentions_key},
     triplet,
 };
@@ -252,8 +252,19 @@ fn triplets_and_questions_leave_no_output() {
     };
     refuse(&truth).names("fruit_seen.jsonl:2").names("Pear");
     refuse(&question("gone.png", "Lime")).names("fruit seen").names("row 2").names("gone.png");
-    refuse(&question("text.png", "Lime")).names("fruit seen").names("row 2").names("text.png");
-    refuse(&long).names("fruit seen").names("row 2").names("512");
+    // A damaged photograph or a prompt that is too long costs its row alone.
+    for (row, named) in [(question("text.png", "Lime"), "text.png"), (long, "512")] {
+        place.write("fruit_seen.jsonl", format!("{}\n{row}\n", question("a.png", "Lime")));
+        let ended = place.run(&["eval", "-c", "recipe.toml", "--overwrite"]);
+        assert_eq!(ended.status.code(), Some(1), "{}", String::from_utf8_lossy(&ended.stderr));
+        let rows = lines(&place, "out/predictions.jsonl");
+        assert_eq!(rows.len(), 4);
+        for row in rows {
+            let error = row["error"].as_str().unwrap_or_default();
+            let is_named = mentions(error, "fruit seen, row 2") && mentions(error, named);
+            assert!(if row["row"] == 2 { is_named } else { error.is_empty() }, "{row}");
+        }
+    }
 }
 
 #[test]

@@ -257,7 +257,10 @@ fn another_recipe_another_stage_or_another_folder_is_not_resumed() {
     refuse("sft", "out", &["seed=1"]).names_key("seed").names("1").names("out");
     refuse("sft", "out", &["model.stored=f32"]).names_key("model.stored").names("f32").names("bf16").names("out");
     refuse("tapo", "out", &[]).names("out").names("sft").names("tapo").suggests("--set output=DIR");
-    refuse("sft", "model", &[]).names("model").names("recipe.toml").suggests("--set output=DIR");
+    fs::create_dir(place.path("mine")).unwrap();
+    place.write("mine/notes.txt", "");
+    refuse("sft", "mine", &[]).names("mine").names("recipe.toml").suggests("--set output=DIR");
+    refuse("sft", "model", &[]).names_key("model.path").suggests("--set output=DIR");
     refuse("sft", "out", &["run.keep=0"]).names_key("run.keep").names("0");
     refuse("sft", "out", &["run.peak_tflops=0"]).names_key("run.peak_tflops").names("0");
     place.write("taken", "");

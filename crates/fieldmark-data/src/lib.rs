@@ -19,7 +19,7 @@ pub use answer::{
     unmatchable,
 };
 pub use augment::RandomResizedCrop;
-pub use check::{DataKind, DataReport, check_file};
+pub use check::{DataKind, DataReport, ImageCheck, check_file, check_file_with};
 pub use classes::{
     class_split::{ClassSplit, Unseen},
     held_out::HeldOutClasses,

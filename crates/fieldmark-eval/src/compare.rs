@@ -21,14 +21,14 @@ pub struct PairedComparison {
 }
 
 impl PairedComparison {
-    /// Compares predictions with the same data set, split, world, row and option order; ignores all others.
+    /// Compares predictions with the same data set, split, world, file, row and option order; ignores all others.
     pub fn of(first: &[Prediction], second: &[Prediction], matching: Matching) -> Self {
         let judged = |predictions: &[Prediction]| -> BTreeMap<_, bool> {
             let rows = predictions.iter();
             rows.map(|prediction| {
                 let question = &prediction.question;
                 let name = (question.dataset.clone(), question.split, question.world);
-                let key = (name, question.row, question.option_order);
+                let key = (name, question.file.clone(), question.row, question.option_order);
                 (key, matching.is_right(prediction))
             })
             .collect()

@@ -12,7 +12,7 @@ pub enum EvalError {
     /// A data or predictions file cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// A file cannot be written; no part of it remains.
+    /// A file cannot be written.
     #[error("{}: cannot be written: {source}; check the folder, its permissions and the free space", file.display())]
     Write {
         /// The file.
@@ -28,6 +28,19 @@ pub enum EvalError {
         /// The line, from 1.
         row: usize,
         /// What is wrong.
+        problem: String,
+    },
+    /// A predictions file cannot be continued, because it has answers to other questions or of other settings.
+    #[error(
+        "{}:{row}: {problem}; the evaluation cannot go on with it. Use the settings that it was begun with, or start a \
+         new evaluation in another folder", file.display()
+    )]
+    Other {
+        /// The file.
+        file: PathBuf,
+        /// The line, from 1.
+        row: usize,
+        /// What differs.
         problem: String,
     },
     /// A row without options cannot become a closed-world question.

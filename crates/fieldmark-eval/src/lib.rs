@@ -8,6 +8,7 @@ pub mod compare;
 pub mod error;
 pub mod extract;
 pub mod interval;
+pub mod kept;
 pub mod open_world;
 pub mod predictions;
 pub mod question;
@@ -21,11 +22,12 @@ pub use closed_world::{OptionOrder, rotations};
 pub use compare::PairedComparison;
 pub use error::EvalError;
 pub use interval::Accuracy;
+pub use kept::Kept;
 pub use predictions::{Prediction, PredictionWriter, RunSettings, read_predictions};
 pub use question::{Question, World, closed_questions, open_questions};
 pub use question_set::QuestionSet;
 pub use report::{Report, TextTable};
-pub use runner::{EvalRun, RunName};
+pub use runner::{Answered, EvalRun, RunName};
 pub use score::{Matching, Scores};
 
 /// The README's examples compile.

@@ -1,15 +1,13 @@
-//! Predictions: one JSON object per line with the question, the settings of the run and the raw output.
-//! The file appears whole or not at all: it is written under a temporary name and renamed at the end.
+//! Predictions: one JSON object per line with the question, the settings of the run and the raw output, or why the
+//! question could not be asked. Every answer is in the file as soon as its batch is answered.
 
-use std::fs;
-use std::io::{BufWriter, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use fieldmark_data::{ReadLimits, alike_options, normal_form, read_records};
 use fieldmark_generate::Sampling;
-use fieldmark_model::files::persist;
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
 
 use crate::error::EvalError;
 use crate::question::{Question, World};
@@ -55,6 +53,9 @@ pub struct Prediction {
     pub output_tokens: usize,
     /// Whether the output ended with an end token, rather than at the length limit.
     pub finished: bool,
+    /// Why the question could not be asked, such as a damaged photograph. The output is then empty and counts as wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 impl Prediction {
@@ -78,63 +79,69 @@ impl Prediction {
     }
 }
 
-/// Writes predictions in order; the file appears only with [`PredictionWriter::finish`].
+/// Appends predictions to a file, each batch as soon as it is answered. A process that is killed leaves whole lines and
+/// perhaps a last one that is cut short, which [`read_predictions`] leaves out.
 #[derive(Debug)]
 pub struct PredictionWriter {
     path: PathBuf,
-    file: BufWriter<NamedTempFile>,
+    file: File,
 }
 
 impl PredictionWriter {
-    /// Opens a temporary file next to `path` and creates the folder if it is missing.
+    /// Starts a file. Replaces an older one, and creates the folder if it is missing.
     ///
     /// # Errors
     /// Returns [`EvalError::Write`] if the folder or the file cannot be created.
     pub fn create(path: &Path) -> Result<Self, EvalError> {
         let write_error = |source| EvalError::Write { file: path.to_path_buf(), source };
-        let folder = match path.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
-        fs::create_dir_all(folder).map_err(write_error)?;
-        let file =
-            tempfile::Builder::new().prefix(".predictions-").suffix(".tmp").tempfile_in(folder).map_err(write_error)?;
-        Ok(Self { path: path.to_path_buf(), file: BufWriter::new(file) })
+        if let Some(folder) = path.parent().filter(|folder| *folder != Path::new("")) {
+            fs::create_dir_all(folder).map_err(write_error)?;
+        }
+        let file = File::create(path).map_err(write_error)?;
+        Ok(Self { path: path.to_path_buf(), file })
     }
 
-    /// Appends one row.
+    /// Goes on after the first `length` bytes of a file and removes what follows them.
     ///
     /// # Errors
-    /// Returns [`EvalError::Write`] if the row cannot be written.
-    pub fn append(&mut self, prediction: &Prediction) -> Result<(), EvalError> {
-        serde_json::to_writer(&mut self.file, prediction)
-            .map_err(std::io::Error::from)
-            .and_then(|()| self.file.write_all(b"\n"))
-            .map_err(|source| self.error(source))
+    /// Returns [`EvalError::Write`] if the file cannot be opened or shortened.
+    pub fn go_on(path: &Path, length: u64) -> Result<Self, EvalError> {
+        let opened = OpenOptions::new().append(true).open(path);
+        let file = opened.and_then(|file| file.set_len(length).map(|()| file));
+        let file = file.map_err(|source| EvalError::Write { file: path.to_path_buf(), source })?;
+        Ok(Self { path: path.to_path_buf(), file })
     }
 
-    /// Renames the temporary file to `path`, replacing an older file.
+    /// Appends rows and waits until they are on disk.
     ///
     /// # Errors
-    /// Returns [`EvalError::Write`] if the file cannot be written or renamed.
-    pub fn finish(self) -> Result<(), EvalError> {
-        let Self { path, file } = self;
-        let write_error = |source| EvalError::Write { file: path.clone(), source };
-        let file = file.into_inner().map_err(|error| write_error(error.into_error()))?;
-        persist(file, &path).map_err(write_error)
-    }
-
-    fn error(&self, source: std::io::Error) -> EvalError {
-        EvalError::Write { file: self.path.clone(), source }
+    /// Returns [`EvalError::Write`] if the rows cannot be written.
+    pub fn append(&mut self, predictions: &[Prediction]) -> Result<(), EvalError> {
+        let written = lines(predictions).and_then(|text| self.file.write_all(text.as_bytes()));
+        let written = written.and_then(|()| self.file.sync_data());
+        written.map_err(|source| EvalError::Write { file: self.path.clone(), source })
     }
 }
 
-/// Reads a predictions file, plain or gzipped.
+/// The lines of a predictions file.
+pub(crate) fn lines(predictions: &[Prediction]) -> std::io::Result<String> {
+    let mut text = String::new();
+    for prediction in predictions {
+        text.push_str(&serde_json::to_string(prediction)?);
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// Reads a predictions file, plain or gzipped. Leaves out a last line that a killed process cut short.
 ///
 /// # Errors
 /// Returns [`EvalError::Data`] if the file cannot be read, [`EvalError::Prediction`] for the first invalid row.
 pub fn read_predictions(path: &Path) -> Result<Vec<Prediction>, EvalError> {
-    let records = read_records(path, ReadLimits::default())?;
+    let mut records = read_records(path, ReadLimits::default())?;
+    if records.rows.len() > 1 && records.rows.last().is_some_and(Result::is_err) && is_cut(path) {
+        records.rows.pop();
+    }
     let rows = records.rows.into_iter().map(|record| {
         let record = record?;
         let wrong = |problem| EvalError::Prediction { file: path.to_path_buf(), row: record.row, problem };
@@ -145,6 +152,16 @@ pub fn read_predictions(path: &Path) -> Result<Vec<Prediction>, EvalError> {
         }
     });
     rows.collect()
+}
+
+/// Returns true if the last line of a file has no end.
+fn is_cut(path: &Path) -> bool {
+    let mut last = [0];
+    let read = File::open(path).and_then(|mut file| {
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)
+    });
+    read.is_ok() && last != *b"\n"
 }
 
 #[cfg(test)]
@@ -169,6 +186,7 @@ pub(crate) mod tests {
                 dataset: dataset.into(),
                 split,
                 world,
+                file: None,
                 row,
                 image_path: format!("{row}.jpg"),
                 question: "Which?".into(),
@@ -196,11 +214,12 @@ pub(crate) mod tests {
             output: output.into(),
             output_tokens: 7,
             finished: true,
+            error: None,
         }
     }
 
     #[test]
-    fn rows_come_back_as_written_and_only_when_finished() {
+    fn every_row_is_there_as_soon_as_it_is_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("new/folder/predictions.jsonl");
         let mut rows = [
@@ -208,24 +227,39 @@ pub(crate) mod tests {
             prediction("bird", Split::Unseen, World::Open, 2, "A", ""),
         ];
         rows[1].question.aliases.add("A", ["Alpha"]);
+        rows[1].error = Some("no photograph".into());
         let mut writer = PredictionWriter::create(&path).unwrap();
-        for row in &rows {
-            writer.append(row).unwrap();
+        let mut text = String::new();
+        for n in 1..=2 {
+            writer.append(&rows[n - 1..n]).unwrap();
+            assert_eq!(read_predictions(&path).unwrap(), rows[..n]);
+            text = fs::read_to_string(&path).unwrap();
+            assert_eq!(text.lines().count(), n);
         }
-        assert!(!path.exists());
-        writer.finish().unwrap();
-        assert_eq!(read_predictions(&path).unwrap(), rows);
-        let text = fs::read_to_string(&path).unwrap();
-        assert_eq!(text.lines().count(), 2);
         assert_eq!(text.matches("\"aliases\"").count(), 1);
         assert!(text.contains("\"option_order\":{\"shuffled\":{\"seed\":42}}"), "{text}");
         assert!(text.contains("\"temperature\":0.0") && text.contains("\"repetition_penalty\":1.05"), "{text}");
+        // A question that was asked has no error, and a set of one file needs no name of the file.
+        assert!(!text.lines().next().unwrap().contains("\"error\"") && !text.contains("\"file\""), "{text}");
 
-        let mut second = PredictionWriter::create(&path).unwrap();
-        second.append(&rows[0]).unwrap();
-        drop(second);
+        let first = text.lines().next().unwrap().len() as u64 + 1;
+        PredictionWriter::go_on(&path, first).unwrap().append(&rows[1..]).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
-        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_last_line_that_is_cut_short_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.jsonl");
+        let rows = [1, 2].map(|row| prediction("bird", Split::Seen, World::Closed, row, "A", "é"));
+        let whole = lines(&rows).unwrap();
+        fs::write(&path, whole.trim_end()).unwrap();
+        assert_eq!(read_predictions(&path).unwrap(), rows);
+        fs::write(&path, &whole[..whole.len() - 9]).unwrap();
+        assert_eq!(read_predictions(&path).unwrap(), rows[..1]);
+        // In the middle of the file it is a damaged row.
+        fs::write(&path, format!("{}\n{whole}", &whole[..30])).unwrap();
+        assert!(read_predictions(&path).is_err());
     }
 
     #[test]

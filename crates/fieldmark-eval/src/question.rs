@@ -43,6 +43,10 @@ pub struct Question {
     pub split: Split,
     /// Whether options are shown.
     pub world: World,
+    /// The file of the row, if several files have this data set and split. Rows are counted in each file, so the row
+    /// alone is then not a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// The row in the data set's file, from 1.
     pub row: usize,
     /// The image path as written in the row.
@@ -79,6 +83,7 @@ impl Question {
             dataset: dataset.clone(),
             split,
             world: order.map_or(World::Open, |_| World::Closed),
+            file: None,
             row: row.row,
             image_path: row.image_path.to_string_lossy().into_owned(),
             question: row.question.clone(),
@@ -92,9 +97,12 @@ impl Question {
         }
     }
 
-    /// Returns the name of the question in errors: data set, split and row.
+    /// Returns the name of the question in errors: data set, split, row, and the file if it is needed.
     pub(crate) fn name(&self) -> String {
-        format!("{} {}, row {}", self.dataset, self.split, self.row)
+        match &self.file {
+            Some(file) => format!("{} {}, {file}, row {}", self.dataset, self.split, self.row),
+            None => format!("{} {}, row {}", self.dataset, self.split, self.row),
+        }
     }
 
     /// Returns the file of the photograph.

@@ -1,5 +1,7 @@
 //! A question set: questions and where their photographs are.
 
+use std::path::PathBuf;
+
 use fieldmark_data::ImageRoots;
 
 use crate::error::EvalError;
@@ -18,6 +20,11 @@ impl QuestionSet {
     /// Creates a set.
     pub fn new(questions: Vec<Question>, images: ImageRoots) -> Self {
         Self { questions, images }
+    }
+
+    /// Returns the file of the photograph of each question, or `None` if it does not exist.
+    pub fn photographs(&self) -> impl Iterator<Item = Option<PathBuf>> {
+        self.questions.iter().map(|question| question.find_image(&self.images).ok())
     }
 
     /// Checks that every photograph exists, so that a long run does not stop halfway.

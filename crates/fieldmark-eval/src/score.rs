@@ -23,8 +23,11 @@ pub enum Matching {
 }
 
 impl Matching {
-    /// Returns whether a prediction is right.
+    /// Returns whether a prediction is right. A question that could not be asked is not.
     pub fn is_right(self, prediction: &Prediction) -> bool {
+        if prediction.error.is_some() {
+            return false;
+        }
         let (question, output) = (&prediction.question, prediction.output.as_str());
         let (truth, category, aliases) =
             (question.ground_truth.as_str(), question.super_category.as_str(), &question.aliases);
@@ -66,12 +69,13 @@ impl Scores {
         predictions: impl IntoIterator<Item = &'a Prediction>,
         is_right: impl Fn(&Prediction) -> bool,
     ) -> Self {
-        type Questions = BTreeMap<usize, (usize, usize)>;
-        let mut groups: BTreeMap<(World, Split, String), Questions> = BTreeMap::new();
+        type Questions<'a> = BTreeMap<(Option<&'a str>, usize), (usize, usize)>;
+        let mut groups: BTreeMap<(World, Split, String), Questions<'_>> = BTreeMap::new();
         for prediction in predictions {
             let question = &prediction.question;
             let key = (question.world, question.split, question.dataset.clone());
-            let (right, asked) = groups.entry(key).or_default().entry(question.row).or_default();
+            let (right, asked) =
+                groups.entry(key).or_default().entry((question.file.as_deref(), question.row)).or_default();
             *right += usize::from(is_right(prediction));
             *asked += 1;
         }
@@ -174,6 +178,15 @@ mod tests {
         assert_eq!(found, Accuracy::wilson(2.5, 10));
         let first = Scores::first_option(&rows).split(World::Closed, Split::Seen);
         assert_eq!(first, Accuracy::wilson(2.5, 10));
+    }
+
+    #[test]
+    fn rows_of_two_files_and_rows_that_could_not_be_asked_are_questions_of_their_own() {
+        let mut rows = [closed("bird", Split::Seen, 2, 2), closed("bird", Split::Seen, 0, 2)].concat();
+        rows[2..].iter_mut().for_each(|row| row.question.file = Some("b/bird_seen.jsonl".into()));
+        rows[1].error = Some("the photograph is damaged".into());
+        let found = Scores::of(&rows, Matching::Strict).split(World::Closed, Split::Seen);
+        assert_eq!(found, Accuracy::wilson(1.0, 4));
     }
 
     #[test]

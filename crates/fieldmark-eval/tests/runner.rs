@@ -1,13 +1,14 @@
 //! The runner against the same questions asked one by one by hand, and against bad photographs.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor};
 use fieldmark_data::{Aliases, EvalRow, EvalSet, EvalSetName, ImageRoots, PromptTemplate, Split};
 use fieldmark_eval::{
-    EvalError, EvalRun, OptionOrder, Question, QuestionSet, RunName, closed_questions, open_questions,
+    Answered, EvalError, EvalRun, Kept, OptionOrder, Question, QuestionSet, RunName, closed_questions, open_questions,
     read_predictions, rotations,
 };
 use fieldmark_generate::{FinishReason, GenerateError, GenerationConfig, Generator, Request, Sampling};
@@ -180,22 +181,38 @@ fn sampled_answers_depend_on_question_and_seed_alone() {
 }
 
 #[test]
-fn bad_questions_are_named_and_leave_nothing() {
+fn bad_questions_are_named_and_cost_their_row_alone() {
     let (device, folder) = (Device::flex(), tempfile::tempdir().unwrap());
     let processor = processor();
-    let model = model(&processor, 150, &device);
+    let model = model(&processor, 256, &device);
     let mut set = set(folder.path());
     fs::write(folder.path().join("text.png"), "no image").unwrap();
     let images = ImageRoots::new(folder.path());
     let run = run(&model, &processor, &device);
-    let out = folder.path().join("new/predictions.jsonl");
+    let out = folder.path().join("predictions.jsonl");
+    let good = run.answer(&open_questions(&set, PromptTemplate::Rl)[..2], &images).unwrap();
     let mut refused = |image: &str, question: &str| {
         set.rows[2].image_path = image.into();
         set.rows[2].question = question.into();
-        let questions = open_questions(&set, PromptTemplate::Rl).split_off(2);
-        let error = run.predict(&[QuestionSet::new(questions, images.clone())], &out, |_, _| ()).unwrap_err();
+        let mut questions = open_questions(&set, PromptTemplate::Rl);
+        let error = run.answer(&questions[2..], &images).unwrap_err();
         assert!(error.to_string().starts_with("fruit seen, row 3: "), "{error}");
-        assert_eq!(fs::read_dir(out.parent().unwrap()).map_or(0, Iterator::count), 0);
+        if !matches!(error, EvalError::ImageNotFound { .. }) {
+            // Between two good ones of the same batch, and as the first.
+            questions.swap(1, 2);
+            for order in [[0, 1, 2], [1, 0, 2]] {
+                let asked = order.map(|place| questions[place].clone());
+                let sets = [QuestionSet::new(asked.to_vec(), images.clone())];
+                let answered = run.predict(&sets, &out, |_, _| ()).unwrap();
+                assert_eq!(answered, Answered { done: 3, total: 3, failed: 1 });
+                let rows = read_predictions(&out).unwrap();
+                assert_eq!(rows.iter().map(|row| row.question.clone()).collect::<Vec<_>>(), asked);
+                let (bad, others): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.error.is_some());
+                assert_eq!(others, good);
+                assert_eq!((bad[0].error.clone(), bad[0].output.as_str()), (Some(error.to_string()), ""));
+                assert_eq!((bad[0].output_tokens, bad[0].finished), (0, false));
+            }
+        }
         error
     };
     assert!(matches!(refused("c.png", "?"), EvalError::ImageNotFound { image, .. } if image == "c.png"));
@@ -203,6 +220,76 @@ fn bad_questions_are_named_and_leave_nothing() {
     assert!(matches!(error, EvalError::Photo { .. }) && error.to_string().contains("text.png: "), "{error}");
     let error = refused("a.png", "<image><image>?");
     assert!(matches!(error, EvalError::Processor(ProcessorError::Placeholders { placeholders: 2, images: 1, .. })));
-    let error = refused("a.png", &"many words ".repeat(60));
-    assert!(matches!(error, EvalError::Generate(GenerateError::Context { context: 150, .. })), "{error}");
+    let error = refused("a.png", &"many words ".repeat(200));
+    assert!(matches!(error, EvalError::Generate(GenerateError::Context { context: 256, .. })), "{error}");
+}
+
+#[test]
+fn a_model_without_finite_logits_is_an_error_and_not_a_row() {
+    let (device, folder) = (Device::flex(), tempfile::tempdir().unwrap());
+    let processor = processor();
+    let broken = model(&processor, 4096, &device).map(&mut NotANumber);
+    let sets = [QuestionSet::new(questions(&set(folder.path())), ImageRoots::new(folder.path()))];
+    let path = folder.path().join("predictions.jsonl");
+    let error = run(&broken, &processor, &device).predict(&sets, &path, |_, _| ()).unwrap_err();
+    assert!(matches!(error, EvalError::Generate(GenerateError::NotFinite { .. })), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), b"");
+}
+
+struct NotANumber;
+
+impl ModuleMapper for NotANumber {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| tensor * f32::NAN)
+    }
+}
+
+#[test]
+fn an_evaluation_goes_on_wherever_it_was_stopped() {
+    let (device, folder) = (Device::flex(), tempfile::tempdir().unwrap());
+    let processor = processor();
+    let model = model(&processor, 4096, &device);
+    let mut set = set(folder.path());
+    fs::copy(folder.path().join("b.png"), folder.path().join("c.png")).unwrap();
+    set.rows[2].image_path = "c.png".into();
+    let images = ImageRoots::new(folder.path());
+    // Two sets, so that a batch ends before a set does and after.
+    let sets = [questions(&set), questions(&set)].map(|asked| QuestionSet::new(asked, images.clone()));
+    let run = run(&model, &processor, &device);
+    let (whole, path) = (folder.path().join("whole.jsonl"), folder.path().join("predictions.jsonl"));
+    run.predict(&sets, &whole, |_, _| ()).unwrap();
+    let whole = fs::read(&whole).unwrap();
+    let go_on = |stop: usize| {
+        let kept = Kept::read(&path).unwrap();
+        kept.check(&path, &sets, &run.settings()).unwrap();
+        let mut seen = Vec::new();
+        let answered = run.go_on(&sets, &path, kept, |answered| {
+            seen.push(answered.done);
+            if answered.done >= stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        (answered.unwrap(), seen)
+    };
+    // Stopped between two batches.
+    let (answered, seen) = go_on(5);
+    assert_eq!((answered.done, answered.is_finished(), seen), (5, false, vec![0, 5]));
+    assert_eq!(Kept::read(&path).unwrap().rows.len(), 5);
+    // Killed at any byte: rows of a batch that is not whole are asked again.
+    for (length, kept) in
+        [(0, 0), (10, 0), (whole.len() / 3, 5), (whole.len() / 2, 12), (whole.len() - 1, 22), (whole.len(), 24)]
+    {
+        fs::write(&path, &whole[..length]).unwrap();
+        let (answered, seen) = go_on(usize::MAX);
+        assert_eq!((answered, seen[0]), (Answered { done: 24, total: 24, failed: 0 }, kept));
+        assert!(fs::read(&path).unwrap() == whole, "{length}");
+    }
+    // A photograph that was damaged and is mended is asked about again, with the others of its batch.
+    let photo = fs::read(folder.path().join("c.png")).unwrap();
+    fs::write(folder.path().join("c.png"), "no image").unwrap();
+    fs::remove_file(&path).unwrap();
+    let (answered, _) = go_on(usize::MAX);
+    assert_eq!(answered, Answered { done: 24, total: 24, failed: 8 });
+    fs::write(folder.path().join("c.png"), photo).unwrap();
+    let (answered, _) = go_on(usize::MAX);
+    assert_eq!(answered.failed, 0);
+    assert!(fs::read(&path).unwrap() == whole);
 }

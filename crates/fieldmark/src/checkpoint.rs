@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use fieldmark_generate::CheckpointGeneration;
 use fieldmark_model::{
     Adapter, LoadOptions, LoraSettings, PartTypes, Pretrained, Qwen25Vl, Qwen25VlConfig, SaveOptions, TrainableParts,
-    WeightType,
+    WeightType, checkpoint_folder,
 };
 use fieldmark_processor::{PixelLimits, Processor, ProcessorError};
 use serde_json::json;
@@ -50,8 +50,7 @@ impl Checkpoint {
     /// Returns an error that names the file if one is missing or wrong, and one that says what the folder is if it is no
     /// checkpoint.
     pub fn open(section: &ModelSection) -> Result<Self, RunError> {
-        let folder = section.path.clone().filter(|path| !path.as_os_str().is_empty());
-        let folder = folder.ok_or(RunError::Missing { what: "model", key: "model.path=DIR" })?;
+        let folder = Self::folder_of(section)?;
         let Pretrained { folder, config, mut notes, mut contradictions } = Pretrained::open(&folder)?;
         let (processor, remarks) = Processor::from_dir_with_remarks(&folder)?;
         let generation = CheckpointGeneration::from_folder(&folder)?;
@@ -80,6 +79,20 @@ impl Checkpoint {
             lora,
             generation_config,
         })
+    }
+
+    /// Returns the folder that the section names, which may be that of a run.
+    fn folder_of(section: &ModelSection) -> Result<PathBuf, RunError> {
+        let folder = section.path.clone().filter(|path| !path.as_os_str().is_empty());
+        folder.ok_or(RunError::Missing { what: "model", key: "model.path=DIR" })
+    }
+
+    /// Returns the folder with the weights that the section means.
+    ///
+    /// # Errors
+    /// Returns an error if there is none.
+    pub(crate) fn source(section: &ModelSection) -> Result<PathBuf, RunError> {
+        Ok(checkpoint_folder(&Self::folder_of(section)?)?.0)
     }
 
     /// Creates a checkpoint for a model that is not on disk yet; [`Self::fill`] writes it. Responses end with the

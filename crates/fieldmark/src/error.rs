@@ -64,12 +64,14 @@ pub enum RunError {
     },
     /// `--resume` was called with a recipe that differs from the run's.
     #[error(
-        "`{key}` = {given}, but the run in {} has {saved}. To resume it, use its recipe: -c {}/recipe.toml. To start \
-         a new run, choose another folder with --set output=DIR", folder.display(), folder.display()
+        "`{key}` = {given}, but the run in {} has {saved}. To resume it, use its recipe: -c {}/{file}. To start a new \
+         run, choose another folder with --set output=DIR", folder.display(), folder.display()
     )]
     OtherRecipe {
         /// The folder of the run.
         folder: PathBuf,
+        /// The name of the recipe in it.
+        file: &'static str,
         /// The key that differs.
         key: String,
         /// Its value in the new recipe.

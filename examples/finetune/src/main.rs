@@ -73,7 +73,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let sets = question_sets(&eval, &DataSection::default())?;
     let model = reasoned.load(&device)?;
     let folder = RunFolder::check(Some(&out.join("eval")), false)?;
-    let predictions = run::eval(Eval::greedy(&reasoned, &model, &device, &sets, 8), &folder, &mut show)?;
-    println!("{}", run::score(&predictions)?);
+    let evaluated = run::eval(Eval::greedy(&reasoned, &model, &device, &sets, 8), &folder, &mut show)?;
+    println!("{}", run::score(&evaluated.predictions)?);
     Ok(())
 }

@@ -30,6 +30,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<Outcome> {
         tapo_steps: args.tapo_steps,
         ablation: args.ablation,
         resume: args.resume,
+        overwrite: args.overwrite,
         device: device.device,
         device_name: device.name,
         interrupt,

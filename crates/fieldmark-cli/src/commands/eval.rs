@@ -1,14 +1,16 @@
 //! `fieldmark eval`: writes the predictions of a checkpoint in both worlds, then scores the predictions file.
 
 use fieldmark::{
+    eval::Answered,
     recipe::Recipe,
-    run::{EvalOptions, RunEvent, eval_from_recipe, score, score_with},
+    run::{EvalOptions, Evaluated, RunEvent, eval_from_recipe, score, score_with},
+    train::trainer::Interrupt,
 };
 
 use super::{Outcome, recipe, say};
-use crate::{arguments::EvalArgs, display::Progress};
+use crate::{arguments::EvalArgs, display::Progress, signals::Listener};
 
-/// Predicts and scores, or does one of the two.
+/// Predicts and scores, or does one of the two. Returns [`Outcome::Failed`] if a question could not be asked.
 ///
 /// # Errors
 /// Returns an error if the recipe, the data, the checkpoint or the predictions are wrong.
@@ -22,28 +24,49 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<Outcome> {
     let mut recipe = recipe(&args.recipe, "eval", &needs)?;
     recipe.model.adapter = args.adapter.clone().or(recipe.model.adapter);
     recipe.eval.limit = args.limit.map(|limit| limit as usize).or(recipe.eval.limit);
-    let options = EvalOptions { device: args.device.name().map(str::to_owned), overwrite: args.overwrite };
+    let interrupt = Interrupt::new();
+    let _listener = Listener::new("batch", interrupt.clone())?;
+    let device = args.device.name().map(str::to_owned);
+    let options = EvalOptions { device, overwrite: args.overwrite, resume: args.resume, interrupt };
     let mut progress: Option<Progress> = None;
-    let (path, total) = eval_from_recipe(&recipe, &options, &mut |event: RunEvent<'_>| {
+    let Evaluated { predictions, answered } = eval_from_recipe(&recipe, &options, &mut |event: RunEvent<'_>| {
         match event {
             RunEvent::Note(text) => eprintln!("note: {text}"),
             RunEvent::Answered { done, total } => {
-                progress.get_or_insert_with(|| Progress::new("eval", total)).step(done, String::new());
+                progress.get_or_insert_with(|| Progress::new("eval", total).from(done)).step(done, String::new());
             }
             _ => {}
         }
         Ok(())
     })?;
     progress.iter().for_each(Progress::finish);
+    let Answered { done, total, failed } = answered;
+    if !answered.is_finished() {
+        let recipe = predictions.with_file_name("eval.toml");
+        say(&format!(
+            "stopped after {done} of {total} questions; their answers: {}. To continue: fieldmark eval -c {} --resume",
+            predictions.display(),
+            recipe.display()
+        ))?;
+        return Ok(Outcome::Interrupted);
+    }
+    let shown = predictions.display();
     if args.predict_only {
-        say(&format!("{total} predictions: {}", path.display()))?;
+        say(&format!("{total} predictions: {shown}"))?;
+    } else {
+        // From the file, so that --score-only prints the same.
+        let report = score(&predictions)?;
+        let file = predictions.with_file_name("report.txt");
+        fieldmark::model::files::write_whole(&file, report.as_bytes())
+            .map_err(|error| anyhow::anyhow!("{}: cannot be written: {error}", file.display()))?;
+        say(&format!("{report}\n{total} predictions: {shown}"))?;
+    }
+    if failed == 0 {
         return Ok(Outcome::Done);
     }
-    // From the file, so that --score-only prints the same.
-    let report = score(&path)?;
-    let file = path.with_file_name("report.txt");
-    fieldmark::model::files::write_whole(&file, report.as_bytes())
-        .map_err(|error| anyhow::anyhow!("{}: cannot be written: {error}", file.display()))?;
-    say(&format!("{report}\n{total} predictions: {}", path.display()))?;
-    Ok(Outcome::Done)
+    say(&format!(
+        "{failed} of {total} questions could not be asked; `error` in their rows says why. Once they can be, ask them \
+         again with --resume"
+    ))?;
+    Ok(Outcome::Failed)
 }

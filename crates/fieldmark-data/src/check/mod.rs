@@ -15,7 +15,8 @@ use crate::format::reader::{ReadLimits, Records, parse_records, read_text};
 use crate::images::ImageRoots;
 
 pub use report::{DataKind, DataReport};
-use tally::Tally;
+pub use tally::ImageCheck;
+use tally::{Tally, unreadable};
 
 /// Checks a data file: conversations, evaluation or TAPO rows (JSON or JSONL, also gzipped), or a label table.
 ///
@@ -23,15 +24,29 @@ use tally::Tally;
 /// file's folder. If none is found there, they are assumed to be elsewhere: a note says so. Only the photographs of a label
 /// table must be there.
 ///
+/// Of each image only the header is read; see [`check_file_with`].
+///
 /// # Errors
 /// Returns an error if the file cannot be read or is of no known kind. Bad rows are in [`DataReport::problems`].
 pub fn check_file(path: &Path, images: Option<&ImageRoots>) -> Result<DataReport, DataError> {
+    check_file_with(path, images, &|image, _, _| unreadable(image))
+}
+
+/// Like [`check_file`], but `image` says what is wrong with an image file. It is called on all cores.
+///
+/// # Errors
+/// Returns the errors of [`check_file`].
+pub fn check_file_with(
+    path: &Path,
+    images: Option<&ImageRoots>,
+    image: &ImageCheck<'_>,
+) -> Result<DataReport, DataError> {
     let roots = images.cloned().unwrap_or_else(|| ImageRoots::beside(path));
     let (text, gzipped) = read_text(path, ReadLimits::default())?;
     if is_table(&text) || (has_name_of_a_table(path) && !text.trim_start().starts_with(['[', '{'])) {
         let tally = Tally::new(path, DataKind::Labels).labels(&text)?;
         // A table says where its photographs are, so that none may be missing.
-        return Ok(tally.finish(&roots, true));
+        return Ok(tally.finish(&roots, true, image));
     }
     let records = parse_records(path, &text, gzipped)?;
     drop(text);
@@ -44,7 +59,7 @@ pub fn check_file(path: &Path, images: Option<&ImageRoots>) -> Result<DataReport
             },
         ));
     };
-    Ok(Tally::new(path, kind).records(records).finish(&roots, images.is_some()))
+    Ok(Tally::new(path, kind).records(records).finish(&roots, images.is_some(), image))
 }
 
 /// Whether a file is called as tables are, so that an error speaks of columns.
@@ -176,6 +191,25 @@ mod tests {
         assert!(short.contains("\"class\"") && short.contains("path, label") && !short.contains("JSON"), "{short}");
         let empty = check_file(&dir.path().join("empty"), None);
         assert!(matches!(&empty, Err(DataError::File { file, .. }) if file.ends_with("empty")), "{empty:?}");
+    }
+
+    #[test]
+    fn the_caller_says_what_is_wrong_with_an_image() {
+        let row =
+            |image: &str| format!("{{\"image_path\":\"{image}\",\"question\":\"?\",\"ground_truth\":\"Lime\"}}\n");
+        let dir = folder(&[("fruit_seen.jsonl", &[row("a.png"), row("b.png"), row("text.png")].concat())]);
+        let seen = std::sync::Mutex::new(Vec::new());
+        let found = check_file_with(&dir.path().join("fruit_seen.jsonl"), None, &|file, begun, total| {
+            seen.lock().unwrap().push((begun, total));
+            file.name().ends_with("a.png").then(|| "too dark".into())
+        });
+        let report = found.unwrap();
+        let mut seen = seen.into_inner().unwrap();
+        seen.sort_unstable();
+        assert_eq!(seen, [(1, 2), (2, 2)]);
+        assert_eq!((report.images_found, report.images_missing), (1, 1));
+        let text = report.to_string();
+        assert!(text.contains("fruit_seen.jsonl:1: ") && text.contains("too dark"), "{text}");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, Cursor, Seek};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use image::ImageReader;
 
@@ -19,6 +21,10 @@ use crate::row_image::RowImage;
 
 /// The number of missing images whose likely cause is looked for.
 const CAUSES: usize = 100;
+
+/// What is wrong with an image, if anything. Its path is that of its file. The numbers are the images begun so far and
+/// in all.
+pub type ImageCheck<'a> = dyn Fn(&RowImage, usize, usize) -> Option<String> + Sync + 'a;
 
 /// The counts and problems so far.
 pub(super) struct Tally {
@@ -176,28 +182,25 @@ impl Tally {
     }
 
     /// Ends the check. `told` says whether the user named the folder of the images.
-    pub(super) fn finish(mut self, roots: &ImageRoots, told: bool) -> DataReport {
+    pub(super) fn finish(mut self, roots: &ImageRoots, told: bool, image: &ImageCheck<'_>) -> DataReport {
         self.row_notes();
         let mut by_row: Vec<(usize, RowImage)> =
             std::mem::take(&mut self.images).into_iter().map(|(image, row)| (row, image)).collect();
         by_row.sort();
         let total = by_row.len();
-        let (mut found, mut missing) = (0, Vec::new());
-        for (row, image) in by_row {
-            let problem = match roots.locate(&image) {
-                Some(file) => match unreadable(&file) {
-                    None => {
-                        found += 1;
-                        continue;
-                    }
-                    Some(message) => RowProblem::ImageUnreadable { path: file.name(), message },
-                },
-                None => {
-                    missing.push((row, image));
-                    continue;
-                }
-            };
-            self.problems.push(DataError::row(&self.file, row, problem));
+        let (mut files, mut missing) = (Vec::new(), Vec::new());
+        for (row, path) in by_row {
+            match roots.locate(&path) {
+                Some(file) => files.push((row, file)),
+                None => missing.push((row, path)),
+            }
+        }
+        let problems = check_all(&files, image);
+        let found = files.len() - problems.len();
+        for (place, message) in problems {
+            let (row, file) = &files[place];
+            let problem = RowProblem::ImageUnreadable { path: file.name(), message };
+            self.problems.push(DataError::row(&self.file, *row, problem));
         }
         let images_missing = missing.len();
         if !told && total > 0 && images_missing == total {
@@ -242,8 +245,26 @@ impl Tally {
     }
 }
 
+/// Checks images on all cores. Returns the index of each bad one, in order, with what is wrong.
+fn check_all(images: &[(usize, RowImage)], check: &ImageCheck<'_>) -> Vec<(usize, String)> {
+    let workers = thread::available_parallelism().map_or(1, usize::from).min(images.len());
+    let (begun, total) = (AtomicUsize::new(0), images.len());
+    let work = || {
+        let places = std::iter::from_fn(|| Some(begun.fetch_add(1, Ordering::Relaxed)));
+        let images = places.map_while(|place| Some((place, &images.get(place)?.1)));
+        let problem = |(place, image): (usize, &RowImage)| Some((place, check(image, place + 1, total)?));
+        images.filter_map(problem).collect::<Vec<_>>()
+    };
+    let mut problems: Vec<(usize, String)> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+    });
+    problems.sort_unstable();
+    problems
+}
+
 /// Returns the decoder's error if an image does not have the header of an image file.
-fn unreadable(image: &RowImage) -> Option<String> {
+pub(super) fn unreadable(image: &RowImage) -> Option<String> {
     match image {
         RowImage::Path(file) => match ImageReader::open(file) {
             Ok(reader) => header_problem(reader),

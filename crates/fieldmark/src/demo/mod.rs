@@ -5,6 +5,7 @@
 //! scored on seen and unseen classes before and after each stage.
 
 mod colours;
+mod folder;
 mod network;
 mod options;
 mod produce;
@@ -34,8 +35,10 @@ const MARKS: [(World, f64); 2] = [(World::Closed, 0.60), (World::Open, 0.25)];
 /// Runs all stages.
 ///
 /// # Errors
-/// Returns an error if a photograph or file cannot be read or written.
+/// Returns an error if a photograph or file cannot be read or written, or if the folder holds something that the options
+/// do not allow to replace or to resume.
 pub fn run(options: &DemoOptions, observer: &mut dyn Observer) -> Result<DemoOutcome, RunError> {
+    let folder = folder::check(options)?;
     let produce = Produce::open(&options.photos, options.seed, options.decode)?;
     let NewModel { model, checkpoint } =
         network::shape(produce.seen()).make(&produce.corpus(), options.seed, &options.device)?;
@@ -43,21 +46,25 @@ pub fn run(options: &DemoOptions, observer: &mut dyn Observer) -> Result<DemoOut
     let data = DemoData { produce: &produce, processor: &checkpoint.processor, key };
     let mut stages = Stages { options, data: &data, device: options.device.clone(), observer };
     stages.introduce(model.num_params())?;
+    let _lock = folder::begin(&folder, options, &produce)?;
 
     let mut report = Report::new();
     report.add("colour histogram", histogram_scores(&produce, &data.key, options.decode)?);
     let base = stages.base(&model)?;
-    report.add("base (random weights)", stages.evaluate("base", &base)?);
     let stopped = DemoOutcome { stopped: true, ..DemoOutcome::default() };
+    let Some(base_scores) = stages.evaluate("base", &base)? else { return Ok(stopped) };
+    report.add("base (random weights)", base_scores);
     let Some(sft) = stages.sft(&base)? else { return Ok(stopped) };
-    let sft_scores = stages.evaluate("sft", &sft)?;
+    let Some(sft_scores) = stages.evaluate("sft", &sft)? else { return Ok(stopped) };
     let missed = if options.judge { missed_marks(&sft_scores) } else { Vec::new() };
     report.add("SFT", sft_scores);
     let Some(tapo) = stages.tapo("tapo", &sft, UpdateImage::Anchor)? else { return Ok(stopped) };
-    report.add("SFT + TAPO", stages.evaluate("tapo", &tapo)?);
+    let Some(tapo_scores) = stages.evaluate("tapo", &tapo)? else { return Ok(stopped) };
+    report.add("SFT + TAPO", tapo_scores);
     if options.ablation {
         let Some(own) = stages.tapo("tapo-own", &sft, UpdateImage::Own)? else { return Ok(stopped) };
-        report.add("SFT + TAPO, update_image = own", stages.evaluate("tapo-own", &own)?);
+        let Some(own_scores) = stages.evaluate("tapo-own", &own)? else { return Ok(stopped) };
+        report.add("SFT + TAPO, update_image = own", own_scores);
     }
     report.note(format!(
         "Strict matching, percent with 95 % intervals; greedy decoding; wrong options drawn at random from the other classes \

@@ -27,6 +27,8 @@ pub struct DemoOptions {
     pub ablation: bool,
     /// Whether to resume a demo that was stopped. Finished stages are not trained again.
     pub resume: bool,
+    /// Whether to replace what is in the folder. Without it and `resume`, the folder must be empty.
+    pub overwrite: bool,
     /// The device.
     pub device: Device,
     /// Name of the device in predictions.

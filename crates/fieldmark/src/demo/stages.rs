@@ -141,8 +141,9 @@ impl Stages<'_> {
         trained(tapo(parts, &setup, self.observer)?)
     }
 
-    /// Scores a model on seen and unseen classes in both worlds. Writes the predictions first.
-    pub(super) fn evaluate(&mut self, stage: &str, checkpoint: &Checkpoint) -> Result<Scores, RunError> {
+    /// Scores a model on seen and unseen classes in both worlds. Writes the predictions first. Returns `None` if the
+    /// demo was stopped.
+    pub(super) fn evaluate(&mut self, stage: &str, checkpoint: &Checkpoint) -> Result<Option<Scores>, RunError> {
         let produce = self.data.produce;
         let order = OptionOrder::Shuffled { seed: self.options.seed };
         let mut questions = Vec::new();
@@ -165,8 +166,12 @@ impl Stages<'_> {
             device: &self.device,
         };
         self.observer.event(RunEvent::Stage(&format!("eval {stage}")))?;
-        let file = eval(Eval { run, sets: &sets }, &self.folder(stage)?, self.observer)?;
-        Ok(Scores::of(&read_predictions(&file)?, Matching::Strict))
+        let interrupt = self.options.interrupt.clone();
+        let evaluated = eval(Eval { run, sets: &sets, interrupt }, &self.folder(stage)?, self.observer)?;
+        if !evaluated.answered.is_finished() {
+            return Ok(None);
+        }
+        Ok(Some(Scores::of(&read_predictions(&evaluated.predictions)?, Matching::Strict)))
     }
 
     pub(super) fn write_report(&self, report: &Report) -> Result<PathBuf, RunError> {

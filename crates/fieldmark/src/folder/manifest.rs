@@ -6,6 +6,8 @@ use std::{
     fs::{self, File},
     io::{ErrorKind, Read},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
 };
 
 use fieldmark_model::files::write_whole;
@@ -39,6 +41,35 @@ impl Fingerprint {
     /// Returns an error if the file cannot be read.
     pub fn of(path: &Path) -> Result<Self, RunError> {
         fingerprint(path).map_err(at(path))
+    }
+
+    /// Computes the fingerprints of several files on all cores.
+    ///
+    /// # Errors
+    /// Returns an error for the first file that cannot be read.
+    pub fn of_all<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<Vec<Self>, RunError> {
+        let paths: Vec<&Path> = paths.into_iter().collect();
+        let workers = thread::available_parallelism().map_or(1, usize::from).min(paths.len());
+        if workers <= 1 {
+            return paths.into_iter().map(Self::of).collect();
+        }
+        let next = AtomicUsize::new(0);
+        let mut found: Vec<(usize, Result<Self, RunError>)> = thread::scope(|scope| {
+            let work = || {
+                let places = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)));
+                let paths = places.map_while(|place| Some((place, *paths.get(place)?)));
+                paths.map(|(place, path)| (place, Self::of(path))).collect::<Vec<_>>()
+            };
+            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+        });
+        found.sort_by_key(|(place, _)| *place);
+        found.into_iter().map(|(_, content)| content).collect()
+    }
+
+    /// The SHA-256 in hexadecimal digits.
+    pub(super) fn sha256(&self) -> &str {
+        &self.sha256
     }
 }
 

@@ -8,9 +8,14 @@ use fieldmark_train::trainer::Mark;
 use super::{
     checkpoints::Checkpoints,
     inputs::{INPUTS, Inputs},
+    replaced::{LEFT_BEHIND, RUN},
     run_folder::RunFolder,
 };
-use crate::{Stage, error::RunError, recipe::Recipe};
+use crate::{
+    Stage,
+    error::RunError,
+    recipe::{READ, Recipe},
+};
 
 /// The point at which a run begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,21 +32,6 @@ pub enum Begin {
     /// Nowhere: the run is finished.
     Finished,
 }
-
-/// The files and folders that a run of any stage writes to its folder.
-pub const LEFT_BEHIND: [&str; 11] = [
-    "checkpoint",
-    "checkpoints",
-    INPUTS,
-    "loss.svg",
-    "metrics.jsonl",
-    "recipe.toml",
-    "reward.svg",
-    "rollouts.jsonl",
-    "tensorboard",
-    "timings.jsonl",
-    "validation.jsonl",
-];
 
 /// Keys that do not change the results of a run of the stage. `tapo.workers` is not among them: it decides which
 /// prompts are decoded together, and rounding may depend on that.
@@ -66,7 +56,8 @@ impl RunFolder {
     /// # Errors
     /// Returns an error if the checkpoints cannot be read.
     pub fn newest(&self, note: &mut dyn FnMut(String)) -> Result<Begin, RunError> {
-        if self.file("checkpoint").is_dir() {
+        // While a run overwrites another one, the model in its place is still the other's.
+        if self.file("checkpoint").is_dir() && !self.has_aside(RUN) {
             return Ok(Begin::Finished);
         }
         let checkpoints = self.checkpoints();
@@ -79,10 +70,13 @@ impl RunFolder {
         }
     }
 
-    /// Like [`Self::newest`], but first checks that the folder holds a run of `recipe`. `inputs` reads the data files.
+    /// Like [`Self::newest`], but first checks that the folder holds a run of `recipe`. `inputs` reads what the run
+    /// reads, photographs excepted. Where paths differ, their content must not.
+    ///
+    /// The caller must hold the lock of the folder, because what a killed run was about to replace is put back first.
     ///
     /// # Errors
-    /// Returns an error if the folder holds something else, or if recipe or data changed since the run started.
+    /// Returns an error if the folder holds something else, or if the recipe or an input changed since the run started.
     pub fn resume(
         &self,
         recipe: &Recipe,
@@ -91,6 +85,9 @@ impl RunFolder {
         note: &mut dyn FnMut(String),
     ) -> Result<Begin, RunError> {
         let ours = self.file("recipe.toml");
+        if !ours.is_file() {
+            self.put_back(RUN)?;
+        }
         if !ours.is_file() {
             if LEFT_BEHIND.iter().any(|name| self.file(name).exists()) || !self.only_hidden()? {
                 let problem =
@@ -107,24 +104,32 @@ impl RunFolder {
                 format!("holds a run of `{found}`, not of `{wanted}`; choose another folder with --set output=DIR");
             return Err(RunError::path(self.path(), problem));
         }
-        let saved = Recipe::read(&[ours], &[])?;
-        if let Some(found) = saved.difference(recipe, neutral(stage)) {
+        let saved = Recipe::read(&[ours], &[])?.with_absolute_paths();
+        let given = recipe.clone().with_absolute_paths();
+        let list = self.file(INPUTS);
+        let mut ignored = neutral(stage).to_vec();
+        let is_elsewhere = saved.difference(&given, &ignored).is_some();
+        if Inputs::are_by_key(&list)? {
+            ignored.extend(READ);
+        }
+        if let Some(found) = saved.difference(&given, &ignored) {
             return Err(RunError::OtherRecipe {
                 folder: self.path().into(),
+                file: "recipe.toml",
                 key: found.key,
                 given: found.second,
                 saved: found.first,
             });
         }
         let begin = self.newest(note)?;
-        if matches!(begin, Begin::Continue { .. }) {
-            inputs()?.check(&self.file(INPUTS))?;
+        if matches!(begin, Begin::Continue { .. }) || (begin == Begin::Finished && is_elsewhere) {
+            inputs()?.check_files(&list)?;
         }
         Ok(begin)
     }
 
     /// Returns true if the folder holds only hidden files, which a run that was killed at once may have left.
-    fn only_hidden(&self) -> Result<bool, RunError> {
+    pub(crate) fn only_hidden(&self) -> Result<bool, RunError> {
         if self.is_empty()? {
             return Ok(true);
         }

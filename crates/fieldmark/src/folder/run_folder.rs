@@ -5,6 +5,7 @@ use std::{
     fs::{self, File, TryLockError},
     io::ErrorKind,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use fieldmark_model::files::{self, persist_folder};
@@ -15,11 +16,13 @@ use crate::error::RunError;
 #[derive(Debug, Clone)]
 pub struct RunFolder {
     path: PathBuf,
+    /// Whether the folder must be empty when a run starts to write to it.
+    is_new: bool,
 }
 
-/// Keeps other runs out of a folder until it is dropped or the process ends.
-#[derive(Debug)]
-pub struct Lock(#[allow(dead_code)] Option<File>);
+/// Keeps other commands out of a folder until it and its clones are dropped or the process ends.
+#[derive(Debug, Clone)]
+pub struct Lock(#[allow(dead_code)] Option<Arc<File>>);
 
 impl RunFolder {
     /// Checks that a new run may write to `path`. Does not create the folder.
@@ -27,12 +30,18 @@ impl RunFolder {
     /// # Errors
     /// Returns an error if there is no path, if it is a file, or if the folder is not empty and `overwrite` is false.
     pub fn check(path: Option<&Path>, overwrite: bool) -> Result<Self, RunError> {
-        let folder = Self::at(path)?;
-        if !overwrite && !folder.is_empty()? {
-            let problem = "is not empty; choose another folder with --set output=DIR, or add --overwrite";
-            return Err(RunError::path(&folder.path, problem));
-        }
+        let folder = Self { is_new: !overwrite, ..Self::at(path)? };
+        folder.check_empty()?;
         Ok(folder)
+    }
+
+    /// Checks that a folder that must be empty is empty. Another command may have written to it before it was locked.
+    pub(crate) fn check_empty(&self) -> Result<(), RunError> {
+        if self.is_new && !self.is_empty()? {
+            let problem = "is not empty; choose another folder with --set output=DIR, or add --overwrite";
+            return Err(RunError::path(&self.path, problem));
+        }
+        Ok(())
     }
 
     /// Takes the folder at `path`, whatever it holds.
@@ -45,7 +54,7 @@ impl RunFolder {
         if path.exists() && !path.is_dir() {
             return Err(RunError::path(path, "is not a folder; choose another path with --set output=DIR"));
         }
-        Ok(Self { path: path.into() })
+        Ok(Self { path: path.into(), is_new: false })
     }
 
     /// Returns true if the folder is empty or does not exist.
@@ -74,15 +83,15 @@ impl RunFolder {
         made.map_err(|error| RunError::path(&self.path, format!("cannot be created: {error}")))
     }
 
-    /// Locks the folder, which must exist, until the returned guard is dropped. Does nothing on systems without folder
-    /// locks.
+    /// Locks the folder, which must exist, until the returned guard is dropped. Every command that writes to the folder
+    /// takes the lock before it touches anything in it. Does nothing on systems without folder locks.
     ///
     /// # Errors
-    /// Returns an error if another run has the lock.
+    /// Returns an error if another command has the lock.
     pub fn lock(&self) -> Result<Lock, RunError> {
         let Ok(folder) = File::open(&self.path) else { return Ok(Lock(None)) };
         match folder.try_lock() {
-            Ok(()) => Ok(Lock(Some(folder))),
+            Ok(()) => Ok(Lock(Some(Arc::new(folder)))),
             Err(TryLockError::WouldBlock) => {
                 let problem =
                     "another run is writing to it; wait until it ends, or choose another folder with --set output=DIR";
@@ -138,8 +147,15 @@ impl RunFolder {
             let path = entry.map_err(RunError::io(&self.path))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let unfinished = UNFINISHED.iter().any(|prefix| name.starts_with(prefix));
+            let replaced = path.join("folder");
+            if unfinished && replaced.is_dir() && !self.file("checkpoint").exists() {
+                // Killed between the two renames that replace a checkpoint: the old one is the only one that is whole.
+                fs::rename(&replaced, self.file("checkpoint")).map_err(RunError::io(&replaced))?;
+            }
             if unfinished || names.contains(&&*name) {
-                let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                // A symbolic link is removed itself, not what it names.
+                let is_folder = path.symlink_metadata().is_ok_and(|data| data.is_dir());
+                let removed = if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
                 removed.map_err(|error| RunError::path(&path, format!("cannot be removed: {error}")))?;
             }
         }
@@ -191,6 +207,19 @@ mod tests {
         drop(first);
         assert!(output.lock().unwrap().0.is_some());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_checkpoint_that_was_about_to_be_replaced_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunFolder::at(Some(folder.path())).unwrap();
+        for name in [".replaced-x/folder", ".checkpoint-y"] {
+            fs::create_dir_all(run.file(name)).unwrap();
+            fs::write(run.file(name).join("model"), name).unwrap();
+        }
+        run.remove(&[]).unwrap();
+        assert_eq!(fs::read_to_string(run.file("checkpoint/model")).unwrap(), ".replaced-x/folder");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -62,11 +62,27 @@ impl NewModel {
         Ok(())
     }
 
-    /// Writes the checkpoint as `folder`, with every file that transformers loads. The folder appears whole or not at all.
+    /// Writes the checkpoint as `folder`, with every file that transformers loads. The folder is filled as a whole or not
+    /// at all.
     ///
     /// # Errors
-    /// Returns the errors of [`Self::check_folder`], and an error if a file cannot be written.
+    /// Returns the errors of [`Self::check_folder`], an error if another command writes to the folder, and an error if a
+    /// file cannot be written.
     pub fn write(&self, folder: &Path) -> Result<(), RunError> {
+        Self::check_folder(folder)?;
+        let was_there = folder.is_dir();
+        let written = self.write_locked(folder);
+        if written.is_err() && !was_there {
+            // Removes it only if it is empty: another command may have filled it.
+            let _ = std::fs::remove_dir(folder);
+        }
+        written
+    }
+
+    fn write_locked(&self, folder: &Path) -> Result<(), RunError> {
+        let own = RunFolder::at(Some(folder))?;
+        own.create()?;
+        let _lock = own.lock()?;
         Self::check_folder(folder)?;
         let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let name = folder.file_name().unwrap_or_default().to_string_lossy();

@@ -29,11 +29,16 @@ pub(super) enum Place {
 impl Place {
     /// What the key at `path` holds; `None` if no recipe has this key.
     pub(super) fn of(path: &[String]) -> Option<Self> {
+        Self::node(path).map(Self::at)
+    }
+
+    /// The schema of the key at `path`; `None` if no recipe has this key.
+    pub(super) fn node(path: &[String]) -> Option<&'static Value> {
         let mut node: &'static Value = Recipe::schema();
         for name in path {
             node = node.get("properties")?.get(name)?;
         }
-        Some(Self::at(node))
+        Some(node)
     }
 
     /// What the key described by a node of the schema holds.

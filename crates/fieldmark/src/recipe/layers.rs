@@ -15,6 +15,8 @@ use super::{
     document::Recipe,
     error::RecipeError,
     keys::{Place, suggestion},
+    overrides::{parse_override, takes_text},
+    paths::follow,
     table::{set, table_of},
 };
 
@@ -56,7 +58,9 @@ impl LayeredRecipe {
     pub fn read(files: &[PathBuf], overrides: &[String]) -> Result<Self, RecipeError> {
         let mut layered = Self::default();
         for file in files {
-            layered.lay(&read_table(file)?, &Origin::File(file.clone()))?;
+            let mut table = read_table(file)?;
+            follow(&mut table, file);
+            layered.lay(&table, &Origin::File(file.clone()))?;
         }
         for text in overrides {
             layered.lay(&parse_override(text)?, &Origin::Set(text.clone()))?;
@@ -119,7 +123,7 @@ impl LayeredRecipe {
                     let mut alone = table_of(&Recipe::default());
                     set(&mut alone, path, value.clone());
                     let tried = Value::Table(alone).try_into::<Recipe>();
-                    tried.map_err(|error| refuse(one_line(error.message())))?;
+                    tried.map_err(|error| refuse(one_line(error.message()) + &quotes(path, value)))?;
                     self.origins.insert(path.clone(), origin.clone());
                 }
             }
@@ -178,12 +182,14 @@ fn read_table(path: &Path) -> Result<Table, RecipeError> {
     })
 }
 
-fn parse_override(text: &str) -> Result<Table, RecipeError> {
-    let wrong = || RecipeError::Override { text: text.into() };
-    let (key, value) = text.split_once('=').ok_or_else(wrong)?;
-    let quoted = Value::String(value.trim().into());
-    let parsed = format!("{key} = {value}").parse().or_else(|_| format!("{key} = {quoted}").parse());
-    parsed.map_err(|_| wrong())
+/// The end of an error about a number, date or boolean where a text belongs: how to write it as one.
+fn quotes(path: &[String], value: &Value) -> String {
+    let is_text = Place::node(path).is_some_and(takes_text);
+    match (value, path.last()) {
+        (Value::String(_) | Value::Array(_) | Value::Table(_), _) => String::new(),
+        (value, Some(name)) if is_text => format!("; a text needs quotes: {name} = \"{value}\""),
+        _ => String::new(),
+    }
 }
 
 /// `text` with every run of white space as one space.
@@ -267,6 +273,7 @@ mod tests {
             ("[seed]\nx = 1", &[], "value recipe.toml seed"),
             ("a = = b", &[], "syntax recipe.toml:1"),
             ("seed = 1\n\n[sft\n", &[], "syntax recipe.toml:3"),
+            ("output = 20261127", &[], "value recipe.toml output"),
             ("", &["sft.epochs=3x"], "value --set sft.epochs=3x sft.epochs"),
             ("", &["sft.epochs"], "override sft.epochs"),
             ("", &["=3"], "override =3"),
@@ -284,6 +291,15 @@ mod tests {
             assert_eq!(found, wrong, "{text:?} {overrides:?}: {error}");
             assert_eq!(error.to_string().lines().count(), 1, "{error}");
         }
+    }
+
+    #[test]
+    fn a_number_for_a_text_is_taken_on_the_command_line_and_shown_in_quotes_in_a_file() {
+        let recipe = read("", &["output=20261127", "data.question=42", "eval.files=[7]"]).unwrap();
+        assert_eq!((recipe.output.unwrap(), recipe.data.question.as_str()), (PathBuf::from("20261127"), "42"));
+        assert_eq!(recipe.eval.files, [Path::new("7")]);
+        let error = read("output = 20261127", &[]).unwrap_err().to_string();
+        assert!(error.contains("output = \"20261127\""), "{error}");
     }
 
     #[test]

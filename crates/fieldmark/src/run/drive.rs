@@ -11,7 +11,7 @@ use super::{Course, Finished, Observer, Outcome, RunEvent, RunSetup, example, sa
 use crate::{
     checkpoint::Checkpoint,
     error::RunError,
-    folder::Lock,
+    folder::{Lock, Replaced},
     log::{LogEnd, RunLog},
 };
 
@@ -57,7 +57,7 @@ pub(super) struct Ready<'a> {
     pub(super) course: Course,
     /// Where the logs of a run that continues end.
     pub(super) end: Option<LogEnd>,
-    /// The folder's lock, if the run continues.
+    /// The folder's lock, if the folder existed.
     pub(super) lock: Option<Lock>,
     /// Rows that it trains on.
     pub(super) rows: usize,
@@ -80,7 +80,7 @@ impl Ready<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Outcome, RunError> {
         let (setup, stage) = (self.setup, self.saving.stage());
-        let _lock = setup.start(self.lock.take())?;
+        let (_lock, mut replaced) = setup.start(self.lock.take())?;
         if let Some(sample) = &self.example {
             example::show(sample, &self.checkpoint.processor.tokenizer, observer)?;
         }
@@ -89,7 +89,12 @@ impl Ready<'_> {
         let device = setup.split_devices().0;
         let log = RunLog::open(&setup.folder, stage, setup.log_settings(), &device, self.end)?;
         let mut watch = Watch { log: with_logs(log, self.end)?, observer, course: self.course };
-        let trained = steps(trainer, model, &mut self.saving, &mut watch);
+        let before = self.saving.newest();
+        let trained = steps(trainer, model, &mut self.saving, &mut watch, &mut replaced);
+        if trained.is_err() && self.saving.newest() != before {
+            // A run that could not go on has saved its last state. Neither that nor what it was to replace is lost.
+            replaced.leave();
+        }
         let model = trained.map_err(|error| error.in_section(stage))?;
         if let Some(saved) = self.saving.stopped() {
             let (done, total) = (trainer.done(), trainer.total());
@@ -97,6 +102,7 @@ impl Ready<'_> {
         }
         watch.observer.event(RunEvent::Trained(&setup.folder))?;
         let checkpoint = self.checkpoint.save_in(&model, &setup.folder)?;
+        replaced.settle(true)?;
         let (steps, new_steps) = (Some(trainer.total()), trainer.done() - self.course.done);
         let best = self.saving.best();
         Ok(Outcome::Finished(Finished { checkpoint, steps, new_steps, rows: self.rows, best }))
@@ -112,6 +118,7 @@ fn steps<T: Trainer>(
     model: Qwen25Vl,
     saving: &mut Saving<'_>,
     watch: &mut Watch<'_, '_>,
+    replaced: &mut Replaced,
 ) -> Result<Qwen25Vl, RunError> {
     if !trainer.is_finished() {
         watch.step(trainer.done())?;
@@ -126,6 +133,7 @@ fn steps<T: Trainer>(
         let known: Option<PathBuf> = saving.newest();
         let flow = saving.after(trainer, model, verdict, &|| watch.log.sync())?;
         if let Some(folder) = saving.newest().filter(|folder| known.as_ref() != Some(folder)) {
+            replaced.settle(false)?;
             watch.observer.event(RunEvent::Saved(&folder))?;
         }
         if flow == ControlFlow::Continue(()) && !trainer.is_finished() {

@@ -1,26 +1,31 @@
 //! An evaluation: writes the predictions of a model in both worlds to `predictions.jsonl` and computes scores from that
 //! file alone.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
 
 use burn::tensor::Device;
 use fieldmark_data::Aliases;
 use fieldmark_eval::{
-    EvalRun, Matching, Prediction, Question, QuestionSet, Report, RunName, Scores, World, read_predictions,
+    Answered, EvalRun, Kept, Matching, Prediction, Question, QuestionSet, Report, RunName, Scores, World,
+    read_predictions,
 };
-use fieldmark_generate::{GenerationConfig, Sampling};
+use fieldmark_generate::GenerationConfig;
 use fieldmark_model::Qwen25Vl;
 use fieldmark_processor::DecodeOptions;
+use fieldmark_train::trainer::Interrupt;
 
 use super::{Observer, RunEvent};
 use crate::{
-    checkpoint::{Checkpoint, limited},
-    device,
+    checkpoint::Checkpoint,
     error::RunError,
-    folder::RunFolder,
-    recipe::{EvalSection, Recipe},
-    source::{held_out_classes, held_out_note, question_sets},
+    folder::{EVAL, Replaced, RunFolder},
 };
+
+/// Name of the predictions file.
+pub(super) const PREDICTIONS: &str = "predictions.jsonl";
 
 /// The parts of an evaluation.
 pub struct Eval<'a> {
@@ -28,6 +33,8 @@ pub struct Eval<'a> {
     pub run: EvalRun<'a>,
     /// The questions.
     pub sets: &'a [QuestionSet],
+    /// A shared flag that stops the evaluation after the current batch.
+    pub interrupt: Interrupt,
 }
 
 impl<'a> Eval<'a> {
@@ -49,84 +56,54 @@ impl<'a> Eval<'a> {
             name: RunName { model: checkpoint.name(), device: String::new() },
             device,
         };
-        Self { run, sets }
+        Self { run, sets, interrupt: Interrupt::new() }
     }
 }
 
-/// Answers all questions, writes `predictions.jsonl` in `folder` and returns its path. The file appears when all
-/// questions are answered.
+/// The result of an evaluation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evaluated {
+    /// The predictions file.
+    pub predictions: PathBuf,
+    /// How many questions have an answer in it; fewer than all if the evaluation was stopped.
+    pub answered: Answered,
+}
+
+/// Answers all questions and writes `predictions.jsonl` in `folder`. Each answer is in the file as soon as its batch is
+/// answered. A question that cannot be asked gets a row with the error.
 ///
 /// # Errors
-/// Returns an error before the first question if a photograph is missing. Also returns an error if a question cannot be
-/// answered, or if the file cannot be written.
-pub fn eval(parts: Eval<'_>, folder: &RunFolder, observer: &mut dyn Observer) -> Result<PathBuf, RunError> {
+/// Returns an error before the first question if a photograph is missing, or if another command writes to the folder.
+/// Also returns an error if the model fails, or if the file cannot be written.
+pub fn eval(parts: Eval<'_>, folder: &RunFolder, observer: &mut dyn Observer) -> Result<Evaluated, RunError> {
     parts.sets.iter().try_for_each(QuestionSet::check_images)?;
     folder.create()?;
-    let path = folder.file("predictions.jsonl");
-    let mut told = Ok(());
-    parts.run.predict(parts.sets, &path, |done, total| {
-        if told.is_ok() {
-            told = observer.event(RunEvent::Answered { done, total });
-        }
-    })?;
-    told.map(|()| path)
+    let _lock = folder.lock()?;
+    folder.check_empty()?;
+    answer(&parts, folder, Kept::default(), folder.set_aside(EVAL)?, observer)
 }
 
-/// Options of an evaluation that are not in its recipe.
-#[derive(Debug, Clone, Default)]
-pub struct EvalOptions {
-    /// The device, instead of the recipe's.
-    pub device: Option<String>,
-    /// Whether the folder may contain files.
-    pub overwrite: bool,
-}
-
-/// Answers the questions of a recipe. Returns the predictions file and the number of questions.
-///
-/// # Errors
-/// Returns an error if the recipe, its data or its checkpoint is wrong.
-pub fn eval_from_recipe(
-    recipe: &Recipe,
-    options: &EvalOptions,
+/// Answers the questions that have no row in `kept`. Old results stay aside until all are answered.
+pub(super) fn answer(
+    parts: &Eval<'_>,
+    folder: &RunFolder,
+    kept: Kept,
+    mut replaced: Replaced,
     observer: &mut dyn Observer,
-) -> Result<(PathBuf, usize), RunError> {
-    let folder = RunFolder::check(recipe.output.as_deref(), options.overwrite)?;
-    let sets = question_sets(&recipe.eval, &recipe.data)?;
-    let note = held_out_note(&held_out_classes(&recipe.data)?);
-    note.iter().try_for_each(|note| observer.event(RunEvent::Note(note)))?;
-    let total = sets.iter().map(|set| set.questions.len()).sum();
-    let named = recipe.device.as_deref().filter(|name| !name.is_empty());
-    let device = device::open(options.device.as_deref().or(named).unwrap_or_else(|| device::default_name()))?;
-    let checkpoint = super::open(&recipe.model, observer)?;
-    let (min, max) = (recipe.eval.min_pixels, recipe.eval.max_pixels);
-    let processor = limited(&checkpoint.processor, min, max, |key| format!("eval.{key}"))?;
-    let generation = generation(&recipe.eval, checkpoint.eos.clone())?;
-    let model = checkpoint.load(&device.device)?;
-    let run = EvalRun {
-        model: &model,
-        processor: &processor,
-        decode: recipe.data.decode(),
-        generation,
-        seed: recipe.seed,
-        name: RunName { model: checkpoint.name(), device: device.name.clone() },
-        device: &device.device,
-    };
-    let path = eval(Eval { run, sets: &sets }, &folder, observer)?;
-    folder.write("recipe.toml", recipe.to_toml()?.as_bytes())?;
-    Ok((path, total))
-}
-
-fn generation(eval: &EvalSection, eos: Vec<u32>) -> Result<GenerationConfig, RunError> {
-    let sampling = Sampling {
-        temperature: eval.temperature,
-        top_k: eval.top_k,
-        top_p: eval.top_p,
-        repetition_penalty: eval.repetition_penalty,
-    };
-    let generation =
-        GenerationConfig { sampling, max_batch: eval.batch, ..GenerationConfig::greedy(eval.max_new_tokens, eos) };
-    generation.validate()?;
-    Ok(generation)
+) -> Result<Evaluated, RunError> {
+    let predictions = folder.file(PREDICTIONS);
+    let mut told = Ok(());
+    let answered = parts.run.go_on(parts.sets, &predictions, kept, |answered| {
+        told = observer.event(RunEvent::Answered { done: answered.done, total: answered.total });
+        if told.is_err() || parts.interrupt.asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    if answered.as_ref().is_ok_and(Answered::is_finished) {
+        replaced.settle(true)?;
+    } else if std::fs::metadata(&predictions).is_ok_and(|file| file.len() > 0) {
+        replaced.leave();
+    }
+    let answered = answered?;
+    told.map(|()| Evaluated { predictions, answered })
 }
 
 /// Makes the report on a predictions file: scores for every data set, split and world under both matching rules, and
@@ -176,10 +153,15 @@ fn report(predictions: &[Prediction]) -> String {
         summary.add(name, scores);
     }
     summary.add("always the first option", Scores::first_option(predictions));
-    let cut = predictions.iter().filter(|prediction| !prediction.finished).count();
+    let failed = predictions.iter().filter(|prediction| prediction.error.is_some()).count();
+    let cut = predictions.iter().filter(|prediction| !prediction.finished).count() - failed;
     summary.note("In brackets: 95 % confidence intervals. Strict: the answer names one option, and it is the truth.");
     if cut > 0 {
         summary.note(format!("{cut} of {} answers were cut at the length limit.", predictions.len()));
+    }
+    if failed > 0 {
+        let note = "could not be asked and count as wrong; `error` in their rows says why.";
+        summary.note(format!("{failed} of {} questions {note}", predictions.len()));
     }
     text.push_str(&summary.to_text());
     text

@@ -7,7 +7,9 @@
 mod course;
 mod drive;
 mod eval;
+mod eval_recipe;
 mod example;
+mod inputs;
 mod observer;
 mod outcome;
 mod recipe;
@@ -20,7 +22,8 @@ use fieldmark_train::TrainError;
 
 pub use self::{
     course::Course,
-    eval::{Eval, EvalOptions, eval, eval_from_recipe, score, score_with},
+    eval::{Eval, Evaluated, eval, score, score_with},
+    eval_recipe::{EvalOptions, eval_from_recipe},
     observer::{Observer, RunEvent, Silent},
     outcome::{Finished, Outcome},
     recipe::RecipeRun,

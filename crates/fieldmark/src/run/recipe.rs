@@ -1,19 +1,17 @@
 //! Prepares a run from a recipe: checks number formats, folder and devices before any data is read.
 
-use std::path::PathBuf;
-
 use fieldmark_model::WeightType;
 use fieldmark_train::{
     TrainError,
     optim::{AdamWSettings, HalfWeights},
 };
 
-use super::{Observer, RunEvent, RunSetup};
+use super::{Observer, RunEvent, RunSetup, inputs::sources};
 use crate::{
     Stage,
     device::{self, OpenDevice},
     error::RunError,
-    folder::{Begin, INPUTS, Inputs, RunFolder},
+    folder::{Begin, LEFT_BEHIND, RunFolder},
     recipe::Recipe,
 };
 
@@ -45,7 +43,7 @@ impl RecipeRun {
         self.device.as_deref().or(recipe).unwrap_or_else(|| device::default_name())
     }
 
-    /// Checks the settings that both stages share, finds where the run begins, and opens the devices.
+    /// Checks the settings that both stages share, locks the folder, finds where the run begins, and opens the devices.
     ///
     /// # Errors
     /// Returns the first error found.
@@ -53,7 +51,6 @@ impl RecipeRun {
         &self,
         stage: Stage,
         adamw: AdamWSettings,
-        inputs: Vec<PathBuf>,
         observer: &mut dyn Observer,
     ) -> Result<RunSetup, RunError> {
         let recipe = &self.recipe;
@@ -63,13 +60,15 @@ impl RecipeRun {
             lora: recipe.lora.clone(),
             settings: recipe.run,
             interrupt: self.interrupt.clone(),
+            resumes: self.resume,
             ..RunSetup::on(self.folder()?, Vec::new())
         };
         setup.validate()?;
+        setup.folder.keep_apart(&LEFT_BEHIND, &sources(recipe, stage))?;
+        setup.lock = setup.lock()?;
         if self.resume {
             let mut notes = Vec::new();
-            let resumed =
-                setup.folder.resume(recipe, stage, || Inputs::of(inputs.clone()), &mut |note| notes.push(note));
+            let resumed = setup.folder.resume(recipe, stage, || self.inputs(stage), &mut |note| notes.push(note));
             notes.iter().try_for_each(|note| observer.event(RunEvent::Note(note)))?;
             setup.begin = resumed?;
         }
@@ -77,17 +76,16 @@ impl RecipeRun {
         setup.reduction = device::reduction(&opened, recipe.run.reduction)?;
         setup.devices = opened.into_iter().map(|OpenDevice { device, .. }| device).collect();
         if setup.begin == Begin::Start {
-            setup.records = vec![
-                ("recipe.toml".into(), recipe.to_toml()?.into_bytes()),
-                (INPUTS.into(), Inputs::of(inputs)?.to_json()?),
-            ];
+            let recipe = recipe.clone().with_absolute_paths();
+            setup.records = vec![("recipe.toml".into(), recipe.to_toml()?.into_bytes())];
         }
         Ok(setup)
     }
 
     fn folder(&self) -> Result<RunFolder, RunError> {
         let path = self.recipe.output.as_deref();
-        if self.resume { RunFolder::at(path) } else { RunFolder::check(path, self.overwrite) }
+        let may_hold_a_run = self.resume && !RunFolder::at(path)?.is_empty()?;
+        if may_hold_a_run { RunFolder::at(path) } else { RunFolder::check(path, self.overwrite) }
     }
 }
 

@@ -8,7 +8,7 @@ use fieldmark_train::{parallel::Reduction, params::initialise_adapters, trainer:
 use crate::{
     checkpoint::Checkpoint,
     error::RunError,
-    folder::{Begin, Checkpoints, Lock, RunFolder},
+    folder::{Begin, Checkpoints, Lock, RUN, Replaced, RunFolder},
     log::LogSettings,
     recipe::RunSection,
 };
@@ -44,6 +44,10 @@ pub struct RunSetup {
     pub interrupt: Interrupt,
     /// Files, by name, that a new run writes to its folder before the first step.
     pub records: Vec<(String, Vec<u8>)>,
+    /// The folder's lock, if it is held since the folder was looked at.
+    pub(super) lock: Option<Lock>,
+    /// Whether the run may go on beside what it was about to replace when it was killed.
+    pub(super) resumes: bool,
 }
 
 impl RunSetup {
@@ -64,6 +68,8 @@ impl RunSetup {
             settings: RunSection::default(),
             interrupt: Interrupt::new(),
             records: Vec::new(),
+            lock: None,
+            resumes: false,
         }
     }
 
@@ -101,29 +107,37 @@ impl RunSetup {
         }
     }
 
-    /// Locks the folder of a resumed run. The folder of a new run does not exist yet: [`Self::start`] creates and locks
-    /// it.
+    /// Locks the folder, unless it is the folder of a new run that does not exist yet: [`Self::start`] then creates and
+    /// locks it.
     pub(super) fn lock(&self) -> Result<Option<Lock>, RunError> {
-        match self.begin {
-            Begin::Continue { .. } => self.folder.lock().map(Some),
-            Begin::Start | Begin::Finished => Ok(None),
+        match &self.lock {
+            Some(lock) => Ok(Some(lock.clone())),
+            None if self.folder.path().is_dir() => self.folder.lock().map(Some),
+            None => Ok(None),
         }
     }
 
-    /// Creates the folder of a new run, removes the files of an earlier run, and writes the records. For a resumed run,
-    /// removes only unfinished files. No other run can write to the folder until the returned lock is dropped.
-    pub(super) fn start(&self, lock: Option<Lock>) -> Result<Lock, RunError> {
-        if let Some(lock) = lock {
-            self.folder.remove(&[])?;
-            return Ok(lock);
-        }
+    /// Creates the folder of a new run, sets the results of an earlier run aside, and writes the records. For a run that
+    /// continues, removes only unfinished files. No other command can write to the folder until the returned lock is
+    /// dropped.
+    pub(super) fn start(&self, lock: Option<Lock>) -> Result<(Lock, Replaced), RunError> {
         self.folder.create()?;
-        let lock = self.folder.lock()?;
-        self.folder.remove(&crate::folder::LEFT_BEHIND)?;
+        let lock = lock.map_or_else(|| self.folder.lock(), Ok)?;
+        self.folder.check_empty()?;
+        self.folder.remove(&[])?;
+        if matches!(self.begin, Begin::Continue { .. }) {
+            return Ok((lock, self.folder.go_on_beside(RUN)));
+        }
+        let replaced = if self.resumes && self.folder.has_aside(RUN) {
+            self.folder.remove_new(RUN)?;
+            self.folder.go_on_beside(RUN)
+        } else {
+            self.folder.set_aside(RUN)?
+        };
         for (name, content) in &self.records {
             self.folder.write(name, content)?;
         }
-        Ok(lock)
+        Ok((lock, replaced))
     }
 
     /// Loads the weights that the run begins with. `train` says which parts are trained.

@@ -1,7 +1,7 @@
 //! A run of supervised fine-tuning, the first stage of Fine-R1 (arXiv 2602.07605, section 4). The loss is the mean over
 //! the tokens of the assistant's turns.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fieldmark_data::{DataError, HeldOutClasses};
 use fieldmark_processor::TargetEnd;
@@ -93,8 +93,8 @@ pub fn sft<S: SftSource>(
 pub fn sft_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<Outcome, RunError> {
     let recipe = &run.recipe;
     recipe.sft.validate().map_err(|error| in_section(Stage::Sft, error))?;
-    let (data, inputs) = (&recipe.data, inputs(recipe));
-    let setup = run.setup(Stage::Sft, recipe.sft.adamw, inputs, observer)?;
+    let data = &recipe.data;
+    let mut setup = run.setup(Stage::Sft, recipe.sft.adamw, observer)?;
     if setup.begin == Begin::Finished {
         return Ok(Outcome::before(&setup.folder, 0));
     }
@@ -120,6 +120,8 @@ pub fn sft_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<Ou
     let open = |file: &Path| open(file, HeldOutClasses::default());
     let validation = validation(recipe, &mut source, &setup, open)?;
     note.iter().chain(source.notes()).try_for_each(|note| observer.event(RunEvent::Note(note)))?;
+    let photographs = std::iter::once(&source).chain(&validation).flat_map(Conversations::photographs);
+    run.check_photographs(&mut setup, Stage::Sft, photographs)?;
     if data.check && setup.begin == Begin::Start {
         let sets: Vec<_> = std::iter::once(&source).chain(&validation).collect();
         let rows: Vec<_> = sets.into_iter().flat_map(|set| (0..set.len()).map(move |row| (set, row))).collect();
@@ -128,14 +130,6 @@ pub fn sft_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<Ou
     let parts =
         Sft { checkpoint: &checkpoint, source: &source, validation: validation.as_ref(), config: recipe.sft.clone() };
     sft(parts, &setup, observer)
-}
-
-/// The data files that SFT reads, with the table that decides which classes are held out, and the files of the adapter that
-/// it begins with.
-fn inputs(recipe: &Recipe) -> Vec<PathBuf> {
-    let data = &recipe.data.sft;
-    let files = [&data.file, &data.validation].into_iter().flatten().cloned();
-    files.chain(recipe.data.held_out_table()).chain(recipe.model.adapter_files()).collect()
 }
 
 /// The validation set: a separate file, or rows taken from `source`.

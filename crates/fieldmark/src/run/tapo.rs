@@ -1,6 +1,6 @@
 //! A run of triplet-augmented policy optimisation (arXiv 2602.07605, section 4.3).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fieldmark_data::HeldOutClasses;
 use fieldmark_processor::Processor;
@@ -122,7 +122,7 @@ pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<O
         .and_then(|()| config.check_band())
         .and_then(|()| check_rewards(config))
         .map_err(|error| in_section(Stage::Tapo, error))?;
-    let setup = run.setup(Stage::Tapo, config.adamw, inputs(recipe), observer)?;
+    let mut setup = run.setup(Stage::Tapo, config.adamw, observer)?;
     text_encoder(config, encoder)?;
     if setup.begin == Begin::Finished {
         return Ok(Outcome::before(&setup.folder, 0));
@@ -136,6 +136,8 @@ pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<O
     let note = held_out_note(&held_out);
     let (source, validation) = sources(recipe, &processor, checkpoint.context, held_out, &setup)?;
     note.iter().chain(source.notes()).try_for_each(|note| observer.event(RunEvent::Note(note)))?;
+    let photographs = std::iter::once(&source).chain(&validation).flat_map(Triplets::photographs);
+    run.check_photographs(&mut setup, Stage::Tapo, photographs)?;
     if recipe.data.check && setup.begin == Begin::Start {
         let sets: Vec<_> = std::iter::once(&source).chain(&validation).collect();
         let rows: Vec<_> = sets.into_iter().flat_map(|set| (0..set.len()).map(move |row| (set, row))).collect();
@@ -155,17 +157,6 @@ pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<O
         steps: None,
     };
     tapo(parts, &setup, observer)
-}
-
-/// The data files that TAPO reads, and those of the adapter that it begins with.
-fn inputs(recipe: &Recipe) -> Vec<PathBuf> {
-    let data = &recipe.data;
-    let table = || data.labels.as_ref().map(|folder| folder.join("labels.csv"));
-    let file = data.tapo.file.clone();
-    let held_out = file.as_ref().and_then(|_| data.held_out_table());
-    let aliases = data.aliases_file().map(Path::to_path_buf);
-    let files = [file.or_else(table), data.tapo.validation.clone(), held_out, aliases];
-    files.into_iter().flatten().chain(recipe.model.adapter_files()).collect()
 }
 
 /// The triplets of the recipe and the validation set: a separate file, or rows taken from the triplets.

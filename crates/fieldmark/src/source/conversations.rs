@@ -105,6 +105,11 @@ impl Conversations {
         &self.notes
     }
 
+    /// The files of the photographs of all rows, in their order.
+    pub fn photographs(&self) -> impl Iterator<Item = &Path> {
+        self.rows.iter().flat_map(|row| row.images.iter().filter_map(RowImage::path))
+    }
+
     /// Removes `rows` rows, drawn with `stream`, and returns them as a set. The others keep their order.
     pub fn hold_out(&mut self, rows: usize, stream: &mut RandomStream) -> Self {
         let rows = take_out(&mut self.rows, rows, stream);

@@ -13,7 +13,8 @@ mod unseen;
 pub use self::{
     conversations::{ConversationSettings, Conversations},
     held_out::HeldOut,
-    questions::question_sets,
+    photo::open as open_image,
+    questions::{question_files, question_sets},
     rewards::{check_rewards, reward_registry, text_encoder, too_long},
     triplets::{LabelSettings, Negatives, TripletSettings, Triplets},
     unseen::{held_out_classes, held_out_note, unseen},

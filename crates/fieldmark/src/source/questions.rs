@@ -1,6 +1,9 @@
 //! Evaluation questions: from files of evaluation rows, or about the test photographs of a labelled folder.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use fieldmark_data::{EvalSet, EvalSetName, ImageRoots, Split, eval_set_from_photos, read_eval_rows};
 use fieldmark_eval::{OptionOrder, Question, QuestionSet, World, closed_questions, open_questions, rotations};
@@ -17,21 +20,70 @@ use crate::{
 /// Returns an error if there are no questions, or a file or photograph cannot be read.
 pub fn question_sets(eval: &EvalSection, data: &DataSection) -> Result<Vec<QuestionSet>, RunError> {
     let sets = row_sets(eval, data)?.into_iter();
-    sets.map(|(set, images)| Ok(QuestionSet { questions: questions(eval, set)?, images })).collect()
+    let make = |RowSet { set, images, file }: RowSet| -> Result<QuestionSet, RunError> {
+        let mut questions = questions(eval, set)?;
+        questions.iter_mut().for_each(|question| question.file.clone_from(&file));
+        Ok(QuestionSet { questions, images })
+    };
+    sets.map(make).collect()
+}
+
+/// Returns the files of `eval.files` and of the folders in it.
+///
+/// # Errors
+/// Returns an error if a folder has no such files, or if a file is named twice.
+pub fn question_files(eval: &EvalSection) -> Result<Vec<PathBuf>, RunError> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    let mut known = BTreeSet::new();
+    for path in &eval.files {
+        for file in files(path)? {
+            if !known.insert(std::fs::canonicalize(&file).unwrap_or_else(|_| file.clone())) {
+                let problem = "this file is named twice, and its questions would count twice; name it once".into();
+                return Err(RunError::Setting { key: "eval.files".into(), value: file.display().to_string(), problem });
+            }
+            found.push(file);
+        }
+    }
+    Ok(found)
+}
+
+/// The rows of a file or of a labelled folder.
+struct RowSet {
+    set: EvalSet,
+    images: ImageRoots,
+    /// The name of the file, if other files have the same data set and split.
+    file: Option<String>,
+}
+
+/// The end of each path that tells it from the paths with the same name, or `None` if no other has this name.
+fn distinct_ends<N: PartialEq>(paths: &[(N, PathBuf)]) -> Vec<Option<String>> {
+    let end = |path: &Path, parts: usize| -> String {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
+        let all: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
+        all[all.len().saturating_sub(parts)..].join("/")
+    };
+    let one = |(place, (name, path)): (usize, &(N, PathBuf))| {
+        let is_other = |(other, (its, _)): &(usize, &(N, PathBuf))| *other != place && its == name;
+        let others: Vec<&PathBuf> = paths.iter().enumerate().filter(is_other).map(|(_, (_, path))| path).collect();
+        let is_distinct = |parts: &usize| others.iter().all(|other| end(other, *parts) != end(path, *parts));
+        (!others.is_empty()).then(|| end(path, (1..64).find(is_distinct).unwrap_or(64)))
+    };
+    paths.iter().enumerate().map(one).collect()
 }
 
 /// Returns every set of rows with the folders of its images.
-fn row_sets(eval: &EvalSection, data: &DataSection) -> Result<Vec<(EvalSet, ImageRoots)>, RunError> {
+fn row_sets(eval: &EvalSection, data: &DataSection) -> Result<Vec<RowSet>, RunError> {
     if eval.worlds.is_empty() {
         let problem = "must not be empty; use \"closed\", \"open\" or both".into();
         return Err(RunError::Setting { key: "eval.worlds".into(), value: "[]".into(), problem });
     }
+    let mut named = Vec::new();
+    for file in question_files(eval)? {
+        named.push((EvalSetName::from_file_name(&file)?, file));
+    }
     let mut sets = Vec::new();
-    for path in &eval.files {
-        for file in files(path)? {
-            let set = read_eval_rows(&file, EvalSetName::from_file_name(&file)?)?;
-            sets.push((set, data.roots(&file)));
-        }
+    for ((name, path), file) in named.iter().zip(distinct_ends(&named)) {
+        sets.push(RowSet { set: read_eval_rows(path, name.clone())?, images: data.roots(path), file });
     }
     match &data.labels {
         Some(folder) if sets.is_empty() => sets.extend(from_labels(folder, eval, data)?),
@@ -45,12 +97,12 @@ fn row_sets(eval: &EvalSection, data: &DataSection) -> Result<Vec<(EvalSet, Imag
     }
     let aliases = data.read_aliases()?;
     if let Some(file) = data.aliases_file() {
-        sets = sets
-            .into_iter()
-            .map(|(set, images)| Ok((set.with_aliases(&aliases, file)?, images)))
-            .collect::<Result<_, RunError>>()?;
+        let add = |row: RowSet| -> Result<RowSet, RunError> {
+            Ok(RowSet { set: row.set.with_aliases(&aliases, file)?, ..row })
+        };
+        sets = sets.into_iter().map(add).collect::<Result<_, _>>()?;
     }
-    for (set, _) in &mut sets {
+    for RowSet { set, .. } in &mut sets {
         if eval.released_super_category {
             set.rows.iter_mut().for_each(|row| row.super_category = row.released_super_category().into());
         }
@@ -77,7 +129,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, RunError> {
     Ok(files)
 }
 
-fn from_labels(folder: &Path, eval: &EvalSection, data: &DataSection) -> Result<Vec<(EvalSet, ImageRoots)>, RunError> {
+fn from_labels(folder: &Path, eval: &EvalSection, data: &DataSection) -> Result<Vec<RowSet>, RunError> {
     let labels = Labels::open(folder, &unseen(data)?)?;
     let similar = labels.similar(&labels.all_training(), data.decode())?;
     let dataset = folder.file_name().map_or("photographs".into(), |name| name.to_string_lossy().into_owned());
@@ -90,7 +142,7 @@ fn from_labels(folder: &Path, eval: &EvalSection, data: &DataSection) -> Result<
         let name = EvalSetName { dataset: dataset.clone(), split, super_category: dataset.clone() };
         let set = eval_set_from_photos(name, photos, &similar, eval.options, |_| data.question.clone())?;
         let set = set.with_aliases(&labels.folder.aliases()?, &labels.table)?;
-        sets.push((set, ImageRoots::new(folder)));
+        sets.push(RowSet { set, images: ImageRoots::new(folder), file: None });
     }
     if sets.is_empty() {
         return Err(RunError::path(folder, "labels.csv has no photograph in the split \"test\""));
@@ -128,6 +180,47 @@ fn questions(eval: &EvalSection, set: EvalSet) -> Result<Vec<Question>, RunError
 mod tests {
     use super::*;
     use fieldmark_data::{Aliases, EvalRow};
+
+    #[test]
+    fn files_of_the_same_name_have_the_end_of_their_path() {
+        let paths = |names: &[(&'static str, &str)]| {
+            let paths: Vec<_> = names.iter().map(|(name, path)| (*name, PathBuf::from(path))).collect();
+            let ends = distinct_ends(&paths);
+            ends.into_iter().map(|end| end.unwrap_or("none".into())).collect::<Vec<_>>()
+        };
+        assert_eq!(paths(&[("a", "/x/a_seen.jsonl"), ("b", "/y/b_seen.jsonl")]), ["none", "none"]);
+        assert_eq!(
+            paths(&[("a", "/x/a_seen.jsonl"), ("b", "/x/b_seen.jsonl"), ("a", "/y/a_seen.jsonl")]),
+            ["x/a_seen.jsonl", "none", "y/a_seen.jsonl"]
+        );
+        assert_eq!(paths(&[("a", "/a_seen.json"), ("a", "/a_seen.json.gz")]), ["a_seen.json", "a_seen.json.gz"]);
+        assert_eq!(paths(&[("a", "/1/x/a.json"), ("a", "/2/x/a.json")]), ["1/x/a.json", "2/x/a.json"]);
+    }
+
+    #[test]
+    fn the_rows_of_two_files_are_other_questions_and_a_file_counts_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let row = r#"{"image_path":"a.png","question":"?","options":["Lime","Plum"],"ground_truth":"Lime"}"#;
+        for name in ["x", "y"] {
+            std::fs::create_dir(at(name)).unwrap();
+            std::fs::write(at(name).join("fruit_seen.jsonl"), format!("{row}\n")).unwrap();
+        }
+        let sets = |files: Vec<PathBuf>| {
+            let eval = EvalSection { files, ..EvalSection::default() };
+            question_sets(&eval, &DataSection::default())
+        };
+        let names = |sets: Vec<QuestionSet>| -> Vec<Option<String>> {
+            sets.into_iter().map(|set| set.questions[0].file.clone()).collect()
+        };
+        let both = sets(vec![at("x"), at("y/fruit_seen.jsonl")]).unwrap();
+        assert_eq!(names(both), [Some("x/fruit_seen.jsonl".into()), Some("y/fruit_seen.jsonl".into())]);
+        assert_eq!(names(sets(vec![at("x")]).unwrap()), [None]);
+        for twice in [at("x"), at("x/fruit_seen.jsonl"), at("y/../x/./fruit_seen.jsonl")] {
+            let error = sets(vec![at("x/fruit_seen.jsonl"), twice]).unwrap_err();
+            assert!(matches!(&error, RunError::Setting { key, .. } if key == "eval.files"), "{error}");
+        }
+    }
 
     #[test]
     fn rotations_ask_each_row_as_often_as_it_has_options() {

@@ -167,6 +167,14 @@ impl Triplets {
         &self.notes
     }
 
+    /// The files of the photographs of all rows, in their order.
+    pub fn photographs(&self) -> impl Iterator<Item = &Path> {
+        self.rows.iter().flat_map(|row| {
+            let others = [&row.positive, &row.negative].into_iter().flatten();
+            std::iter::once(&row.anchor).chain(others).filter_map(RowImage::path)
+        })
+    }
+
     /// Removes `count` rows, drawn with `stream`, and returns them as a set of questions about their anchor images. The
     /// others keep their order.
     pub fn hold_out(&mut self, count: usize, stream: &mut RandomStream) -> Self {
