@@ -7,11 +7,8 @@
 pub mod attention;
 mod block;
 pub mod config;
-mod config_json;
-mod config_kind;
 mod error;
 pub mod files;
-mod folder;
 mod grid;
 mod inputs;
 mod lora;
@@ -33,7 +30,6 @@ pub use attention::{AttentionLayout, KvCache, LayerCache, attention_backward, ro
 pub use block::AttentionBlock;
 pub use config::{Qwen25VlConfig, TextConfig, VisionConfig, VisionTokens};
 pub use error::ModelError;
-pub use folder::checkpoint_folder;
 pub use grid::GridThw;
 pub use inputs::{ImageInputs, ModelInputs, Padding, Row};
 pub use lora::{LoraSettings, Quantize};
@@ -42,7 +38,7 @@ pub use model::{Qwen25Vl, Trace};
 pub use parameters::{NamedParameter, new_layout, published_layout};
 pub use parts::{ModelPart, TrainableParts};
 pub use positions::{RopePosition, SequencePositions, TokenIndex, rope_positions};
-pub use pretrained::Pretrained;
+pub use pretrained::{Pretrained, checkpoint_folder};
 pub use projection::Projection;
 pub use siglip::{SiglipTextConfig, SiglipTextModel};
 pub use sizes::{AdapterCounts, AdapterSizes, Flops, ParameterCounts, PartFlops};

@@ -1,6 +1,6 @@
 //! Sizes of a Qwen2.5-VL network, as Burn configurations.
 //!
-//! Reference: `Qwen2_5_VLConfig` of transformers. `config_json.rs` reads and writes `config.json`, flat and nested.
+//! Reference: `Qwen2_5_VLConfig` of transformers. `json.rs` reads and writes `config.json`, flat and nested.
 
 use burn::config::Config;
 

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 
+use super::folder::checkpoint_folder;
 use crate::{
     config::Qwen25VlConfig,
     error::ModelError,
-    folder::checkpoint_folder,
     model::Qwen25Vl,
     reading,
     weights::{CheckpointMap, LoadOptions, PublishedTensors, two_forms},

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::error::ModelError;
 
 /// Refuses another architecture and quantised weights, with the key that says so.
-pub(crate) fn check_kind(json: &Value) -> Result<(), ModelError> {
+pub(super) fn check_kind(json: &Value) -> Result<(), ModelError> {
     if !json.is_object() {
         return Err(ModelError::config("model_type", "is missing: the file is not a JSON object"));
     }

@@ -9,12 +9,11 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::{
-    config::{MAX_POSITION_EMBEDDINGS, Qwen25VlConfig, TextConfig, VisionConfig, VisionTokens},
-    config_kind::check_kind,
-    error::ModelError,
-    reading,
+use super::{
+    kind::check_kind,
+    sizes::{MAX_POSITION_EMBEDDINGS, Qwen25VlConfig, TextConfig, VisionConfig, VisionTokens},
 };
+use crate::{error::ModelError, reading};
 
 /// The decoder's keys, with the defaults of `Qwen2_5_VLTextConfig`. A key that is `null` is as good as absent.
 #[derive(Deserialize)]
