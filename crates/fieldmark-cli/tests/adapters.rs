@@ -92,8 +92,8 @@ fn ask_and_eval_answer_as_the_merged_model_does() {
     );
     let name = &lines(&place, "two/predictions.jsonl")[0]["model"];
     assert!(name.as_str().is_some_and(|name| name.contains("model") && name.ends_with("peft")), "{name}");
-    let recipe: toml::Table = fs::read_to_string(place.path("two/recipe.toml")).unwrap().parse().unwrap();
-    assert_eq!(recipe["model"]["adapter"].as_str(), Some("peft"));
+    let recipe: toml::Table = fs::read_to_string(place.path("two/eval.toml")).unwrap().parse().unwrap();
+    assert!(recipe["model"]["adapter"].as_str().is_some_and(|path| path.ends_with("peft")));
 }
 
 #[test]
@@ -230,7 +230,9 @@ fn an_adapter_that_cannot_be_read_exactly_costs_nothing() {
     left_over.push(entry("model.layers.0.mlp.down_proj.lora_E.weight", &[2]));
     write(&place.path("left"), &config(), &left_over);
     for command in commands("left") {
-        place.refuse(&command).names("base_model.model.model.layers.0.mlp.down_proj.lora_E.weight");
+        // `tapo` has already said that no truth fits into its few tokens.
+        Refusal::after_work(&command, &run(&place, &command))
+            .names("base_model.model.model.layers.0.mlp.down_proj.lora_E.weight");
     }
     // Another rank than the adapter's.
     let rank = [args("sft", "out"), strings(&["--adapter", "peft", "--set", "lora.rank=4", "--set", "lora.alpha=3"])];

@@ -328,12 +328,19 @@ fn limits_of_image_files_have_keys_and_flags() {
     with(&["--max-file-bytes", "100"]).names("a.png").names("100").suggests("--max-file-bytes");
     let exactly = [&ask("a.png", "Which?")[..], &["--max-decoded-pixels", "4200"]].concat();
     place.succeed(&exactly);
-    for (stage, name) in [("sft", "sft.json:1"), ("eval", "row 1")] {
-        for (set, key) in [
-            ("data.max_decoded_pixels=4199", "data.max_decoded_pixels"),
-            ("data.max_file_bytes=100", "data.max_file_bytes"),
-        ] {
-            place.refuse(&[stage, "-c", "recipe.toml", "--set", set]).names(name).names("a.png").names_key(key);
+    for (set, key) in [
+        ("data.max_decoded_pixels=4199", "data.max_decoded_pixels"),
+        ("data.max_file_bytes=100", "data.max_file_bytes"),
+    ] {
+        place.refuse(&["sft", "-c", "recipe.toml", "--set", set]).names("sft.json:1").names("a.png").names_key(key);
+        // In an evaluation it costs the row.
+        let output = format!("output={key}");
+        let run = place.run(&["eval", "-c", "recipe.toml", "--set", set, "--set", &output]);
+        assert_eq!(run.status.code(), Some(1));
+        let rows = fs::read_to_string(place.path(&format!("{key}/predictions.jsonl"))).unwrap();
+        for row in rows.lines().map(|row| serde_json::from_str::<serde_json::Value>(row).unwrap()) {
+            let error = row["error"].as_str().unwrap();
+            assert!(error.contains("a.png") && error.contains(key), "{error}");
         }
     }
 }
@@ -495,11 +502,15 @@ fn training_refuses_settings_before_it_looks_at_data() {
 }
 
 #[test]
-fn an_adapter_of_no_layer_is_refused_before_the_weights_are_read() {
+fn an_adapter_of_no_layer_is_refused_before_the_weights_are_loaded() {
     let place = Place::new();
     place.write("recipe.toml", place.recipe());
     place.conversations("sft.json", 2, |_, _| ());
-    fs::write(place.path("model/model.safetensors"), "damaged").unwrap();
+    // Only when they are loaded is a tensor with another name missed.
+    let weights = place.path("model/model.safetensors");
+    let renamed = fs::read(&weights).unwrap();
+    let at = renamed.windows(10).position(|name| name == b"model.norm").unwrap();
+    fs::write(&weights, [&renamed[..at], b"model.morn", &renamed[at + 10..]].concat()).unwrap();
     for stage in ["sft", "tapo"] {
         let refuse = |target: &str| {
             let target = format!("lora.targets=[{target:?}]");

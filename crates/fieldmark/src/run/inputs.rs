@@ -7,7 +7,7 @@ use std::{
 
 use fieldmark_train::reward::SEMANTIC;
 
-use super::{RunSetup, recipe::RecipeRun};
+use super::setup::RunSetup;
 use crate::{
     Stage,
     checkpoint::Checkpoint,
@@ -75,47 +75,44 @@ pub(super) fn keep_photographs_apart(
     folder.keep_apart(names, &sources)
 }
 
-impl RecipeRun {
-    /// Reads the content of the data files and models of a stage.
-    ///
-    /// # Errors
-    /// Returns an error if one of them cannot be read.
-    pub(super) fn inputs(&self, stage: Stage) -> Result<Inputs, RunError> {
-        let recipe = &self.recipe;
-        let mut inputs = Inputs::default();
-        for (key, file) in files(recipe, stage) {
-            inputs = inputs.file(key, &file)?;
-        }
-        inputs = inputs.model("model.path", &Checkpoint::source(&recipe.model)?)?;
-        if let Some(folder) = adapter(recipe) {
-            inputs = inputs.model("model.adapter", &folder)?;
-        }
-        match encoder(recipe, stage) {
-            Some(folder) => inputs.model("model.text_encoder", folder),
-            None => Ok(inputs),
-        }
+/// Reads the content of the data files and models of a stage.
+///
+/// # Errors
+/// Returns an error if one of them cannot be read.
+pub(super) fn read(recipe: &Recipe, stage: Stage) -> Result<Inputs, RunError> {
+    let mut inputs = Inputs::default();
+    for (key, file) in files(recipe, stage) {
+        inputs = inputs.file(key, &file)?;
     }
+    inputs = inputs.model("model.path", &Checkpoint::source(&recipe.model)?)?;
+    if let Some(folder) = adapter(recipe) {
+        inputs = inputs.model("model.adapter", &folder)?;
+    }
+    match encoder(recipe, stage) {
+        Some(folder) => inputs.model("model.text_encoder", folder),
+        None => Ok(inputs),
+    }
+}
 
-    /// Records the inputs of a run that starts, or compares the photographs of a run that continues.
-    ///
-    /// # Errors
-    /// Returns an error if a photograph changed since the run started, or lies in what the run overwrites.
-    pub(super) fn check_photographs<'a>(
-        &self,
-        setup: &mut RunSetup,
-        stage: Stage,
-        photographs: impl Iterator<Item = &'a Path>,
-    ) -> Result<(), RunError> {
-        let photographs: Vec<PathBuf> = photographs.map(Path::to_path_buf).collect();
-        keep_photographs_apart(&setup.folder, &LEFT_BEHIND, &photographs)?;
-        let read = |inputs: Inputs| inputs.photographs(photographs.iter().map(PathBuf::as_path));
-        match setup.begin {
-            Begin::Start => setup.records.push((INPUTS.into(), read(self.inputs(stage)?)?.to_json()?)),
-            Begin::Continue { .. } => {
-                read(Inputs::default())?.check_photographs(&setup.folder.file(INPUTS), &[])?;
-            }
-            Begin::Finished => {}
+/// Records the inputs of a run that starts, or compares the photographs of a run that continues.
+///
+/// # Errors
+/// Returns an error if a photograph changed since the run started, or lies in what the run overwrites.
+pub(super) fn check_photographs<'a>(
+    recipe: &Recipe,
+    setup: &mut RunSetup,
+    stage: Stage,
+    photographs: impl Iterator<Item = &'a Path>,
+) -> Result<(), RunError> {
+    let photographs: Vec<PathBuf> = photographs.map(Path::to_path_buf).collect();
+    keep_photographs_apart(&setup.folder, &LEFT_BEHIND, &photographs)?;
+    let with = |inputs: Inputs| inputs.photographs(photographs.iter().map(PathBuf::as_path));
+    match setup.begin {
+        Begin::Start => setup.records.push((INPUTS.into(), with(self::read(recipe, stage)?)?.to_json()?)),
+        Begin::Continue { .. } => {
+            with(Inputs::default())?.check_photographs(&setup.folder.file(INPUTS), &[])?;
         }
-        Ok(())
+        Begin::Finished => {}
     }
+    Ok(())
 }

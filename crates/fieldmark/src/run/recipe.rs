@@ -6,7 +6,10 @@ use fieldmark_train::{
     optim::{AdamWSettings, HalfWeights},
 };
 
-use super::{Observer, RunEvent, RunSetup, inputs::sources};
+use super::{
+    Observer, RunEvent, RunSetup,
+    inputs::{self, sources},
+};
 use crate::{
     Stage,
     device::{self, OpenDevice},
@@ -68,7 +71,8 @@ impl RecipeRun {
         setup.lock = setup.lock()?;
         if self.resume {
             let mut notes = Vec::new();
-            let resumed = setup.folder.resume(recipe, stage, || self.inputs(stage), &mut |note| notes.push(note));
+            let resumed =
+                setup.folder.resume(recipe, stage, || inputs::read(recipe, stage), &mut |note| notes.push(note));
             notes.iter().try_for_each(|note| observer.event(RunEvent::Note(note)))?;
             setup.begin = resumed?;
         }

@@ -14,6 +14,7 @@ use fieldmark_train::{
 use super::{
     Course, Observer, Outcome, RunEvent, RunSetup,
     drive::Ready,
+    inputs::check_photographs,
     recipe::{RecipeRun, in_section},
     saving::{Origin, Saving},
 };
@@ -121,7 +122,7 @@ pub fn sft_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<Ou
     let validation = validation(recipe, &mut source, &setup, open)?;
     note.iter().chain(source.notes()).try_for_each(|note| observer.event(RunEvent::Note(note)))?;
     let photographs = std::iter::once(&source).chain(&validation).flat_map(Conversations::photographs);
-    run.check_photographs(&mut setup, Stage::Sft, photographs)?;
+    check_photographs(recipe, &mut setup, Stage::Sft, photographs)?;
     if data.check && setup.begin == Begin::Start {
         let sets: Vec<_> = std::iter::once(&source).chain(&validation).collect();
         let rows: Vec<_> = sets.into_iter().flat_map(|set| (0..set.len()).map(move |row| (set, row))).collect();

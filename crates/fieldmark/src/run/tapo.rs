@@ -17,6 +17,7 @@ use fieldmark_train::{
 use super::{
     Course, Observer, Outcome, RunEvent, RunSetup,
     drive::Ready,
+    inputs::check_photographs,
     recipe::{RecipeRun, in_section},
     saving::{Origin, Saving},
 };
@@ -137,7 +138,7 @@ pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<O
     let (source, validation) = sources(recipe, &processor, checkpoint.context, held_out, &setup)?;
     note.iter().chain(source.notes()).try_for_each(|note| observer.event(RunEvent::Note(note)))?;
     let photographs = std::iter::once(&source).chain(&validation).flat_map(Triplets::photographs);
-    run.check_photographs(&mut setup, Stage::Tapo, photographs)?;
+    check_photographs(recipe, &mut setup, Stage::Tapo, photographs)?;
     if recipe.data.check && setup.begin == Begin::Start {
         let sets: Vec<_> = std::iter::once(&source).chain(&validation).collect();
         let rows: Vec<_> = sets.into_iter().flat_map(|set| (0..set.len()).map(move |row| (set, row))).collect();

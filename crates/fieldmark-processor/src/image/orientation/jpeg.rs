@@ -3,7 +3,7 @@
 //! Reference: `JpegImagePlugin` of Pillow 13. Metadata stands before the first scan; EXIF that is cut into several
 //! segments is joined, and the last XMP packet counts. `jpeg-decoder` keeps only the last segment of EXIF.
 
-use super::Metadata;
+use super::metadata::Metadata;
 
 const SOS: u8 = 0xda;
 const EOI: u8 = 0xd9;

@@ -7,7 +7,7 @@ use std::io::{ErrorKind, Read};
 
 use flate2::read::ZlibDecoder;
 
-use super::Metadata;
+use super::metadata::Metadata;
 
 /// EXIF as hexadecimal text, as ImageMagick writes it.
 const RAW_EXIF: &[u8] = b"Raw profile type exif";
