@@ -61,8 +61,13 @@ pub fn normal_form(text: &str) -> String {
 }
 
 fn pass(text: &str) -> String {
-    let lower = nfc(&plain_text(text).replace('_', " ").to_lowercase());
-    nfc(without_tags(&tight(&lower)))
+    nfc(without_tags(&prose_form(text)))
+}
+
+/// The form in which a name in its [`normal_form`] is found in a longer text: the same, except that tags stay, and with
+/// them a think block.
+pub(crate) fn prose_form(text: &str) -> String {
+    tight(&nfc(&plain_text(text).replace('_', " ").to_lowercase()))
 }
 
 /// Characters without width that change no letter. The two joiners do change letters in some scripts, so they stay.

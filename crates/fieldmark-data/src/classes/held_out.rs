@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::class_split::ClassSplit;
-use super::names::{compared, named};
+use super::names::named;
+use crate::answer::normal_form;
 use crate::error::RowProblem;
 use crate::format::conversations::SftExample;
 use crate::format::labels::LabelledFolder;
@@ -26,14 +27,14 @@ pub struct HeldOutClasses {
 impl HeldOutClasses {
     /// Classes of which only the names are known.
     pub fn named(names: Vec<String>) -> Self {
-        let forms: Vec<String> = names.iter().map(|name| compared(name)).collect();
+        let forms: Vec<String> = names.iter().map(|name| normal_form(name)).collect();
         Self { all: forms.clone(), forms, names, photos: HashMap::new() }
     }
 
     /// The unseen classes of a folder.
     pub fn of(folder: &LabelledFolder, split: &ClassSplit) -> Self {
         let mut found = Self::named(split.classes(Split::Unseen).map(str::to_owned).collect());
-        found.all.extend(split.classes(Split::Seen).map(compared));
+        found.all.extend(split.classes(Split::Seen).map(normal_form));
         for photo in &folder.photos {
             if let Some(class) = found.names.iter().position(|name| *name == photo.class) {
                 let file = folder.file(photo);
@@ -75,7 +76,7 @@ impl HeldOutClasses {
     /// Returns [`RowProblem::HeldOut`] with the class.
     pub fn check_triplet(&self, row: &TapoRow) -> Result<(), RowProblem> {
         self.check_images([Some(&row.anchor), row.positive.as_ref(), row.negative.as_ref()].into_iter().flatten())?;
-        let truth = compared(&row.answer);
+        let truth = normal_form(&row.answer);
         match self.forms.iter().position(|form| *form == truth) {
             Some(class) => Err(Self::problem("names", &self.names[class])),
             None => Ok(()),

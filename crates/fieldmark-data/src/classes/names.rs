@@ -2,24 +2,19 @@
 
 use std::ops::Range;
 
-use crate::answer::normal_form;
-
-/// The form in which scoring compares two names. Names that are alike here cannot be told apart by any answer.
-pub(crate) fn compared(name: &str) -> String {
-    normal_form(name)
-}
+use crate::answer::{alike::prose_form, normal_form};
 
 /// Two options that scoring cannot tell apart, if there are any.
 pub fn alike_options(options: &[String]) -> Option<(&str, &str)> {
-    let forms: Vec<String> = options.iter().map(|option| compared(option)).collect();
+    let forms: Vec<String> = options.iter().map(|option| normal_form(option)).collect();
     let twin = |place: usize| forms[..place].iter().position(|form| *form == forms[place]);
     (0..options.len()).find_map(|place| Some((options[twin(place)?].as_str(), options[place].as_str())))
 }
 
 /// The names of `wanted` that a text has as whole phrases, outside any longer name of `all`. Names are in the form that
-/// [`compared`] returns, and the text is brought into it. "Border Collie" does not name "Collie" if both are in `all`.
+/// [`normal_form`] returns; the text may be any. "Border Collie" does not name "Collie" if both are in `all`.
 pub(crate) fn named<'a>(text: &str, wanted: impl IntoIterator<Item = &'a str>, all: &[String]) -> Vec<&'a str> {
-    let text = compared(text);
+    let text = prose_form(text);
     let longer = |name: &str, place: &Range<usize>| {
         all.iter()
             .filter(|other| other.len() > name.len() && other.contains(name))
@@ -54,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn options_are_alike_in_the_form_that_is_compared() {
+    fn options_are_alike_in_the_form_that_is_normal_form() {
         let alike = |options: &[&str]| {
             let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
             alike_options(&options).map(|(one, other)| (one.to_owned(), other.to_owned()))

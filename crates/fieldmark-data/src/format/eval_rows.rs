@@ -300,7 +300,7 @@ mod tests {
             (with("options", json!(["Lime", "_"])), RowProblem::Empty("options".into())),
             (
                 with("options", json!(["Lime", "Key_Lime", " key  lime"])),
-                RowProblem::AlikeOptions("Key_Lime".into(), " key  lime".into()),
+                RowProblem::AlikeOptions("Key_Lime".into(), "key  lime".into()),
             ),
             (with("videos", json!(["a.mp4"])), RowProblem::Unread("videos".into())),
             (with("image_path", json!("https://x.org/a.jpg")), RowProblem::ImageUrl("https://x.org/a.jpg".into())),
