@@ -226,6 +226,10 @@ fn an_adapter_that_cannot_be_read_exactly_costs_nothing() {
     for command in commands("absent") {
         place.refuse(&command).names("absent");
     }
+    write(&place.path("empty"), &config(), &[]);
+    for command in commands("empty") {
+        Refusal::after_work(&command, &run(&place, &command)).names("empty/adapter_model.safetensors");
+    }
     let mut left_over = factors();
     left_over.push(entry("model.layers.0.mlp.down_proj.lora_E.weight", &[2]));
     write(&place.path("left"), &config(), &left_over);

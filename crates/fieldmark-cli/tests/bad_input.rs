@@ -342,6 +342,9 @@ fn limits_of_image_files_have_keys_and_flags() {
             let error = row["error"].as_str().unwrap();
             assert!(error.contains("a.png") && error.contains(key), "{error}");
         }
+        // Whatever else such a row says, it is scored as wrong.
+        place.write("finished.jsonl", rows.replace("\"finished\":false", "\"finished\":true"));
+        place.succeed(&["eval", "--score-only", "finished.jsonl"]);
     }
 }
 

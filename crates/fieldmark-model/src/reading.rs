@@ -17,13 +17,14 @@ pub fn bytes(path: &Path) -> Result<Vec<u8>, ModelError> {
     Ok(bytes)
 }
 
-/// Reads a text file.
+/// Reads a text file, without the byte order mark that Windows begins it with.
 ///
 /// # Errors
 /// Returns the errors of [`bytes`], and [`ModelError::Io`] if the file is not UTF-8.
 pub fn text(path: &Path) -> Result<String, ModelError> {
     let not_utf8 = |error| ModelError::io(path)(std::io::Error::new(std::io::ErrorKind::InvalidData, error));
-    String::from_utf8(bytes(path)?).map_err(not_utf8)
+    let text = String::from_utf8(bytes(path)?).map_err(not_utf8)?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 /// Reads a JSON file. `what` names the expected kind of file, such as `shard index`.
@@ -55,6 +56,15 @@ pub(crate) fn refuse_stand_in(path: &Path, content: &[u8]) -> Result<(), ModelEr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_byte_order_mark_is_not_part_of_the_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        std::fs::write(&path, "\u{feff}{\"a\": 1}").unwrap();
+        assert_eq!(json(&path, "configuration").unwrap()["a"], 1);
+        assert!(text(&path).unwrap().starts_with('{'));
+    }
 
     #[test]
     fn what_stands_in_for_a_file_is_refused_with_its_path() {

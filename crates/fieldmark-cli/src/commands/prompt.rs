@@ -26,6 +26,9 @@ pub fn run(args: &PromptArgs) -> anyhow::Result<Outcome> {
         bail!("--options has an empty option; write them as \"A,B,C\"");
     }
     let checkpoint = args.model.as_ref().map(Checkpoint::at).transpose()?;
+    for note in checkpoint.iter().flat_map(|checkpoint| checkpoint.notes.iter().chain(&checkpoint.contradictions)) {
+        eprintln!("note: {note}");
+    }
     let text = |template: PromptTemplate| -> anyhow::Result<String> {
         let prompt = render(template, &args.question, &options);
         checkpoint.as_ref().map_or_else(|| Ok(plain(&prompt)), |checkpoint| chat(&prompt, &checkpoint.processor))

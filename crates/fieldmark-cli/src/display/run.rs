@@ -232,7 +232,9 @@ impl Observer for RunDisplay {
                 if let Some((screen, _)) = &mut self.screen {
                     screen.finish();
                 }
-                self.draw(folder)?;
+                if let Err(error) = self.draw(folder) {
+                    eprintln!("note: the run is whole, but its curve cannot be drawn: {error}");
+                }
             }
             _ => {}
         }

@@ -72,7 +72,7 @@ pub(crate) fn prose_form(text: &str) -> String {
 
 /// Characters without width that change no letter. The two joiners do change letters in some scripts, so they stay.
 fn is_unseen(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2060}' | '\u{feff}')
+    matches!(c, '\u{ad}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}' | '\u{2066}'..='\u{2069}' | '\u{fe0f}' | '\u{feff}')
 }
 
 /// One character for all that mean the same mark.

@@ -29,8 +29,8 @@ struct Tag {
 
 /// What a response answers, and whether it has the form that it should have.
 ///
-/// Everything before the last `</think>` is thought. Outside of it, an answer block is an `<answer>` with the next
-/// `</answer>`.
+/// What is between `<think>` and the next `</think>` is thought, also if a prompt has opened it already, so that the response
+/// begins inside. Outside of it, an answer block is an `<answer>` with the next `</answer>`.
 ///
 /// ```
 /// use fieldmark_data::AnswerReading;
@@ -53,10 +53,16 @@ impl<'a> AnswerReading<'a> {
     /// Reads a response.
     pub fn of(response: &'a str) -> Self {
         let tags: Vec<Tag> = TAG.captures_iter(response).filter_map(|found| tag(&found)).collect();
-        let thought = tags.iter().rposition(|tag| tag.kind == Kind::ThinkClose).map_or(0, |last| last + 1);
+        let closes = |from: usize| tags[from..].iter().any(|tag| tag.kind == Kind::ThinkClose);
+        let first = tags.iter().find(|tag| matches!(tag.kind, Kind::ThinkOpen | Kind::ThinkClose));
+        let mut thinks = first.is_some_and(|tag| tag.kind == Kind::ThinkClose);
         let (mut blocks, mut stray, mut open) = (Vec::new(), false, None);
-        for tag in &tags[thought..] {
+        for (place, tag) in tags.iter().enumerate() {
             match (tag.kind, open) {
+                // A thought that is never closed ends nowhere, so that it holds nothing.
+                (Kind::ThinkOpen, _) => thinks = closes(place),
+                (Kind::ThinkClose, _) => thinks = false,
+                _ if thinks => {}
                 (Kind::AnswerOpen, before) => {
                     stray |= before.is_some();
                     open = Some(tag.end);
@@ -66,7 +72,6 @@ impl<'a> AnswerReading<'a> {
                     open = None;
                 }
                 (Kind::AnswerClose, None) => stray = true,
-                _ => {}
             }
         }
         stray |= open.is_some();
@@ -147,6 +152,9 @@ mod tests {
             ("<think>not <answer>a</answer></think><answer>b</answer>", 1, Some("b"), false),
             ("<think>x</think><answer>a</answer><answer>b</answer>", 2, None, false),
             ("<think>x</think><answer>a</answer><answer>a</answer>", 2, None, false),
+            ("<think>x</think><answer>a</answer><think>y</think><answer>b</answer>", 2, None, false),
+            ("<answer>a</answer><think>y</think><answer>b</answer>", 2, None, false),
+            ("<answer>a</answer></think><answer>b</answer>", 1, Some("b"), false),
             ("<think>x</think><answer><answer>a</answer>", 1, None, false),
             ("<think>x</think><answer>a</answer><answer>b", 1, None, false),
             ("<think>x</think><answer>a</answer></answer>", 1, None, false),

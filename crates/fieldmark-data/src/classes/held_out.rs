@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::class_split::ClassSplit;
 use super::names::named;
-use crate::answer::normal_form;
+use crate::answer::{aliases::Aliases, normal_form};
 use crate::error::RowProblem;
 use crate::format::conversations::SftExample;
 use crate::format::labels::LabelledFolder;
@@ -17,8 +17,8 @@ use crate::row_image::RowImage;
 #[derive(Clone, Debug, Default)]
 pub struct HeldOutClasses {
     names: Vec<String>,
-    /// The form in which names are compared, of each name and of all classes.
-    forms: Vec<String>,
+    /// The form in which names are compared, of each name and alias, with the class; and of all classes.
+    forms: Vec<(String, usize)>,
     all: Vec<String>,
     /// Photographs by the size of their file: a row may show a copy elsewhere.
     photos: HashMap<u64, Vec<(PathBuf, usize)>>,
@@ -27,8 +27,8 @@ pub struct HeldOutClasses {
 impl HeldOutClasses {
     /// Classes of which only the names are known.
     pub fn named(names: Vec<String>) -> Self {
-        let forms: Vec<String> = names.iter().map(|name| normal_form(name)).collect();
-        Self { all: forms.clone(), forms, names, photos: HashMap::new() }
+        let all: Vec<String> = names.iter().map(|name| normal_form(name)).collect();
+        Self { forms: all.iter().cloned().zip(0..).collect(), all, names, photos: HashMap::new() }
     }
 
     /// The unseen classes of a folder.
@@ -37,6 +37,7 @@ impl HeldOutClasses {
         found.all.extend(split.classes(Split::Seen).map(normal_form));
         for photo in &folder.photos {
             if let Some(class) = found.names.iter().position(|name| *name == photo.class) {
+                photo.aliases.iter().for_each(|alias| found.add(alias, class));
                 let file = folder.file(photo);
                 // A photograph that is missing cannot be shown either.
                 let size = std::fs::metadata(&file).map(|data| data.len());
@@ -44,6 +45,22 @@ impl HeldOutClasses {
             }
         }
         found
+    }
+
+    /// Holds out the aliases of the classes too, besides those in the labels.
+    pub fn with_aliases(mut self, aliases: &Aliases) -> Self {
+        for class in 0..self.names.len() {
+            aliases.of(&self.names[class]).iter().for_each(|alias| self.add(alias, class));
+        }
+        self
+    }
+
+    fn add(&mut self, alias: &str, class: usize) {
+        let form = normal_form(alias);
+        if !form.is_empty() && self.forms.iter().all(|(known, _)| *known != form) {
+            self.all.push(form.clone());
+            self.forms.push((form, class));
+        }
     }
 
     /// The names of the classes.
@@ -76,11 +93,13 @@ impl HeldOutClasses {
     /// Returns [`RowProblem::HeldOut`] with the class.
     pub fn check_triplet(&self, row: &TapoRow) -> Result<(), RowProblem> {
         self.check_images([Some(&row.anchor), row.positive.as_ref(), row.negative.as_ref()].into_iter().flatten())?;
-        let truth = normal_form(&row.answer);
-        match self.forms.iter().position(|form| *form == truth) {
-            Some(class) => Err(Self::problem("names", &self.names[class])),
-            None => Ok(()),
+        for truth in std::iter::once(&row.answer).chain(&row.aliases) {
+            let truth = normal_form(truth);
+            if let Some((_, class)) = self.forms.iter().find(|(form, _)| *form == truth) {
+                return Err(Self::problem("names", &self.names[*class]));
+            }
         }
+        Ok(())
     }
 
     /// A held-out class that a conversation mentions in a learned text, whether in its answer or before it.
@@ -106,9 +125,9 @@ impl HeldOutClasses {
         if self.is_empty() {
             return None;
         }
-        let found = named(text, self.forms.iter().map(String::as_str), &self.all);
-        let class = self.forms.iter().position(|form| Some(&form.as_str()) == found.first())?;
-        Some(&self.names[class])
+        let found = named(text, self.forms.iter().map(|(form, _)| form.as_str()), &self.all);
+        let (_, class) = self.forms.iter().find(|(form, _)| Some(&form.as_str()) == found.first())?;
+        Some(&self.names[*class])
     }
 
     fn problem(how: &'static str, class: &str) -> RowProblem {
@@ -192,5 +211,24 @@ mod tests {
         let example = |text: &str| SftExample::parse(1, &json!({"instruction": "?", "output": text})).unwrap();
         assert_eq!(held.check_conversation(&example("a lime")), held_out("names", "Lime"));
         assert_eq!(HeldOutClasses::default().check_conversation(&example("a lime")), Ok(()));
+        // Its other names are held out too, in rows as in answers.
+        let mut aliases = Aliases::default();
+        aliases.add("lime", ["Limette"]);
+        let held = held.with_aliases(&aliases);
+        assert_eq!(held.check_conversation(&example("eine Limette")), held_out("names", "Lime"));
+        let triplet = |change: serde_json::Value| {
+            let mut row = json!({"problem": "?", "answer": "Plum", "anchor": "p.jpg"});
+            row.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            held.check_triplet(&TapoRow::parse(1, &row).unwrap())
+        };
+        assert_eq!(triplet(json!({})), Ok(()));
+        assert_eq!(triplet(json!({"answer": "limette"})), held_out("names", "Lime"));
+        assert_eq!(triplet(json!({"alias": ["lime"]})), held_out("names", "Lime"));
+        // A script without blanks.
+        let held = HeldOutClasses::named(vec!["\u{9752}\u{67e0}".into()]);
+        assert_eq!(
+            held.check_conversation(&example("\u{8fd9}\u{662f}\u{9752}\u{67e0}\u{3002}")),
+            held_out("names", "\u{9752}\u{67e0}")
+        );
     }
 }

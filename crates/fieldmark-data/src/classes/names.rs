@@ -24,14 +24,21 @@ pub(crate) fn named<'a>(text: &str, wanted: impl IntoIterator<Item = &'a str>, a
     wanted.into_iter().filter(|name| is_named(name)).collect()
 }
 
-/// The places where a text has a phrase with no letter or digit directly before or after it.
+/// The places where a text has a phrase with no letter or digit directly before or after it. Scripts without blanks between
+/// words bound nothing.
 fn phrases(text: &str, phrase: &str) -> Vec<Range<usize>> {
-    let is_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+    let is_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() && !is_without_blanks(c));
     let places =
         text.match_indices(phrase).filter(|_| !phrase.is_empty()).map(|(start, _)| start..start + phrase.len());
     places
         .filter(|place| !is_word(text[..place.start].chars().next_back()) && !is_word(text[place.end..].chars().next()))
         .collect()
+}
+
+/// Whether a character is of a script that puts no blanks between words: Chinese, Japanese, Thai, Lao, Khmer, Burmese.
+fn is_without_blanks(c: char) -> bool {
+    matches!(c, '\u{e00}'..='\u{eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}' | '\u{3040}'..='\u{30ff}'
+        | '\u{3400}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{323af}')
 }
 
 #[cfg(test)]

@@ -60,23 +60,29 @@ pub(crate) fn matchable(truth: &str) -> Result<String, RowProblem> {
 
 /// The aliases of the truth, in `aliases` or `alias`: a list, or one. Blank ones do not count.
 pub(crate) fn aliases(object: &Map<String, Value>) -> Result<Vec<String>, RowProblem> {
-    let Some(field) = ["aliases", "alias"].into_iter().find(|field| object.contains_key(*field)) else {
-        return Ok(Vec::new());
-    };
-    let text = |value: &Value| match value {
-        Value::String(text) => Ok(truth_text(text)),
-        other => Err(RowProblem::WrongType {
-            field: field.into(),
-            expected: "a string or a list of strings",
-            found: kind_of(other),
-        }),
-    };
-    let found: Vec<String> = match &object[field] {
-        Value::Null => Vec::new(),
-        Value::Array(list) => list.iter().map(text).collect::<Result<_, _>>()?,
-        value => vec![text(value)?],
-    };
-    Ok(found.into_iter().filter(|alias| !alias.is_empty()).collect())
+    let mut found = Vec::new();
+    for field in ["aliases", "alias"] {
+        let wrong =
+            |found| RowProblem::WrongType { field: field.into(), expected: "a string or a list of strings", found };
+        let mut add = |value: &Value| match value {
+            // As pandas writes a list into a column of texts.
+            Value::String(text) if text.trim().starts_with('[') && text.trim().ends_with(']') => {
+                Err(wrong("a list written as a text"))
+            }
+            Value::String(text) => {
+                found.push(truth_text(text));
+                Ok(())
+            }
+            other => Err(wrong(kind_of(other))),
+        };
+        match object.get(field) {
+            None | Some(Value::Null) => {}
+            Some(Value::Array(list)) => list.iter().try_for_each(add)?,
+            Some(value) => add(value)?,
+        }
+    }
+    found.retain(|alias| !alias.is_empty());
+    Ok(found)
 }
 
 /// Whether a value says anything. A column of a data set of many kinds of rows is null or empty in the others; some

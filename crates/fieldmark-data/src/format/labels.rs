@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use super::columns::matchable;
 use super::reader::{ReadLimits, read_text};
 use super::table::Table;
-use crate::answer::{aliases::Aliases, truth::truth_text};
+use crate::answer::{aliases::Aliases, normal_form, truth::truth_text};
 use crate::error::{DataError, RowProblem};
 use crate::images::ImageRoots;
 
@@ -183,11 +183,15 @@ impl Columns {
         let field = |index: usize| fields.get(index).map_or("", String::as_str);
         let filled = |index: usize, name: &str| match field(index) {
             "" => Err(RowProblem::Empty(name.into())),
+            // No name has one, but a quote that is not closed swallows the lines below it.
+            text if text.contains(['\n', '\r']) => {
+                Err(RowProblem::NotCsv(format!("{name} has a line break; is a quote not closed?")))
+            }
             text => Ok(text.to_owned()),
         };
         let split = match field(self.split) {
-            "train" => SourceSplit::Train,
-            "test" => SourceSplit::Test,
+            text if text.eq_ignore_ascii_case("train") => SourceSplit::Train,
+            text if text.eq_ignore_ascii_case("test") => SourceSplit::Test,
             other => {
                 return Err(RowProblem::UnknownValue {
                     field: "split".into(),
@@ -203,23 +207,35 @@ impl Columns {
             super_category: filled(self.super_category, "super_category")?,
             group: self.group.map(field).unwrap_or("").to_owned(),
             split,
-            aliases: self.aliases.map(field).map_or(Vec::new(), |list| {
-                let aliases = list.split(';').map(str::trim).filter(|alias| !alias.is_empty());
-                aliases.map(str::to_owned).collect()
-            }),
+            aliases: self.aliases.map_or(Ok(Vec::new()), |index| aliases(field(index)))?,
         })
     }
 }
 
-/// The photographs and super-categories of earlier rows, to find rows that contradict them.
+/// The names in a cell, separated by `;`. A cell that is missing in R or pandas has none.
+fn aliases(cell: &str) -> Result<Vec<String>, RowProblem> {
+    let cell = cell.trim();
+    if cell.starts_with('[') && cell.ends_with(']') {
+        let expected = "names separated by \";\"";
+        return Err(RowProblem::UnknownValue { field: "aliases".into(), found: cell.into(), expected });
+    }
+    let names = cell.split(';').map(str::trim).filter(|name| !["", "NA", "NaN", "nan", "None"].contains(name));
+    Ok(names.map(str::to_owned).collect())
+}
+
+/// The photographs, classes and super-categories of earlier rows, to find rows that contradict them. Names that are the same
+/// in the [`normal_form`] get the spelling of the first.
 #[derive(Default)]
 struct Earlier {
     paths: HashMap<PathBuf, usize>,
+    spellings: HashMap<String, String>,
     families: HashMap<String, (String, usize)>,
 }
 
 impl Earlier {
-    fn admit(&mut self, photo: LabelledPhoto) -> Result<LabelledPhoto, RowProblem> {
+    fn admit(&mut self, mut photo: LabelledPhoto) -> Result<LabelledPhoto, RowProblem> {
+        photo.class = self.first_spelling("class", photo.class);
+        photo.super_category = self.first_spelling("super_category", photo.super_category);
         if let Some(row) = self.paths.insert(photo.path.clone(), photo.row) {
             return Err(RowProblem::Repeated(row));
         }
@@ -234,6 +250,10 @@ impl Earlier {
             });
         }
         Ok(photo)
+    }
+
+    fn first_spelling(&mut self, column: &str, name: String) -> String {
+        self.spellings.entry(format!("{column} {}", normal_form(&name))).or_insert(name).clone()
     }
 }
 
@@ -286,6 +306,39 @@ mod tests {
             let error = read(bad).unwrap_err().to_string();
             assert!(error.contains("labels.csv") && error.contains("Gala") && error.contains("Granny"), "{error}");
         }
+    }
+
+    #[test]
+    fn one_name_in_several_spellings_is_one_class() {
+        let (_dir, path) = table(
+            "path,class,super_category,split\na,Key Lime,Citrus,Train\nb,key_lime,citrus,TEST\nc,KEY LIME ,Citrus,test\n",
+        );
+        let folder = read_labels(&path).unwrap();
+        assert!(
+            folder
+                .photos
+                .iter()
+                .all(|photo| (photo.class.as_str(), photo.super_category.as_str()) == ("Key Lime", "Citrus"))
+        );
+        assert_eq!(
+            folder.photos.iter().map(|photo| photo.split).collect::<Vec<_>>(),
+            [SourceSplit::Train, SourceSplit::Test, SourceSplit::Test]
+        );
+    }
+
+    #[test]
+    fn a_quote_that_is_not_closed_swallows_no_rows_and_a_list_is_no_name() {
+        let read = |rows: &str| {
+            let (_dir, path) = table(&format!("path,class,super_category,split,aliases\n{rows}"));
+            read_labels(&path).map_err(|error| error.to_string())
+        };
+        let error = read("a,\"Lime,Citrus,train,\nb,Lemon\",Citrus,train,\n").unwrap_err();
+        assert!(error.contains("class") && error.contains("line break"), "{error}");
+        let error = read("a,Lime,Citrus,train,['Limette']\n").unwrap_err();
+        assert!(error.contains("aliases") && error.contains("['Limette']"), "{error}");
+        let folder = read("a,Lime,Citrus,train,NA\nb,Lemon,Citrus,train,Citron;Zitrone\n").unwrap();
+        assert_eq!(folder.photos[0].aliases, [""; 0]);
+        assert_eq!(folder.photos[1].aliases, ["Citron", "Zitrone"]);
     }
 
     #[test]

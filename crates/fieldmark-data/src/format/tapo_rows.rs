@@ -22,7 +22,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::columns::{UNREAD, aliases, filled, object, refuse_tags, refuse_unread, truth};
+use super::columns::{UNREAD, aliases, filled, has_content, object, refuse_tags, refuse_unread, truth};
 use super::image_values::images;
 use super::reader::{ReadLimits, read_records};
 use crate::error::{DataError, RowProblem};
@@ -130,7 +130,9 @@ impl TapoRow {
 }
 
 fn role<'a>(columns: &Map<String, Value>, names: [&'a str; 2]) -> Result<(&'a str, Vec<RowImage>), RowProblem> {
-    let present = names.into_iter().find(|name| columns.contains_key(*name));
+    // One of the two may be a column that other rows of the data set use.
+    let filled = names.into_iter().find(|name| columns.get(*name).is_some_and(has_content));
+    let present = filled.or_else(|| names.into_iter().find(|name| columns.contains_key(*name)));
     let column = present.unwrap_or(names[0]);
     Ok((column, images(columns, column)?))
 }

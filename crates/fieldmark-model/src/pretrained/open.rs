@@ -64,7 +64,15 @@ impl Pretrained {
                 file.display()
             ));
         }
-        Ok(Self { folder, config, notes: note.into_iter().collect(), contradictions })
+        let mut notes: Vec<String> = note.into_iter().collect();
+        if folder.join("adapter_config.json").is_file() {
+            notes.push(format!(
+                "{}: the adapter beside the weights is not used; move its two files to a folder of their own, and give that as \
+                 the adapter",
+                folder.display()
+            ));
+        }
+        Ok(Self { folder, config, notes, contradictions })
     }
 
     /// Loads the weights onto `device`.

@@ -16,6 +16,8 @@ pub fn read_corpus(path: &Path) -> Result<Vec<String>, RunError> {
         let line = 1 + valid.iter().filter(|&&byte| byte == b'\n').count();
         RunError::path(path, format!("line {line} is not UTF-8; convert the file to UTF-8"))
     })?;
+    // Windows begins a file with a mark that no text has.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let texts: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
     if texts.is_empty() {
         return Err(RunError::path(path, "holds no text; write one text a line, such as prompts and answers"));
@@ -33,6 +35,8 @@ mod tests {
         let path = folder.path().join("texts.txt");
         std::fs::write(&path, "one\r\n\n  two \n").unwrap();
         assert_eq!(read_corpus(&path).unwrap(), ["one", "  two "]);
+        std::fs::write(&path, "\u{feff}one\r\ntwo").unwrap();
+        assert_eq!(read_corpus(&path).unwrap(), ["one", "two"]);
         for (bytes, named) in [(&b""[..], "no text"), (b" \n\n", "no text"), (b"a\nb\n\xff", "line 3")] {
             std::fs::write(&path, bytes).unwrap();
             let error = read_corpus(&path).unwrap_err().to_string();

@@ -100,9 +100,10 @@ impl Ready<'_> {
             let (done, total) = (trainer.done(), trainer.total());
             return Ok(Outcome::Stopped { done, total, saved: saved.into() });
         }
-        watch.observer.event(RunEvent::Trained(&setup.folder))?;
+        // The model first: whoever is told next may draw a curve from logs that are gone.
         let checkpoint = self.checkpoint.save_in(&model, &setup.folder)?;
         replaced.settle(true)?;
+        watch.observer.event(RunEvent::Trained(&setup.folder))?;
         let (steps, new_steps) = (Some(trainer.total()), trainer.done() - self.course.done);
         let best = self.saving.best();
         Ok(Outcome::Finished(Finished { checkpoint, steps, new_steps, rows: self.rows, best }))

@@ -154,7 +154,7 @@ fn report(predictions: &[Prediction]) -> String {
     }
     summary.add("always the first option", Scores::first_option(predictions));
     let failed = predictions.iter().filter(|prediction| prediction.error.is_some()).count();
-    let cut = predictions.iter().filter(|prediction| !prediction.finished).count() - failed;
+    let cut = predictions.iter().filter(|prediction| prediction.error.is_none() && !prediction.finished).count();
     summary.note("In brackets: 95 % confidence intervals. Strict: the answer names one option, and it is the truth.");
     if cut > 0 {
         summary.note(format!("{cut} of {} answers were cut at the length limit.", predictions.len()));

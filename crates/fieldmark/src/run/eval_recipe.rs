@@ -167,6 +167,8 @@ fn sources(recipe: &Recipe) -> Vec<Source> {
     let files = recipe.eval.files.iter().map(|path| Source::data("eval.files", path));
     let images = data.images.iter().map(|path| Source::data("data.images", path));
     let labels = data.labels.iter().map(|path| Source::data("data.labels", path));
+    let labels = labels.chain(data.aliases_file().map(|path| Source::data("data.aliases", path)));
+    let labels = labels.chain(data.prefixes.values().map(|path| Source::data("data.prefixes", path)));
     model.chain(files).chain(images).chain(labels).filter(|source| !source.path.as_os_str().is_empty()).collect()
 }
 

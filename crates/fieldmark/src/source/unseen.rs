@@ -31,8 +31,8 @@ pub fn unseen(data: &DataSection) -> Result<Unseen, RunError> {
 pub fn held_out_classes(data: &DataSection) -> Result<HeldOutClasses, RunError> {
     match (unseen(data)?, &data.labels) {
         (Unseen::Drawn { count: 0, .. }, _) => Ok(HeldOutClasses::default()),
-        (Unseen::Named(names), None) => Ok(HeldOutClasses::named(names)),
-        (unseen, Some(folder)) => Ok(Labels::open(folder, &unseen)?.held_out()),
+        (Unseen::Named(names), None) => Ok(HeldOutClasses::named(names).with_aliases(&data.read_aliases()?)),
+        (unseen, Some(folder)) => Ok(Labels::open(folder, &unseen)?.held_out().with_aliases(&data.read_aliases()?)),
         (Unseen::Drawn { .. }, None) => Ok(HeldOutClasses::default()),
     }
 }

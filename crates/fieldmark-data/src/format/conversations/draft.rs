@@ -5,10 +5,13 @@ use serde_json::{Map, Value};
 use super::example::{SftExample, Turn, TurnRole};
 use super::parts::Text;
 use crate::error::RowProblem;
-use crate::format::columns::has_content;
+use crate::format::columns::{has_content, refuse_unread};
 use crate::format::image_values::images;
 use crate::prompt::IMAGE_PLACEHOLDER;
 use crate::row_image::RowImage;
+
+/// Columns that other programs take images from. In a row without an image they are not a detail beside it.
+const OTHER_IMAGE_COLUMNS: [&str; 6] = ["image_path", "image_paths", "image_url", "image_file", "img", "pixel_values"];
 
 /// A conversation whose images are not in place yet.
 #[derive(Debug, Default)]
@@ -54,6 +57,9 @@ impl Draft {
         if image_put_first {
             self.marks.push(None);
             self.turns[0].content.insert_str(0, IMAGE_PLACEHOLDER);
+        }
+        if given.is_empty() && self.marks.is_empty() {
+            refuse_unread(columns, &OTHER_IMAGE_COLUMNS)?;
         }
         let own = self.marks.iter().flatten().count();
         if self.marks.len() != given.len() + own {

@@ -67,6 +67,10 @@ impl Text {
             }
         };
         match kind {
+            // Qwen's template would take such a part for an image, and forget its text.
+            "text" if given("image").or_else(|| given("image_url")).is_some() => {
+                return Err(RowProblem::UnreadPart { message: number, kind: "text with an image".into() });
+            }
             "text" => self.text(string(part, "text")?),
             "image" | "image_url" => {
                 if let Some(name) = SIZES.into_iter().find(|name| given(name).is_some()) {

@@ -38,7 +38,8 @@ use crate::error::RowProblem;
 use crate::format::columns::{UNREAD, kind_of, object, refuse_unread, string};
 
 /// Fields of a message that would be left out of the prompt in silence.
-const UNREAD_IN_MESSAGE: [&str; 5] = ["tool_calls", "function_call", "audio", "reasoning_content", "thinking"];
+const UNREAD_IN_MESSAGE: [&str; 8] =
+    ["tool_calls", "function_call", "audio", "reasoning", "reasoning_content", "thinking", "image", "images"];
 
 /// The names of columns and tags, as in an entry of LLaMA-Factory's `dataset_info.json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,19 +209,22 @@ fn list<'a>(columns: &'a Map<String, Value>, column: &str) -> Result<Vec<Message
 
 /// OpenAI's `weight` of an assistant's message: 0 leaves it out of the loss.
 fn has_weight(message: Message<'_>) -> Result<bool, RowProblem> {
-    let wrong = |found: &Value| RowProblem::UnknownValue {
-        field: "weight".into(),
-        found: found.to_string(),
-        expected: "0 or 1",
-    };
-    match message.get("weight") {
-        None | Some(Value::Null) => Ok(true),
-        Some(value) => match value.as_f64() {
-            Some(0.0) => Ok(false),
-            Some(1.0) => Ok(true),
-            _ => Err(wrong(value)),
-        },
+    for field in ["weight", "loss", "train", "training"] {
+        match message.get(field) {
+            None | Some(Value::Null) => {}
+            Some(value) => {
+                match value.as_bool().map_or_else(|| value.as_f64(), |learned| Some(f64::from(u8::from(learned)))) {
+                    Some(0.0) => return Ok(false),
+                    Some(1.0) => {}
+                    _ => {
+                        let (field, found) = (field.into(), value.to_string());
+                        return Err(RowProblem::UnknownValue { field, found, expected: "0 or 1, false or true" });
+                    }
+                }
+            }
+        }
     }
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -417,5 +421,45 @@ mod tests {
         }
         let both = json!({"messages": question("<image>?"), "images": ["a"], "image": "b"});
         assert_eq!(SftExample::parse(1, &both), Err(RowProblem::TwoImageColumns));
+    }
+
+    #[test]
+    fn an_image_that_would_be_left_out_is_refused_where_it_stands() {
+        let row = |user: serde_json::Value, more: serde_json::Value| {
+            let mut row = json!({"messages": [user, {"role": "assistant", "content": "Lime"}]});
+            row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            SftExample::parse(1, &row)
+        };
+        let user = |more: serde_json::Value| {
+            let mut user = json!({"role": "user", "content": "Which?"});
+            user.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            user
+        };
+        let none = json!({});
+        for column in ["image_path", "image_url", "img"] {
+            let found = row(user(none.clone()), json!({column: "a.jpg"}));
+            assert_eq!(found, Err(RowProblem::Unread(column.into())));
+            // Beside an image that is read it is a detail.
+            assert!(row(user(none.clone()), json!({column: "a.jpg", "images": ["a.jpg"]})).is_ok());
+        }
+        assert_eq!(row(user(json!({"images": ["a.jpg"]})), none.clone()), Err(RowProblem::Unread("images".into())));
+        let part = json!({"role": "user", "content": [{"type": "text", "text": "Which?", "image": "a.jpg"}]});
+        assert!(matches!(row(part, none.clone()), Err(RowProblem::UnreadPart { message: 1, .. })));
+        assert!(row(user(json!({"image": null, "images": []})), none).is_ok());
+    }
+
+    #[test]
+    fn turns_that_are_marked_are_not_learned() {
+        for (mark, value) in
+            [("weight", json!(0)), ("loss", json!(false)), ("train", json!(false)), ("training", json!(0.0))]
+        {
+            let row = json!({"messages": [
+                {"role": "user", "content": "a"}, {"role": "assistant", "content": "bad", mark: value},
+                {"role": "user", "content": "b"}, {"role": "assistant", "content": "good", mark: true}]});
+            assert_eq!(SftExample::parse(1, &row).unwrap().learned().collect::<Vec<_>>(), ["good"], "{mark}");
+        }
+        let row =
+            json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "loss": 0.5}]});
+        assert!(matches!(SftExample::parse(1, &row), Err(RowProblem::UnknownValue { field, .. }) if field == "loss"));
     }
 }

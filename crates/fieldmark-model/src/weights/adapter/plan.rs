@@ -254,8 +254,14 @@ impl<'a> Planner<'a, '_> {
         Ok(())
     }
 
-    /// Refuses an adapter whose configuration names whole modules or tokens that are not in its file.
+    /// Refuses an adapter without tensors, and one whose configuration names whole modules or tokens that are not in its
+    /// file.
     fn check_complete(&self, tied: bool) -> Result<(), ModelError> {
+        if self.changes.is_empty() {
+            let problem = "holds no tensors, so the model would stay as it is; DeepSpeed ZeRO-3 writes such a file if the \
+                           parameters are not gathered: save the adapter again";
+            return Err(ModelError::refused(self.adapter.weights_path(), problem));
+        }
         let refuse = |key: &str, value: String, reason: String| {
             Err(ModelError::adapter_setting(self.adapter.config_path(), key, value, &reason))
         };
