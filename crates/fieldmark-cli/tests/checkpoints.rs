@@ -27,8 +27,9 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_it_is_used() {
         let go_on = |expected: &[(&str, &[&str])]| {
             unend();
             let said = stderr(&succeed(&place, &resume(stage, &ours)));
-            // After the table of parts, notes are about training.
-            let before = said.lines().take_while(|line| !line.starts_with("part "));
+            // Once the data is read, notes are about the data and the training.
+            let before =
+                said.lines().take_while(|line| !["check data", "part "].iter().any(|next| line.starts_with(next)));
             let notes: Vec<&str> = before.filter(|line| line.starts_with("note: ")).collect();
             assert_eq!(notes.len(), expected.len(), "{said}");
             for (note, (name, reasons)) in notes.iter().zip(expected) {
