@@ -1,12 +1,16 @@
-//! What a run says about itself: a model that does not look, parts without gradient, steps without a group.
+//! What a run says about itself: a model that does not look, parts without gradient, steps without a group; and an observer
+//! that fails at the end.
 
 use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::Tensor,
 };
 use fieldmark::{
+    Checkpoint, RunError,
+    folder::RunFolder,
     model::{ModelPart, Qwen25Vl, TrainableParts},
     processor::{PatchedImage, Sequence, SupervisedSequence},
+    run::{RunEvent, RunSetup, Tapo, tapo},
     stream::StreamKey,
     train::{
         TrainError, Trainer,
@@ -18,6 +22,7 @@ use fieldmark::{
 use fieldmark_tests::{
     prompts::{MODELS, load, values},
     tapo_runs::{Source, descent, device, ends, every, prompts, registry, run, slow_descent},
+    tiny::checkpoint,
     training::{Rows, plain_logps, word_tokenizer},
 };
 
@@ -143,4 +148,25 @@ fn groups_whose_rewards_are_alike_are_told_though_they_are_kept() {
     assert!(found.findings.contains(&Finding::NoAdvantage { step: 1, groups: 2 }), "{:?}", found.findings);
     let outlook = Finding::Outlook { accuracy: 0.0, share: 0.0, group: 4, counted: Some(2) };
     assert!(found.findings.contains(&outlook), "{:?}", found.findings);
+}
+
+#[test]
+fn an_observer_that_fails_at_the_end_costs_no_model() {
+    let folder = tempfile::tempdir().unwrap();
+    checkpoint(&folder.path().join("model"));
+    let start = Checkpoint::at(folder.path().join("model")).unwrap();
+    let source = Source::new(prompts(start.load(&device()).unwrap().config(), &["a", "b"]));
+    let config = TapoConfig { prompts_per_step: 2, ..slow_descent() };
+    let rewards = registry();
+    let output = folder.path().join("out");
+    let mut setup = RunSetup::new(RunFolder::check(Some(&output), false).unwrap(), device());
+    setup.settings.tensorboard = false;
+    let parts =
+        Tapo { checkpoint: &start, source: &source, validation: None, rewards: &rewards, config, steps: Some(1) };
+    let ended = tapo(parts, &setup, &mut |event: RunEvent<'_>| match event {
+        RunEvent::Trained(_) => Err(RunError::observer(std::io::Error::other("no picture"))),
+        _ => Ok(()),
+    });
+    assert!(ended.unwrap_err().to_string().contains("no picture"));
+    assert!(Checkpoint::at(output.join("checkpoint")).unwrap().load(&device()).is_ok());
 }

@@ -107,7 +107,7 @@ pub struct InitArgs {
     /// Seed of the random weights.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Refuse a shape with more parameters before any memory is taken; each takes about 12 bytes.
+    /// Refuse a shape with more parameters before any memory is taken.
     #[arg(long, value_name = "N", default_value_t = 1_000_000_000)]
     pub max_parameters: u64,
 }

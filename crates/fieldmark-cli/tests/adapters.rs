@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use support::{
     Place, lines, question,
     refusal::Refusal,
-    runs::{args, entries, place, resume, run, same, succeed},
+    runs::{args, kill, place, resume, run, same, succeed},
 };
 
 const LAYERS: [(&str, [usize; 2]); 3] = [
@@ -159,11 +159,7 @@ fn a_run_that_goes_on_with_an_adapter_resumes_to_the_same_bytes_and_notices_anot
         for output in [&whole, &ours] {
             succeed(&place, &[args(stage, output), sets.clone()].concat());
         }
-        fs::remove_dir_all(place.path(&ours).join("checkpoint")).unwrap();
-        let folder = format!("{ours}/checkpoints");
-        for mark in entries(&place, &folder).iter().rev().take(2) {
-            fs::remove_dir_all(place.path(&folder).join(mark)).unwrap();
-        }
+        kill(&place, &ours);
         let begun = place.path("begun");
         fs::create_dir(&begun).unwrap();
         copy(&place.path(&ours), &begun);

@@ -15,7 +15,7 @@ use fieldmark::stream::RandomStream;
 use support::{
     Place,
     refusal::mentions,
-    runs::{args, entries, place, resume, run, same, stderr, succeed},
+    runs::{args, entries, kill, place, resume, run, same, stderr, succeed},
 };
 
 fn spawn(place: &Place, args: &[String]) -> Child {
@@ -192,12 +192,7 @@ fn runs_in_16_bits_or_with_adapters_go_on_with_all_that_is_beside_the_weights() 
         for output in [&whole, &ours] {
             succeed(&place, &[args(stage, output), sets.clone()].concat());
         }
-        // As if it had been killed two checkpoints before its end.
-        fs::remove_dir_all(place.path(&ours).join("checkpoint")).unwrap();
-        let folder = format!("{ours}/checkpoints");
-        for mark in entries(&place, &folder).iter().rev().take(2) {
-            fs::remove_dir_all(place.path(&folder).join(mark)).unwrap();
-        }
+        kill(&place, &ours);
         succeed(&place, &[resume(stage, &ours), sets].concat());
         same(&place, stage, &ours, &whole);
     }

@@ -15,8 +15,8 @@ pub mod prompt;
 pub mod row_image;
 
 pub use answer::{
-    Aliases, AnswerReading, Unmatchable, is_python_space, nfc, normal_form, plain_text, strict_answer, truth_text,
-    unmatchable,
+    Aliases, AnswerReading, Unmatchable, is_python_space, nfc, normal_form, occurrences, plain_text, strict_answer,
+    truth_text, unmatchable,
 };
 pub use augment::RandomResizedCrop;
 pub use check::{DataKind, DataReport, ImageCheck, check_file, check_file_with};

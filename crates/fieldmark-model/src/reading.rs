@@ -1,11 +1,14 @@
 //! Reads the files of a checkpoint that somebody else wrote. What only stands in for a file is refused by name: a Git LFS
 //! pointer, or the web page that a failed download left.
 
-use std::path::Path;
+use std::{fs::File, io::Read, path::Path};
 
 use serde_json::Value;
 
 use crate::error::ModelError;
+
+/// Number of bytes that show whether a file only stands in for another.
+const START: u64 = 256;
 
 /// Reads a file.
 ///
@@ -47,6 +50,16 @@ pub fn stand_in(content: &[u8]) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// Checks the beginning of a file that is read later, and may be large.
+///
+/// # Errors
+/// Returns the errors of [`bytes`].
+pub(crate) fn check(path: &Path) -> Result<(), ModelError> {
+    let (mut start, file) = (Vec::new(), File::open(path).map_err(ModelError::io(path))?);
+    file.take(START).read_to_end(&mut start).map_err(ModelError::io(path))?;
+    refuse_stand_in(path, &start)
 }
 
 pub(crate) fn refuse_stand_in(path: &Path, content: &[u8]) -> Result<(), ModelError> {

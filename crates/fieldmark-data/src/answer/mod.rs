@@ -4,12 +4,14 @@
 
 pub(crate) mod aliases;
 pub(crate) mod alike;
+pub(crate) mod phrases;
 pub(crate) mod reading;
 pub(crate) mod truth;
 
 pub use self::{
     aliases::Aliases,
     alike::{is_python_space, nfc, normal_form, plain_text},
+    phrases::occurrences,
     reading::{AnswerReading, strict_answer},
     truth::{Unmatchable, truth_text, unmatchable},
 };

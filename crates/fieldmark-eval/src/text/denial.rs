@@ -168,7 +168,7 @@ mod tests {
     use fieldmark_data::normal_form;
 
     use super::*;
-    use crate::text::phrases::occurrences;
+    use crate::text::occurrences;
 
     #[test]
     fn sentences_that_deny_and_sentences_that_do_not() {

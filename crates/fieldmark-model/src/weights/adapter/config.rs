@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::targets::{Names, Pattern, Patterns, Targets};
-use crate::error::ModelError;
+use crate::{error::ModelError, reading};
 
 /// Keys that are used.
 const USED: [&str; 18] = [
@@ -83,12 +83,10 @@ impl PeftConfig {
     /// # Errors
     /// Returns an error that names the key if the adapter cannot be read exactly.
     pub(super) fn read(path: &Path) -> Result<Self, ModelError> {
-        let text = std::fs::read_to_string(path).map_err(ModelError::io(path))?;
-        let map = serde_json::from_str(&text).map_err(|error| ModelError::Json {
-            path: path.into(),
-            what: "PEFT configuration",
-            reason: error.to_string(),
-        })?;
+        let Value::Object(map) = reading::json(path, "PEFT configuration")? else {
+            let reason = "is not a JSON object".into();
+            return Err(ModelError::Json { path: path.into(), what: "PEFT configuration", reason });
+        };
         Self::from_map(&Keys { path: path.into(), map })
     }
 

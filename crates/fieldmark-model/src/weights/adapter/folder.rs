@@ -1,13 +1,9 @@
 //! The folder of an adapter, and the folders in which one is found.
 
-use std::{
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use super::config::PeftConfig;
-use crate::error::ModelError;
+use crate::{error::ModelError, reading};
 
 pub(super) const CONFIG: &str = "adapter_config.json";
 pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
@@ -33,7 +29,6 @@ impl Adapter {
         let Some(found) = places.iter().find(|place| place.join(CONFIG).is_file()) else {
             return Err(ModelError::AdapterFolder { path: folder.into(), reason: what_is(folder) });
         };
-        refuse_pointer(&found.join(CONFIG))?;
         let weights = found.join(WEIGHTS);
         if !weights.is_file() {
             let reason = if found.join("adapter_model.bin").is_file() {
@@ -46,7 +41,7 @@ impl Adapter {
             };
             return Err(ModelError::AdapterFolder { path: found.clone(), reason });
         }
-        refuse_pointer(&weights)?;
+        reading::check(&weights)?;
         Ok(Self { folder: found.clone(), config: PeftConfig::read(&found.join(CONFIG))? })
     }
 
@@ -85,18 +80,6 @@ fn what_is(folder: &Path) -> String {
         "has no adapter"
     };
     format!("{found}; an adapter is a folder with {CONFIG} and {WEIGHTS}")
-}
-
-/// Refuses a file that Git LFS has not downloaded yet.
-fn refuse_pointer(path: &Path) -> Result<(), ModelError> {
-    const MARK: &[u8] = b"version https://git-lfs";
-    let (mut start, file) = (Vec::new(), File::open(path).map_err(ModelError::io(path))?);
-    file.take(MARK.len() as u64).read_to_end(&mut start).map_err(ModelError::io(path))?;
-    if start == MARK {
-        let reason = "is a pointer of Git LFS and not the file itself; run `git lfs pull` in its folder".into();
-        return Err(ModelError::AdapterFolder { path: path.into(), reason });
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -141,7 +124,8 @@ mod tests {
             ("lfs", "lfs/adapter_model.safetensors", "git lfs pull"),
         ] {
             match Adapter::open(&path.join(name)).unwrap_err() {
-                ModelError::AdapterFolder { path: found, reason } => {
+                ModelError::AdapterFolder { path: found, reason }
+                | ModelError::Refused { path: found, problem: reason } => {
                     assert!(found == path.join(at) && reason.contains(says), "{name}: {} {reason}", found.display());
                 }
                 other => panic!("{name}: {other}"),

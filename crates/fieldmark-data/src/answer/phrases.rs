@@ -1,21 +1,8 @@
-//! Text rules: Python's `str.strip` and `str.split`, which the released scorer uses, and the search for whole phrases.
-//! The strict rules compare texts in the normal form that the rewards use too (`fieldmark_data::normal_form`).
+//! Where a text contains a phrase between the bounds of words, in any script.
 
 use std::ops::Range;
 
-use fieldmark_data::is_python_space;
-pub(crate) use fieldmark_data::normal_form as normalise;
 use unicode_segmentation::UnicodeSegmentation;
-
-/// Python's `str.strip()`.
-pub(crate) fn strip(text: &str) -> &str {
-    text.trim_matches(is_python_space)
-}
-
-/// Python's `str.split()`.
-pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(is_python_space).filter(|word| !word.is_empty())
-}
 
 /// Returns the ranges where `text` contains `phrase` between the bounds of words.
 ///
@@ -23,7 +10,7 @@ pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
 /// scripts that are written without blanks (Chinese, Japanese, Thai, Lao, Khmer, Burmese) there is one between any two
 /// characters, so that a name counts where it is contained; only a run of katakana is one word. The bounds are those of
 /// Unicode's annex 29, for each pair of neighbours alone.
-pub(crate) fn occurrences(text: &str, phrase: &str) -> Vec<Range<usize>> {
+pub fn occurrences(text: &str, phrase: &str) -> Vec<Range<usize>> {
     if phrase.is_empty() {
         return Vec::new();
     }
@@ -42,13 +29,6 @@ fn is_bound(text: &str, at: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn white_space_is_pythons() {
-        assert_eq!(strip("\u{1c}\u{a0} a b\u{1f}\n\u{3000}"), "a b");
-        assert_eq!(strip("\u{200b}a"), "\u{200b}a");
-        assert_eq!(words(" a\u{1d}b \t c").collect::<Vec<_>>(), ["a", "b", "c"]);
-    }
 
     #[test]
     fn phrases_stand_alone() {
