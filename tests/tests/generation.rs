@@ -49,11 +49,12 @@ fn generate(model: &Qwen25Vl, config: GenerationConfig, requests: &[Request]) ->
 /// One response to each prompt, and its steps.
 fn traced(model: &Qwen25Vl, config: GenerationConfig, prompts: &[Sequence]) -> (Vec<Response>, Vec<Vec<Step>>) {
     let requests: Vec<Request> = prompts.iter().map(|prompt| request(prompt, [0])).collect();
+    let config = GenerationConfig { output_logits: true, ..config };
     let generator = Generator::new(model, config, PAD, &Device::flex()).unwrap();
     let mut steps: Vec<Vec<Step>> = prompts.iter().map(|_| Vec::new()).collect();
     let responses = generator
         .generate_with(&requests, |token| {
-            steps[token.request].push(Step { id: token.id, logits: token.logits.to_vec() });
+            steps[token.request].push(Step { id: token.id, logits: token.logits.unwrap().to_vec() });
         })
         .unwrap();
     (responses.into_iter().flatten().collect(), steps)
@@ -218,15 +219,19 @@ proptest! {
 
     #[test]
     fn batches_of_any_size_give_the_same(
-        prompts in prop::collection::vec((parts(0..2), 0..4u64), 1..4),
-        max_batch in 1..5usize,
+        prompts in prop::collection::vec((parts(0..2), 0..6u64), 1..5),
+        max_batch in 1..7usize,
+        every in 3..40usize,
         which in 0..2usize,
     ) {
         let model = &LOADED[which];
         let requests: Vec<Request> =
             prompts.iter().map(|(parts, count)| request(&sequence(parts, model.config()), 0..*count)).collect();
-        let whole = generate(model, sampled(8), &requests);
-        let split = generate(model, GenerationConfig { max_batch, ..sampled(8) }, &requests);
+        // Responses end at different lengths, so that others take their places.
+        let eos_token_ids = (0..model.config().text.vocab_size as u32).step_by(every).collect();
+        let config = GenerationConfig { eos_token_ids, ..sampled(12) };
+        let whole = generate(model, config.clone(), &requests);
+        let split = generate(model, GenerationConfig { max_batch, ..config }, &requests);
         let counts = |responses: &[Vec<Response>]| responses.iter().map(Vec::len).collect::<Vec<_>>();
         prop_assert_eq!(counts(&whole), prompts.iter().map(|(_, count)| *count as usize).collect::<Vec<_>>());
         prop_assert_eq!(counts(&split), counts(&whole));

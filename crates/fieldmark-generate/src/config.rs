@@ -18,6 +18,8 @@ pub struct GenerationConfig {
     pub allow_vision_tokens: bool,
     /// The maximum number of sequences decoded together.
     pub max_batch: usize,
+    /// Copies the logits of every token from the device, for [`NewToken::logits`](crate::NewToken::logits).
+    pub output_logits: bool,
 }
 
 impl GenerationConfig {
@@ -30,6 +32,7 @@ impl GenerationConfig {
             banned: Vec::new(),
             allow_vision_tokens: false,
             max_batch: 32,
+            output_logits: false,
         }
     }
 

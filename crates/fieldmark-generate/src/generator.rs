@@ -1,4 +1,5 @@
-//! Batched, cached decoding: each prompt is prefilled once, and its cache is repeated for every response to it.
+//! Batched, cached decoding: each prompt is prefilled once, and its cache is repeated for every response to it. The place of
+//! a finished response is taken by the next one that waits.
 //!
 //! A response depends on its prompt, its settings and its own random stream, never on the other rows of the batch.
 
@@ -7,7 +8,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use fieldmark_model::{KvCache, Qwen25Vl};
 use fieldmark_processor::Sequence;
 
@@ -16,22 +17,45 @@ use crate::{
     error::GenerateError,
     request::Request,
     response::{NewToken, Response},
-    runner::ModelRunner,
-    schedule::{PromptShare, prefill_batches, rows_to_keep},
-    sequence::{DecodeInput, RunningSequence},
+    runner::{ModelRunner, Prefilled},
+    sampler::Sampler,
+    schedule::{PromptShare, Queue},
+    sequence::RunningSequence,
 };
 
-/// The sequences that are decoded together; row i of cache and logits belongs to sequence i.
+/// New tokens that the cache has room for from the start; it grows for longer responses.
+const FIRST_ROOM: usize = 256;
+
+/// The sequences that are decoded together; row i of the cache belongs to sequence i.
 struct RunningBatch {
     sequences: Vec<RunningSequence>,
     cache: KvCache,
-    logits: Vec<Vec<f32>>,
+    finished: Vec<RunningSequence>,
+}
+
+impl RunningBatch {
+    /// Takes finished sequences out. As in the cache, the last row takes the place of one that leaves.
+    fn retire(&mut self) {
+        for row in (0..self.sequences.len()).rev() {
+            if self.sequences[row].is_finished() {
+                self.cache.remove(row);
+                self.finished.push(self.sequences.swap_remove(row));
+            }
+        }
+    }
+}
+
+/// Prompts that were prefilled: prompt i belongs to request `requests[i]`.
+struct Prompts {
+    prefilled: Prefilled,
+    requests: Vec<usize>,
 }
 
 /// Decodes batches with one model and one configuration; it keeps no state between calls.
 #[derive(Debug, Clone)]
 pub struct Generator<'a> {
     runner: ModelRunner<'a>,
+    sampler: Sampler,
     config: GenerationConfig,
     stop: Option<Arc<AtomicBool>>,
 }
@@ -54,7 +78,9 @@ impl<'a> Generator<'a> {
         }
         config.banned.sort_unstable();
         config.banned.dedup();
-        Ok(Self { runner: ModelRunner { model, pad_id, device: device.clone() }, config, stop: None })
+        let vocab = model.config().text.vocab_size;
+        let sampler = Sampler::new(config.sampling.clone(), config.banned.clone(), vocab, device);
+        Ok(Self { runner: ModelRunner { model, pad_id, device: device.clone() }, sampler, config, stop: None })
     }
 
     /// Sets a flag that ends decoding early: once it is set, no further batch and no further token is decoded.
@@ -81,55 +107,102 @@ impl<'a> Generator<'a> {
         requests: &[Request],
         mut on_token: impl FnMut(NewToken<'_>),
     ) -> Result<Vec<Vec<Response>>, GenerateError> {
+        let rows = self.config.max_batch.min(requests.iter().map(|request| request.streams.len()).sum());
+        let longest = requests.iter().map(|request| request.prompt.ids.len()).max().unwrap_or(0);
+        let cache = self.runner.cache(rows, longest + self.config.max_new_tokens.min(FIRST_ROOM));
+        let mut batch = RunningBatch { sequences: Vec::new(), cache, finished: Vec::new() };
+        let mut queue = Queue::new(requests);
+        let mut kept = None;
+        loop {
+            while batch.sequences.len() < self.config.max_batch {
+                let shares = queue.take(self.config.max_batch - batch.sequences.len());
+                if shares.is_empty() {
+                    break;
+                }
+                self.check_stop()?;
+                kept = self.join(requests, &shares, kept, &queue, &mut batch, &mut on_token)?;
+            }
+            if batch.sequences.is_empty() {
+                break;
+            }
+            self.check_stop()?;
+            let inputs: Vec<_> = batch.sequences.iter_mut().map(RunningSequence::next_input).collect();
+            let logits_bv = self.runner.decode(&inputs, &mut batch.cache);
+            self.choose(logits_bv, &mut batch.sequences, requests, &mut on_token)?;
+            batch.retire();
+        }
         let mut results: Vec<Vec<Option<Response>>> =
             requests.iter().map(|request| vec![None; request.streams.len()]).collect();
-        for batch in prefill_batches(requests, self.config.max_batch) {
-            self.check_stop()?;
-            for sequence in self.decode_batch(requests, &batch, &mut on_token)? {
-                let (request, response) = (sequence.request, sequence.response);
-                results[request][response] = Some(sequence.into_response());
-            }
+        for sequence in batch.finished {
+            let (request, response) = (sequence.request, sequence.response);
+            results[request][response] = Some(sequence.into_response());
         }
         Ok(results.into_iter().map(|responses| responses.into_iter().flatten().collect()).collect())
     }
 
-    /// Decodes one batch until every sequence in it is finished.
-    fn decode_batch(
+    /// Lets responses join the batch, each with its first token. `kept` is the prompt of the first share if responses to
+    /// it joined earlier. Returns the prompt that more responses wait for.
+    fn join(
         &self,
         requests: &[Request],
         shares: &[PromptShare],
+        kept: Option<Prompts>,
+        queue: &Queue,
+        batch: &mut RunningBatch,
         on_token: &mut impl FnMut(NewToken<'_>),
-    ) -> Result<Vec<RunningSequence>, GenerateError> {
-        let RunningBatch { sequences: mut running, mut cache, mut logits } = self.prefill(requests, shares)?;
-        let mut finished = Vec::new();
-        loop {
-            for (sequence, logits) in running.iter_mut().zip(&logits).filter(|(sequence, _)| !sequence.is_finished()) {
-                self.append(sequence, logits, requests, on_token)?;
-            }
-            if let Some(keep) = rows_to_keep(&running) {
-                let before = running.len();
-                let (gone, stay): (Vec<_>, Vec<_>) = running.into_iter().partition(RunningSequence::is_finished);
-                finished.extend(gone);
-                if stay.is_empty() {
-                    return Ok(finished);
-                }
-                self.runner.select(&mut cache, &keep, before);
-                running = stay;
-            }
-            self.check_stop()?;
-            let pad_id = self.runner.pad_id;
-            let inputs: Vec<DecodeInput> = running.iter_mut().map(|sequence| sequence.next_input(pad_id)).collect();
-            logits = self.runner.decode(&inputs, &mut cache);
+    ) -> Result<Option<Prompts>, GenerateError> {
+        let mut shares = shares;
+        let mut last = None;
+        if let Some(prompts) = kept {
+            let (first, rest) = shares.split_at(1);
+            self.start(requests, first, &prompts, batch, on_token)?;
+            shares = rest;
+            last = Some(prompts);
         }
+        if !shares.is_empty() {
+            let prompts = self.prefill(requests, shares)?;
+            self.start(requests, shares, &prompts, batch, on_token)?;
+            last = Some(prompts);
+        }
+        Ok(last.filter(|prompts| prompts.requests.last().is_some_and(|&request| queue.has_more_of(request))))
     }
 
-    fn check_stop(&self) -> Result<(), GenerateError> {
-        let stopped = self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::SeqCst));
-        if stopped { Err(GenerateError::Stopped) } else { Ok(()) }
+    /// Starts the responses of `shares`, whose prompts are among `prompts`.
+    fn start(
+        &self,
+        requests: &[Request],
+        shares: &[PromptShare],
+        prompts: &Prompts,
+        batch: &mut RunningBatch,
+        on_token: &mut impl FnMut(NewToken<'_>),
+    ) -> Result<(), GenerateError> {
+        let context = self.runner.model.config().text.max_position_embeddings;
+        let mut rows = Vec::new();
+        let mut sequences = Vec::new();
+        for share in shares {
+            let row = prompts.requests.iter().position(|&request| request == share.request).expect("it was prefilled");
+            let request = &requests[share.request];
+            let limit = self.config.max_new_tokens.min(context - request.prompt.ids.len());
+            for response in share.responses.clone() {
+                let position = prompts.prefilled.next_position[row];
+                sequences.push(RunningSequence::new((share.request, request), response, position, limit));
+                rows.push(row);
+            }
+        }
+        let logits_bv = prompts.prefilled.logits_pv.clone().select(0, self.runner.index(&rows));
+        self.choose(logits_bv, &mut sequences, requests, on_token)?;
+        let (done, going): (Vec<_>, Vec<_>) = sequences.into_iter().zip(rows).partition(|(s, _)| s.is_finished());
+        batch.finished.extend(done.into_iter().map(|(sequence, _)| sequence));
+        let (sequences, rows): (Vec<_>, Vec<_>) = going.into_iter().unzip();
+        if !rows.is_empty() {
+            batch.cache.admit(&prompts.prefilled.cache, self.runner.index(&rows));
+            batch.sequences.extend(sequences);
+        }
+        Ok(())
     }
 
-    /// Prefills each prompt of a batch once and starts the responses to it.
-    fn prefill(&self, requests: &[Request], shares: &[PromptShare]) -> Result<RunningBatch, GenerateError> {
+    /// Prefills the prompt of each share.
+    fn prefill(&self, requests: &[Request], shares: &[PromptShare]) -> Result<Prompts, GenerateError> {
         let context = self.runner.model.config().text.max_position_embeddings;
         let prompts: Vec<Sequence> = shares.iter().map(|share| requests[share.request].prompt.clone()).collect();
         for prompt in &prompts {
@@ -137,38 +210,37 @@ impl<'a> Generator<'a> {
                 return Err(GenerateError::Context { sample: prompt.name.clone(), tokens: prompt.ids.len(), context });
             }
         }
-        let mut prefilled = self.runner.prefill(&prompts)?;
-        let mut sequences = Vec::new();
-        let mut rows = Vec::new();
-        for (row, share) in shares.iter().enumerate() {
-            let request = &requests[share.request];
-            let limit = self.config.max_new_tokens.min(context - request.prompt.ids.len());
-            for response in share.responses.clone() {
-                let (position, span) = (prefilled.next_position[row], prefilled.spans[row].clone());
-                sequences.push(RunningSequence::new((share.request, request), response, position, span, limit));
-                rows.push(row);
-            }
-        }
-        let logits = rows.iter().map(|&row| prefilled.logits[row].clone()).collect();
-        self.runner.select(&mut prefilled.cache, &rows, shares.len());
-        Ok(RunningBatch { sequences, cache: prefilled.cache, logits })
+        let requests = shares.iter().map(|share| share.request).collect();
+        Ok(Prompts { prefilled: self.runner.prefill(&prompts)?, requests })
     }
 
-    /// Appends one token to one sequence.
-    fn append(
+    /// Appends a token to each of `sequences`; row i of `logits_bv` belongs to sequence i.
+    fn choose(
         &self,
-        sequence: &mut RunningSequence,
-        logits: &[f32],
+        logits_bv: Tensor<2>,
+        sequences: &mut [RunningSequence],
         requests: &[Request],
         on_token: &mut impl FnMut(NewToken<'_>),
     ) -> Result<(), GenerateError> {
-        let (request, response) = (sequence.request, sequence.response);
-        if !logits.iter().all(|x| x.is_finite()) {
-            let sample = requests[request].prompt.name.clone();
-            return Err(GenerateError::NotFinite { sample, step: sequence.len() });
+        let vocab = logits_bv.dims()[1];
+        let copy: Option<Vec<f32>> = self.config.output_logits.then(|| logits_bv.clone().into_data().iter().collect());
+        let mut rows: Vec<_> = sequences.iter_mut().map(RunningSequence::row_state).collect();
+        let choices = self.sampler.next(logits_bv, &mut rows);
+        for (row, (sequence, choice)) in sequences.iter_mut().zip(choices).enumerate() {
+            let (request, response) = (sequence.request, sequence.response);
+            if !choice.logp.is_finite() {
+                let sample = requests[request].prompt.name.clone();
+                return Err(GenerateError::NotFinite { sample, step: sequence.len() });
+            }
+            sequence.append(choice, &self.config.eos_token_ids);
+            let logits = copy.as_ref().map(|copy| &copy[row * vocab..(row + 1) * vocab]);
+            on_token(NewToken { request, response, id: choice.token, logits, is_last: sequence.is_finished() });
         }
-        let id = sequence.append(logits, &self.config);
-        on_token(NewToken { request, response, id, logits, is_last: sequence.is_finished() });
         Ok(())
+    }
+
+    fn check_stop(&self) -> Result<(), GenerateError> {
+        let stopped = self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::SeqCst));
+        if stopped { Err(GenerateError::Stopped) } else { Ok(()) }
     }
 }

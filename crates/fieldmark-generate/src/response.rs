@@ -43,8 +43,9 @@ pub struct NewToken<'a> {
     pub response: usize,
     /// The token.
     pub id: u32,
-    /// The raw logits that the token was chosen from, `[vocab]`.
-    pub logits: &'a [f32],
+    /// The raw logits that the token was chosen from, `[vocab]`, if
+    /// [`output_logits`](crate::GenerationConfig::output_logits) asks for them.
+    pub logits: Option<&'a [f32]>,
     /// Whether the response ends with this token.
     pub is_last: bool,
 }

@@ -1,4 +1,4 @@
-//! Runs the model: prefills a batch of prompts, decodes one token per row, selects rows of the cache.
+//! Runs the model: prefills prompts, lets sequences join the cache, decodes one token per row.
 
 use std::ops::Range;
 
@@ -16,52 +16,50 @@ pub(crate) struct ModelRunner<'a> {
     pub(crate) device: Device,
 }
 
-/// A batch of prompts after the model has read them, one entry per prompt.
+/// Prompts after the model has read them, one entry or row per prompt.
+#[derive(Debug)]
 pub(crate) struct Prefilled {
     pub(crate) cache: KvCache,
-    /// Logits of the first new token, `[vocab]` each.
-    pub(crate) logits: Vec<Vec<f32>>,
+    /// Logits of the first new token, `[prompts, vocab]`.
+    pub(crate) logits_pv: Tensor<2>,
     /// Rope position of the first new token.
     pub(crate) next_position: Vec<RopePosition>,
-    /// Span of the prompt's tokens in its left-padded row.
-    pub(crate) spans: Vec<Range<usize>>,
 }
 
 impl ModelRunner<'_> {
+    /// Returns an empty cache with room for `rows` sequences of `columns` tokens before it grows.
+    pub(crate) fn cache(&self, rows: usize, columns: usize) -> KvCache {
+        KvCache::with_rows(self.model.config().text.num_hidden_layers, rows, columns)
+    }
+
     pub(crate) fn prefill(&self, prompts: &[Sequence]) -> Result<Prefilled, GenerateError> {
         let inputs = collate(prompts, Padding::Left, self.pad_id, None, self.model.config(), &self.device)?;
         let [batch, seq] = inputs.dims();
-        let mut cache = KvCache::new(self.model.config().text.num_hidden_layers, 0);
+        let mut cache = self.cache(batch, seq);
         let hidden_btd = self.model.prefill(&inputs, &mut cache);
         let width = hidden_btd.dims()[2];
         let last_bd = hidden_btd.narrow(1, seq - 1, 1).reshape([batch, width]);
-        let logits = to_rows(self.model.logits(last_bd));
-        Ok(Prefilled { cache, logits, next_position: inputs.next_position, spans: inputs.rows })
+        Ok(Prefilled { cache, logits_pv: self.model.logits(last_bd), next_position: inputs.next_position })
     }
 
-    /// Feeds one token per row and returns the logits of the next ones, `[vocab]` each.
-    pub(crate) fn decode(&self, rows: &[DecodeInput], cache: &mut KvCache) -> Vec<Vec<f32>> {
+    /// Feeds one token per row and returns the logits of the next ones, `[rows, vocab]`.
+    pub(crate) fn decode(&self, rows: &[DecodeInput], cache: &mut KvCache) -> Tensor<2> {
+        // All sequences end at the same column. What lies before the longest one is padding in every row.
+        let longest = rows.iter().map(|row| row.tokens).max().unwrap_or(0);
+        cache.forget((cache.len() + 1).saturating_sub(longest));
+        let end = cache.len() + 1;
         let tokens: Vec<u32> = rows.iter().map(|row| row.token).collect();
         let positions: Vec<RopePosition> = rows.iter().map(|row| row.position).collect();
-        let spans: Vec<Range<usize>> = rows.iter().map(|row| row.span.clone()).collect();
+        let spans: Vec<Range<usize>> = rows.iter().map(|row| end - row.tokens..end).collect();
         let hidden_btd = self.model.decode(&tokens, &positions, &spans, cache, &self.device);
         let width = hidden_btd.dims()[2];
-        to_rows(self.model.logits(hidden_btd.reshape([rows.len(), width])))
+        self.model.logits(hidden_btd.reshape([rows.len(), width]))
     }
 
-    /// Row i of the cache, which has `batch` rows, becomes what row `rows[i]` was. Copies nothing if that changes
-    /// nothing.
-    pub(crate) fn select(&self, cache: &mut KvCache, rows: &[usize], batch: usize) {
-        if rows.len() == batch && rows.iter().enumerate().all(|(i, &row)| i == row) {
-            return;
-        }
-        let index: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
-        cache.select(Tensor::<1, Int>::from_data(TensorData::new(index, [rows.len()]), &self.device));
+    /// Returns row numbers as a tensor.
+    pub(crate) fn index(&self, rows: &[usize]) -> Tensor<1, Int> {
+        let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+        let count = rows.len();
+        Tensor::from_data(TensorData::new(rows, [count]), &self.device)
     }
-}
-
-fn to_rows(logits_bv: Tensor<2>) -> Vec<Vec<f32>> {
-    let vocab = logits_bv.dims()[1];
-    let values: Vec<f32> = logits_bv.into_data().iter::<f32>().collect();
-    values.chunks(vocab).map(<[f32]>::to_vec).collect()
 }

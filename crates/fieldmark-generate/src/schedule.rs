@@ -1,12 +1,10 @@
-//! The schedule: which prompts are prefilled together, and when finished rows leave the batch.
-//!
-//! Batches are static: no new response joins a batch that is being decoded.
+//! The schedule: which responses join the batch next. They join in order, as soon as there is room.
 
 use std::ops::Range;
 
-use crate::{request::Request, sequence::RunningSequence};
+use crate::request::Request;
 
-/// The responses of one request that are decoded in one batch; their prompt is prefilled once.
+/// The responses of one request that join the batch together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PromptShare {
     /// Index of the request.
@@ -15,45 +13,49 @@ pub(crate) struct PromptShare {
     pub(crate) responses: Range<usize>,
 }
 
-/// Splits all responses of `requests` into batches of at most `max_batch`, in order.
-pub(crate) fn prefill_batches(requests: &[Request], max_batch: usize) -> Vec<Vec<PromptShare>> {
-    let mut batches = Vec::new();
-    let mut batch = Vec::new();
-    let mut room = max_batch;
-    for (i, request) in requests.iter().enumerate() {
-        let mut first = 0;
-        while first < request.streams.len() {
-            let take = room.min(request.streams.len() - first);
-            batch.push(PromptShare { request: i, responses: first..first + take });
-            first += take;
-            room -= take;
-            if room == 0 {
-                batches.push(std::mem::take(&mut batch));
-                room = max_batch;
-            }
-        }
-    }
-    if !batch.is_empty() {
-        batches.push(batch);
-    }
-    batches
+/// The responses that wait for room.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    /// The number of responses to each request.
+    counts: Vec<usize>,
+    /// The next response: its request and its index within it.
+    next: (usize, usize),
 }
 
-/// Returns the rows that stay in the batch once at least half of it is finished; `None` before that, because copying
-/// the cache costs more than a few idle rows.
-pub(crate) fn rows_to_keep(running: &[RunningSequence]) -> Option<Vec<usize>> {
-    let keep: Vec<usize> = (0..running.len()).filter(|&row| !running[row].is_finished()).collect();
-    (2 * keep.len() <= running.len()).then_some(keep)
+impl Queue {
+    pub(crate) fn new(requests: &[Request]) -> Self {
+        Self { counts: requests.iter().map(|request| request.streams.len()).collect(), next: (0, 0) }
+    }
+
+    /// Takes the next `room` responses, or all that are left.
+    pub(crate) fn take(&mut self, mut room: usize) -> Vec<PromptShare> {
+        let mut shares = Vec::new();
+        while room > 0
+            && let Some(&count) = self.counts.get(self.next.0)
+        {
+            let (request, first) = self.next;
+            let taken = room.min(count - first);
+            if taken > 0 {
+                shares.push(PromptShare { request, responses: first..first + taken });
+            }
+            room -= taken;
+            self.next = if first + taken == count { (request + 1, 0) } else { (request, first + taken) };
+        }
+        shares
+    }
+
+    /// Returns true if responses to `request` are still waiting though some have been taken.
+    pub(crate) fn has_more_of(&self, request: usize) -> bool {
+        self.next.0 == request && self.next.1 > 0
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use fieldmark_model::RopePosition;
     use fieldmark_processor::Sequence;
     use fieldmark_stream::RandomStream;
 
     use super::*;
-    use crate::config::GenerationConfig;
 
     fn request(responses: usize) -> Request {
         let prompt = Sequence { name: "prompt".into(), ids: vec![1], images: Vec::new() };
@@ -61,33 +63,26 @@ mod tests {
     }
 
     #[test]
-    fn batches_are_full_and_keep_the_order() {
-        let requests = [2, 0, 4, 1].map(request);
-        let batches = prefill_batches(&requests, 3);
-        let shares: Vec<Vec<(usize, Range<usize>)>> =
-            batches.into_iter().map(|batch| batch.into_iter().map(|s| (s.request, s.responses)).collect()).collect();
-        assert_eq!(shares, [vec![(0, 0..2), (2, 0..1)], vec![(2, 1..4)], vec![(3, 0..1)]]);
-        assert!(prefill_batches(&[request(0)], 3).is_empty());
+    fn responses_join_in_order_and_fill_the_room() {
+        let mut queue = Queue::new(&[2, 0, 4, 1].map(request));
+        let mut take = |room| -> Vec<(usize, Range<usize>)> {
+            queue.take(room).into_iter().map(|share| (share.request, share.responses)).collect()
+        };
+        assert_eq!(take(3), [(0, 0..2), (2, 0..1)]);
+        assert_eq!(take(0), []);
+        assert_eq!(take(2), [(2, 1..3)]);
+        assert_eq!(take(9), [(2, 3..4), (3, 0..1)]);
+        assert_eq!(take(9), []);
     }
 
     #[test]
-    fn rows_leave_once_half_are_finished() {
-        let request = request(1);
-        // The end token is 1: a sequence is finished if its logits favour it.
-        let config = GenerationConfig::greedy(9, vec![1]);
-        let keep = |finished: &[bool]| {
-            let running: Vec<RunningSequence> = finished
-                .iter()
-                .map(|&finished| {
-                    let mut sequence = RunningSequence::new((0, &request), 0, RopePosition(1), 0..1, 9);
-                    sequence.append(if finished { &[0.0, 1.0] } else { &[1.0, 0.0] }, &config);
-                    sequence
-                })
-                .collect();
-            rows_to_keep(&running)
-        };
-        assert_eq!(keep(&[false, true, false]), None);
-        assert_eq!(keep(&[true, false, true, false]), Some(vec![1, 3]));
-        assert_eq!(keep(&[true, true]), Some(vec![]));
+    fn a_request_that_was_split_is_told_from_one_that_was_not() {
+        let mut queue = Queue::new(&[2, 3].map(request));
+        queue.take(2);
+        assert!(!queue.has_more_of(0) && !queue.has_more_of(1));
+        queue.take(1);
+        assert!(queue.has_more_of(1));
+        queue.take(2);
+        assert!(!queue.has_more_of(1));
     }
 }

@@ -1,14 +1,14 @@
 //! The state of one response while it is decoded: its tokens, its position, its random stream and why it ended.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::collections::BTreeSet;
 
 use fieldmark_model::RopePosition;
 use fieldmark_stream::RandomStream;
 
 use crate::{
-    config::GenerationConfig,
     request::Request,
     response::{FinishReason, Response},
+    sampler::{Choice, RowState},
 };
 
 /// What the model reads to continue a sequence by one token.
@@ -17,8 +17,8 @@ pub(crate) struct DecodeInput {
     pub(crate) token: u32,
     /// Its rope position.
     pub(crate) position: RopePosition,
-    /// The span of real tokens in the batch row, including the newest one; the rest is padding.
-    pub(crate) span: Range<usize>,
+    /// The number of tokens of prompt and response, including the newest one.
+    pub(crate) tokens: usize,
 }
 
 /// A response while it grows.
@@ -33,8 +33,8 @@ pub(crate) struct RunningSequence {
     seen: BTreeSet<u32>,
     /// Rope position of the next token.
     position: RopePosition,
-    /// The span of real tokens in the batch row.
-    span: Range<usize>,
+    /// The number of tokens in the prompt.
+    prompt: usize,
     /// The most new tokens that length limit and context allow.
     limit: usize,
     ids: Vec<u32>,
@@ -43,13 +43,12 @@ pub(crate) struct RunningSequence {
 }
 
 impl RunningSequence {
-    /// Starts response number `response` of `request`, which is number `index` of the call. `position` and `span`
-    /// belong to the end of the prompt in its batch row.
+    /// Starts response number `response` of `request`, which is number `index` of the call. `position` is that of its
+    /// first token.
     pub(crate) fn new(
         (index, request): (usize, &Request),
         response: usize,
         position: RopePosition,
-        span: Range<usize>,
         limit: usize,
     ) -> Self {
         Self {
@@ -58,7 +57,7 @@ impl RunningSequence {
             stream: request.streams[response].clone(),
             seen: request.prompt.ids.iter().copied().collect(),
             position,
-            span,
+            prompt: request.prompt.ids.len(),
             limit,
             ids: Vec::new(),
             logps: Vec::new(),
@@ -75,26 +74,29 @@ impl RunningSequence {
         self.finish.is_some()
     }
 
-    /// Chooses the next token from `logits`, `[vocab]`, and appends it.
-    pub(crate) fn append(&mut self, logits: &[f32], config: &GenerationConfig) -> u32 {
-        let (id, logp) = config.sampling.next(logits, &self.seen, &config.banned, &mut self.stream);
-        self.seen.insert(id);
-        self.ids.push(id);
+    /// What the sampler needs to choose the next token.
+    pub(crate) fn row_state(&mut self) -> RowState<'_> {
+        RowState { seen: &self.seen, stream: &mut self.stream }
+    }
+
+    /// Appends a token. A token of `eos_token_ids` ends the response, as its length limit does.
+    pub(crate) fn append(&mut self, Choice { token, logp }: Choice, eos_token_ids: &[u32]) {
+        self.seen.insert(token);
+        self.ids.push(token);
         self.logps.push(logp);
-        if config.eos_token_ids.contains(&id) {
+        if eos_token_ids.contains(&token) {
             self.finish = Some(FinishReason::Stop);
         } else if self.ids.len() == self.limit {
             self.finish = Some(FinishReason::Length);
         }
-        id
     }
 
-    /// Returns the input of the next decoding step and advances by it; a sequence without tokens feeds `pad_id`.
-    pub(crate) fn next_input(&mut self, pad_id: u32) -> DecodeInput {
+    /// Returns the input of the next decoding step and advances by it.
+    pub(crate) fn next_input(&mut self) -> DecodeInput {
         let position = self.position;
         self.position += 1;
-        self.span.end += 1;
-        DecodeInput { token: self.ids.last().copied().unwrap_or(pad_id), position, span: self.span.clone() }
+        let token = self.ids.last().copied().expect("a sequence joins the batch with its first token");
+        DecodeInput { token, position, tokens: self.prompt + self.ids.len() }
     }
 
     pub(crate) fn into_response(self) -> Response {

@@ -27,7 +27,8 @@ pub(super) fn compare(
     fixture.expect("gen.step_logits", [prompts.len(), steps, vocab])?;
     let [_, width] = fixture.dims("gen.input_ids")?;
 
-    let config = GenerationConfig { allow_vision_tokens: true, ..GenerationConfig::greedy(steps, eos) };
+    let config =
+        GenerationConfig { allow_vision_tokens: true, output_logits: true, ..GenerationConfig::greedy(steps, eos) };
     let (sequences, lengths, logits) = decode(model, config.clone(), &prompts, width, vocab, device)?;
     let sequences = padded(fixture, "gen.sequences", sequences)?;
     fixture.check_values(report, "gen.sequences", &sequences, Tolerance::Exact);
@@ -67,7 +68,8 @@ fn decode(
     let mut step = vec![0; prompts.len()];
     let responses = Generator::new(model, config, 0, device)?.generate_with(&requests, |token| {
         let start = (token.request * steps + step[token.request]) * vocab;
-        logits[start..start + vocab].iter_mut().zip(token.logits).for_each(|(to, &from)| *to = f64::from(from));
+        let found = token.logits.unwrap_or_default();
+        logits[start..start + vocab].iter_mut().zip(found).for_each(|(to, &from)| *to = f64::from(from));
         step[token.request] += 1;
     })?;
     let rows = prompts

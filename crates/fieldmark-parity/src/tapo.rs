@@ -150,8 +150,7 @@ fn sampling(folder: &Path, fixture: &mut Fixture, report: &mut Report) -> Result
         ));
     }
     for (i, case) in cases.iter().enumerate() {
-        let sampling =
-            Sampling { temperature: case.temperature, top_k: case.top_k, top_p: case.top_p, repetition_penalty: 1.0 };
+        let sampling = Sampling { top_k: case.top_k, ..Sampling::nucleus(case.temperature, case.top_p) };
         sampling.validate().map_err(|error| in_file(folder, "sampling.json", &format!("case {i}"), error))?;
         let found: Vec<f64> = rows.iter().flat_map(|row| sampling.probabilities(row, &BTreeSet::new(), &[])).collect();
         fixture.check_values(report, &format!("sampling.probs.{i}"), &found, GRADIENT);

@@ -72,11 +72,7 @@ fn chat(args: &AskArgs) -> anyhow::Result<Chat> {
 }
 
 fn generation(args: &AskArgs, eos: Vec<u32>) -> GenerationConfig {
-    let sampling = Sampling {
-        temperature: args.temperature,
-        top_k: 0,
-        top_p: args.top_p,
-        repetition_penalty: args.repetition_penalty,
-    };
+    let sampling =
+        Sampling { repetition_penalty: args.repetition_penalty, ..Sampling::nucleus(args.temperature, args.top_p) };
     GenerationConfig { sampling, ..GenerationConfig::greedy(args.max_new_tokens, eos) }
 }

@@ -51,6 +51,8 @@ pub struct EvalSection {
     pub top_p: f64,
     /// Sampling keeps this many of the most likely tokens; 0 keeps all.
     pub top_k: usize,
+    /// Sampling keeps the tokens that are at least this likely beside the most likely one; 0 keeps all.
+    pub min_p: f64,
     /// Penalty on tokens that already occur in the prompt or the answer; 1 is none. The released evaluation used 1.05.
     pub repetition_penalty: f64,
     /// Maximum number of tokens in an answer.
@@ -77,6 +79,7 @@ impl Default for EvalSection {
             temperature: 0.0,
             top_p: 1.0,
             top_k: 0,
+            min_p: 0.0,
             repetition_penalty: 1.0,
             max_new_tokens: 2048,
             batch: 8,

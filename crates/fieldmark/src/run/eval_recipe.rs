@@ -195,6 +195,7 @@ fn generation(eval: &EvalSection, eos: Vec<u32>) -> Result<GenerationConfig, Run
         temperature: eval.temperature,
         top_k: eval.top_k,
         top_p: eval.top_p,
+        min_p: eval.min_p,
         repetition_penalty: eval.repetition_penalty,
     };
     let generation =
