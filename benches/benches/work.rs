@@ -39,7 +39,21 @@ fn decode_step(bencher: Bencher<'_, '_>, batch: usize) {
 fn ten_rollouts_of_65_tokens(bencher: Bencher<'_, '_>) {
     let device = Device::flex();
     let network = model(&device);
-    bencher.bench_local(|| rollouts(&network, &device));
+    bencher.bench_local(|| rollouts::group(&network, &device));
+}
+
+#[divan::bench(sample_count = 2, sample_size = 1)]
+fn eighty_rollouts_of_64_tokens_with_vocabulary_151936(bencher: Bencher<'_, '_>) {
+    let device = Device::flex();
+    let network = rollouts::vocabulary_model(&device);
+    bencher.bench_local(|| rollouts::vocabulary(&network, &device));
+}
+
+#[divan::bench(sample_count = 1, sample_size = 1)]
+fn eighty_rollouts_of_geometric_lengths(bencher: Bencher<'_, '_>) {
+    let device = Device::flex();
+    let network = model(&device);
+    bencher.bench_local(|| rollouts::geometric(&network, &device));
 }
 
 #[divan::bench(sample_count = 2, sample_size = 1, args = [1, 4])]

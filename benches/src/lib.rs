@@ -3,6 +3,7 @@
 //! Weights are random, since speed does not depend on them. Images are 448×448; prompts have 512 tokens, 256 of them image.
 
 pub mod counting;
+pub mod rollouts;
 
 use burn::{
     module::Module,
@@ -10,7 +11,6 @@ use burn::{
     tensor::{Device, Tensor},
 };
 use fieldmark::{
-    generate::{GenerationConfig, Generator, Request},
     model::{
         GridThw, ImageInputs, KvCache, ModelInputs, Padding, Qwen25Vl, Qwen25VlConfig, TextConfig, VisionConfig,
         VisionTokens,
@@ -110,16 +110,6 @@ pub fn decoder<'a>(model: &'a Qwen25Vl, inputs: &ModelInputs, device: &'a Device
         let logits = model.logits(hidden.reshape([batch, 768]));
         std::hint::black_box(logits.into_data());
     }
-}
-
-/// Samples ten responses of 65 tokens to one prompt.
-pub fn rollouts(model: &Qwen25Vl, device: &Device) {
-    let prompt = sequence("rollouts", &image("image"));
-    let streams = (0..10).map(|i| StreamKey::new(0).number(i).stream()).collect();
-    let config = GenerationConfig::greedy(65, Vec::new());
-    let generator = Generator::new(model, config, 0, device).expect("the settings are valid");
-    let responses = generator.generate(&[Request { prompt, streams }]).expect("the prompt fits");
-    assert!(responses[0].iter().all(|response| response.ids.len() == 65));
 }
 
 /// `batch` training sequences of `length` tokens, of which the last [`RESPONSE`] are in the loss.

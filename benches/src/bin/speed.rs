@@ -50,9 +50,22 @@ fn main() {
         }
     }
     if chosen("10 rollouts of 65 tokens") {
-        best("10 rollouts of 65 tokens", 2, || rollouts(&network, &device));
+        best("10 rollouts of 65 tokens", 2, || rollouts::group(&network, &device));
+    }
+    let name = "80 rollouts on 8 prompts, geometric lengths";
+    if chosen(name) {
+        let start = Instant::now();
+        let tokens = rollouts::geometric(&network, &device);
+        let seconds = start.elapsed().as_secs_f64();
+        // A token's time, because each side draws its own lengths.
+        println!("{name}, a token\t{:.3}", 1e3 * seconds / tokens as f64);
     }
     drop(network);
+    let name = "80 rollouts of 64 tokens, vocabulary 151936";
+    if chosen(name) {
+        let network = rollouts::vocabulary_model(&device);
+        best(name, 2, || rollouts::vocabulary(&network, &device));
+    }
     for batch in [1, 4] {
         let name = format!("SFT step, {batch} x 512");
         if chosen(&name) {
