@@ -23,8 +23,14 @@ use crate::{
     sequence::RunningSequence,
 };
 
-/// New tokens that the cache has room for from the start; it grows for longer responses.
+/// New tokens that the cache has room for from the start.
 const FIRST_ROOM: usize = 256;
+
+/// Returns the tokens of a sequence that the cache has room for from the start, if the longest prompt has `prompt` tokens. It
+/// doubles for longer responses.
+pub fn cache_columns(prompt: usize, max_new_tokens: usize) -> usize {
+    prompt + max_new_tokens.min(FIRST_ROOM)
+}
 
 /// The sequences that are decoded together; row i of the cache belongs to sequence i.
 struct RunningBatch {
@@ -109,7 +115,7 @@ impl<'a> Generator<'a> {
     ) -> Result<Vec<Vec<Response>>, GenerateError> {
         let rows = self.config.max_batch.min(requests.iter().map(|request| request.streams.len()).sum());
         let longest = requests.iter().map(|request| request.prompt.ids.len()).max().unwrap_or(0);
-        let cache = self.runner.cache(rows, longest + self.config.max_new_tokens.min(FIRST_ROOM));
+        let cache = self.runner.cache(rows, cache_columns(longest, self.config.max_new_tokens));
         let mut batch = RunningBatch { sequences: Vec::new(), cache, finished: Vec::new() };
         let mut queue = Queue::new(requests);
         let mut kept = None;

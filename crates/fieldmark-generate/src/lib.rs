@@ -22,7 +22,7 @@ pub use chat_model::{ChatModel, Reply};
 pub use checkpoint::CheckpointGeneration;
 pub use config::GenerationConfig;
 pub use error::GenerateError;
-pub use generator::Generator;
+pub use generator::{Generator, cache_columns};
 pub use request::Request;
 pub use response::{FinishReason, NewToken, Response};
 pub use sampler::Sampling;

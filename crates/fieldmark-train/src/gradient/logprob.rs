@@ -8,7 +8,10 @@ use std::ops::Range;
 use burn::{
     module::Module,
     optim::GradientsParams,
-    tensor::{DType, FloatDType, Gradients, Int, Tensor, activation::log_softmax},
+    tensor::{
+        DType, FloatDType, Gradients, IndexingUpdateOp, Int, Tensor,
+        activation::{log_softmax, softmax},
+    },
 };
 
 use super::sum::GradientSum;
@@ -25,11 +28,32 @@ pub fn token_logprobs(logits_nv: Tensor<2>, targets_n: Tensor<1, Int>, temperatu
 }
 
 fn log_probs(logits_nv: Tensor<2>, temperature: f64) -> Tensor<2> {
+    log_softmax(scaled(logits_nv, temperature), 1)
+}
+
+/// Divides logits by the temperature, in f32 at least.
+fn scaled(logits_nv: Tensor<2>, temperature: f64) -> Tensor<2> {
     let logits_nv = match logits_nv.dtype() {
         DType::F16 | DType::BF16 => logits_nv.cast(FloatDType::F32),
         _ => logits_nv,
     };
-    log_softmax(logits_nv / temperature, 1)
+    if temperature == 1.0 { logits_nv } else { logits_nv / temperature }
+}
+
+/// Returns the gradient of `sum(logp · grad_logp)` with respect to the logits, `[N, V]`:
+/// `(1[v is the target] − softmax(logits / temperature)) · grad_logp / temperature`. A tape would keep several tensors of
+/// this size for it.
+fn logit_gradient(
+    logits_nv: Tensor<2>,
+    targets_n: Tensor<1, Int>,
+    grad_logp_n: Tensor<1>,
+    temperature: f64,
+) -> Tensor<2> {
+    let dtype = logits_nv.dtype();
+    let p_nv = softmax(scaled(logits_nv, temperature), 1);
+    let grad_n1 = (grad_logp_n.cast(p_nv.dtype()) / temperature).unsqueeze_dim::<2>(1);
+    let grad_nv = p_nv * grad_n1.clone().neg();
+    grad_nv.scatter(1, targets_n.unsqueeze_dim(1), grad_n1, IndexingUpdateOp::Add).cast(dtype)
 }
 
 fn pick(logp_nv: Tensor<2>, targets_n: Tensor<1, Int>) -> Tensor<1> {
@@ -170,9 +194,11 @@ impl ChunkedLogProbs {
         let mut hidden = Vec::new();
         for range in self.ranges(constant_nd.dims()[0]) {
             let leaf_nd = constant_nd.clone().slice([range.clone()]).detach().require_grad();
-            let targets_n = targets_n.clone().slice([range.clone()]);
-            let logp_n = token_logprobs(head(leaf_nd.clone()), targets_n, self.temperature);
-            let mut grads = (logp_n * grad_logp_n.clone().slice([range])).sum().backward();
+            let logits_nv = head(leaf_nd.clone());
+            let targets_n = targets_n.clone().inner().slice([range.clone()]);
+            let grad_n = grad_logp_n.clone().slice([range]);
+            let grad_nv = logit_gradient(logits_nv.clone().inner(), targets_n, grad_n, self.temperature);
+            let mut grads = (logits_nv * grad_nv.autodiff()).sum().backward();
             let leaf_grad_nd = leaf_nd.grad_remove(&mut grads);
             hidden.push(leaf_grad_nd.unwrap_or_else(|| leaf_nd.inner().zeros_like()));
             params.add(module, GradientsParams::from_module(&mut grads, module));

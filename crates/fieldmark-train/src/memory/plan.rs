@@ -251,7 +251,9 @@ impl Workload {
         let (sizes, tokens) = (BlockSizes::text(text, self.number), rollouts.prompt_tokens());
         let head = (text.num_key_value_heads * text.head_dim()) as f64;
         let layer = 2.0 * rollouts.responses as f64 * rollouts.capacity() as f64 * head * self.number;
-        let logits = 3.0 * rollouts.responses as f64 * text.vocab_size as f64 * F32;
+        let prompts = 2.0 * (rollouts.prompts * rollouts.prompt) as f64 * head * self.number;
+        // The logits; and on a device, their weights with what is left of them, and masks.
+        let logits = 4.0 * rollouts.responses as f64 * text.vocab_size as f64 * F32;
         let read = sizes.forward(&tokens) + 2.0 * sizes.input(&tokens) + tokens.mask();
         let (encoder, patches) = (BlockSizes::vision(&self.config.vision, self.number), rollouts.patches());
         let pixels = patches.count * self.config.vision.patch_len() as f64 * F32;
@@ -260,6 +262,7 @@ impl Workload {
         let parts = vec![
             // While the buffers of a layer grow, old and new exist together.
             workers("keys and values", layer * (text.num_hidden_layers as f64 + 0.5)),
+            workers("keys and values of the prompts", prompts * text.num_hidden_layers as f64),
             workers("prompts or logits", (read + pixels).max(seen).max(logits)),
         ];
         Phase { name: "rollouts", parts }

@@ -1,5 +1,6 @@
 //! The sizes and settings of a training stage that decide its memory, with the longest sequences to expect.
 
+use fieldmark_generate::cache_columns;
 use fieldmark_model::{GridThw, LoraSettings, Qwen25VlConfig, TrainableParts};
 
 use super::blocks::Tokens;
@@ -91,10 +92,11 @@ impl RolloutShape {
         Tokens { count: items * longest, items, longest, joined: true, causal: false }
     }
 
-    /// Number of tokens that the cache has room for at the end. It starts with the length of the prompt and doubles.
+    /// Number of tokens of a response that the cache has room for at the end; it doubles when it is full.
     pub(super) fn capacity(&self) -> usize {
+        // The last token is sampled and never read.
         let needed = self.prompt + self.response.saturating_sub(1);
-        let mut capacity = self.prompt.max(1);
+        let mut capacity = cache_columns(self.prompt, self.response).max(1);
         while capacity < needed {
             capacity *= 2;
         }
@@ -105,7 +107,7 @@ impl RolloutShape {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::Device;
+    use burn::tensor::{Device, Tensor};
     use fieldmark_model::{KvCache, ModelInputs, Padding, Row, TextConfig, VisionConfig, VisionTokens};
 
     #[test]
@@ -115,12 +117,14 @@ mod tests {
         let config = Qwen25VlConfig::new(text, vision, VisionTokens::new(1, 2, 3, 4), true);
         let device = Device::default();
         let model = config.init(&device);
-        for (prompt, response) in [(3, 1), (3, 2), (3, 4), (3, 5), (4, 14)] {
+        for (prompt, response) in [(3, 1), (3, 2), (3, 5), (4, 256), (4, 257), (4, 258), (3, 700)] {
             let ids = vec![7; prompt];
             let row = Row { ids: &ids, images: &[] };
             let inputs = ModelInputs::new(&[row], &[], Vec::new(), Padding::Left, 0, &config, &device).unwrap();
-            let mut cache = KvCache::new(1, 0);
-            model.prefill(&inputs, &mut cache);
+            let mut read = KvCache::new(1, 0);
+            model.prefill(&inputs, &mut read);
+            let mut cache = KvCache::with_rows(1, 1, cache_columns(prompt, response));
+            cache.admit(&read, Tensor::from_ints([0], &device));
             // The last token is sampled and never read.
             for token in 1..response {
                 let seen = 0..prompt + token;
