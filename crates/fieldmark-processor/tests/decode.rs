@@ -380,10 +380,46 @@ fn preprocessor_config_is_read_in_its_old_and_its_new_form() {
         (r#"{"do_resize": false}"#, "do_resize"),
         (r#"{"min_pixels": 10, "max_pixels": 5}"#, "min_pixels"),
         (r#"{"image_std": [1, 0, 1]}"#, "image_std"),
-        (r#"{"patch_size": "14"}"#, "string \"14\""),
+        (r#"{"patch_size": "14"}"#, "patch_size"),
+        (r#"{"merge_size": 1.5}"#, "merge_size"),
+        (r#"{"max_pixels": -1}"#, "max_pixels"),
+        (r#"{"rescale_factor": "1/255"}"#, "rescale_factor"),
+        (r#"{"image_mean": [0.5, 0.5]}"#, "image_mean"),
+        (r#"{"image_std": [0.5, 0.5, "x"]}"#, "image_std"),
+        (r#"{"do_normalize": 1}"#, "do_normalize"),
+        (r#"{"size": {"shortest_edge": "a", "longest_edge": 5488}}"#, "size.shortest_edge"),
+        (r#"{"size": {"min_pixels": 3136, "max_pixels": -5}}"#, "size.max_pixels"),
+        // Each would leave a limit to its default.
+        (r#"{"size": 448}"#, "size"),
+        (r#"{"size": {}}"#, "size"),
+        (r#"{"size": {"shortest_edge": 784}}"#, "size"),
+        (r#"{"size": {"shortest_edge": 784, "longest_edge": null}}"#, "size"),
+        (r#"{"size": {"shortest_edge": 784, "max_pixels": 5488}}"#, "size"),
+        (r#"{"size": {"height": 448, "width": 448}}"#, "size"),
+        (r#"{"size": {"shortest_edge": 784, "longest_edge": 5488, "height": 448}}"#, "size"),
+        (r#"{"min_pixels": 784, "max_pixels": 5488, "size": {"height": 448, "width": 448}}"#, "size"),
+        // Processors of other models.
+        (r#"{"image_processor_type": "CLIPImageProcessor"}"#, "image_processor_type"),
+        (r#"{"image_processor_type": 3}"#, "image_processor_type"),
+        (r#"{"feature_extractor_type": "CLIPFeatureExtractor"}"#, "feature_extractor_type"),
+        (r#"{"do_center_crop": true}"#, "do_center_crop"),
+        (r#"{"do_pad": true}"#, "do_pad"),
+        (r#"{"crop_size": {"height": 224, "width": 224}}"#, "crop_size"),
         ("[", "preprocessor_config.json"),
+        ("[]", "image_processor"),
     ] {
-        let message = read(text).unwrap_err().to_string();
-        assert!(message.contains(key) && message.contains("preprocessor_config.json"), "{message}");
+        let error = read(text).unwrap_err();
+        let ProcessorError::Config { path, key: found, .. } = &error else { panic!("{error}") };
+        assert!(found == key && path.ends_with("preprocessor_config.json"), "{text}: {error}");
+    }
+    for (text, limits) in [
+        (r#"{"size": {"min_pixels": 784, "max_pixels": 5488}}"#, [784, 5488]),
+        (r#"{"size": {"shortest_edge": 784.0, "longest_edge": 5488, "height": null}}"#, [784, 5488]),
+        (r#"{"size": null, "max_pixels": 5488, "do_pad": null, "crop_size": null}"#, [3136, 5488]),
+        (r#"{"image_processor_type": "Qwen2VLImageProcessorFast", "do_center_crop": false}"#, [3136, 1_003_520]),
+        (r#"{"image_processor_type": "Qwen2_5_VLImageProcessor"}"#, [3136, 1_003_520]),
+    ] {
+        let [min_pixels, max_pixels] = limits;
+        assert_eq!(read(text).unwrap().limits, PixelLimits { min_pixels, max_pixels }, "{text}");
     }
 }

@@ -1,6 +1,7 @@
 //! Photographs to patches: decode a file, resize it within pixel limits, normalise, cut.
 
 mod config;
+mod config_keys;
 mod decode_options;
 mod jpeg;
 mod orientation;

@@ -150,8 +150,8 @@ impl Tokenizer {
         Ok(self.config.variables(&eos, &pad))
     }
 
-    /// The chat template of `tokenizer_config.json`, if it has one.
-    pub(crate) fn template(&self) -> Option<&str> {
+    /// The value of `chat_template` in `tokenizer_config.json`, if it has one.
+    pub(crate) fn template(&self) -> Option<&Value> {
         self.config.template()
     }
 

@@ -95,17 +95,9 @@ impl TokenizerConfig {
         variables
     }
 
-    /// The chat template, which may be one of a list of named ones; then it is the one called `default`.
-    pub(crate) fn template(&self) -> Option<&str> {
-        match self.json.get("chat_template")? {
-            Value::String(source) => Some(source),
-            Value::Array(list) => {
-                let named = list.iter().find(|entry| entry.get("name").and_then(Value::as_str) == Some("default"));
-                named.and_then(|entry| entry.get("template")).and_then(Value::as_str)
-            }
-            Value::Object(map) => map.get("default").and_then(Value::as_str),
-            _ => None,
-        }
+    /// The value of `chat_template`.
+    pub(crate) fn template(&self) -> Option<&Value> {
+        self.json.get("chat_template")
     }
 
     /// What to write as `tokenizer_config.json`, for a tokenizer with these end and padding tokens. Both transformers 4
