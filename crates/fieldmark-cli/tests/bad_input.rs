@@ -140,8 +140,7 @@ fn checkpoints() {
     }))
     .names("model/model.safetensors")
     .leaves_out("No such file");
-    refuse(without("tokenizer.json")).names("model/tokenizer.json").names("No such file");
-    for name in ["model.safetensors", "config.json", "preprocessor_config.json"] {
+    for name in ["model.safetensors", "config.json", "preprocessor_config.json", "tokenizer.json"] {
         refuse(without(name)).names(name).leaves_out("No such file");
     }
     refuse(config("num_hidden_layers", json!(4))).names("model.layers.3").names("config.json");

@@ -1,7 +1,7 @@
 //! The processor's files in a checkpoint folder, read and written as transformers does.
 //!
 //! Image processor: `image_processor` of `processor_config.json` (transformers 5), else `preprocessor_config.json`.
-//! Tokenizer: `tokenizer.json` and `tokenizer_config.json`. Chat template: see `processor_templates.rs`.
+//! Tokenizer: `tokenizer.json`, else `vocab.json` and `merges.txt`; and `tokenizer_config.json`. Chat template: see `processor_templates.rs`.
 
 use std::path::Path;
 
@@ -41,7 +41,7 @@ impl Processor {
         let mut remarks = Remarks::default();
         let nested = read_json(&dir.join(NESTED))?;
         let images = read_images(dir, nested.as_ref(), &mut remarks)?;
-        let tokenizer = Tokenizer::from_file(dir.join("tokenizer.json"))?;
+        let tokenizer = Tokenizer::from_folder(dir)?;
         let Templates { chat, named } = read_templates(dir, nested.as_ref(), &tokenizer, &mut remarks)?;
         let mut processor = Self::new(tokenizer, ImageProcessor::new(images), chat);
         let video = nested.as_ref().and_then(|json| json.get("video_processor")).filter(|json| json.is_object());
