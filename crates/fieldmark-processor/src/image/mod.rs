@@ -5,6 +5,7 @@ mod config_keys;
 mod decode_options;
 mod jpeg;
 mod orientation;
+mod other_formats;
 mod photo;
 mod png_webp;
 mod processor;
