@@ -29,6 +29,7 @@ struct ShardIndex {
 /// Returns an error if the folder has no weights in safetensors, or if its shard index cannot be read or names a file
 /// that is not there. The weight files are not opened.
 pub fn checkpoint_files(path: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    reading::refuse_dangling(path)?;
     let single = if path.is_file() { path.into() } else { path.join(SINGLE) };
     if single.is_file() {
         return Ok(vec![single]);

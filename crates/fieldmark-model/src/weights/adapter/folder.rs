@@ -96,8 +96,8 @@ fn what_is(folder: &Path) -> String {
     if let Some(inner) = newest_inside(folder, WEIGHTS) {
         return format!("has no adapter itself; the newest adapter in it is {}: give that folder", inner.display());
     }
-    let found = if folder.join("config.json").is_file() {
-        "is a whole model and no adapter: give it as the model itself"
+    let found = if ["config.json", "checkpoint/config.json"].iter().any(|name| folder.join(name).is_file()) {
+        "has a whole model and no adapter: give it as the model itself"
     } else {
         "has no adapter"
     };
@@ -134,6 +134,11 @@ mod tests {
         let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n";
         write(&path.join("empty"), &[]);
         write(&path.join("model"), &[("config.json", "{}")]);
+        write(&path.join("run/checkpoint"), &[("config.json", "{}")]);
+        write(&path.join("trl/checkpoint-500"), &[(CONFIG, PLAIN), (WEIGHTS, "")]);
+        write(&path.join("trl/checkpoint-1000"), &[(CONFIG, PLAIN), (WEIGHTS, "")]);
+        write(&path.join("cut"), &[(CONFIG, PLAIN)]);
+        write(&path.join("cut/checkpoint-7"), &[(CONFIG, PLAIN), (WEIGHTS, "")]);
         write(&path.join("bin"), &[(CONFIG, PLAIN), ("adapter_model.bin", "x")]);
         write(&path.join("half"), &[(CONFIG, PLAIN)]);
         write(&path.join("lfs"), &[(CONFIG, PLAIN), (WEIGHTS, pointer)]);
@@ -141,6 +146,10 @@ mod tests {
             ("absent", "absent", "no such folder"),
             ("empty", "empty", CONFIG),
             ("model", "model", "whole model"),
+            ("run", "run", "whole model"),
+            ("trl", "trl", "trl/checkpoint-1000:"),
+            ("cut", "cut", "cut/checkpoint-7:"),
+            ("lfs/adapter_model.safetensors", "lfs/adapter_model.safetensors", "lfs"),
             ("bin", "bin", "adapter_model.bin"),
             ("half", "half", WEIGHTS),
             ("lfs", "lfs/adapter_model.safetensors", "git lfs pull"),
