@@ -221,8 +221,8 @@ fn a_scan_that_is_cut_and_closed_is_refused() {
         "decode/progressive.jpg",
     ] {
         let whole = bytes(file);
-        let marks = whole.windows(2).enumerate().filter(|(_, two)| **two == [0xff, 0xda]);
-        let (first, last) = (marks.clone().next().unwrap().0, marks.last().unwrap().0);
+        let mut marks = whole.windows(2).enumerate().filter(|(_, two)| **two == [0xff, 0xda]);
+        let (first, last) = (marks.clone().next().unwrap().0, marks.next_back().unwrap().0);
         // Of a progressive file only the first scan: one without its later scans is whole, only coarser.
         let next = whole[first + 2..].windows(2).position(|two| two[0] == 0xff && ![0, 0xff].contains(&two[1]));
         let end = if first == last { whole.len() - 2 } else { first + 2 + next.unwrap() };

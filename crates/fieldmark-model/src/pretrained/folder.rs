@@ -154,6 +154,20 @@ mod tests {
     }
 
     #[test]
+    #[cfg(unix)]
+    fn a_cache_without_its_files_leads_to_the_link_that_is_named() {
+        let folder = place(&["refs/main", "snapshots/66285546/README.md"]);
+        let snapshot = folder.path().join("snapshots/66285546");
+        std::os::unix::fs::symlink("../../blobs/1f2e", snapshot.join(CONFIG)).unwrap();
+        assert!(refusal(folder.path()).contains(&format!("{}:", snapshot.display())));
+        let error = checkpoint_folder(&snapshot).unwrap_err();
+        let at = snapshot.join(CONFIG);
+        assert!(
+            matches!(&error, ModelError::Refused { path, problem } if *path == at && problem.contains("blobs/1f2e"))
+        );
+    }
+
+    #[test]
     fn adapters_files_and_names_on_the_hub_are_refused_with_what_to_do() {
         let folder =
             place(&["adapter/adapter_config.json", "config.json", "model.safetensors", "q4.gguf", "text/notes"]);

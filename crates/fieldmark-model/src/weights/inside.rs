@@ -24,7 +24,8 @@ pub(crate) fn newest_inside(path: &Path, mark: &str) -> Option<PathBuf> {
                 if looked_at > MOST {
                     break;
                 }
-                if inner.join(mark).is_file() { found.push(inner) } else { next.push(inner) }
+                // A link to nothing counts: whoever gives that folder is told.
+                if inner.join(mark).symlink_metadata().is_ok() { found.push(inner) } else { next.push(inner) }
             }
         }
         level = next;
