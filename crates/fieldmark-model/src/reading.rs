@@ -98,7 +98,7 @@ fn to_nothing(path: &Path, count: usize) -> String {
         if count > 1 { format!(", and so are {} other files in its folder", count - 1) } else { String::new() };
     format!(
         "is a link to {}, which is not there{others}; a copied cache of Hugging Face lacks its folder `blobs`: download the \
-         files again, or copy the folder with `cp -rL`",
+         files again, or copy them from the whole cache with `cp -rL`",
         target.display()
     )
 }
