@@ -21,6 +21,15 @@ pub fn entry(key: &str, shape: &[usize]) -> Entry {
     (format!("base_model.model.{key}"), shape.to_vec(), numbers(seed, shape.iter().product()))
 }
 
+/// Returns the names of the layers that have factors among the tensors.
+pub fn layers(entries: &[Entry]) -> Vec<String> {
+    let keys = entries.iter().map(|(key, ..)| key.trim_start_matches("base_model.model."));
+    let mut names: Vec<String> =
+        keys.filter_map(|key| key.split_once(".lora_")).map(|(name, _)| name.to_owned()).collect();
+    names.dedup();
+    names
+}
+
 /// Writes `adapter_config.json` and `adapter_model.safetensors` in f32.
 pub fn write(folder: &Path, config: &Value, entries: &[Entry]) {
     fs::create_dir_all(folder).unwrap();

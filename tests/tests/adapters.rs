@@ -8,7 +8,7 @@ use fieldmark::model::{
     Adapter, LoadOptions, LoraSettings, ModelError, Quantize, Qwen25Vl, SaveOptions, TrainableParts, WeightType,
 };
 use fieldmark_tests::{
-    peft::{Entry, entry, merged, write},
+    peft::{Entry, entry, layers, merged, write},
     prompts::{MODELS, fixture, load},
     training::{formats, parameters},
 };
@@ -27,9 +27,12 @@ fn stored(model: &Qwen25Vl) -> Stored {
     tensors.tensors().into_iter().map(|(name, view)| (name, floats(view.data()))).collect()
 }
 
+/// Opens an adapter that chooses exactly its own layers, unless its configuration says otherwise.
 fn open(config: &Value, entries: &[Entry]) -> Result<(tempfile::TempDir, Adapter), ModelError> {
     let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), config, entries);
+    let mut config = config.clone();
+    config.as_object_mut().unwrap().entry("target_modules").or_insert_with(|| layers(entries).into());
+    write(folder.path(), &config, entries);
     let adapter = Adapter::open(folder.path())?;
     Ok((folder, adapter))
 }
@@ -41,7 +44,7 @@ fn merge(name: &str, config: &Value, entries: &[Entry]) -> Result<Qwen25Vl, Mode
 }
 
 fn config(change: Value) -> Value {
-    let mut config = json!({ "peft_type": "LORA", "r": 2, "lora_alpha": 3, "target_modules": "all-linear" });
+    let mut config = json!({ "peft_type": "LORA", "r": 2, "lora_alpha": 3 });
     config.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
     config
 }
@@ -107,7 +110,6 @@ fn a_merged_adapter_is_the_closed_form_under_every_layout_of_keys() {
 fn ranks_and_alphas_of_single_layers_count() {
     let base = stored(&load(MODELS[0], &Device::flex()));
     let config = config(json!({
-        "target_modules": ["q_proj", "up_proj", "qkv"],
         // The first that matches counts.
         "rank_pattern": { "^model.layers.1.*q_proj": 3, "q_proj": 5, "qkv": 1 },
         "alpha_pattern": { "layers.0.mlp.up_proj": 8 },
@@ -186,7 +188,7 @@ fn all_that_peft_can_store_beside_the_factors_is_read() {
     let a = entry(&format!("{patch}.lora_A.weight"), &[2, 3, 2, 14, 14]);
     let b = entry(&format!("{patch}.lora_B.weight"), &[32, 2, 1, 1, 1]);
     let expected = merged(&base[&name(patch)], &b.2, &a.2, 2, 1.5);
-    let found = merge(MODELS[1], &config(json!({ "target_modules": ["proj"] })), &[a, b]).unwrap();
+    let found = merge(MODELS[1], &config(json!({})), &[a, b]).unwrap();
     assert_changes(&stored(&found), &base, &[(&name(patch), expected)]);
 }
 
@@ -322,6 +324,33 @@ fn what_does_not_fit_is_refused_by_name() {
     twice.push(entry("model.language_model.layers.1.self_attn.q_proj.lora_A.default.weight", &[2, 64]));
     let error = merge(MODELS[0], &config(json!({})), &twice).map(drop).unwrap_err();
     assert!(matches!(&error, ModelError::DuplicateTensor { .. }), "{error}");
+}
+
+#[test]
+fn a_chosen_layer_without_factors_is_named_with_the_count() {
+    let layers = load(MODELS[0], &Device::flex()).config().text.num_hidden_layers;
+    let name = |layer: usize| format!("model.layers.{layer}.self_attn.q_proj");
+    let all: Vec<Entry> = (0..layers).flat_map(|layer| pair(&name(layer), 2, [64, 64])).collect();
+    let chosen = config(json!({ "target_modules": ["q_proj"] }));
+    merge(MODELS[0], &chosen, &all).map(drop).unwrap();
+    let cut = &all[2..all.len() - 2];
+    let (folder, adapter) = open(&chosen, cut).unwrap();
+    let merged = load(MODELS[0], &Device::flex()).with_merged_adapter(&adapter);
+    let attached = load(MODELS[0], &Device::flex()).with_adapter(&adapter);
+    for result in [merged, attached] {
+        match result.map(drop) {
+            Err(ModelError::Refused { path, problem }) => {
+                assert_eq!(path, folder.path().join("adapter_model.safetensors"));
+                assert!(problem.starts_with("4 ") && problem.contains("target_modules"), "{problem}");
+                assert!(problem.contains(&format!("`base_model.model.{}.lora_A.weight`", name(0))), "{problem}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // Fewer blocks, fewer layers.
+    let some = json!({ "target_modules": ["q_proj"], "layers_to_transform": (1..layers - 1).collect::<Vec<_>>() });
+    merge(MODELS[0], &config(some), cut).map(drop).unwrap();
+    assert!(merge(MODELS[0], &config(json!({ "target_modules": "all-linear" })), &all).is_err());
 }
 
 fn read(folder: &Path) -> Adapter {

@@ -206,7 +206,7 @@ pub struct AskArgs {
     /// LoRA adapter of the model, as PEFT saves it, or a run that trained one.
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
-    /// A photograph (JPEG, PNG or WebP); may be repeated.
+    /// A photograph (JPEG, PNG or WebP): a file, or a file:// or data: URL. May be repeated.
     #[arg(long, value_name = "FILE")]
     pub image: Vec<PathBuf>,
     /// The question.

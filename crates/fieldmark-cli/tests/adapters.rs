@@ -23,7 +23,7 @@ const LAYERS: [(&str, [usize; 2]); 3] = [
 ];
 
 fn config() -> Value {
-    json!({ "peft_type": "LORA", "r": 2, "lora_alpha": 3, "target_modules": ["down_proj", "o_proj", "mlp.2"] })
+    json!({ "peft_type": "LORA", "r": 2, "lora_alpha": 3, "target_modules": LAYERS.map(|(name, _)| name) })
 }
 
 /// Factors of rank 2 that change every answer.
@@ -233,6 +233,27 @@ fn an_adapter_that_cannot_be_read_exactly_costs_nothing() {
         // `tapo` has already said that no truth fits into its few tokens.
         Refusal::after_work(&command, &run(&place, &command))
             .names("base_model.model.model.layers.0.mlp.down_proj.lora_E.weight");
+    }
+    write(&place.path("cut"), &config(), &factors()[2..]);
+    for command in commands("cut") {
+        Refusal::after_work(&command, &run(&place, &command))
+            .names("cut/adapter_model.safetensors")
+            .names("base_model.model.model.layers.0.mlp.down_proj.lora_A.weight")
+            .names("2");
+    }
+    // The output folder of another trainer, and a run of ours that is not finished.
+    for (folder, inner) in [("trl", "checkpoint-1000"), ("run", "checkpoints/step-000020/adapter")] {
+        for name in ["checkpoint-500", "checkpoints/step-000003/adapter", inner] {
+            write(&place.path(folder).join(name), &config(), &factors());
+        }
+        fs::remove_dir_all(place.path(folder).join(if folder == "run" { "checkpoint-500" } else { "checkpoints" }))
+            .unwrap();
+        for command in commands(folder) {
+            place.refuse(&command).names(folder).suggests(&format!("{folder}/{inner}"));
+        }
+    }
+    for command in commands("peft/adapter_model.safetensors") {
+        place.refuse(&command).names("peft/adapter_model.safetensors").suggests("peft");
     }
     // Another rank than the adapter's.
     let rank = [args("sft", "out"), strings(&["--adapter", "peft", "--set", "lora.rank=4", "--set", "lora.alpha=3"])];

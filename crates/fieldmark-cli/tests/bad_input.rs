@@ -4,6 +4,7 @@ mod support;
 
 use std::{collections::BTreeMap, fs};
 
+use base64::Engine;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 use support::{
@@ -53,6 +54,29 @@ fn photographs() {
     refuse("bomb.png").names("100000×100000");
     refuse("thin.png").names("aspect ratio").names("200");
     refuse("model").leaves_out("WebP");
+    place.write("phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic");
+    refuse("phone.heic").names("HEIC").suggests("JPEG");
+    // A JPEG of which the end was lost and closed again.
+    let bytes = fs::read(place.path("whole.jpg")).unwrap();
+    place.write("closed.jpg", [&bytes[..bytes.len() * 2 / 3], &[0xff, 0xd9]].concat());
+    refuse("closed.jpg").names("JPEG");
+    refuse("A.png").suggests("a.png");
+    refuse("file:///nowhere/a.png").names("No such file");
+    place.refuse(&ask("https://example.org/a.png", "Which?")).names("--image").names("https://example.org/a.png");
+    place.refuse(&ask("data:image/png;base64,a*b", "Which?")).names("--image");
+}
+
+#[test]
+fn a_photograph_is_named_as_rows_name_it() {
+    let place = Place::new();
+    let expected = place.succeed(&ask("a.png", "Which?"));
+    fs::copy(place.path("a.png"), place.path("my fruit.png")).unwrap();
+    let url = format!("file://{}", place.path("my%20fruit.png").display());
+    let bytes = fs::read(place.path("a.png")).unwrap();
+    let data = format!("data:image/png;base64,{}", base64::engine::general_purpose::STANDARD.encode(bytes));
+    for image in [&url, &data] {
+        assert_eq!(place.succeed(&ask(image, "Which?")), expected, "{image}");
+    }
 }
 
 /// CRC-32 as PNG has it.
@@ -140,8 +164,7 @@ fn checkpoints() {
     }))
     .names("model/model.safetensors")
     .leaves_out("No such file");
-    refuse(without("tokenizer.json")).names("model/tokenizer.json").names("No such file");
-    for name in ["model.safetensors", "config.json", "preprocessor_config.json"] {
+    for name in ["model.safetensors", "config.json", "preprocessor_config.json", "tokenizer.json"] {
         refuse(without(name)).names(name).leaves_out("No such file");
     }
     refuse(config("num_hidden_layers", json!(4))).names("model.layers.3").names("config.json");

@@ -31,6 +31,36 @@ fn a_checkpoint_adds_its_chat_template() {
 }
 
 #[test]
+fn a_template_without_images_is_said_at_once_and_named_templates_have_a_default() {
+    let place = Place::new();
+    let question = ["prompt", "bare", "--question", "Which?", "--model", "model"];
+    let expected = place.succeed(&question);
+    let notes = |command: &[&str]| {
+        let output = place.run(command);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        said.lines().filter(|line| line.starts_with("note: ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let ask = ["ask", "--model", "model", "--image", "a.png", "Which?", "--max-new-tokens", "2"];
+    for text in ["", "{{ messages[0].content }}"] {
+        place.write("model/chat_template.jinja", text);
+        assert_eq!(place.succeed(&question), expected);
+        for command in [&question[..], &ask] {
+            let notes = notes(command);
+            assert!(matches!(notes.as_slice(), [one] if mentions(one, "chat_template.jinja")), "{notes:?}");
+        }
+    }
+    std::fs::remove_file(place.path("model/chat_template.jinja")).unwrap();
+    let named = |name: &str| serde_json::json!({ "chat_template": { name: "{{ messages|length }}<|image_pad|>" } });
+    place.write("model/chat_template.json", named("default").to_string());
+    assert_eq!(place.succeed(&question).trim_end(), "1<|image_pad|>");
+    place.write("model/chat_template.json", named("rag").to_string());
+    for command in [&question[..], &ask] {
+        place.refuse(command).names("model/chat_template.json").names_key("chat_template").names("rag");
+    }
+}
+
+#[test]
 fn wrong_questions_and_templates_are_refused() {
     let place = Place::new();
     place.refuse(&["prompt", "--question", " "]).names("--question");

@@ -72,11 +72,11 @@ impl ImageRoots {
     /// Why an image that was not found may be missing: the folder has a file whose name differs in case or in its
     /// ending, or it has the end of the path. `None` if nothing like it is there.
     pub fn likely_cause(&self, image: &Path) -> Option<String> {
+        if let Some(similar) = self.similar_file(image) {
+            return Some(similar);
+        }
         let turned = other_forms(image).pop();
         let image = turned.as_deref().unwrap_or(image);
-        if let Some((found, how)) = self.nearly(image) {
-            return Some(format!("there is {}, which differs in {how}", found.display()));
-        }
         let parts: Vec<Component<'_>> = image.components().collect();
         let ends = (1..parts.len()).map(|start| parts[start..].iter().collect::<PathBuf>());
         let end = ends.into_iter().find(|end| self.folder.join(end).is_file())?;
@@ -85,6 +85,13 @@ impl ImageRoots {
             self.folder.display(),
             end.display()
         ))
+    }
+
+    /// Says which file in the folder has a path that differs only in case or in its ending; `None` if there is none.
+    pub fn similar_file(&self, image: &Path) -> Option<String> {
+        let turned = other_forms(image).pop();
+        let (found, how) = self.nearly(turned.as_deref().unwrap_or(image))?;
+        Some(format!("there is {}, which differs in {how}", found.display()))
     }
 
     /// A file in the folder whose path differs only in case, Unicode form or ending.

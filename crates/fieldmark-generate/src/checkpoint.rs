@@ -19,6 +19,8 @@ pub struct CheckpointGeneration {
     pub repetition_penalty: Option<f64>,
     /// The end tokens of `config.json`, if they are other ones than those that count.
     overruled: Vec<u32>,
+    /// Token ids that the model's vocabulary does not have, each said with its file and key.
+    outside: Vec<String>,
 }
 
 impl CheckpointGeneration {
@@ -26,35 +28,44 @@ impl CheckpointGeneration {
     /// token, those of the latter count: at its top, else in its `text_config`.
     ///
     /// # Errors
-    /// Returns [`GenerateError::File`] if a file is not valid or a key has the wrong type, and [`GenerateError::Model`]
-    /// if a file cannot be read.
+    /// Returns [`GenerateError::File`] if a file is not valid, a key has the wrong type or no end token is in the model's
+    /// vocabulary, and [`GenerateError::Model`] if a file cannot be read.
     pub fn from_folder(folder: &Path) -> Result<Self, GenerateError> {
-        let path = folder.join("generation_config.json");
-        let json = read(&path)?.unwrap_or_default();
-        let generation = end_tokens(&path, &json)?;
-        let repetition_penalty = match json.get("repetition_penalty") {
+        let first = folder.join("generation_config.json");
+        let settings = read(&first)?.unwrap_or_default();
+        let generation = end_tokens(&first, &settings)?;
+        let repetition_penalty = match settings.get("repetition_penalty") {
             None | Some(Value::Null) => None,
             Some(penalty) => {
                 let penalty = penalty.as_f64();
-                Some(penalty.ok_or_else(|| refuse(&path, "`repetition_penalty` must be a number"))?)
+                Some(penalty.ok_or_else(|| refuse(&first, "`repetition_penalty` must be a number"))?)
             }
         };
         let path = folder.join("config.json");
         let json = read(&path)?.unwrap_or_default();
         let mut config = end_tokens(&path, &json)?;
-        if config.is_empty()
-            && let Some(text) = json.get("text_config").and_then(Value::as_object)
-        {
+        let text = json.get("text_config").and_then(Value::as_object);
+        if let (true, Some(text)) = (config.is_empty(), text) {
             config = end_tokens(&path, text)?;
         }
-        let (eos_token_ids, overruled) = if generation.is_empty() {
-            (config, Vec::new())
+        let (eos_token_ids, overruled, from) = if generation.is_empty() {
+            (config, Vec::new(), &path)
         } else {
             // Published checkpoints name one of two end tokens in config.json: no contradiction.
             let agree = config.iter().any(|id| generation.contains(id));
-            (generation, if agree { Vec::new() } else { config })
+            (generation, if agree { Vec::new() } else { config }, &first)
         };
-        Ok(Self { eos_token_ids, repetition_penalty, overruled })
+        let size = json.get("vocab_size").or_else(|| text?.get("vocab_size")).and_then(Value::as_u64);
+        let mut outside = Vec::new();
+        if let Some(size) = size {
+            outside.extend(end_tokens_outside(from, &eos_token_ids, size)?);
+            outside.extend([(&first, &settings), (&path, &json)].into_iter().filter_map(|(path, json)| {
+                let id = json.get("pad_token_id")?.as_u64().filter(|id| *id >= size)?;
+                let why = outside_of(size);
+                Some(format!("{}: `pad_token_id` = {id} {why}; the tokenizer's padding token is used", path.display()))
+            }));
+        }
+        Ok(Self { eos_token_ids, repetition_penalty, overruled, outside })
     }
 
     /// Returns the end tokens of the files, or the tokenizer's end token if they name none.
@@ -62,11 +73,12 @@ impl CheckpointGeneration {
         if self.eos_token_ids.is_empty() { vec![tokenizer.eos()] } else { self.eos_token_ids }
     }
 
-    /// Returns what a reader should know: that the files name different end tokens, or none that ends a turn.
+    /// Returns what a reader should know: that the files name different end tokens, none that ends a turn, or some that
+    /// the model does not have.
     pub fn contradictions(&self, tokenizer: &Tokenizer) -> Vec<String> {
         let name = |id: &u32| tokenizer.decode(&[*id], SpecialTokens::Keep).unwrap_or_default();
         let names = |ids: &[u32]| ids.iter().map(|id| format!("{id} ({})", name(id))).collect::<Vec<_>>().join(", ");
-        let mut notes = Vec::new();
+        let mut notes = self.outside.clone();
         if !self.overruled.is_empty() {
             notes.push(format!(
                 "the end token is {} in generation_config.json, which counts, and {} in config.json",
@@ -97,6 +109,26 @@ fn read(path: &Path) -> Result<Option<Map<String, Value>>, GenerateError> {
     }
     let text = reading::text(path)?;
     serde_json::from_str(&text).map(Some).map_err(|error| refuse(path, &error.to_string()))
+}
+
+/// Says which end tokens a model with a vocabulary of `size` tokens never writes.
+///
+/// # Errors
+/// Returns an error if there is no other: each reply would go on to the limit.
+fn end_tokens_outside(path: &Path, ids: &[u32], size: u64) -> Result<Option<String>, GenerateError> {
+    let outside: Vec<u32> = ids.iter().copied().filter(|id| u64::from(*id) >= size).collect();
+    if outside.is_empty() {
+        return Ok(None);
+    }
+    let what = format!("`eos_token_id` = {outside:?} {}", outside_of(size));
+    if outside.len() == ids.len() {
+        return Err(refuse(path, &format!("{what}, so no reply would end; name the id of the token that ends a turn")));
+    }
+    Ok(Some(format!("{}: {what}; only the others end a reply", path.display())))
+}
+
+fn outside_of(size: u64) -> String {
+    format!("is outside the model's vocabulary (`vocab_size` in config.json is {size})")
 }
 
 fn end_tokens(path: &Path, json: &Map<String, Value>) -> Result<Vec<u32>, GenerateError> {
@@ -199,6 +231,38 @@ mod tests {
         assert!(matches!(said.as_slice(), [one] if one.contains("9") && one.contains(&end.to_string())), "{said:?}");
         let said = notes(&format!(r#"{{"eos_token_id": {pad}}}"#), "{}".into());
         assert!(matches!(said.as_slice(), [one] if one.contains(special::IM_END)), "{said:?}");
+    }
+
+    #[test]
+    fn ids_outside_the_vocabulary_are_named_with_file_and_key() {
+        let tokenizer = fieldmark_processor::train_tokenizer(["a"], &[], 280).unwrap();
+        let end = tokenizer.eos();
+        let read = |generation: String, config: String| {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("generation_config.json"), generation).unwrap();
+            std::fs::write(folder.path().join("config.json"), config).unwrap();
+            CheckpointGeneration::from_folder(folder.path())
+        };
+        let notes =
+            |generation: String, config: &str| read(generation, config.into()).unwrap().contradictions(&tokenizer);
+        let flat = r#"{"vocab_size": 280, "pad_token_id": 279}"#;
+        let nested = r#"{"text_config": {"vocab_size": 280}, "pad_token_id": 151643}"#;
+        assert!(notes(format!(r#"{{"eos_token_id": {end}}}"#), flat).is_empty());
+        let one_of = |notes: Vec<String>, parts: &[&str]| {
+            assert!(matches!(notes.as_slice(), [one] if parts.iter().all(|part| one.contains(part))), "{notes:?}");
+        };
+        let both = format!(r#"{{"eos_token_id": [{end}, 280]}}"#);
+        one_of(notes(both, flat), &["/generation_config.json", "`eos_token_id`", "280"]);
+        one_of(notes(format!(r#"{{"eos_token_id": {end}}}"#), nested), &["/config.json", "`pad_token_id`", "151643"]);
+        let pad = format!(r#"{{"eos_token_id": {end}, "pad_token_id": 280}}"#);
+        one_of(notes(pad, flat), &["/generation_config.json", "`pad_token_id`", "280"]);
+        for (generation, config, file) in [
+            (r#"{"eos_token_id": [151645, 151643]}"#, flat, "/generation_config.json"),
+            ("{}", r#"{"vocab_size": 280, "eos_token_id": 280}"#, "/config.json"),
+        ] {
+            let error = read(generation.into(), config.into()).unwrap_err().to_string();
+            assert!(error.contains(file) && error.contains("`eos_token_id`") && error.contains("280"), "{error}");
+        }
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! Reads the files of a checkpoint that somebody else wrote. What only stands in for a file is refused by name: a Git LFS
-//! pointer, or the web page that a failed download left.
+//! pointer, a link to nothing, or the web page that a failed download left.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 
@@ -15,7 +19,7 @@ const START: u64 = 256;
 /// # Errors
 /// Returns [`ModelError::Io`], or [`ModelError::Refused`] if the file only stands in for the real one.
 pub fn bytes(path: &Path) -> Result<Vec<u8>, ModelError> {
-    let bytes = std::fs::read(path).map_err(ModelError::io(path))?;
+    let bytes = std::fs::read(path).map_err(|error| unread(path, error))?;
     refuse_stand_in(path, &bytes)?;
     Ok(bytes)
 }
@@ -57,9 +61,46 @@ pub fn stand_in(content: &[u8]) -> Option<&'static str> {
 /// # Errors
 /// Returns the errors of [`bytes`].
 pub(crate) fn check(path: &Path) -> Result<(), ModelError> {
-    let (mut start, file) = (Vec::new(), File::open(path).map_err(ModelError::io(path))?);
+    let (mut start, file) = (Vec::new(), File::open(path).map_err(|error| unread(path, error))?);
     file.take(START).read_to_end(&mut start).map_err(ModelError::io(path))?;
     refuse_stand_in(path, &start)
+}
+
+/// Checks that no file of a checkpoint in `folder` is a link to nothing, which would else be taken for a file that is not
+/// there. A folder that cannot be listed has none.
+///
+/// # Errors
+/// Returns [`ModelError::Refused`], which names the first such link and where it leads.
+pub fn refuse_dangling(folder: &Path) -> Result<(), ModelError> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let ours = |path: &PathBuf| {
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        ending.is_some_and(|ending| ["json", "jinja", "safetensors", "txt", "model"].contains(&ending))
+    };
+    let mut dangling: Vec<PathBuf> = entries.filter(ours).filter(|path| is_dangling(path)).collect();
+    dangling.sort();
+    let Some(first) = dangling.first() else { return Ok(()) };
+    Err(ModelError::refused(first, to_nothing(first, dangling.len())))
+}
+
+/// Whether `path` is a link whose target is not there.
+fn is_dangling(path: &Path) -> bool {
+    path.is_symlink() && !path.exists()
+}
+
+fn unread(path: &Path, error: std::io::Error) -> ModelError {
+    if is_dangling(path) { ModelError::refused(path, to_nothing(path, 1)) } else { ModelError::io(path)(error) }
+}
+
+fn to_nothing(path: &Path, count: usize) -> String {
+    let target = std::fs::read_link(path).unwrap_or_default();
+    let others =
+        if count > 1 { format!(", and so are {} other files in its folder", count - 1) } else { String::new() };
+    format!(
+        "is a link to {}, which is not there{others}; a copied cache of Hugging Face lacks its folder `blobs`: download the \
+         files again, or copy them from the whole cache with `cp -rL`",
+        target.display()
+    )
 }
 
 pub(crate) fn refuse_stand_in(path: &Path, content: &[u8]) -> Result<(), ModelError> {
@@ -77,6 +118,32 @@ mod tests {
         std::fs::write(&path, "\u{feff}{\"a\": 1}").unwrap();
         assert_eq!(json(&path, "configuration").unwrap()["a"], 1);
         assert!(text(&path).unwrap().starts_with('{'));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_link_to_nothing_is_named_with_its_target() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("config.json"), "{}").unwrap();
+        symlink(at("config.json"), at("other.json")).unwrap();
+        symlink(at("absent"), at("README.md")).unwrap();
+        refuse_dangling(folder.path()).unwrap();
+        refuse_dangling(&at("absent")).unwrap();
+        symlink(at("blobs/1f2e"), at("tokenizer.json")).unwrap();
+        symlink(at("blobs/3d4c"), at("model.safetensors")).unwrap();
+        let named = |error: ModelError, name: &str, target: &str| match error {
+            ModelError::Refused { path, problem } => {
+                assert!(path == at(name) && problem.contains(target), "{problem}");
+                problem
+            }
+            other => panic!("{other}"),
+        };
+        let said = named(refuse_dangling(folder.path()).unwrap_err(), "model.safetensors", "blobs/3d4c");
+        assert!(said.contains(" 1 other"), "{said}");
+        named(bytes(&at("tokenizer.json")).unwrap_err(), "tokenizer.json", "blobs/1f2e");
+        named(check(&at("tokenizer.json")).unwrap_err(), "tokenizer.json", "blobs/1f2e");
     }
 
     #[test]

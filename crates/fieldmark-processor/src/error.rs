@@ -51,6 +51,14 @@ pub enum ProcessorError {
         /// What the file is.
         reason: String,
     },
+    /// A file has a known format that is not read.
+    #[error("{name}: this is a {format} file, which is not read; convert it to JPEG or PNG")]
+    OtherFormat {
+        /// The file.
+        name: String,
+        /// The format according to the first bytes.
+        format: &'static str,
+    },
     /// An image file is cut short or damaged.
     #[error("{name}: this {format} file is cut short or damaged ({reason}); replace it")]
     DamagedImage {

@@ -21,6 +21,8 @@ mod expand;
 mod image;
 mod processor;
 mod processor_files;
+mod processor_templates;
+mod remarks;
 mod sequence;
 mod supervised;
 mod text;
@@ -35,7 +37,7 @@ pub use error::ProcessorError;
 pub use expand::expand_images;
 pub use fieldmark_model::Padding;
 pub use processor::{ProcessOptions, Processor};
-pub use processor_files::Remarks;
+pub use remarks::Remarks;
 pub use sequence::Sequence;
 pub use supervised::{SupervisedSequence, TargetEnd};
 pub use text::{

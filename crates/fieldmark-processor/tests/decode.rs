@@ -158,6 +158,8 @@ fn ninety_megapixels_are_read_with_a_note_and_twice_as_many_refused() {
     // Large enough to be refused unread, or not: then it is found to be cut short.
     assert!(matches!(empty(13_378, 13_378), ProcessorError::TooManyPixels { limit: 178_956_970, .. }));
     assert!(matches!(empty(13_377, 13_377), ProcessorError::DamagedImage { .. }));
+    let long = empty(2_147_483_647, 1);
+    assert!(matches!(long, ProcessorError::TooManyPixels { width: 2_147_483_647, height: 1, .. }), "{long}");
     let large = Photo::from_rgb("large.png", 9460, 9459, vec![0; 9460 * 9459 * 3]).unwrap();
     assert!(large.note().is_some_and(|note| note.contains("large.png") && note.contains("9459×9460")));
     assert!(Photo::from_rgb("small.png", 80, 80, vec![0; 19_200]).unwrap().note().is_none());
@@ -209,6 +211,66 @@ fn every_truncation_is_refused_by_name() {
 }
 
 #[test]
+fn a_scan_that_is_cut_and_closed_is_refused() {
+    for file in [
+        "image_processor/photo.jpg",
+        "image_processor/rotated.jpg",
+        "decode/gray.jpg",
+        "decode/cmyk.jpg",
+        "decode/chroma_422.jpg",
+        "decode/progressive.jpg",
+    ] {
+        let whole = bytes(file);
+        let mut marks = whole.windows(2).enumerate().filter(|(_, two)| **two == [0xff, 0xda]);
+        let (first, last) = (marks.clone().next().unwrap().0, marks.next_back().unwrap().0);
+        // Of a progressive file only the first scan: one without its later scans is whole, only coarser.
+        let next = whole[first + 2..].windows(2).position(|two| two[0] == 0xff && ![0, 0xff].contains(&two[1]));
+        let end = if first == last { whole.len() - 2 } else { first + 2 + next.unwrap() };
+        // Behind the header of the scan.
+        let begin = first + 2 + usize::from(u16::from_be_bytes([whole[first + 2], whole[first + 3]]));
+        let closed = |length: usize, fill: &[u8]| {
+            decode(&[&whole[..length], fill, &[0xff, 0xd9]].concat(), DecodeOptions::default())
+        };
+        closed(end, &[]).unwrap();
+        let mut refused = 0;
+        for length in begin..end {
+            for fill in [&[][..], &[0xff]] {
+                match closed(length, fill) {
+                    Err(ProcessorError::DamagedImage { format: "JPEG", .. }) => refused += 1,
+                    // What is missing may be bits of the very last number, which any bits can stand for.
+                    Ok(_) => assert!(length + 2 >= end, "{file} cut to {length}"),
+                    other => panic!("{file} cut to {length}: {other:?}"),
+                }
+            }
+        }
+        assert!(refused >= 2 * (end - begin) - 4, "{file}: {refused} of {}", 2 * (end - begin));
+        // What stands behind a whole image does not matter.
+        let more = [&whole, &whole[..40]].concat();
+        let [alone, more] = [&whole, &more].map(|file| decode(file, DecodeOptions::default()).unwrap());
+        assert_eq!(more, alone, "{file}");
+    }
+}
+
+#[test]
+fn a_file_of_another_format_is_named_with_what_to_do() {
+    for (content, format) in [
+        (&b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"[..], "HEIC"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf", "AVIF"),
+        (b"\xff\x0a\0\0", "JPEG XL"),
+        (b"%PDF-1.4", "PDF"),
+        (b"<?xml version='1.0'?><svg/>", "SVG"),
+        (b"II*\0\x08\0\0\0", "TIFF or camera raw"),
+        (b"GIF89a\x01\0\x01\0", "GIF"),
+    ] {
+        let error = decode(content, DecodeOptions::default()).unwrap_err();
+        assert!(
+            matches!(&error, ProcessorError::OtherFormat { name, format: found } if name == "sample.jpg" && *found == format)
+        );
+        assert!(error.to_string().contains("convert it to JPEG or PNG"), "{error}");
+    }
+}
+
+#[test]
 fn a_thumbnail_inside_does_not_hide_that_the_photo_is_cut() {
     let whole = bytes("image_processor/photo.jpg");
     let thumbnail = bytes("decode/gray.jpg");
@@ -238,7 +300,7 @@ fn bad_files_say_what_they_are_and_what_to_do() {
     };
     let usual = DecodeOptions::default();
     assert!(matches!(open("missing.jpg", None, usual), ProcessorError::Io { .. }));
-    for (name, content) in [("text.jpg", &b"hello"[..]), ("empty.png", b""), ("movie.gif", b"GIF89a\x01\0\x01\0")] {
+    for (name, content) in [("text.jpg", &b"hello"[..]), ("empty.png", b"")] {
         assert!(matches!(open(name, Some(content), usual), ProcessorError::NotAnImage { .. }), "{name}");
     }
     let photo = bytes("image_processor/photo.jpg");
@@ -380,10 +442,46 @@ fn preprocessor_config_is_read_in_its_old_and_its_new_form() {
         (r#"{"do_resize": false}"#, "do_resize"),
         (r#"{"min_pixels": 10, "max_pixels": 5}"#, "min_pixels"),
         (r#"{"image_std": [1, 0, 1]}"#, "image_std"),
-        (r#"{"patch_size": "14"}"#, "string \"14\""),
+        (r#"{"patch_size": "14"}"#, "patch_size"),
+        (r#"{"merge_size": 1.5}"#, "merge_size"),
+        (r#"{"max_pixels": -1}"#, "max_pixels"),
+        (r#"{"rescale_factor": "1/255"}"#, "rescale_factor"),
+        (r#"{"image_mean": [0.5, 0.5]}"#, "image_mean"),
+        (r#"{"image_std": [0.5, 0.5, "x"]}"#, "image_std"),
+        (r#"{"do_normalize": 1}"#, "do_normalize"),
+        (r#"{"size": {"shortest_edge": "a", "longest_edge": 5488}}"#, "size.shortest_edge"),
+        (r#"{"size": {"min_pixels": 3136, "max_pixels": -5}}"#, "size.max_pixels"),
+        // Each would leave a limit to its default.
+        (r#"{"size": 448}"#, "size"),
+        (r#"{"size": {}}"#, "size"),
+        (r#"{"size": {"shortest_edge": 784}}"#, "size"),
+        (r#"{"size": {"shortest_edge": 784, "longest_edge": null}}"#, "size"),
+        (r#"{"size": {"shortest_edge": 784, "max_pixels": 5488}}"#, "size"),
+        (r#"{"size": {"height": 448, "width": 448}}"#, "size"),
+        (r#"{"size": {"shortest_edge": 784, "longest_edge": 5488, "height": 448}}"#, "size"),
+        (r#"{"min_pixels": 784, "max_pixels": 5488, "size": {"height": 448, "width": 448}}"#, "size"),
+        // Processors of other models.
+        (r#"{"image_processor_type": "CLIPImageProcessor"}"#, "image_processor_type"),
+        (r#"{"image_processor_type": 3}"#, "image_processor_type"),
+        (r#"{"feature_extractor_type": "CLIPFeatureExtractor"}"#, "feature_extractor_type"),
+        (r#"{"do_center_crop": true}"#, "do_center_crop"),
+        (r#"{"do_pad": true}"#, "do_pad"),
+        (r#"{"crop_size": {"height": 224, "width": 224}}"#, "crop_size"),
         ("[", "preprocessor_config.json"),
+        ("[]", "image_processor"),
     ] {
-        let message = read(text).unwrap_err().to_string();
-        assert!(message.contains(key) && message.contains("preprocessor_config.json"), "{message}");
+        let error = read(text).unwrap_err();
+        let ProcessorError::Config { path, key: found, .. } = &error else { panic!("{error}") };
+        assert!(found == key && path.ends_with("preprocessor_config.json"), "{text}: {error}");
+    }
+    for (text, limits) in [
+        (r#"{"size": {"min_pixels": 784, "max_pixels": 5488}}"#, [784, 5488]),
+        (r#"{"size": {"shortest_edge": 784.0, "longest_edge": 5488, "height": null}}"#, [784, 5488]),
+        (r#"{"size": null, "max_pixels": 5488, "do_pad": null, "crop_size": null}"#, [3136, 5488]),
+        (r#"{"image_processor_type": "Qwen2VLImageProcessorFast", "do_center_crop": false}"#, [3136, 1_003_520]),
+        (r#"{"image_processor_type": "Qwen2_5_VLImageProcessor"}"#, [3136, 1_003_520]),
+    ] {
+        let [min_pixels, max_pixels] = limits;
+        assert_eq!(read(text).unwrap().limits, PixelLimits { min_pixels, max_pixels }, "{text}");
     }
 }

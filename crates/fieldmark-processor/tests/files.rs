@@ -64,7 +64,7 @@ fn the_nested_image_processor_is_read_and_counts_before_the_older_file() {
     assert_eq!((found.limits.max_pixels, found.image_mean, notes.len()), (1568, [0.5; 3], 0));
     edit(&nested, |json| json["image_processor"] = json!({ "patch_size": "14" }));
     let error = Processor::from_dir(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("/processor_config.json") && error.contains("`image_processor`"), "{error}");
+    assert!(error.contains("/processor_config.json") && error.contains("`patch_size`"), "{error}");
 }
 
 #[test]
@@ -90,7 +90,8 @@ fn what_is_written_are_the_files_of_transformers_5_and_one_of_transformers_4() {
     });
     fs::create_dir(folder.path().join("additional_chat_templates")).unwrap();
     fs::write(folder.path().join("additional_chat_templates/tool_use.jinja"), "tools").unwrap();
-    fs::write(folder.path().join("chat_template.jinja"), "{{ bos_token }}{{ messages[0].content }}").unwrap();
+    fs::write(folder.path().join("chat_template.jinja"), "{{ bos_token }}{{ messages[0].content }}<|image_pad|>")
+        .unwrap();
     let again = tempfile::tempdir().unwrap();
     fs::write(again.path().join("chat_template.json"), r#"{"chat_template": "an earlier one"}"#).unwrap();
     Processor::from_dir(folder.path()).unwrap().save(again.path()).unwrap();
@@ -105,7 +106,7 @@ fn what_is_written_are_the_files_of_transformers_5_and_one_of_transformers_4() {
     );
     assert_eq!((tokens.get("chat_template"), tokens.get("extra_special_tokens")), (None, None));
     assert_eq!(fs::read_to_string(again.path().join("additional_chat_templates/tool_use.jinja")).unwrap(), "tools");
-    assert_eq!(prompt(again.path()), ("<|im_start|>Hi".into(), vec![]));
+    assert_eq!(prompt(again.path()), ("<|im_start|>Hi<|image_pad|>".into(), vec![]));
     let (first, second) = (Processor::from_dir(folder.path()).unwrap(), Processor::from_dir(again.path()).unwrap());
     assert_eq!(first.images, second.images);
 }
@@ -159,7 +160,7 @@ fn templates_see_the_special_tokens_of_the_tokenizer() {
     let write = |name: &str, json: Value| fs::write(folder.path().join(name), json.to_string()).unwrap();
     let names = ["eos_token", "bos_token", "pad_token", "unk_token", "image_token"];
     let template: Vec<String> = names.iter().map(|name| format!("{{{{ {name} }}}}")).collect();
-    fs::write(folder.path().join("chat_template.jinja"), template.join("|")).unwrap();
+    fs::write(folder.path().join("chat_template.jinja"), template.join("|") + "<|image_pad|>").unwrap();
     let end = "<|endoftext|>";
     for (config, map, expected) in [
         (
@@ -196,9 +197,85 @@ fn templates_see_the_special_tokens_of_the_tokenizer() {
             None => drop(fs::remove_file(path)),
         }
         let (said, notes) = prompt(folder.path());
-        assert_eq!(said, expected, "{config} {map:?}");
+        assert_eq!(said, format!("{expected}<|image_pad|>"), "{config} {map:?}");
         // A token that the template uses and no file names is said.
         assert!(matches!(notes.as_slice(), [one] if one.contains("_token`")), "{notes:?}");
+    }
+}
+
+#[test]
+fn of_named_templates_the_default_is_used_and_the_others_are_kept() {
+    for file in ["processor_config.json", "chat_template.json", "tokenizer_config.json"] {
+        for as_list in [false, true] {
+            let folder = folder();
+            let path = folder.path().join(file);
+            fs::remove_file(folder.path().join("chat_template.jinja")).unwrap();
+            if file == "chat_template.json" {
+                fs::write(&path, "{}").unwrap();
+            }
+            let write = |templates: &[(&str, &str)]| {
+                let value = match as_list {
+                    true => templates.iter().map(|(name, text)| json!({ "name": name, "template": text })).collect(),
+                    false => {
+                        Value::Object(templates.iter().map(|(name, text)| ((*name).into(), json!(text))).collect())
+                    }
+                };
+                edit(&path, |json| json["chat_template"] = value);
+            };
+            let default = "{{ messages[0].content }}<|image_pad|>";
+            write(&[("tool_use", "tools"), ("default", default), ("../outside", "no")]);
+            assert_eq!(prompt(folder.path()), ("Hi<|image_pad|>".into(), vec![]), "{file} {as_list}");
+            let again = tempfile::tempdir().unwrap();
+            Processor::from_dir(folder.path()).unwrap().save(again.path()).unwrap();
+            assert_eq!(names(&again.path().join("additional_chat_templates")), ["tool_use.jinja"]);
+            write(&[("tool_use", default)]);
+            match Processor::from_dir(folder.path()).map(drop) {
+                Err(ProcessorError::Config { path: found, key, reason }) => {
+                    assert!(found == path && key == "chat_template" && reason.contains("tool_use"), "{reason}");
+                }
+                other => panic!("{other:?}"),
+            }
+            edit(&path, |json| json["chat_template"] = json!([{ "name": "default" }]));
+            let error = Processor::from_dir(folder.path()).unwrap_err().to_string();
+            assert!(error.contains(file) && error.contains("`chat_template`"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_template_that_is_empty_or_shows_no_image_is_passed_over_with_a_note() {
+    let folder = folder();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    let ours = ChatTemplate::qwen2_5_vl().unwrap().render(&[Message::user("Hi")], ChatOptions::default()).unwrap();
+    for text in ["", "\n", "{{ messages[0].content }}", "{{ raise_exception('no images') }}"] {
+        write("chat_template.jinja", text);
+        let (said, notes) = prompt(folder.path());
+        assert_eq!(said, ours);
+        let names = |note: &String| note.contains("chat_template.jinja") && note.contains("Qwen2.5-VL");
+        assert!(matches!(notes.as_slice(), [one] if names(one)), "{text:?}: {notes:?}");
+    }
+    // The next one that shows images is used, and one for which a system's text comes first does.
+    let strict = "{% if messages[0].role != 'system' %}{{ raise_exception('no') }}{% endif %}<|image_pad|>";
+    write("chat_template.json", &json!({ "chat_template": strict }).to_string());
+    let (processor, remarks) = Processor::from_dir_with_remarks(folder.path()).unwrap();
+    assert_eq!(processor.template.source(), strict);
+    let names = |note: &String| note.contains("chat_template.jinja") && note.contains("chat_template.json");
+    assert!(matches!(remarks.notes.as_slice(), [one] if names(one)), "{remarks:?}");
+    // The file of a mistake is named.
+    write("chat_template.jinja", "{% for");
+    let error = Processor::from_dir(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("/chat_template.jinja: "), "{error}");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_link_to_nothing_in_place_of_any_file_is_named() {
+    for name in ["tokenizer.json", "tokenizer_config.json", "processor_config.json", "chat_template.jinja"] {
+        let folder = folder();
+        fs::remove_file(folder.path().join(name)).unwrap();
+        std::os::unix::fs::symlink("../../blobs/1f2e", folder.path().join(name)).unwrap();
+        let error = Processor::from_dir(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("/{name}:")) && error.contains("blobs/1f2e"), "{error}");
     }
 }
 

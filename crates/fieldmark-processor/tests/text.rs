@@ -296,9 +296,9 @@ fn a_folder_written_is_read_back_and_contradictions_are_named() {
     write("config.json", &tiny);
     assert!(error().contains("config.json: `"), "{}", error());
     std::fs::remove_file(folder.path().join("config.json")).unwrap();
-    write("chat_template.jinja", "{{ messages[0].content }}!");
+    write("chat_template.jinja", "{{ messages[0].content }}!<|image_pad|>");
     let custom = Processor::from_dir(folder.path()).unwrap();
-    assert_eq!(custom.template.render(&[Message::user("Hi")], ChatOptions::default()).unwrap(), "Hi!");
+    assert_eq!(custom.template.render(&[Message::user("Hi")], ChatOptions::default()).unwrap(), "Hi!<|image_pad|>");
     write("tokenizer_config.json", r#"{"eos_token": {"content": "<|endoftext|>"}, "pad_token": null}"#);
     assert_eq!(Processor::from_dir(folder.path()).unwrap().tokenizer.eos(), SMALL.pad());
     write("tokenizer_config.json", r#"{"eos_token": "<|none|>"}"#);

@@ -1,6 +1,9 @@
 //! `fieldmark ask`: one question about photographs; the answer is printed as it is decoded.
 
-use std::io::{IsTerminal, Write};
+use std::{
+    io::{IsTerminal, Write},
+    path::PathBuf,
+};
 
 use anyhow::bail;
 use fieldmark::{
@@ -10,6 +13,7 @@ use fieldmark::{
     generate::{Chat, ChatModel, GenerationConfig, Sampling},
     processor::Photo,
     recipe::ModelSection,
+    source::open_named_image,
     stream::StreamKey,
 };
 
@@ -58,7 +62,8 @@ pub fn run(args: &AskArgs) -> anyhow::Result<Outcome> {
 
 fn chat(args: &AskArgs) -> anyhow::Result<Chat> {
     let decode = args.decode.options();
-    let photos = args.image.iter().map(|path| Photo::open(path, &decode)).collect::<Result<Vec<_>, _>>()?;
+    let open = |image: &PathBuf| open_named_image(image, "--image", &decode);
+    let photos = args.image.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     for note in photos.iter().filter_map(Photo::note) {
         eprintln!("note: {note}");
     }

@@ -59,6 +59,17 @@ fn from_mapping(mapping: &Map<String, Value>, field: &str) -> Result<RowImage, R
     }
 }
 
+impl RowImage {
+    /// Reads an image as a row may name it: a path, a `file://` or `data:` URL, or an image in base64. Errors call its place
+    /// `field`.
+    ///
+    /// # Errors
+    /// Returns an error for an empty text, for a URL of the network, and for bytes that are not base64.
+    pub fn from_text(text: &str, field: &str) -> Result<Self, RowProblem> {
+        from_text(text, field)
+    }
+}
+
 /// Reads a path, a URL or a string of base64.
 pub(crate) fn from_text(text: &str, field: &str) -> Result<RowImage, RowProblem> {
     let plain = text.trim();

@@ -3,22 +3,20 @@
 //! `runs/sft`, the folder of a finished run, means `runs/sft/checkpoint`. A name on the Hugging Face hub, a file, an
 //! adapter and the folder of a run that is not finished are refused with what to do.
 
-use std::{
-    cmp::Reverse,
-    path::{Component, Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::{error::ModelError, weights::file_names};
+use crate::{
+    error::ModelError,
+    reading,
+    weights::{download_hint, file_names, newest_inside},
+};
 
 /// The file that makes a folder a checkpoint.
 const CONFIG: &str = "config.json";
 /// The folder in a run's folder that holds the trained model.
 const FINISHED: &str = "checkpoint";
-/// How deep checkpoints may lie in a folder to be found, and how many folders are looked at.
-const DEPTH: usize = 3;
-const MOST: usize = 500;
 
 /// Returns the checkpoint folder that `path` means, and a note if it is another than `path`.
 ///
@@ -28,10 +26,12 @@ pub fn checkpoint_folder(path: &Path) -> Result<(PathBuf, Option<String>), Model
     if !path.is_dir() {
         return Err(ModelError::refused(path, not_a_folder(path)));
     }
+    reading::refuse_dangling(path)?;
     if path.join(CONFIG).is_file() {
         return Ok((path.into(), None));
     }
     let finished = path.join(FINISHED);
+    reading::refuse_dangling(&finished)?;
     if finished.join(CONFIG).is_file() {
         let note = format!("{} is the folder of a run; its checkpoint {} is used", path.display(), finished.display());
         return Ok((finished, Some(note)));
@@ -42,16 +42,7 @@ pub fn checkpoint_folder(path: &Path) -> Result<(PathBuf, Option<String>), Model
 fn not_a_folder(path: &Path) -> String {
     if !path.exists() {
         let missing = "there is no such folder; name a checkpoint folder (config.json, weights, tokenizer)";
-        return match hub_name(path) {
-            Some(name) => {
-                let into = name.rsplit('/').next().unwrap_or(&name);
-                format!(
-                    "there is no such folder, and nothing is downloaded; if it is a name on the Hugging Face hub, run `hf \
-                     download {name} --local-dir {into}` and give that folder"
-                )
-            }
-            None => missing.into(),
-        };
+        return download_hint(path).unwrap_or(missing.into());
     }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
@@ -66,26 +57,6 @@ fn not_a_folder(path: &Path) -> String {
     "is a file; name a checkpoint folder (config.json, weights, tokenizer)".into()
 }
 
-/// Returns `owner/name` if a path that does not exist may be a name on the hub, as it is or in a web address.
-fn hub_name(path: &Path) -> Option<String> {
-    let text = path.to_str()?;
-    let in_address = text.split_once("huggingface.co/").or_else(|| text.split_once("hf.co/")).map(|(_, rest)| rest);
-    let in_address = in_address.or_else(|| text.strip_prefix("hf://").map(|rest| rest.trim_start_matches("models/")));
-    let name = in_address.map_or(text, |rest| rest.trim_end_matches('/'));
-    let mut parts = Path::new(name).components();
-    let (Some(Component::Normal(owner)), Some(Component::Normal(model))) = (parts.next(), parts.next()) else {
-        return None;
-    };
-    let is_word = |part: &std::ffi::OsStr| {
-        let text = part.to_string_lossy();
-        !text.starts_with('.') && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
-    // A folder of that name beside it means a misspelt path.
-    let misspelt = in_address.is_none() && (parts.next().is_some() || Path::new(owner).exists());
-    (is_word(owner) && is_word(model) && !misspelt)
-        .then(|| format!("{}/{}", owner.to_string_lossy(), model.to_string_lossy()))
-}
-
 /// What a folder without `config.json` is.
 fn no_config(path: &Path) -> String {
     if path.join("adapter_config.json").is_file() {
@@ -93,7 +64,7 @@ fn no_config(path: &Path) -> String {
     }
     let names = file_names(path);
     let has = |name: &str| names.iter().any(|found| found == name);
-    if let Some(inner) = newest_inside(path) {
+    if let Some(inner) = newest_inside(path, CONFIG) {
         let what = if has("checkpoints") && has("recipe.toml") {
             "is the folder of a run that is not finished"
         } else {
@@ -131,35 +102,6 @@ fn only_an_adapter(path: &Path) -> String {
         "holds only a PEFT adapter; give the folder of its base model{base} as the model, and this folder as the \
          adapter{merged}"
     )
-}
-
-/// Returns the newest of the checkpoint folders in `path`: the one with the highest number in its name.
-fn newest_inside(path: &Path) -> Option<PathBuf> {
-    let (mut found, mut level, mut looked_at) = (Vec::new(), vec![path.to_path_buf()], 0);
-    for _ in 0..DEPTH {
-        let mut next = Vec::new();
-        for folder in level {
-            // Hidden folders are unfinished, and a checkpoint's own folder `trainer` holds no model to ask.
-            let names = file_names(&folder).into_iter().filter(|name| !name.starts_with('.') && name != "trainer");
-            for inner in names.map(|name| folder.join(name)).filter(|inner| inner.is_dir()) {
-                looked_at += 1;
-                if looked_at > MOST {
-                    break;
-                }
-                if inner.join(CONFIG).is_file() { found.push(inner) } else { next.push(inner) }
-            }
-        }
-        level = next;
-    }
-    // The shortest path first, so that what lies deeper in an older folder does not win.
-    found.into_iter().min_by_key(|inner| (inner.components().count(), Reverse(numbers(inner))))
-}
-
-/// The numbers in the last names of a path, so that `checkpoint-1000` comes after `checkpoint-500`.
-fn numbers(path: &Path) -> Vec<u64> {
-    let name = path.iter().rev().take(DEPTH).collect::<Vec<_>>().into_iter().rev().collect::<PathBuf>();
-    let text = name.to_string_lossy().into_owned();
-    text.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -209,6 +151,20 @@ mod tests {
             let said = refusal(folder.path());
             assert!(said.contains(&format!("{}:", folder.path().join(newest).display())), "{said}");
         }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_cache_without_its_files_leads_to_the_link_that_is_named() {
+        let folder = place(&["refs/main", "snapshots/66285546/README.md"]);
+        let snapshot = folder.path().join("snapshots/66285546");
+        std::os::unix::fs::symlink("../../blobs/1f2e", snapshot.join(CONFIG)).unwrap();
+        assert!(refusal(folder.path()).contains(&format!("{}:", snapshot.display())));
+        let error = checkpoint_folder(&snapshot).unwrap_err();
+        let at = snapshot.join(CONFIG);
+        assert!(
+            matches!(&error, ModelError::Refused { path, problem } if *path == at && problem.contains("blobs/1f2e"))
+        );
     }
 
     #[test]

@@ -29,6 +29,7 @@ struct ShardIndex {
 /// Returns an error if the folder has no weights in safetensors, or if its shard index cannot be read or names a file
 /// that is not there. The weight files are not opened.
 pub fn checkpoint_files(path: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    reading::refuse_dangling(path)?;
     let single = if path.is_file() { path.into() } else { path.join(SINGLE) };
     if single.is_file() {
         return Ok(vec![single]);
@@ -45,11 +46,10 @@ pub fn checkpoint_files(path: &Path) -> Result<Vec<PathBuf>, ModelError> {
     files.dedup();
     let missing: Vec<_> = files.iter().filter(|file| !file.is_file()).collect();
     if let Some(first) = missing.first() {
-        let problem = format!(
-            "is missing, and so are {} other of the {} shards that model.safetensors.index.json lists; download it",
-            missing.len() - 1,
-            files.len()
-        );
+        let problem = match missing.len() {
+            1 => format!("is missing, one of the {} shards that {INDEX} lists; download it", files.len()),
+            count => format!("is missing: {count} of the {} shards that {INDEX} lists are; download them", files.len()),
+        };
         return Err(ModelError::refused(*first, problem));
     }
     if files.is_empty() {
@@ -132,6 +132,23 @@ mod tests {
         let view = TensorView::new(Dtype::F32, vec![1], &[0; 4]).unwrap();
         let bytes = safetensors::serialize(names.iter().map(|name| (*name, view.clone())), None).unwrap();
         (bytes, path.into())
+    }
+
+    #[test]
+    fn shards_that_are_not_there_are_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let map: BTreeMap<String, String> = (1..=3).map(|n| (format!("t{n}"), format!("{n}.safetensors"))).collect();
+        std::fs::write(folder.path().join(INDEX), serde_json::json!({ "weight_map": map }).to_string()).unwrap();
+        std::fs::write(folder.path().join("3.safetensors"), "").unwrap();
+        let refused = || match checkpoint_files(folder.path()) {
+            Err(ModelError::Refused { path, problem }) => (path.file_name().unwrap().to_owned(), problem),
+            other => panic!("{other:?}"),
+        };
+        let (file, problem) = refused();
+        assert!(file == "1.safetensors" && problem.contains("2 of the 3 shards"), "{problem}");
+        std::fs::write(folder.path().join("1.safetensors"), "").unwrap();
+        let (file, problem) = refused();
+        assert!(file == "2.safetensors" && problem.contains("one of the 3 shards"), "{problem}");
     }
 
     #[test]

@@ -4,6 +4,8 @@ mod adapter;
 mod checkpoint;
 mod filler;
 mod found;
+mod hub;
+mod inside;
 mod load;
 mod part_types;
 mod published;
@@ -16,6 +18,8 @@ mod weight_type;
 pub(crate) use checkpoint::{CheckpointMap, two_forms};
 pub(crate) use filler::Filler;
 pub(crate) use found::file_names;
+pub(crate) use hub::download_hint;
+pub(crate) use inside::newest_inside;
 pub(crate) use published::PublishedTensors;
 
 pub use adapter::Adapter;

@@ -20,8 +20,8 @@ impl<'a> PublishedTensors<'a> {
     /// Returns an error if a file is damaged, a tensor is there twice, or the weights are quantised.
     pub(crate) fn of(files: &'a CheckpointMap) -> Result<Self, ModelError> {
         let mut tensors = files.tensors(published_layout)?;
-        // Older tools stored a buffer that is computed here.
-        tensors.retain(|name, _| !name.ends_with("rotary_emb.inv_freq"));
+        // Older tools stored the frequencies of the rotations, which are computed here.
+        tensors.retain(|name, _| !name.ends_with(".inv_freq"));
         refuse_quantised(&tensors)?;
         Ok(Self(tensors))
     }
@@ -38,5 +38,29 @@ impl<'a> PublishedTensors<'a> {
             self.0.entry(EMBEDDING.into()).or_insert(head);
         }
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::{Dtype, tensor::TensorView};
+
+    use super::*;
+
+    #[test]
+    fn frequencies_that_older_tools_stored_are_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let view = TensorView::new(Dtype::F32, vec![1], &[0; 4]).unwrap();
+        let names = [
+            "model.layers.0.self_attn.rotary_emb.inv_freq",
+            "model.rotary_emb.inv_freq",
+            "model.visual.rotary_pos_emb.inv_freq",
+            "visual.merger.ln_q.weight",
+        ];
+        let bytes = safetensors::serialize(names.map(|name| (name, view.clone())), None).unwrap();
+        std::fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
+        let files = CheckpointMap::open(folder.path()).unwrap();
+        let left: Vec<String> = PublishedTensors::of(&files).unwrap().0.into_keys().collect();
+        assert_eq!(left, ["visual.merger.ln_q.weight"]);
     }
 }

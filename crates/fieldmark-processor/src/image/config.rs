@@ -6,10 +6,9 @@
 use std::path::Path;
 
 use fieldmark_model::{GridThw, VisionConfig, reading};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::sizes::PixelLimits;
+use super::{config_keys::Keys, sizes::PixelLimits};
 use crate::error::ProcessorError;
 
 /// Settings of the image processor.
@@ -46,52 +45,10 @@ impl Default for ImageProcessorConfig {
     }
 }
 
-#[derive(Deserialize, Default)]
-struct Size {
-    shortest_edge: Option<usize>,
-    longest_edge: Option<usize>,
-    min_pixels: Option<usize>,
-    max_pixels: Option<usize>,
-}
-
-#[derive(Deserialize)]
-struct File {
-    min_pixels: Option<usize>,
-    max_pixels: Option<usize>,
-    size: Option<Size>,
-    patch_size: Option<usize>,
-    temporal_patch_size: Option<usize>,
-    merge_size: Option<usize>,
-    rescale_factor: Option<f64>,
-    image_mean: Option<Channels>,
-    image_std: Option<Channels>,
-    do_resize: Option<bool>,
-    do_rescale: Option<bool>,
-    do_normalize: Option<bool>,
-    resample: Option<u32>,
-}
-
-/// A number for each colour channel, or one for all.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Channels {
-    Each([f64; 3]),
-    All(f64),
-}
-
-impl Channels {
-    fn each(self) -> [f64; 3] {
-        match self {
-            Self::Each(values) => values,
-            Self::All(value) => [value; 3],
-        }
-    }
-}
-
 /// The largest patch, in pixels, frames or merged patches: published ones have 14, 2 and 2.
 const MAX_SIZE: usize = 1024;
 /// `PIL.Image.BICUBIC`.
-const BICUBIC: u32 = 3;
+const BICUBIC: usize = 3;
 
 impl ImageProcessorConfig {
     /// Reads `preprocessor_config.json`. Missing keys get the defaults of the reference class. For the pixel limits
@@ -124,36 +81,35 @@ impl ImageProcessorConfig {
     /// Returns [`ProcessorError::Config`], which names the key.
     pub fn from_value(json: &Value, path: impl AsRef<Path>) -> Result<Self, ProcessorError> {
         let path = path.as_ref();
-        let refuse = |key: &str, reason: String| ProcessorError::Config { path: path.into(), key: key.into(), reason };
-        let file =
-            File::deserialize(json).map_err(|error| refuse("image_processor", format!("cannot be read: {error}")))?;
-        if file.do_resize == Some(false) {
-            return Err(refuse("do_resize", "is false, but images must be resized; set it to true".into()));
+        let Value::Object(map) = json else {
+            let (key, reason) = ("image_processor".into(), "is not a JSON object".into());
+            return Err(ProcessorError::Config { path: path.into(), key, reason });
+        };
+        let keys = Keys { map, path };
+        keys.check_kind()?;
+        if keys.flag("do_resize")? == Some(false) {
+            return Err(keys.refuse("do_resize", "is false, but images must be resized; set it to true"));
         }
-        if let Some(filter) = file.resample.filter(|&filter| filter != BICUBIC) {
-            return Err(refuse("resample", format!("is {filter}, but only {BICUBIC} (bicubic) is supported")));
+        if let Some(filter) = keys.whole("resample")?.filter(|&filter| filter != BICUBIC) {
+            return Err(keys.refuse("resample", format!("is {filter}, but only {BICUBIC} (bicubic) is supported")));
         }
         let default = Self::default();
-        let size = file.size.unwrap_or_default();
         let mut config = Self {
-            limits: PixelLimits {
-                min_pixels: file.min_pixels.or(size.shortest_edge).or(size.min_pixels).unwrap_or(56 * 56),
-                max_pixels: file.max_pixels.or(size.longest_edge).or(size.max_pixels).unwrap_or(28 * 28 * 1280),
-            },
-            patch_size: file.patch_size.unwrap_or(default.patch_size),
-            temporal_patch_size: file.temporal_patch_size.unwrap_or(default.temporal_patch_size),
-            merge_size: file.merge_size.unwrap_or(default.merge_size),
-            rescale_factor: file.rescale_factor.unwrap_or(default.rescale_factor),
-            image_mean: file.image_mean.map_or(default.image_mean, Channels::each),
-            image_std: file.image_std.map_or(default.image_std, Channels::each),
+            limits: keys.limits()?,
+            patch_size: keys.whole("patch_size")?.unwrap_or(default.patch_size),
+            temporal_patch_size: keys.whole("temporal_patch_size")?.unwrap_or(default.temporal_patch_size),
+            merge_size: keys.whole("merge_size")?.unwrap_or(default.merge_size),
+            rescale_factor: keys.number("rescale_factor")?.unwrap_or(default.rescale_factor),
+            image_mean: keys.channels("image_mean")?.unwrap_or(default.image_mean),
+            image_std: keys.channels("image_std")?.unwrap_or(default.image_std),
         };
-        if file.do_rescale == Some(false) {
+        if keys.flag("do_rescale")? == Some(false) {
             config.rescale_factor = 1.0;
         }
-        if file.do_normalize == Some(false) {
+        if keys.flag("do_normalize")? == Some(false) {
             (config.image_mean, config.image_std) = ([0.0; 3], [1.0; 3]);
         }
-        config.check().map_err(|(key, reason)| refuse(key, reason))?;
+        config.check().map_err(|(key, reason)| keys.refuse(key, reason))?;
         Ok(config)
     }
 

@@ -1,9 +1,11 @@
 //! Photographs to patches: decode a file, resize it within pixel limits, normalise, cut.
 
 mod config;
+mod config_keys;
 mod decode_options;
 mod jpeg;
 mod orientation;
+mod other_formats;
 mod photo;
 mod png_webp;
 mod processor;

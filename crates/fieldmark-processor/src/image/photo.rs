@@ -4,11 +4,12 @@
 
 use std::{fs::File, io::Read, path::Path, sync::Arc};
 
+use fieldmark_model::reading::stand_in;
 use image::ImageFormat;
 
 use super::{
     decode_options::{DecodeOptions, ExifOrientation, MANY_PIXELS},
-    jpeg, png_webp,
+    jpeg, other_formats, png_webp,
     rgb::to_rgb,
 };
 use crate::error::ProcessorError;
@@ -53,8 +54,8 @@ impl Photo {
     /// Decodes a file held in memory; errors call it `name`.
     ///
     /// # Errors
-    /// Returns [`ProcessorError::FileTooLarge`], [`ProcessorError::NotAnImage`] or [`ProcessorError::TooManyPixels`],
-    /// and [`ProcessorError::DamagedImage`] if the file is cut short or damaged.
+    /// Returns [`ProcessorError::FileTooLarge`], [`ProcessorError::NotAnImage`], [`ProcessorError::OtherFormat`] or
+    /// [`ProcessorError::TooManyPixels`], and [`ProcessorError::DamagedImage`] if the file is cut short or damaged.
     pub fn decode(bytes: &[u8], name: &str, options: &DecodeOptions) -> Result<Self, ProcessorError> {
         options.check_bytes(name, bytes.len() as u64)?;
         let (mut image, orientation) = match supported_format(bytes, name)? {
@@ -151,8 +152,12 @@ fn supported_format(bytes: &[u8], name: &str) -> Result<ImageFormat, ProcessorEr
     let refuse = |reason: String| Err(ProcessorError::NotAnImage { name: name.into(), reason });
     match image::guess_format(bytes) {
         Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP)) => Ok(format),
-        Ok(other) => refuse(format!("{other:?} images are not supported")),
-        Err(_) if bytes.is_empty() => refuse("the file is empty".into()),
-        Err(_) => refuse(fieldmark_model::reading::stand_in(bytes).unwrap_or("not an image").into()),
+        _ if bytes.is_empty() => refuse("the file is empty".into()),
+        found => match (stand_in(bytes), other_formats::name_of(bytes), found) {
+            (Some(what), ..) => refuse(what.into()),
+            (None, Some(format), _) => Err(ProcessorError::OtherFormat { name: name.into(), format }),
+            (None, None, Ok(other)) => refuse(format!("{other:?} images are not supported")),
+            (None, None, Err(_)) => refuse("not an image".into()),
+        },
     }
 }

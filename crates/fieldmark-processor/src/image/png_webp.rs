@@ -30,6 +30,10 @@ pub(super) fn decode(
             return Err(refuse(format!("it has {} of {promised} bytes", bytes.len())));
         }
     }
+    // The library allocates rows before it tells the size, and would call a very wide image too large for its memory.
+    if let (ImageFormat::Png, Some([width, height])) = (format, png_size(bytes)) {
+        options.check_pixels(name, width, height)?;
+    }
     let mut decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map_err(damaged)?;
     let (width, height) = decoder.dimensions();
     options.check_pixels(name, width, height)?;
@@ -41,4 +45,11 @@ pub(super) fn decode(
         }
     };
     Ok((DynamicImage::from_decoder(decoder).map_err(damaged)?, metadata.orientation()))
+}
+
+/// Width and height in the header chunk of a PNG file, which stands first.
+fn png_size(bytes: &[u8]) -> Option<[u32; 2]> {
+    let header = bytes.get(12..24)?.strip_prefix(b"IHDR")?;
+    let (sides, _) = header.as_chunks::<4>();
+    Some([u32::from_be_bytes(*sides.first()?), u32::from_be_bytes(*sides.get(1)?)])
 }

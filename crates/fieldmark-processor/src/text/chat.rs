@@ -188,8 +188,12 @@ impl ChatTemplate {
 
     /// Returns true if the template has a place for images.
     pub(crate) fn shows_images(&self) -> bool {
-        let text = self.render(&[Message::user_with_image("?")], ChatOptions::default());
-        text.is_ok_and(|text| text.contains(special::IMAGE_PAD))
+        let shows = |messages: &[Message]| {
+            self.render(messages, ChatOptions::default()).is_ok_and(|text| text.contains(special::IMAGE_PAD))
+        };
+        let asked = Message::user_with_image("?");
+        // Some templates refuse a conversation that does not begin with the system's text.
+        shows(std::slice::from_ref(&asked)) || shows(&[Message::system("?"), asked])
     }
 
     /// Renders a conversation as text, with one placeholder for each image.

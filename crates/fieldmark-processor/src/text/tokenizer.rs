@@ -5,10 +5,14 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use fieldmark_model::{VisionTokens, reading};
+use fieldmark_model::{ModelError, VisionTokens, reading};
 use serde_json::Value;
 
-use super::{special, tokenizer_config::TokenizerConfig};
+use super::{
+    special,
+    tokenizer_config::TokenizerConfig,
+    vocabulary::{self, MERGES, VOCABULARY},
+};
 use crate::error::ProcessorError;
 
 /// What to do with special tokens when ids become text.
@@ -41,8 +45,38 @@ impl Tokenizer {
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ProcessorError> {
         let path = path.as_ref();
         let bytes = reading::bytes(path)?;
-        let mut tokenizer = Self::from_bytes(&bytes, &path.display().to_string())?;
         let config = TokenizerConfig::from_folder(path.parent().unwrap_or(Path::new("")))?;
+        Self::from_bytes(&bytes, &path.display().to_string())?.configured(config)
+    }
+
+    /// Reads the tokenizer of a checkpoint folder: `tokenizer.json`, else `vocab.json` with `merges.txt`, from which
+    /// transformers makes the same tokenizer. End and padding token are those of [`Self::from_file`].
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::from_file`], and [`ProcessorError::Model`] if the folder has no tokenizer.
+    pub fn from_folder(folder: &Path) -> Result<Self, ProcessorError> {
+        let file = folder.join("tokenizer.json");
+        let [has_vocabulary, has_merges] = [VOCABULARY, MERGES].map(|name| folder.join(name).is_file());
+        if file.exists() {
+            return Self::from_file(file);
+        }
+        if has_vocabulary && has_merges {
+            let config = TokenizerConfig::from_folder(folder)?;
+            let name = folder.join(VOCABULARY).display().to_string();
+            return Self::new(vocabulary::read(folder, &config)?, &name)?.configured(config);
+        }
+        let half = match (has_vocabulary, has_merges) {
+            (true, _) => format!("; {VOCABULARY} needs {MERGES} beside it"),
+            (_, true) => format!("; {MERGES} needs {VOCABULARY} beside it"),
+            _ => String::new(),
+        };
+        let problem = format!("has no tokenizer.json{half}; copy tokenizer.json from the folder of the base model");
+        Err(ModelError::Refused { path: folder.into(), problem }.into())
+    }
+
+    /// Takes the end and padding tokens that the files beside the vocabulary name.
+    fn configured(self, config: TokenizerConfig) -> Result<Self, ProcessorError> {
+        let mut tokenizer = self;
         for (key, id) in [("eos_token", &mut tokenizer.eos), ("pad_token", &mut tokenizer.pad)] {
             if let Some(token) = config.named(key) {
                 *id = require(&tokenizer.inner, &tokenizer.name, token)?;
@@ -150,8 +184,8 @@ impl Tokenizer {
         Ok(self.config.variables(&eos, &pad))
     }
 
-    /// The chat template of `tokenizer_config.json`, if it has one.
-    pub(crate) fn template(&self) -> Option<&str> {
+    /// The value of `chat_template` in `tokenizer_config.json`, if it has one.
+    pub(crate) fn template(&self) -> Option<&Value> {
         self.config.template()
     }
 

@@ -31,6 +31,8 @@ pub(crate) struct TokenizerConfig {
     named: BTreeMap<String, String>,
     /// The special tokens that the reference's class has by itself.
     of_class: BTreeMap<String, String>,
+    /// The additional special tokens of both files.
+    listed: Vec<String>,
 }
 
 impl TokenizerConfig {
@@ -58,7 +60,7 @@ impl TokenizerConfig {
                 ["eos_token", "pad_token", "unk_token"].map(|key| (key.into(), special::END_OF_TEXT.into())).into();
         }
         let json = found.unwrap_or_default();
-        let mut named = BTreeMap::new();
+        let (mut named, mut listed) = (BTreeMap::new(), additional_tokens(&json));
         add_tokens(&mut named, &json);
         for key in ["extra_special_tokens", "model_specific_special_tokens"] {
             if let Some(map) = json.get(key).and_then(Value::as_object) {
@@ -70,8 +72,9 @@ impl TokenizerConfig {
             && let Some(map) = read("special_tokens_map.json")?
         {
             add_tokens(&mut named, &map);
+            listed.extend(additional_tokens(&map));
         }
-        Ok(Self { json, named, of_class })
+        Ok(Self { json, named, of_class, listed })
     }
 
     /// The text of a token that the files name, such as `eos_token`; `None` if they do not.
@@ -95,17 +98,20 @@ impl TokenizerConfig {
         variables
     }
 
-    /// The chat template, which may be one of a list of named ones; then it is the one called `default`.
-    pub(crate) fn template(&self) -> Option<&str> {
-        match self.json.get("chat_template")? {
-            Value::String(source) => Some(source),
-            Value::Array(list) => {
-                let named = list.iter().find(|entry| entry.get("name").and_then(Value::as_str) == Some("default"));
-                named.and_then(|entry| entry.get("template")).and_then(Value::as_str)
-            }
-            Value::Object(map) => map.get("default").and_then(Value::as_str),
-            _ => None,
-        }
+    /// The tokens that the file adds to the vocabulary, by id.
+    pub(super) fn added_tokens(&self) -> Option<&Map<String, Value>> {
+        self.json.get("added_tokens_decoder").and_then(Value::as_object)
+    }
+
+    /// Whether the files name a token, alone or in a list of special tokens.
+    pub(super) fn is_special(&self, token: &str) -> bool {
+        let tokens = self.named.values().chain(self.of_class.values());
+        tokens.chain(&self.listed).any(|special| special == token)
+    }
+
+    /// The value of `chat_template`.
+    pub(crate) fn template(&self) -> Option<&Value> {
+        self.json.get("chat_template")
     }
 
     /// What to write as `tokenizer_config.json`, for a tokenizer with these end and padding tokens. Both transformers 4
@@ -130,11 +136,16 @@ impl TokenizerConfig {
 
     /// The additional special tokens. Newer tools write the list under another name, which older ones do not read.
     fn additional(&self) -> Option<Value> {
-        let list = ["additional_special_tokens", "extra_special_tokens"]
-            .iter()
-            .find_map(|key| self.json.get(*key)?.as_array());
-        list.map(|list| list.iter().filter_map(token_text).collect())
+        additional_list(&self.json).map(|list| list.iter().filter_map(token_text).collect())
     }
+}
+
+fn additional_list(json: &Map<String, Value>) -> Option<&Vec<Value>> {
+    ["additional_special_tokens", "extra_special_tokens"].iter().find_map(|key| json.get(*key)?.as_array())
+}
+
+fn additional_tokens(json: &Map<String, Value>) -> Vec<String> {
+    additional_list(json).into_iter().flatten().filter_map(token_text).map(str::to_owned).collect()
 }
 
 fn add_tokens(tokens: &mut BTreeMap<String, String>, from: &Map<String, Value>) {

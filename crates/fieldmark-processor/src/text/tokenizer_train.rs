@@ -4,25 +4,16 @@
 //! in the reference.
 
 use tokenizers::{
-    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, SplitDelimiterBehavior,
+    AddedToken,
     models::{
         TrainerWrapper,
         bpe::{BPE, BpeTrainerBuilder},
     },
-    normalizers::NFC,
-    pre_tokenizers::{
-        byte_level::ByteLevel,
-        sequence::Sequence,
-        split::{Split, SplitPattern},
-    },
+    pre_tokenizers::byte_level::ByteLevel,
 };
 
-use super::{special, tokenizer::Tokenizer};
+use super::{qwen2, special, tokenizer::Tokenizer};
 use crate::error::ProcessorError;
-
-/// How Qwen2.5 cuts text into words before merging bytes: contractions, words, single digits, punctuation, blanks.
-const SPLIT: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Every byte is a token, so that any text can be encoded.
 const BYTES: usize = 256;
@@ -50,16 +41,7 @@ pub fn train_tokenizer<S: AsRef<str> + Send>(
         return Err(failed(format!("`{text}` cannot be one token; give texts that are ASCII and not empty")));
     }
     let library = |error: tokenizers::Error| failed(error.to_string());
-    let bytes = || ByteLevel::new(false, false, false);
-    let split = Split::new(SplitPattern::Regex(SPLIT.into()), SplitDelimiterBehavior::Isolated, false);
-    let mut inner = tokenizers::Tokenizer::new(BPE::default());
-    inner.with_normalizer(Some(NormalizerWrapper::NFC(NFC))).map_err(library)?;
-    inner.with_pre_tokenizer(Some(PreTokenizerWrapper::Sequence(Sequence::new(vec![
-        split.map_err(library)?.into(),
-        bytes().into(),
-    ]))));
-    inner.with_post_processor(Some(PostProcessorWrapper::ByteLevel(bytes())));
-    inner.with_decoder(Some(DecoderWrapper::ByteLevel(bytes())));
+    let mut inner = qwen2::around(BPE::default()).map_err(library)?;
     let mut trainer = TrainerWrapper::BpeTrainer(
         BpeTrainerBuilder::new()
             .vocab_size(vocab_size - added)

@@ -13,7 +13,7 @@ mod unseen;
 pub use self::{
     conversations::{ConversationSettings, Conversations},
     held_out::HeldOut,
-    photo::open as open_image,
+    photo::{open as open_image, open_named as open_named_image},
     questions::{question_files, question_sets},
     rewards::{check_rewards, reward_registry, text_encoder, too_long},
     triplets::{LabelSettings, Negatives, TripletSettings, Triplets},

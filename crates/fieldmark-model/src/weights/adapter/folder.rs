@@ -3,7 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::config::PeftConfig;
-use crate::{error::ModelError, reading};
+use crate::{
+    error::ModelError,
+    reading,
+    weights::{download_hint, newest_inside},
+};
 
 pub(super) const CONFIG: &str = "adapter_config.json";
 pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
@@ -25,21 +29,15 @@ impl Adapter {
     /// # Errors
     /// Returns an error that names the file or the key if there is no adapter, or if it cannot be read exactly.
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
+        reading::refuse_dangling(folder)?;
         let places = [folder.to_owned(), folder.join("adapter"), folder.join("checkpoint/adapter")];
         let Some(found) = places.iter().find(|place| place.join(CONFIG).is_file()) else {
             return Err(ModelError::AdapterFolder { path: folder.into(), reason: what_is(folder) });
         };
+        reading::refuse_dangling(found)?;
         let weights = found.join(WEIGHTS);
         if !weights.is_file() {
-            let reason = if found.join("adapter_model.bin").is_file() {
-                format!(
-                    "has only adapter_model.bin, which is not read; load it with PEFT and save it again with \
-                     save_pretrained, which writes {WEIGHTS}"
-                )
-            } else {
-                format!("has {CONFIG} but no {WEIGHTS}; copy both files of the adapter")
-            };
-            return Err(ModelError::AdapterFolder { path: found.clone(), reason });
+            return Err(ModelError::AdapterFolder { path: found.clone(), reason: without_weights(found) });
         }
         reading::check(&weights)?;
         Ok(Self { folder: found.clone(), config: PeftConfig::read(&found.join(CONFIG))? })
@@ -69,13 +67,37 @@ impl Adapter {
     }
 }
 
+/// Says what a folder with the configuration of an adapter has instead of its tensors.
+fn without_weights(folder: &Path) -> String {
+    if folder.join("adapter_model.bin").is_file() {
+        return format!(
+            "has only adapter_model.bin, which is not read; load it with PEFT and save it again with save_pretrained, \
+             which writes {WEIGHTS}"
+        );
+    }
+    match newest_inside(folder, WEIGHTS) {
+        Some(inner) => {
+            format!("has {CONFIG} but no {WEIGHTS}; the newest adapter in it is {}: give that folder", inner.display())
+        }
+        None => format!("has {CONFIG} but no {WEIGHTS}; copy both files of the adapter"),
+    }
+}
+
 /// Says what a folder without an adapter is.
 fn what_is(folder: &Path) -> String {
-    if !folder.is_dir() {
-        return format!("there is no such folder; name a folder with {CONFIG} and {WEIGHTS}");
+    if folder.is_file() {
+        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        return format!("is a file; give the folder that it lies in: {}", parent.display());
     }
-    let found = if folder.join("config.json").is_file() {
-        "is a whole model and no adapter: give it as the model itself"
+    if !folder.is_dir() {
+        let missing = || format!("there is no such folder; name a folder with {CONFIG} and {WEIGHTS}");
+        return download_hint(folder).unwrap_or_else(missing);
+    }
+    if let Some(inner) = newest_inside(folder, WEIGHTS) {
+        return format!("has no adapter itself; the newest adapter in it is {}: give that folder", inner.display());
+    }
+    let found = if ["config.json", "checkpoint/config.json"].iter().any(|name| folder.join(name).is_file()) {
+        "has a whole model and no adapter: give it as the model itself"
     } else {
         "has no adapter"
     };
@@ -112,6 +134,11 @@ mod tests {
         let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n";
         write(&path.join("empty"), &[]);
         write(&path.join("model"), &[("config.json", "{}")]);
+        write(&path.join("run/checkpoint"), &[("config.json", "{}")]);
+        write(&path.join("trl/checkpoint-500"), &[(CONFIG, PLAIN), (WEIGHTS, "")]);
+        write(&path.join("trl/checkpoint-1000"), &[(CONFIG, PLAIN), (WEIGHTS, "")]);
+        write(&path.join("cut"), &[(CONFIG, PLAIN)]);
+        write(&path.join("cut/checkpoint-7"), &[(CONFIG, PLAIN), (WEIGHTS, "")]);
         write(&path.join("bin"), &[(CONFIG, PLAIN), ("adapter_model.bin", "x")]);
         write(&path.join("half"), &[(CONFIG, PLAIN)]);
         write(&path.join("lfs"), &[(CONFIG, PLAIN), (WEIGHTS, pointer)]);
@@ -119,6 +146,10 @@ mod tests {
             ("absent", "absent", "no such folder"),
             ("empty", "empty", CONFIG),
             ("model", "model", "whole model"),
+            ("run", "run", "whole model"),
+            ("trl", "trl", "trl/checkpoint-1000:"),
+            ("cut", "cut", "cut/checkpoint-7:"),
+            ("lfs/adapter_model.safetensors", "lfs/adapter_model.safetensors", "lfs"),
             ("bin", "bin", "adapter_model.bin"),
             ("half", "half", WEIGHTS),
             ("lfs", "lfs/adapter_model.safetensors", "git lfs pull"),

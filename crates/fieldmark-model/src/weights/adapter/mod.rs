@@ -5,11 +5,13 @@
 
 mod attach;
 mod change;
+mod complete;
 mod config;
 mod folder;
 mod key;
 mod merge;
 mod plan;
+mod planner;
 mod save;
 mod targets;
 

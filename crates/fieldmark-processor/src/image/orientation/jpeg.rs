@@ -1,4 +1,4 @@
-//! The segments of a JPEG file, up to the end of its image: metadata, and the number of scans.
+//! The segments of a JPEG file, up to the end of its image: metadata, the number of scans, and where the image ends.
 //!
 //! Reference: `JpegImagePlugin` of Pillow 13. Metadata stands before the first scan; EXIF that is cut into several
 //! segments is joined, and the last XMP packet counts. `jpeg-decoder` keeps only the last segment of EXIF.
@@ -17,6 +17,8 @@ pub(in super::super) struct JpegSegments {
     pub(in super::super) metadata: Metadata,
     /// Number of scans.
     pub(in super::super) scans: usize,
+    /// Where the mark of the end of the image begins, if a scan and this mark are there.
+    pub(in super::super) end: Option<usize>,
 }
 
 impl JpegSegments {
@@ -28,7 +30,14 @@ impl JpegSegments {
         while let Some(at) = rest.iter().position(|&byte| byte == 0xff) {
             rest = &rest[at + 1..];
             match rest.first() {
-                None | Some(&EOI) => break,
+                None => break,
+                Some(&EOI) => {
+                    let mark = &bytes[..bytes.len() - rest.len()];
+                    // Fill bytes may stand before it.
+                    let fill = mark.iter().rev().take_while(|byte| **byte == 0xff).count();
+                    found.end = Some(mark.len() - fill).filter(|_| found.scans > 0);
+                    break;
+                }
                 // Fill bytes, and what is no marker: a byte of scan data, a restart, the start of the image.
                 Some(0xff) => continue,
                 Some(0 | 0x01 | 0xd0..=0xd8) => rest = &rest[1..],
@@ -81,13 +90,14 @@ mod tests {
             vec![9, 0xff, 0, 0xff, 0xd3, 0xff, 0xff, 0],
             segment(APP1, b"Exif\0\0late"),
             segment(SOS, &[1, 2, 3]),
-            vec![0xff, EOI],
+            vec![9, 0xff, EOI],
             segment(SOS, &[1, 2, 3]),
         ]
         .concat();
         let found = JpegSegments::of(&file);
         let metadata = Metadata { exif: Some(b"first,second".to_vec()), xmp: Some(b"new".to_vec()) };
         assert_eq!((found.metadata, found.scans), (metadata, 2));
+        assert_eq!(file[found.end.unwrap()..][..2], [0xff, EOI]);
         for length in 0..file.len() {
             JpegSegments::of(&file[..length]);
         }
