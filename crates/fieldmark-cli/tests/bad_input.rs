@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fs};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 use support::{
-    Place, lines, question,
+    Place, crc32, lines, question,
     refusal::{mentions, mentions_key},
     triplet,
 };
@@ -53,13 +53,6 @@ fn photographs() {
     refuse("bomb.png").names("100000×100000");
     refuse("thin.png").names("aspect ratio").names("200");
     refuse("model").leaves_out("WebP");
-}
-
-/// CRC-32 as PNG has it.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0u32, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 })
-    })
 }
 
 type Tensors = BTreeMap<String, (Vec<usize>, Vec<u8>)>;

@@ -41,6 +41,11 @@ pub fn is_taken() -> bool {
     is_raw_mode_enabled().unwrap_or(false)
 }
 
+/// Returns true if the terminal was closed.
+pub fn is_gone() -> bool {
+    tcgetattr(io::stdin()).is_err()
+}
+
 /// Makes Ctrl-C a signal again, which the renderer has turned into a key. Ctrl-Z and Ctrl-\ stay keys, because their signals
 /// would leave the terminal in raw mode.
 ///
