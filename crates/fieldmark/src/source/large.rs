@@ -37,3 +37,41 @@ fn size_of(image: &RowImage) -> Option<Size> {
         RowImage::Bytes(image) => Photo::size_in_header(Cursor::new(&image.bytes)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fieldmark_data::ImageBytes;
+    use image::{ImageFormat, RgbImage};
+
+    use super::*;
+
+    /// A small image whose header says another size.
+    fn file(format: ImageFormat, height: u16, width: u16) -> Vec<u8> {
+        let mut file = Cursor::new(Vec::new());
+        RgbImage::new(8, 8).write_to(&mut file, format).unwrap();
+        let mut bytes = file.into_inner();
+        if let ImageFormat::Jpeg = format {
+            // Behind the marker: two bytes of length, one of precision.
+            let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+            bytes[frame + 5..frame + 7].copy_from_slice(&height.to_be_bytes());
+            bytes[frame + 7..frame + 9].copy_from_slice(&width.to_be_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn the_header_of_every_format_is_read_and_each_photograph_counts_once() {
+        let image = |name: &str, bytes: Vec<u8>| RowImage::Bytes(ImageBytes { name: name.into(), bytes: bytes.into() });
+        for format in [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP] {
+            assert_eq!(size_of(&image("a", file(format, 8, 8))), Some(Size::new(8, 8)), "{format:?}");
+        }
+        let large = image("large", file(ImageFormat::Jpeg, 9_000, 10_000));
+        let larger = image("larger", file(ImageFormat::Jpeg, 10_000, 9_500));
+        let others = [image("small", file(ImageFormat::Jpeg, 8_000, 8_000)), image("text", b"text".to_vec())];
+        assert_eq!(large_note(&others), None);
+        let one = large_note(others.iter().chain([&large, &large])).unwrap();
+        assert!(one.starts_with("1 photograph ") && one.contains("large with 10000×9000"), "{one}");
+        let two = large_note([&large, &larger, &others[0]]).unwrap();
+        assert!(two.starts_with("2 photographs ") && two.contains("larger with 9500×10000"), "{two}");
+    }
+}

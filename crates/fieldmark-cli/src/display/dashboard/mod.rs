@@ -178,6 +178,7 @@ impl Drop for Dashboard {
 fn hold_after_panic(is_open: Arc<AtomicBool>, held: Arc<Mutex<Option<Held>>>) {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
+        terminal::leave_if_gone();
         if is_open.load(Ordering::SeqCst) {
             let mut held = lock(&held);
             *held = Some(terminal::hold_output());
