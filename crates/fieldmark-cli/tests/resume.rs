@@ -232,24 +232,29 @@ fn spawn_ignoring(place: &Place, args: &[String]) -> Child {
 #[test]
 fn a_terminal_that_is_closed_ends_a_run_with_a_checkpoint_unless_nohup_says_otherwise() {
     let place = place();
-    let sets = |epochs: &str| [args("sft", "out"), vec!["--set".into(), format!("sft.epochs={epochs}")]].concat();
-    let child = spawn(&place, &[sets("10000"), ["--set", "run.save_every=0"].map(str::to_owned).to_vec()].concat());
-    while lines(&place, "out") == 0 {
-        sleep(Duration::from_millis(1));
-    }
+    let run = |output: &str, epochs: &str| {
+        let sets = ["--set".into(), format!("sft.epochs={epochs}"), "--set".into(), "run.save_every=0".into()];
+        [args("sft", output), sets.to_vec()].concat()
+    };
+    let wait = |output: &str| {
+        while lines(&place, output) == 0 {
+            sleep(Duration::from_millis(1));
+        }
+    };
+    let child = spawn(&place, &run("out", "10000"));
+    wait("out");
     // The system and the shell may both say it.
     signal(&child, "HUP");
     signal(&child, "HUP");
     let ended = child.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(130), "{}", stderr(&ended));
     assert_eq!(entries(&place, "out/checkpoints").len(), 1);
-    let child = spawn_ignoring(&place, &[sets("20"), vec!["--overwrite".into()]].concat());
-    while lines(&place, "out") == 0 || entries(&place, "out").contains(".before-run") {
-        sleep(Duration::from_millis(1));
-    }
+    let child = spawn_ignoring(&place, &run("ignoring", "40"));
+    wait("ignoring");
     signal(&child, "HUP");
     let ended = child.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(0), "{}", stderr(&ended));
+    assert_eq!(lines(&place, "ignoring"), 80);
 }
 
 #[test]
