@@ -10,11 +10,12 @@ use fieldmark::{
     folder::{Best, Checkpoints},
     log::LogEnd,
     model::{Qwen25Vl, TrainableParts},
+    processor::SupervisedSequence,
     stream::StreamKey,
     train::{
         TrainError, Trainer,
         optim::{LrSchedule, LrShape},
-        sft::{SftConfig, SftState, SftTrainer},
+        sft::{SftConfig, SftSource, SftState, SftTrainer},
         trainer::{Interrupt, Mark},
     },
 };
@@ -83,6 +84,65 @@ fn sft_goes_on_to_the_bit_after_any_update() {
         let model = again.train(model, updates(|row, _| log.push(serde_json::to_string(row).unwrap())));
         assert_eq!(log, whole, "stopped after {stop}");
         assert!(parameters(&model.unwrap()) == expected, "stopped after {stop}");
+    }
+}
+
+/// Rows that set a flag when a sample is made, to be held out.
+struct Halting<'a> {
+    rows: &'a Rows,
+    halt: Option<Interrupt>,
+    asked: AtomicUsize,
+}
+
+impl SftSource for Halting<'_> {
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn sample(&self, row: usize, epoch: usize) -> Result<SupervisedSequence, TrainError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.halt.iter().for_each(Interrupt::ask);
+        self.rows.sample(row, epoch)
+    }
+}
+
+#[test]
+fn a_validation_that_is_stopped_is_made_by_the_run_that_goes_on() {
+    let (rows, config) = (Rows::new(5), SftConfig { eval_every: Some(4), ..sft() });
+    let halting = |halt| Halting { rows: &rows, halt, asked: AtomicUsize::new(0) };
+    let (source, held) = (halting(None), halting(None));
+    let make =
+        |model: &Qwen25Vl| SftTrainer::new(model, &source, config.clone(), PAD, StreamKey::new(4), &device()).unwrap();
+    let mut whole = Vec::new();
+    let on_update = updates(|row, _| whole.push(serde_json::to_string(row).unwrap()));
+    let model = make(&start()).with_validation(&held).train(start(), on_update);
+    let expected = parameters(&model.unwrap());
+    assert_eq!(whole.iter().filter(|row| row.contains("val_loss")).count(), 3);
+
+    // After update 4 in the middle of the run, and after the last update.
+    for stop in [4, 9] {
+        let (interrupt, folder, mut log) = (Interrupt::new(), tempfile::tempdir().unwrap(), Vec::new());
+        let stopping = halting(Some(interrupt.clone()));
+        let mut trainer = make(&start()).with_interrupt(interrupt.clone());
+        let mut model = start();
+        while trainer.done() + 1 < stop {
+            let mut on_update = updates(|row, _| log.push(serde_json::to_string(row).unwrap()));
+            model = trainer.step(model, &mut on_update).unwrap().0;
+        }
+        log.clear();
+        log.extend_from_slice(&whole[..stop - 1]);
+        let mut trainer = trainer.with_validation(&stopping);
+        let model = trainer.train(model, updates(|row, _| log.push(serde_json::to_string(row).unwrap()))).unwrap();
+        // One batch of two rows, and the update has no row yet.
+        assert_eq!(stopping.asked.load(Ordering::SeqCst), 2);
+        assert!(!trainer.is_finished() && log.len() == stop - 1);
+        assert_eq!(trainer.mark(), Mark { step: stop, updates: 0 });
+        let (model, state, moments) = through_a_checkpoint(folder.path(), &model, trainer.updater(), &trainer.state());
+        assert_eq!((state.updates.done, LogEnd::from(&state).step), (stop, stop - 1));
+        let mut again = make(&model).with_validation(&held).restore(&state, &moments).unwrap();
+        let model = again.train(model, updates(|row, _| log.push(serde_json::to_string(row).unwrap())));
+        assert_eq!(log, whole, "stopped after {stop}");
+        assert!(parameters(&model.unwrap()) == expected && again.is_finished(), "stopped after {stop}");
     }
 }
 

@@ -17,6 +17,7 @@ use fieldmark::{
         parallel::Replicas,
         params::initialise,
         sft::{SftConfig, SftMetrics, SftSource, SftTrainer, sft_gradients, train_sft, validate_sft},
+        trainer::Interrupt,
     },
 };
 use fieldmark_tests::{
@@ -96,7 +97,8 @@ fn the_validation_loss_is_that_of_single_sequences_and_changes_nothing() {
     {
         let config = SftConfig { batch, micro_batch, micro_tokens, workers, packing, ..settings() };
         let (scorer, replicas) = (config.scorer(PAD).unwrap(), Replicas::new(workers, &Device::flex()));
-        let found = validate_sft(&model.valid(), &scorer, &held, &config, &replicas).unwrap();
+        let found = validate_sft(&model.valid(), &scorer, &held, &config, &replicas, &Interrupt::new());
+        let found = found.unwrap().unwrap();
         near(found.loss, expected, &format!("{config:?}"));
         assert_eq!(found.tokens, tokens);
     }

@@ -24,7 +24,8 @@ Exit codes:
       that could not be asked
   2   the input is wrong; one line says what and where
   70  a fault inside Fieldmark (set RUST_BACKTRACE=1 to see where)
-  130 stopped by Ctrl-C or SIGTERM; sft, tapo, eval and demo have saved, and --resume continues";
+  130 stopped by Ctrl-C, SIGTERM or a closed terminal; sft, tapo, eval and demo have saved, and --resume
+      continues";
 
 const RECIPES: &str = "\
 Recipes:
@@ -34,7 +35,8 @@ Recipes:
   repeated; without -c, --set alone makes the recipe. A value is TOML or, if it is not, a string. A key \
   that takes a text or a path takes numbers and dates as they are written:
     --set model.path=DIR --set sft.epochs=3 --set 'eval.files=[\"bird_seen.jsonl\"]'
-  `fieldmark show -c R.toml` prints the whole recipe. Paths are relative to the current folder.";
+  `fieldmark show -c R.toml` prints the whole recipe. Paths are relative to the current folder, and ~/ is \
+  your home folder.";
 
 const ADAPTERS: &str = "\
 Adapters:
@@ -45,9 +47,11 @@ Adapters:
 const RUNS: &str = "\
 Stopping and resuming:
   Press Ctrl-C (or send SIGTERM) to finish the current step, save and exit with code 130; press it \
-  again to stop at once. A step is an update of sft or a rollout step of tapo.
+  again to stop at once. A step is an update of sft or a rollout step of tapo. A terminal that is closed \
+  does the same, unless the run was started under nohup.
   --resume continues from the newest intact checkpoint, and the run ends in the same bytes as one that \
-  was never stopped. Damaged checkpoints are skipped with a note. --resume refuses to continue if the \
+  was never stopped. Damaged checkpoints are skipped with a note; if none is whole, --resume refuses to \
+  start again over them. It also refuses to continue if the \
   recipe or the content of what it reads changed since the run started; only output, device, [run], \
   data.check and the places of model and data may differ.
 

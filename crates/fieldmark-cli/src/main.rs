@@ -7,6 +7,7 @@ mod commands;
 mod display;
 mod help;
 mod signals;
+mod tell;
 
 use std::{
     io,
@@ -20,6 +21,7 @@ use fieldmark_allocator::{Allocator, keep_freed_pages};
 
 use arguments::Cli;
 use commands::Outcome;
+use tell::tell;
 
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
@@ -44,12 +46,14 @@ fn main() -> ExitCode {
         // The reader has closed the pipe, as in `fieldmark ... | head`.
         Ok(Err(error)) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            eprintln!("error: {}", one_line(&error.to_string()));
+            tell(format_args!("error: {}", one_line(&error.to_string())));
             ExitCode::from(WRONG_INPUT)
         }
         Err(cause) => {
             let message = one_line(&panic_message(cause.as_ref()));
-            eprintln!("error: a fault inside Fieldmark: {message}; please report it with the command and its input");
+            tell(format_args!(
+                "error: a fault inside Fieldmark: {message}; please report it with the command and its input"
+            ));
             ExitCode::from(INTERNAL)
         }
     }

@@ -1,5 +1,5 @@
-//! Ctrl-C or SIGTERM stops a run after its current step, or while it samples responses; a second one stops the process at
-//! once.
+//! Ctrl-C, SIGTERM or the end of the terminal (SIGHUP) stops a run after its current step, or while it samples responses or
+//! scores a validation set. A second Ctrl-C or SIGTERM stops the process at once.
 
 use std::{
     sync::{
@@ -17,10 +17,12 @@ use signal_hook::{
     flag,
 };
 
+use crate::tell::tell;
+
 /// The exit code after a signal: 128 + SIGINT.
 pub const INTERRUPTED: i32 = 130;
-/// The signals that stop a run.
-pub const SIGNALS: [i32; 2] = [SIGINT, SIGTERM];
+/// The signals that stop a run, and the process if they come again.
+const REPEATED: [i32; 2] = [SIGINT, SIGTERM];
 
 /// Listens to the signals for a run.
 pub struct Listener {
@@ -39,9 +41,11 @@ impl Listener {
     /// Returns an error if the system refuses the signal handlers.
     pub fn new(boundary: &'static str, interrupt: Interrupt) -> std::io::Result<Self> {
         let mut second = Vec::new();
-        for signal in SIGNALS {
-            // In this order, the flag is still down at the first signal and up at the second.
-            second.push(flag::register_conditional_shutdown(signal, INTERRUPTED, interrupt.flag())?);
+        for signal in signals() {
+            if stops_at_once(signal) {
+                // In this order, the flag is still down at the first signal and up at the second.
+                second.push(flag::register_conditional_shutdown(signal, INTERRUPTED, interrupt.flag())?);
+            }
             flag::register(signal, interrupt.flag())?;
         }
         let quiet = Arc::new(AtomicBool::new(false));
@@ -77,7 +81,45 @@ impl Listener {
     }
 }
 
+/// The signals that stop a run. SIGHUP is one of them unless it is ignored: `nohup` means that the run goes on.
+pub fn signals() -> Vec<i32> {
+    let hang_up = hang_up().filter(|&signal| !is_ignored(signal));
+    REPEATED.into_iter().chain(hang_up).collect()
+}
+
+/// Whether a signal stops the process at once if it is not the first. When a terminal is closed, both the system and the
+/// shell may send SIGHUP.
+pub fn stops_at_once(signal: i32) -> bool {
+    REPEATED.contains(&signal)
+}
+
 /// Answers the first signal, on standard error.
 pub fn say_stopping(boundary: &str) {
-    eprintln!("stopping after this {boundary}; the run is saved first. Press Ctrl-C again to stop at once");
+    tell(format_args!("stopping after this {boundary}; the run is saved first. Press Ctrl-C again to stop at once"));
+}
+
+#[cfg(unix)]
+fn hang_up() -> Option<i32> {
+    Some(signal_hook::consts::SIGHUP)
+}
+
+#[cfg(not(unix))]
+fn hang_up() -> Option<i32> {
+    None
+}
+
+#[cfg(unix)]
+#[allow(unsafe_code)]
+fn is_ignored(signal: i32) -> bool {
+    let mut current = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action, `sigaction` only writes the current one, for which all zeros is a valid value too.
+    unsafe {
+        libc::sigaction(signal, std::ptr::null(), current.as_mut_ptr()) == 0
+            && current.assume_init().sa_sigaction == libc::SIG_IGN
+    }
+}
+
+#[cfg(not(unix))]
+fn is_ignored(_signal: i32) -> bool {
+    false
 }

@@ -8,7 +8,7 @@ use base64::Engine;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 use support::{
-    Place, lines, question,
+    Place, crc32, lines, question,
     refusal::{mentions, mentions_key},
     triplet,
 };
@@ -77,13 +77,6 @@ fn a_photograph_is_named_as_rows_name_it() {
     for image in [&url, &data] {
         assert_eq!(place.succeed(&ask(image, "Which?")), expected, "{image}");
     }
-}
-
-/// CRC-32 as PNG has it.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0u32, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 })
-    })
 }
 
 type Tensors = BTreeMap<String, (Vec<usize>, Vec<u8>)>;

@@ -93,6 +93,22 @@ fn ctrl_c_is_an_interrupt_and_a_second_one_stops_at_once() {
 }
 
 #[test]
+fn a_terminal_that_is_closed_ends_a_run_with_a_checkpoint() {
+    for dashboard in ["true", "false"] {
+        let place = place();
+        // An update takes so long that the dashboard ends in the middle of it.
+        place.conversations("sft.json", 200, |_, _| ());
+        let shown = format!("run.dashboard={dashboard}");
+        let sets = ["--set", "sft.batch=200", "--set", "data.check=false", "--set", &shown];
+        let code = terminal::closed(&place, &[&LONG[..], &sets].concat(), || {
+            fs::read(place.path("out/metrics.jsonl")).is_ok_and(|rows| rows.contains(&b'\n'))
+        });
+        assert_eq!(code, Some(130), "{dashboard}");
+        assert!(is_saved(&place), "{dashboard}");
+    }
+}
+
+#[test]
 fn q_and_k_stop_a_run_at_once() {
     let place = place();
     let mut run = slow(&place);

@@ -143,7 +143,8 @@ fn a_folder_in_use_is_not_touched() {
         args("eval", "new"),
         with(vec!["init".into()], &["--corpus", "words.txt", "--out", "new"]),
     ] {
-        place.refuse(&command).names("another");
+        let option = if command[0] == "init" { "--out DIR" } else { "--set output=DIR" };
+        place.refuse(&command).names("another").suggests(option);
     }
     drop(locks);
     assert!(entries(&place, "out/checkpoints").contains(".step-000009-live") && entries(&place, "new").is_empty());

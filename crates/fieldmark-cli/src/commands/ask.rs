@@ -18,7 +18,7 @@ use fieldmark::{
 };
 
 use super::Outcome;
-use crate::arguments::AskArgs;
+use crate::{arguments::AskArgs, tell::tell};
 
 /// Answers.
 ///
@@ -35,7 +35,7 @@ pub fn run(args: &AskArgs) -> anyhow::Result<Outcome> {
     // How contradictions are resolved changes no answer that a right file would get, so it is said to people only.
     let contradictions = checkpoint.contradictions.iter().filter(|_| std::io::stderr().is_terminal());
     for note in checkpoint.notes.iter().chain(contradictions) {
-        eprintln!("note: {note}");
+        tell(format_args!("note: {note}"));
     }
     let processor =
         limited(&checkpoint.processor, args.min_pixels, args.max_pixels, |key| format!("--{}", key.replace('_', "-")))?;
@@ -65,7 +65,7 @@ fn chat(args: &AskArgs) -> anyhow::Result<Chat> {
     let open = |image: &PathBuf| open_named_image(image, "--image", &decode);
     let photos = args.image.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     for note in photos.iter().filter_map(Photo::note) {
-        eprintln!("note: {note}");
+        tell(format_args!("note: {note}"));
     }
     let chat = Chat::question(&args.question, photos)
         .with_name("the question")

@@ -37,7 +37,9 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<Outcome> {
     };
     let outcome = demo::run(&options, &mut StageDisplay::default())?;
     if outcome.stopped {
-        say(&format!("stopped and saved in {}. To continue, add --resume to the same command", args.out.display()))?;
+        // Nothing is lost if nobody can read this, because the terminal was closed.
+        let _ =
+            say(&format!("stopped and saved in {}. To continue, add --resume to the same command", args.out.display()));
         return Ok(Outcome::Interrupted);
     }
     say(outcome.report.trim_end())?;

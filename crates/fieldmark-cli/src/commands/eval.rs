@@ -1,6 +1,7 @@
 //! `fieldmark eval`: writes the predictions of a checkpoint in both worlds, then scores the predictions file.
 
 use fieldmark::{
+    RunError,
     eval::Answered,
     recipe::Recipe,
     run::{EvalOptions, Evaluated, RunEvent, eval_from_recipe, score, score_with},
@@ -8,7 +9,7 @@ use fieldmark::{
 };
 
 use super::{Outcome, recipe, say};
-use crate::{arguments::EvalArgs, display::Progress, signals::Listener};
+use crate::{arguments::EvalArgs, display::Progress, signals::Listener, tell::tell};
 
 /// Predicts and scores, or does one of the two. Returns [`Outcome::Failed`] if a question could not be asked.
 ///
@@ -25,14 +26,18 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<Outcome> {
     recipe.model.adapter = args.adapter.clone().or(recipe.model.adapter);
     recipe.eval.limit = args.limit.map(|limit| limit as usize).or(recipe.eval.limit);
     let interrupt = Interrupt::new();
-    let _listener = Listener::new("batch", interrupt.clone())?;
     let device = args.device.name().map(str::to_owned);
+    let stop = interrupt.clone();
     let options = EvalOptions { device, overwrite: args.overwrite, resume: args.resume, interrupt };
-    let mut progress: Option<Progress> = None;
+    let (mut progress, mut listener): (Option<Progress>, Option<Listener>) = (None, None);
     let Evaluated { predictions, answered } = eval_from_recipe(&recipe, &options, &mut |event: RunEvent<'_>| {
         match event {
-            RunEvent::Note(text) => eprintln!("note: {text}"),
+            RunEvent::Note(text) => tell(format_args!("note: {text}")),
             RunEvent::Answered { done, total } => {
+                // Before the first batch there is nothing to save, so a signal ends the process while the model is loaded.
+                if listener.is_none() {
+                    listener = Some(Listener::new("batch", stop.clone()).map_err(RunError::observer)?);
+                }
                 progress.get_or_insert_with(|| Progress::new("eval", total).from(done)).step(done, String::new());
             }
             _ => {}
@@ -43,11 +48,12 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<Outcome> {
     let Answered { done, total, failed } = answered;
     if !answered.is_finished() {
         let recipe = predictions.with_file_name("eval.toml");
-        say(&format!(
+        // Nothing is lost if nobody can read this, because the terminal was closed.
+        let _ = say(&format!(
             "stopped after {done} of {total} questions; their answers: {}. To continue: fieldmark eval -c {} --resume",
             predictions.display(),
             recipe.display()
-        ))?;
+        ));
         return Ok(Outcome::Interrupted);
     }
     let shown = predictions.display();

@@ -8,7 +8,7 @@ use fieldmark::{
 };
 
 use super::{Outcome, say};
-use crate::arguments::PromptArgs;
+use crate::{arguments::PromptArgs, tell::tell};
 
 /// Options that show the form of a closed question.
 const EXAMPLES: [&str; 2] = ["Song Sparrow", "Fox Sparrow"];
@@ -27,7 +27,7 @@ pub fn run(args: &PromptArgs) -> anyhow::Result<Outcome> {
     }
     let checkpoint = args.model.as_ref().map(Checkpoint::at).transpose()?;
     for note in checkpoint.iter().flat_map(|checkpoint| checkpoint.notes.iter().chain(&checkpoint.contradictions)) {
-        eprintln!("note: {note}");
+        tell(format_args!("note: {note}"));
     }
     let text = |template: PromptTemplate| -> anyhow::Result<String> {
         let prompt = render(template, &args.question, &options);

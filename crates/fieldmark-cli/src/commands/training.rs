@@ -45,12 +45,13 @@ pub fn report(
     match outcome {
         RunOutcome::Stopped { done, total, saved } => {
             let recipe = output.unwrap_or("".as_ref()).join("recipe.toml");
-            say(&format!(
+            // The run has saved. If nobody can read this, because the terminal was closed, that is no error.
+            let _ = say(&format!(
                 "stopped after {} {done} of {total}; saved in {}. To continue: fieldmark {stage} -c {} --resume",
                 unit.trim_end_matches('s'),
                 saved.display(),
                 recipe.display()
-            ))?;
+            ));
             Ok(Outcome::Interrupted)
         }
         RunOutcome::Finished(finished) => {

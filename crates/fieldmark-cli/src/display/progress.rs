@@ -4,6 +4,8 @@ use std::{cell::Cell, io::IsTerminal, time::Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::tell::tell;
+
 /// Progress of one stage.
 pub struct Progress {
     name: String,
@@ -55,7 +57,7 @@ impl Progress {
     pub fn note(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
+            None => tell(format_args!("{text}")),
         }
     }
 
@@ -63,7 +65,7 @@ impl Progress {
     pub fn between(&self, bar: impl FnOnce() -> String, line: impl FnOnce() -> Option<String>) {
         match &self.bar {
             Some(shown) => shown.set_message(bar()),
-            None => line().iter().for_each(|line| eprintln!("{:>10} {line}", self.name)),
+            None => line().iter().for_each(|line| tell(format_args!("{:>10} {line}", self.name))),
         }
     }
 
@@ -79,7 +81,10 @@ impl Progress {
             self.printed.set(done);
             let gone = self.start.elapsed().as_secs_f64();
             let left = gone * (self.total - done) as f64 / (done - self.before).max(1) as f64;
-            eprintln!("{:>10} {done}/{}  {gone:.0} s elapsed, {left:.0} s left  {message}", self.name, self.total);
+            tell(format_args!(
+                "{:>10} {done}/{}  {gone:.0} s elapsed, {left:.0} s left  {message}",
+                self.name, self.total
+            ));
         }
     }
 

@@ -16,7 +16,7 @@ use super::{
     progress::Progress,
     screen::Screen,
 };
-use crate::signals::Listener;
+use crate::{signals::Listener, tell::tell};
 
 /// The stage that is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,7 +212,7 @@ impl RunDisplay {
 impl Observer for RunDisplay {
     fn event(&mut self, event: RunEvent<'_>) -> Result<(), RunError> {
         match event {
-            RunEvent::Note(text) => eprintln!("note: {text}"),
+            RunEvent::Note(text) => tell(format_args!("note: {text}")),
             RunEvent::Checked { done, total } => {
                 let check = self.check.get_or_insert_with(|| Progress::new("check data", total));
                 check.step(done, String::new());
@@ -222,7 +222,7 @@ impl Observer for RunDisplay {
             }
             RunEvent::Trainable(kinds) => print_trainable(kinds),
             RunEvent::Example { name, text, tokens } => {
-                eprintln!("first sample, {name}, {tokens} tokens:\n{}", shortened(text));
+                tell(format_args!("first sample, {name}, {tokens} tokens:\n{}", shortened(text)));
             }
             RunEvent::Begin(course) => self.begin(course).map_err(RunError::observer)?,
             RunEvent::Step(course) => self.step(course, true),
@@ -233,7 +233,7 @@ impl Observer for RunDisplay {
                     screen.finish();
                 }
                 if let Err(error) = self.draw(folder) {
-                    eprintln!("note: the run is whole, but its curve cannot be drawn: {error}");
+                    tell(format_args!("note: the run is whole, but its curve cannot be drawn: {error}"));
                 }
             }
             _ => {}
@@ -275,9 +275,9 @@ fn shortened(text: &str) -> String {
 fn print_trainable(kinds: &[Trainable]) {
     let row = |name: &str, parameters: usize, learning: usize| {
         let share = 100.0 * learning as f64 / parameters.max(1) as f64;
-        eprintln!("{name:<22} {parameters:>14} {learning:>14} {share:>8.2} %");
+        tell(format_args!("{name:<22} {parameters:>14} {learning:>14} {share:>8.2} %"));
     };
-    eprintln!("{:<22} {:>14} {:>14} {:>10}", "part", "parameters", "trainable", "share");
+    tell(format_args!("{:<22} {:>14} {:>14} {:>10}", "part", "parameters", "trainable", "share"));
     for kind in kinds {
         let adapters = if kind.adapters { ", adapters" } else { "" };
         row(&format!("{}{adapters}", kind.part.name()), kind.parameters, kind.learning);

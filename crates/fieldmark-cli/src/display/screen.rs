@@ -13,7 +13,7 @@ use super::{
     progress::Progress,
     pulse::{Pulse, progress},
 };
-use crate::signals::Listener;
+use crate::{signals::Listener, tell::tell};
 
 /// Shows a run.
 pub struct Screen {
@@ -143,8 +143,8 @@ impl Screen {
     /// Gives the terminal back, then prints the delayed lines and how far the run has come.
     pub fn close(&mut self) {
         if self.dashboard.take().is_some() {
-            self.held.drain(..).for_each(|line| eprintln!("{line}"));
-            eprintln!("{:>10} {}/{}  {}", self.stage, self.course.done, self.course.steps, self.message);
+            self.held.drain(..).for_each(|line| tell(format_args!("{line}")));
+            tell(format_args!("{:>10} {}/{}  {}", self.stage, self.course.done, self.course.steps, self.message));
         }
     }
 

@@ -7,6 +7,7 @@ use fieldmark::{
 };
 
 use super::progress::Progress;
+use crate::tell::tell;
 
 /// Shows one stage after another.
 #[derive(Default)]
@@ -30,7 +31,7 @@ impl StageDisplay {
 impl Observer for StageDisplay {
     fn event(&mut self, event: RunEvent<'_>) -> Result<(), RunError> {
         match event {
-            RunEvent::Note(text) => eprintln!("{text}"),
+            RunEvent::Note(text) => tell(format_args!("{text}")),
             RunEvent::Stage(name) => {
                 self.close();
                 self.stage = name.into();
@@ -41,7 +42,7 @@ impl Observer for StageDisplay {
             RunEvent::Train(TrainEvent::SftUpdate(row, _)) => self.step(row.step, 0, format!("loss {:.3}", row.loss)),
             RunEvent::Train(TrainEvent::Finding(found)) => match &self.progress {
                 Some(progress) => progress.note(&format!("note: {found}")),
-                None => eprintln!("note: {found}"),
+                None => tell(format_args!("note: {found}")),
             },
             RunEvent::Train(TrainEvent::Drawn(row, _)) => self.reward = row.reward,
             RunEvent::Train(TrainEvent::TapoUpdate(row, _)) => {

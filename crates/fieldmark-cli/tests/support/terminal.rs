@@ -105,6 +105,33 @@ impl Terminal {
     }
 }
 
+/// Starts the command in a place on a terminal that is closed as soon as `is_due`. Returns its exit code.
+pub fn closed(place: &Place, args: &[&str], is_due: impl Fn() -> bool) -> Option<i32> {
+    let (mut pty, pts) = open().unwrap();
+    pty.resize(Size::new(ROWS, COLUMNS)).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fieldmark"))
+        .args(args)
+        .current_dir(place.path(""))
+        .env_remove("CI")
+        .env("TERM", "xterm-256color")
+        .spawn(pts)
+        .unwrap();
+    let (mut buffer, start) = ([0; 4096], Instant::now());
+    while !is_due() {
+        assert!(start.elapsed() < Duration::from_secs(60), "no update");
+        let _ = pty.read(&mut buffer);
+    }
+    drop(pty);
+    while child.try_wait().unwrap().is_none() {
+        if start.elapsed() > Duration::from_secs(90) {
+            child.kill().unwrap();
+            return None;
+        }
+        sleep(Duration::from_millis(5));
+    }
+    child.wait().unwrap().code()
+}
+
 impl Ended {
     /// Asserts that the terminal is as it was found.
     pub fn gave_the_terminal_back(&self) -> &Self {

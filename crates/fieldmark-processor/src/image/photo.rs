@@ -2,15 +2,21 @@
 //!
 //! Reference: `PIL.Image.open(file).convert("RGB")`, preceded by `ImageOps.exif_transpose` unless told otherwise.
 
-use std::{fs::File, io::Read, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    io::{BufReader, Read, Seek},
+    path::Path,
+    sync::Arc,
+};
 
 use fieldmark_model::reading::stand_in;
-use image::ImageFormat;
+use image::{ImageFormat, ImageReader};
 
 use super::{
     decode_options::{DecodeOptions, ExifOrientation, MANY_PIXELS},
     jpeg, other_formats, png_webp,
     rgb::to_rgb,
+    sizes::Size,
 };
 use crate::error::ProcessorError;
 
@@ -30,6 +36,21 @@ impl std::fmt::Debug for Photo {
 }
 
 impl Photo {
+    /// More pixels than this are worth a word: the number from which Pillow warns. A photograph rarely has them.
+    pub const MANY_PIXELS: u64 = MANY_PIXELS;
+
+    /// Returns the size that the header of a file says, before it is turned upright. `None` if that cannot be read.
+    pub fn size_in_header(file: impl Read + Seek) -> Option<Size> {
+        let reader = ImageReader::new(BufReader::new(file)).with_guessed_format().ok()?;
+        let (width, height) = reader.into_dimensions().ok()?;
+        Some(Size::new(height as usize, width as usize))
+    }
+
+    /// Returns true if an image has more than [`Self::MANY_PIXELS`].
+    pub fn is_large(size: Size) -> bool {
+        size.height as u64 * size.width as u64 > MANY_PIXELS
+    }
+
     /// Reads and decodes a file.
     ///
     /// # Errors
@@ -101,12 +122,11 @@ impl Photo {
         self.width
     }
 
-    /// A note for the user if the image has so many pixels that it may be a mistake: more than 89,478,485, the number from
-    /// which Pillow warns.
+    /// A note for the user if the image has so many pixels that it may be a mistake: more than [`Self::MANY_PIXELS`].
     pub fn note(&self) -> Option<String> {
         let Self { name, height, width, .. } = self;
-        let many = *height as u64 * *width as u64 > MANY_PIXELS;
-        many.then(|| format!("{name}: {width}×{height} pixels; a smaller copy of such a large image is read faster"))
+        Self::is_large(Size::new(*height, *width))
+            .then(|| format!("{name}: {width}×{height} pixels; a smaller copy of such a large image is read faster"))
     }
 
     /// The pixels, `[height, width, 3]`.

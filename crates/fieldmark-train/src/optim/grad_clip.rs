@@ -45,7 +45,8 @@ impl GradClipper {
         if max_norm > 0.0 {
             Ok(Self { max_norm })
         } else {
-            Err(TrainError::Setting { key: "max_grad_norm", value: max_norm.to_string(), expected: "above 0" })
+            let expected = "above 0, because gradients are scaled down to it; `inf` turns clipping off";
+            Err(TrainError::Setting { key: "max_grad_norm", value: max_norm.to_string(), expected })
         }
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     TrainError,
     gradient::{LossNorm, Passes, Scorer},
-    optim::{AdamWSettings, LrSchedule},
+    optim::{AdamWSettings, GradClipper, LrSchedule},
     params::check_learns,
 };
 
@@ -110,6 +110,8 @@ impl SftConfig {
             }
         }
         check_learns(self.train)?;
+        self.adamw.validate()?;
+        GradClipper::new(self.max_grad_norm)?;
         self.schedule.validate()
     }
 }

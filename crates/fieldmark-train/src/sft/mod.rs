@@ -18,7 +18,7 @@ pub use self::{
     loss::{cross_entropy_sum, sft_loss, sft_loss_grad},
     metrics::SftMetrics,
     source::SftSource,
-    state::SftState,
+    state::{SftState, Unscored},
     trainer::{SftTrainer, train_sft},
     validation::{Validation, validate_sft},
 };

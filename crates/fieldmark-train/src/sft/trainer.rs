@@ -19,7 +19,7 @@ use crate::{
 };
 
 use super::{
-    SftConfig, SftGradients, SftMetrics, SftSource, SftState, Validation, gradients::sft_gradients,
+    SftConfig, SftGradients, SftMetrics, SftSource, SftState, Unscored, gradients::sft_gradients,
     validation::validate_sft,
 };
 
@@ -36,6 +36,8 @@ pub struct SftTrainer<'a, S> {
     streams: StreamKey,
     engine: Engine<SftState>,
     total: usize,
+    /// The last update, if it is not reported because its validation was stopped.
+    unscored: Option<Unscored>,
     /// The current epoch and its order of rows.
     order: Option<(usize, Vec<usize>)>,
 }
@@ -61,7 +63,7 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
         let (replicas, scorer) = (Replicas::new(config.workers, device), config.scorer(pad_id)?);
         let optimiser = (config.adamw, config.schedule, config.max_grad_norm);
         let engine = Engine::new(model, replicas, scorer, optimiser, total)?;
-        Ok(Self { config, source, validation: None, streams, engine, total, order: None })
+        Ok(Self { config, source, validation: None, streams, engine, total, unscored: None, order: None })
     }
 
     /// Sets the flag that stops [`Trainer::train`] after the current update.
@@ -95,6 +97,7 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
             }
         }
         self.engine.updater = self.engine.updater.restore(state.updates, moments)?;
+        self.unscored = state.unscored.clone();
         Ok(self)
     }
 
@@ -140,16 +143,25 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
         Ok((model, metrics, timing))
     }
 
-    /// Returns the loss on the validation set if there is a set and it is due.
-    fn validate(&self, model: &Qwen25Vl) -> Result<Option<Validation>, TrainError> {
+    /// Adds the loss on the validation set to an update if there is a set and it is due. Returns false if that was
+    /// stopped.
+    fn validate(&self, model: &Qwen25Vl, update: &mut Unscored) -> Result<bool, TrainError> {
         let due = self.config.validates(self.done(), self.source.len());
-        let Some(rows) = self.validation.filter(|_| due) else { return Ok(None) };
-        let replicas = self.engine.replicas.without_autodiff();
-        validate_sft(&model.valid(), &self.engine.scorer, rows, &self.config, &replicas).map(Some)
+        let Some(rows) = self.validation.filter(|_| due) else { return Ok(true) };
+        let (clock, replicas) = (Instant::now(), self.engine.replicas.without_autodiff());
+        let Engine { scorer, interrupt, .. } = &self.engine;
+        update.metrics.validation = validate_sft(&model.valid(), scorer, rows, &self.config, &replicas, interrupt)?;
+        update.timing = update.timing.clone().with_validation(clock.elapsed());
+        Ok(update.metrics.validation.is_some())
     }
 
     fn current(&self) -> SftState {
-        SftState { rows: self.source.len(), total: self.total, updates: self.engine.updater.state() }
+        SftState {
+            rows: self.source.len(),
+            total: self.total,
+            updates: self.engine.updater.state(),
+            unscored: self.unscored.clone(),
+        }
     }
 
     /// Returns the epoch and the rows of the next update, and the number of rows of the epoch seen after it.
@@ -202,12 +214,20 @@ impl<S: SftSource> Trainer for SftTrainer<'_, S> {
         if self.is_finished() {
             return Ok((model, Verdict::default()));
         }
-        let (model, mut metrics, mut timing) = self.update(model.with_trainable(self.config.train))?;
-        let clock = Instant::now();
-        metrics.validation = self.validate(&model)?;
-        if metrics.validation.is_some() {
-            timing = timing.with_validation(clock.elapsed());
+        let model = model.with_trainable(self.config.train);
+        let (model, mut update) = match self.unscored.take() {
+            Some(update) => (model, update),
+            None => {
+                let (model, metrics, timing) = self.update(model)?;
+                (model, Unscored { metrics, timing })
+            }
+        };
+        if !self.validate(&model, &mut update)? {
+            // The update is reported when its validation is done: its row has both.
+            self.unscored = Some(update);
+            return Ok((model, Verdict { score: None, fault: self.engine.fault() }));
         }
+        let Unscored { metrics, timing } = update;
         on_event(TrainEvent::SftUpdate(&metrics, &timing))?;
         idle_findings(metrics.step, &metrics.idle).iter().try_for_each(|found| on_event(TrainEvent::Finding(found)))?;
         // Only the loss on the validation set compares two models: the batches differ between updates. A skipped update
@@ -233,6 +253,10 @@ impl<S: SftSource> Trainer for SftTrainer<'_, S> {
 
     fn state(&self) -> SftState {
         self.engine.streak.before().cloned().unwrap_or_else(|| self.current())
+    }
+
+    fn is_finished(&self) -> bool {
+        self.done() >= self.total && self.unscored.is_none()
     }
 
     fn updater(&self) -> &Updater {

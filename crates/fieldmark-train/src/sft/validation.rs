@@ -10,6 +10,7 @@ use crate::{
     TrainError,
     gradient::{MicroBatch, Scorer, micro_batches},
     parallel::{Replicas, on_replicas},
+    trainer::Interrupt,
 };
 
 /// The loss of a model on a validation set.
@@ -24,7 +25,7 @@ pub struct Validation {
 }
 
 /// Computes the loss on the rows of `source` in epoch 0. `model` and `replicas` must not track gradients. Uses no more
-/// memory than an update. Without rows, the loss is NaN.
+/// memory than an update. Without rows, the loss is NaN. Returns `None` if `stop` is set before the last batch.
 ///
 /// # Errors
 /// Returns an error if a sample cannot be made or does not fit the model.
@@ -34,10 +35,14 @@ pub fn validate_sft(
     source: &impl SftSource,
     config: &SftConfig,
     replicas: &Replicas,
-) -> Result<Validation, TrainError> {
+    stop: &Interrupt,
+) -> Result<Option<Validation>, TrainError> {
     let (mut sum, mut tokens) = (0.0, 0);
     let rows: Vec<usize> = (0..source.len()).collect();
     for rows in rows.chunks(config.batch) {
+        if stop.asked() {
+            return Ok(None);
+        }
         let samples = rows.iter().map(|&row| source.sample(row, 0)).collect::<Result<Vec<_>, _>>()?;
         let lengths: Vec<usize> = samples.iter().map(|sample| sample.sequence.ids.len()).collect();
         let mut samples = samples.into_iter();
@@ -52,7 +57,7 @@ pub fn validate_sft(
         sum += losses.iter().sum::<f64>();
         tokens += micros.iter().map(|micro| micro.size().tokens).sum::<usize>();
     }
-    Ok(Validation { loss: sum / tokens as f64, tokens })
+    Ok(Some(Validation { loss: sum / tokens as f64, tokens }))
 }
 
 impl SftConfig {

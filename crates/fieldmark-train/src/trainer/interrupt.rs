@@ -1,5 +1,5 @@
 //! A shared flag that stops training at the end of the current update (SFT) or rollout step (TAPO). While responses are
-//! sampled, it stops at once: they are thrown away, and sampled again by the run that continues.
+//! sampled or a validation set is scored, it stops at once, and the run that continues does that again.
 
 use std::sync::{
     Arc,

@@ -52,8 +52,8 @@ pub trait Trainer {
 
     /// Makes one step and reports its measurements to `on_event`. After the last step it does nothing.
     ///
-    /// If the [interrupt](Self::interrupt) is set while responses are sampled, TAPO returns at once: the step is not
-    /// made, or its validation is still to be made, and [`Self::state`] says so.
+    /// If the [interrupt](Self::interrupt) is set while responses are sampled or a validation set is scored, returns at
+    /// once: the step is not made, or its validation is still to be made, and [`Self::state`] says so.
     ///
     /// If the verdict has a fault, the run must stop. The returned model and [`Self::state`] are then from before the
     /// skipped updates.

@@ -117,6 +117,11 @@ impl Updater {
         self.schedule.at(self.state.done, self.total)
     }
 
+    /// Returns true if the learning rate is 0 in every update, so that no parameter ever changes.
+    pub fn changes_nothing(&self) -> bool {
+        self.schedule.lr == 0.0
+    }
+
     /// Returns the parts of `model` that are trained and have had no gradient in any update, `grads` included, although
     /// others have. Call it before each update.
     pub(crate) fn idle_parts(&mut self, model: &Qwen25Vl, grads: &GradientsParams) -> Vec<ModelPart> {

@@ -8,6 +8,8 @@ use crate::{
     folder::{INPUTS, Inputs, Lock, RunFolder, Source},
 };
 
+/// The option of `fieldmark demo` that names the folder.
+pub(super) const OPTION: &str = "--out DIR";
 /// What the demo writes to its folder.
 const NAMES: [&str; 7] = ["base", "sft", "tapo", "tapo-own", "report.md", SETTINGS, INPUTS];
 /// The file with the options that decide the results.
@@ -32,7 +34,7 @@ impl Settings {
 /// # Errors
 /// Returns an error if the folder has files and the options say neither to resume nor to overwrite.
 pub(super) fn check(options: &DemoOptions) -> Result<RunFolder, RunError> {
-    let folder = RunFolder::at(Some(&options.out))?;
+    let folder = RunFolder::given_by(OPTION, &options.out)?;
     folder.keep_apart(&NAMES, &[Source::data("--photos", &options.photos)])?;
     if !options.resume && !options.overwrite && !folder.is_empty()? {
         let problem = "is not empty; choose another folder with --out DIR, or add --resume to go on with the demo in \

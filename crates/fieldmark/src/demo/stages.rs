@@ -18,6 +18,7 @@ use fieldmark_train::{
 };
 
 use super::{
+    folder::OPTION,
     options::DemoOptions,
     sources::{DemoData, DemoTriplets},
 };
@@ -57,7 +58,7 @@ impl Stages<'_> {
     }
 
     fn folder(&self, stage: &str) -> Result<RunFolder, RunError> {
-        RunFolder::at(Some(&self.options.out.join(stage)))
+        RunFolder::given_by(OPTION, &self.options.out.join(stage))
     }
 
     /// Saves the model that SFT starts from.
@@ -175,7 +176,7 @@ impl Stages<'_> {
     }
 
     pub(super) fn write_report(&self, report: &Report) -> Result<PathBuf, RunError> {
-        let folder = RunFolder::at(Some(&self.options.out))?;
+        let folder = RunFolder::given_by(OPTION, &self.options.out)?;
         folder.write("report.md", report.to_markdown().as_bytes())?;
         Ok(folder.file("report.md"))
     }

@@ -53,8 +53,7 @@ impl RunFolder {
             } else {
                 continue;
             };
-            let option = if key.starts_with("--") { "--out DIR" } else { "--set output=DIR" };
-            let problem = format!("{problem}; choose another folder with {option}");
+            let problem = format!("{problem}; choose another folder with {}", self.option());
             return Err(RunError::Setting { key: key.clone(), value: path.display().to_string(), problem });
         }
         Ok(())

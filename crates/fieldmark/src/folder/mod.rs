@@ -2,6 +2,7 @@
 
 mod apart;
 mod checkpoints;
+mod hand_written;
 mod inputs;
 mod manifest;
 mod photographs;

@@ -8,7 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{inputs::INPUTS, run_folder::RunFolder};
+use super::{
+    inputs::INPUTS,
+    run_folder::{RunFolder, check_can_write},
+};
 use crate::error::RunError;
 
 /// The files and folders that a run of any stage writes to its folder.
@@ -113,6 +116,32 @@ impl Drop for Replaced {
 }
 
 impl RunFolder {
+    /// Checks that results can be written to this folder, and that old ones in it can be replaced, so that this is known
+    /// before the work is done. Leaves nothing behind.
+    ///
+    /// # Errors
+    /// Returns an error that names what cannot be written to or replaced.
+    pub(crate) fn check_writable(&self, results: Results) -> Result<(), RunError> {
+        self.check_can_write()?;
+        for path in results.names.iter().map(|name| self.file(name)) {
+            // A folder that is moved must be writable itself.
+            if path.symlink_metadata().is_ok_and(|data| data.is_dir()) {
+                check_can_write(&path, self.option())?;
+            }
+        }
+        match results.stays.map(|name| self.file(name)) {
+            Some(path) if exists(&path) && !path.is_dir() => {
+                let problem = format!(
+                    "is not a folder, but the results need a folder of this name; move it away, or choose another folder \
+                     with {}",
+                    self.option()
+                );
+                Err(RunError::path(path, problem))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Returns true if results of an earlier command are set aside, so that those in their place are new or not whole.
     pub(crate) fn has_aside(&self, results: Results) -> bool {
         self.file(results.aside).is_dir()

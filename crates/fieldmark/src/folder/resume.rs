@@ -3,10 +3,12 @@
 
 use std::path::PathBuf;
 
+use fieldmark_model::Pretrained;
 use fieldmark_train::trainer::Mark;
 
 use super::{
     checkpoints::Checkpoints,
+    hand_written::is_hand_written,
     inputs::{INPUTS, Inputs},
     replaced::{LEFT_BEHIND, RUN},
     run_folder::RunFolder,
@@ -50,24 +52,53 @@ impl RunFolder {
         Checkpoints::new(self.file("checkpoints"))
     }
 
-    /// Finds where the run in this folder continues: at its newest whole checkpoint, unless the run is finished. Calls
-    /// `note` for each damaged checkpoint.
+    /// Finds where the run in this folder continues: at its newest whole checkpoint, unless the run is finished, or at
+    /// the first step if it has saved nothing yet. Calls `note` for each damaged checkpoint.
     ///
     /// # Errors
-    /// Returns an error if the checkpoints cannot be read.
+    /// Returns an error if the trained model or all checkpoints are damaged, or if the checkpoints cannot be read.
     pub fn newest(&self, note: &mut dyn FnMut(String)) -> Result<Begin, RunError> {
+        let (checkpoints, mut damages) = (self.checkpoints(), Vec::new());
         // While a run overwrites another one, the model in its place is still the other's.
         if self.file("checkpoint").is_dir() && !self.has_aside(RUN) {
-            return Ok(Begin::Finished);
+            return self.finished();
         }
+        if let Some(mark) = checkpoints.newest_whole(|damage| damages.push(damage.to_string()))? {
+            damages.iter().for_each(|damage| note(format!("{damage}; an earlier checkpoint is used")));
+            return Ok(Begin::Continue { folder: checkpoints.path(mark), mark });
+        }
+        let saved = checkpoints.list()?.len();
+        // The unfinished ones come first, then the newest.
+        if let Some(newest) = damages.get(damages.len() - saved.min(damages.len()))
+            && saved > 0
+        {
+            let problem = format!(
+                "none of the {saved} checkpoints of the run is whole, and it does not start again over them. The newest: \
+                 {newest}. Restore what is missing, or start again with --overwrite instead of --resume, which replaces \
+                 them"
+            );
+            return Err(RunError::path(self.path(), problem));
+        }
+        damages.iter().for_each(|damage| note(damage.clone()));
+        note(format!("{}: has no whole checkpoint, so the run starts again", self.path().display()));
+        Ok(Begin::Start)
+    }
+
+    /// Checks that the model of a finished run is whole.
+    fn finished(&self) -> Result<Begin, RunError> {
+        let folder = self.file("checkpoint");
+        let Err(damage) = Pretrained::open(&folder) else { return Ok(Begin::Finished) };
         let checkpoints = self.checkpoints();
-        match checkpoints.newest_whole(|damage| note(format!("{damage}; an earlier checkpoint is used")))? {
-            Some(mark) => Ok(Begin::Continue { folder: checkpoints.path(mark), mark }),
-            None => {
-                note(format!("{}: has no whole checkpoint, so the run starts again", self.path().display()));
-                Ok(Begin::Start)
+        let how = match checkpoints.newest_whole(|_| ())? {
+            Some(mark) => {
+                format!("Remove {}, and --resume continues from {}", folder.display(), checkpoints.path(mark).display())
             }
-        }
+            None => "Restore it, or start again with --overwrite instead of --resume".into(),
+        };
+        Err(RunError::Damaged {
+            path: folder,
+            reason: format!("the model of the finished run is damaged: {damage}. {how}"),
+        })
     }
 
     /// Like [`Self::newest`], but first checks that the folder holds a run of `recipe`. `inputs` reads what the run
@@ -96,6 +127,14 @@ impl RunFolder {
             }
             note(format!("{}: there is nothing to resume, so the run starts", self.path().display()));
             return Ok(Begin::Start);
+        }
+        if is_hand_written(&ours) {
+            let problem = format!(
+                "was not written by a run, and this run would replace it; move it out of the folder, choose another folder \
+                 with {}, or replace it with --overwrite instead of --resume",
+                self.option()
+            );
+            return Err(RunError::path(ours, problem));
         }
         let other = if self.file("rollouts.jsonl").exists() { Stage::Tapo } else { Stage::Sft };
         if other != stage && self.file("metrics.jsonl").exists() {
@@ -126,19 +165,5 @@ impl RunFolder {
             inputs()?.check_files(&list)?;
         }
         Ok(begin)
-    }
-
-    /// Returns true if the folder holds only hidden files, which a run that was killed at once may have left.
-    pub(crate) fn only_hidden(&self) -> Result<bool, RunError> {
-        if self.is_empty()? {
-            return Ok(true);
-        }
-        for entry in std::fs::read_dir(self.path()).map_err(RunError::io(self.path()))? {
-            let entry = entry.map_err(RunError::io(self.path()))?;
-            if !entry.file_name().to_string_lossy().starts_with('.') {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 }

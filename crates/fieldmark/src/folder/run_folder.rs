@@ -2,6 +2,7 @@
 //! whole.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File, TryLockError},
     io::ErrorKind,
     path::{Path, PathBuf},
@@ -10,7 +11,11 @@ use std::{
 
 use fieldmark_model::files::{self, persist_folder};
 
+use super::hand_written::is_hand_written;
 use crate::error::RunError;
+
+/// Files that systems and version control put into a folder, and that no run reads or replaces.
+const INCIDENTAL: [&str; 5] = [".DS_Store", ".gitignore", ".gitkeep", "Thumbs.db", "desktop.ini"];
 
 /// The folder of a run.
 #[derive(Debug, Clone)]
@@ -18,6 +23,8 @@ pub struct RunFolder {
     path: PathBuf,
     /// Whether the folder must be empty when a run starts to write to it.
     is_new: bool,
+    /// The option that chooses another folder.
+    option: &'static str,
 }
 
 /// Keeps other commands out of a folder until it and its clones are dropped or the process ends.
@@ -38,7 +45,10 @@ impl RunFolder {
     /// Checks that a folder that must be empty is empty. Another command may have written to it before it was locked.
     pub(crate) fn check_empty(&self) -> Result<(), RunError> {
         if self.is_new && !self.is_empty()? {
-            let problem = "is not empty; choose another folder with --set output=DIR, or add --overwrite";
+            let replaced =
+                if is_hand_written(&self.file("recipe.toml")) { ", which replaces the recipe.toml in it" } else { "" };
+            let option = self.option;
+            let problem = format!("is not empty; choose another folder with {option}, or add --overwrite{replaced}");
             return Err(RunError::path(&self.path, problem));
         }
         Ok(())
@@ -51,22 +61,69 @@ impl RunFolder {
     pub fn at(path: Option<&Path>) -> Result<Self, RunError> {
         let path = path.filter(|path| !path.as_os_str().is_empty());
         let path = path.ok_or(RunError::Missing { what: "output folder", key: "output=DIR" })?;
-        if path.exists() && !path.is_dir() {
-            return Err(RunError::path(path, "is not a folder; choose another path with --set output=DIR"));
-        }
-        Ok(Self { path: path.into(), is_new: false })
+        Self::given_by("--set output=DIR", path)
     }
 
-    /// Returns true if the folder is empty or does not exist.
+    /// Takes the folder at `path`, whatever it holds. `option` is what errors propose to choose another one.
+    ///
+    /// # Errors
+    /// Returns an error if the path is a file.
+    pub(crate) fn given_by(option: &'static str, path: &Path) -> Result<Self, RunError> {
+        // Of the path and the folders that it lies in, the first that exists.
+        let there = path.ancestors().find(|path| path.exists());
+        if let Some(file) = there.filter(|path| !path.is_dir()) {
+            return Err(RunError::path(file, format!("is not a folder; choose another path with {option}")));
+        }
+        Ok(Self { path: path.into(), is_new: false, option })
+    }
+
+    /// The option that chooses another folder.
+    pub(super) fn option(&self) -> &'static str {
+        self.option
+    }
+
+    /// Returns true if the folder is empty or does not exist. What systems and version control put into a folder does
+    /// not count, such as `.DS_Store`.
     ///
     /// # Errors
     /// Returns an error if the folder cannot be read.
     pub fn is_empty(&self) -> Result<bool, RunError> {
         match fs::read_dir(&self.path) {
-            Ok(mut inside) => Ok(inside.next().is_none()),
+            Ok(mut inside) => Ok(inside.all(|entry| entry.is_ok_and(|entry| is_incidental(&entry.file_name())))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
             Err(error) => Err(RunError::io(&self.path)(error)),
         }
+    }
+
+    /// Returns true if the folder holds nothing but hidden files, which a run that was killed at once may have left, and
+    /// what systems and version control put into it.
+    pub(crate) fn only_hidden(&self) -> Result<bool, RunError> {
+        if self.is_empty()? {
+            return Ok(true);
+        }
+        for entry in fs::read_dir(&self.path).map_err(RunError::io(&self.path))? {
+            let name = entry.map_err(RunError::io(&self.path))?.file_name();
+            if !name.to_string_lossy().starts_with('.') && !is_incidental(&name) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Copies what systems and version control have put into this folder to the folder that takes its place.
+    pub(crate) fn keep_incidental(&self, inside: &Path) -> Result<(), RunError> {
+        for name in INCIDENTAL.into_iter().filter(|name| self.file(name).is_file()) {
+            fs::copy(self.file(name), inside.join(name)).map_err(RunError::io(self.file(name)))?;
+        }
+        Ok(())
+    }
+
+    /// Checks that files can be made in the folder, or in the one that it will be made in. Leaves nothing behind.
+    pub(super) fn check_can_write(&self) -> Result<(), RunError> {
+        let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        let there = path.ancestors().find(|path| path.exists()).unwrap_or(&path);
+        let there = if there == path { self.path.as_path() } else { there };
+        check_can_write(there, self.option)
     }
 
     /// Path of the folder.
@@ -93,8 +150,9 @@ impl RunFolder {
         match folder.try_lock() {
             Ok(()) => Ok(Lock(Some(Arc::new(folder)))),
             Err(TryLockError::WouldBlock) => {
+                let option = self.option;
                 let problem =
-                    "another run is writing to it; wait until it ends, or choose another folder with --set output=DIR";
+                    format!("another run is writing to it; wait until it ends, or choose another folder with {option}");
                 Err(RunError::path(&self.path, problem))
             }
             Err(TryLockError::Error(_)) => Ok(Lock(None)),
@@ -161,6 +219,21 @@ impl RunFolder {
         }
         Ok(())
     }
+}
+
+fn is_incidental(name: &OsStr) -> bool {
+    INCIDENTAL.iter().any(|incidental| name == *incidental)
+}
+
+/// Checks that files can be made in a folder, by making one. `option` is what the error proposes to choose another one.
+pub(super) fn check_can_write(folder: &Path, option: &str) -> Result<(), RunError> {
+    let probe = folder.join(format!(".tmp-{}", std::process::id()));
+    let made = fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe));
+    made.map_err(|error| {
+        let problem =
+            format!("cannot be written to: {error}; change its permissions, or choose another folder with {option}");
+        RunError::path(folder, problem)
+    })
 }
 
 /// Prefixes of the temporary names that [`RunFolder`] and [`write_whole`] use.

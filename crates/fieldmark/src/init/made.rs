@@ -11,6 +11,9 @@ use fieldmark_train::params::initialise;
 use super::shape::Shape;
 use crate::{Checkpoint, error::RunError, folder::RunFolder};
 
+/// The option of `fieldmark init` that names the folder.
+const OPTION: &str = "--out DIR";
+
 /// A model that is not on the disk yet.
 #[derive(Debug, Clone)]
 pub struct NewModel {
@@ -55,7 +58,7 @@ impl NewModel {
         if folder.file_name().is_none() {
             return Err(RunError::path(folder, "is not a name for a new folder; give one such as runs/new"));
         }
-        if folder.exists() && !(folder.is_dir() && RunFolder::at(Some(folder))?.is_empty()?) {
+        if folder.exists() && !(folder.is_dir() && RunFolder::given_by(OPTION, folder)?.is_empty()?) {
             let problem = "exists and is not an empty folder; remove it, or name another";
             return Err(RunError::path(folder, problem));
         }
@@ -80,14 +83,18 @@ impl NewModel {
     }
 
     fn write_locked(&self, folder: &Path) -> Result<(), RunError> {
-        let own = RunFolder::at(Some(folder))?;
+        let own = RunFolder::given_by(OPTION, folder)?;
         own.create()?;
         let _lock = own.lock()?;
         Self::check_folder(folder)?;
         let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        let parent = RunFolder::at(Some(parent))?;
+        let parent = RunFolder::given_by(OPTION, parent)?;
         parent.create()?;
-        parent.write_folder(&name, |inside| self.checkpoint.fill(&self.model, inside)).map(drop)
+        let filled = parent.write_folder(&name, |inside| {
+            self.checkpoint.fill(&self.model, inside)?;
+            own.keep_incidental(inside)
+        });
+        filled.map(drop)
     }
 }

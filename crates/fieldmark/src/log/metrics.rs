@@ -50,7 +50,9 @@ impl Place {
 
 impl From<&SftState> for LogEnd {
     fn from(state: &SftState) -> Self {
-        Self { step: state.updates.done, rollout_step: None, unscored: false }
+        // The row of an update whose validation was stopped is not written yet.
+        let step = state.updates.done - usize::from(state.unscored.is_some());
+        Self { step, rollout_step: None, unscored: false }
     }
 }
 

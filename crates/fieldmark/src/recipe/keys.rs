@@ -34,11 +34,7 @@ impl Place {
 
     /// The schema of the key at `path`; `None` if no recipe has this key.
     pub(super) fn node(path: &[String]) -> Option<&'static Value> {
-        let mut node: &'static Value = Recipe::schema();
-        for name in path {
-            node = node.get("properties")?.get(name)?;
-        }
-        Some(node)
+        path.iter().try_fold(Recipe::schema(), |node, name| inside(node, name))
     }
 
     /// What the key described by a node of the schema holds.
@@ -49,6 +45,21 @@ impl Place {
             None => Self::Leaf,
         }
     }
+}
+
+/// The schema of the key `name` in a section or in a table with any keys.
+pub(super) fn inside<'a>(node: &'a Value, name: &str) -> Option<&'a Value> {
+    let key = || node.get("properties").and_then(|keys| keys.get(name));
+    key().or_else(|| node.get("additionalProperties").filter(|any| any.is_object()))
+}
+
+/// The first keys of a section, in brackets.
+pub(super) fn inside_of(place: Place) -> String {
+    const SHOWN: usize = 6;
+    let Place::Section(keys) = place else { return String::new() };
+    let more = if keys.len() > SHOWN { ", …" } else { "" };
+    let names: Vec<&str> = keys.keys().take(SHOWN).map(String::as_str).collect();
+    format!(" ({}{more})", names.join(", "))
 }
 
 /// The known keys that an unknown one may stand for.

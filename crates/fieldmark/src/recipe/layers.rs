@@ -3,43 +3,20 @@
 //! Keys are laid over the defaults one by one. So a section given in part keeps the stage's other defaults, every error
 //! names its key, and every value has an origin.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use toml::{Table, Value};
 
 use super::{
     document::Recipe,
     error::RecipeError,
-    keys::{Place, suggestion},
-    overrides::{parse_override, takes_text},
-    paths::follow,
+    forms::wrong_type,
+    given::Given,
+    keys::{Place, inside_of, suggestion},
+    origin::Origin,
     table::{set, table_of},
+    text::one_line,
 };
-
-/// Where a value of a recipe comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// Not given: the default.
-    Default,
-    /// In this file.
-    File(PathBuf),
-    /// On the command line, as `key=value`.
-    Set(String),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::File(path) => path.display().fmt(f),
-            Self::Set(text) => write!(f, "--set {text}"),
-        }
-    }
-}
 
 /// A recipe with the origin of each of its values.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -58,12 +35,10 @@ impl LayeredRecipe {
     pub fn read(files: &[PathBuf], overrides: &[String]) -> Result<Self, RecipeError> {
         let mut layered = Self::default();
         for file in files {
-            let mut table = read_table(file)?;
-            follow(&mut table, file);
-            layered.lay(&table, &Origin::File(file.clone()))?;
+            layered.lay(&Given::file(file)?)?;
         }
         for text in overrides {
-            layered.lay(&parse_override(text)?, &Origin::Set(text.clone()))?;
+            layered.lay(&Given::set(text)?)?;
         }
         Ok(layered)
     }
@@ -73,13 +48,13 @@ impl LayeredRecipe {
         self.origins.get(path).unwrap_or(&Origin::Default)
     }
 
-    fn lay(&mut self, given: &Table, origin: &Origin) -> Result<(), RecipeError> {
+    fn lay(&mut self, given: &Given) -> Result<(), RecipeError> {
         let mut base = table_of(&self.recipe);
-        self.lay_over(&mut base, given, origin, &mut Vec::new())?;
+        self.lay_over(&mut base, &given.table, given, &mut Vec::new())?;
         // Every value was tried alone, so only two that contradict each other could still fail.
         let whole = Value::Table(base).try_into();
         self.recipe = whole.map_err(|error: toml::de::Error| RecipeError::Value {
-            origin: origin.to_string(),
+            origin: given.origin.to_string(),
             key: "recipe".into(),
             reason: one_line(error.message()),
         })?;
@@ -89,42 +64,38 @@ impl LayeredRecipe {
     fn lay_over(
         &mut self,
         base: &mut Table,
-        given: &Table,
-        origin: &Origin,
+        table: &Table,
+        given: &Given,
         path: &mut Vec<String>,
     ) -> Result<(), RecipeError> {
-        let free = matches!(Place::of(path), Some(Place::Map));
-        for (name, value) in given {
+        for (name, value) in table {
             path.push(name.clone());
-            let key = path.join(".");
-            let refuse = |reason| RecipeError::Value { origin: origin.to_string(), key: key.clone(), reason };
-            match (Place::of(path), value) {
-                (None, _) if !free => {
-                    return Err(RecipeError::UnknownKey {
-                        origin: origin.to_string(),
-                        key,
-                        suggestion: suggestion(path),
-                    });
+            let (key, node) = (path.join("."), Place::node(path));
+            let refuse = |reason| RecipeError::Value { origin: given.place(path), key: key.clone(), reason };
+            match (node.map(Place::at), value) {
+                (None, _) => {
+                    let (origin, suggestion) = (given.place(path), suggestion(path));
+                    return Err(RecipeError::UnknownKey { origin, key, suggestion });
                 }
                 (Some(Place::Section(_) | Place::Map), Value::Table(inner)) => {
-                    self.lay_over(base, inner, origin, path)?
+                    self.lay_over(base, inner, given, path)?
                 }
-                (Some(Place::Section(_) | Place::Map), _) => {
-                    return Err(refuse(format!(
-                        "is a section with keys of its own, not a value of type {}",
-                        value.type_str()
-                    )));
+                (Some(place @ (Place::Section(_) | Place::Map)), _) => {
+                    let (keys, kind) = (inside_of(place), value.type_str());
+                    return Err(refuse(format!("is a section with keys of its own{keys}, not a value of type {kind}")));
                 }
                 (_, &Value::Integer(count)) if count > most(name) => {
                     return Err(refuse(format!("is {count}, but must be at most {}", most(name))));
                 }
                 _ => {
+                    let wrong = node.and_then(|node| wrong_type(node, path, value, &given.origin));
+                    wrong.map_or(Ok(()), |reason| Err(refuse(reason)))?;
                     set(base, path, value.clone());
                     let mut alone = table_of(&Recipe::default());
                     set(&mut alone, path, value.clone());
                     let tried = Value::Table(alone).try_into::<Recipe>();
-                    tried.map_err(|error| refuse(one_line(error.message()) + &quotes(path, value)))?;
-                    self.origins.insert(path.clone(), origin.clone());
+                    tried.map_err(|error| refuse(one_line(error.message())))?;
+                    self.origins.insert(path.clone(), given.origin.clone());
                 }
             }
             path.pop();
@@ -158,7 +129,7 @@ impl Recipe {
     /// ```
     pub fn with_override(self, text: &str) -> Result<Self, RecipeError> {
         let mut layered = LayeredRecipe { recipe: self, ..LayeredRecipe::default() };
-        layered.lay(&parse_override(text)?, &Origin::Set(text.into()))?;
+        layered.lay(&Given::set(text)?)?;
         Ok(layered.recipe)
     }
 }
@@ -173,32 +144,10 @@ fn most(name: &str) -> i64 {
     }
 }
 
-fn read_table(path: &Path) -> Result<Table, RecipeError> {
-    let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Read { path: path.into(), source })?;
-    text.parse().map_err(|error: toml::de::Error| RecipeError::Syntax {
-        path: path.into(),
-        line: error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count()),
-        reason: one_line(error.message()),
-    })
-}
-
-/// The end of an error about a number, date or boolean where a text belongs: how to write it as one.
-fn quotes(path: &[String], value: &Value) -> String {
-    let is_text = Place::node(path).is_some_and(takes_text);
-    match (value, path.last()) {
-        (Value::String(_) | Value::Array(_) | Value::Table(_), _) => String::new(),
-        (value, Some(name)) if is_text => format!("; a text needs quotes: {name} = \"{value}\""),
-        _ => String::new(),
-    }
-}
-
-/// `text` with every run of white space as one space.
-pub(super) fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::recipe::Order;
     use fieldmark_model::WeightType;
@@ -264,16 +213,16 @@ mod tests {
     #[test]
     fn wrong_keys_and_values_are_named_with_their_origin() {
         for (text, overrides, wrong) in [
-            ("[sft]\nepoch = 3", &[][..], "unknown recipe.toml sft.epoch"),
-            ("[stf]\nepochs = 3", &[], "unknown recipe.toml stf"),
-            ("[sft]\nepochs = \"many\"", &[], "value recipe.toml sft.epochs"),
-            ("[sft]\nepochs = -1", &[], "value recipe.toml sft.epochs"),
-            ("[model]\ndtype = \"f8\"", &[], "value recipe.toml model.dtype"),
-            ("sft = 3", &[], "value recipe.toml sft"),
-            ("[seed]\nx = 1", &[], "value recipe.toml seed"),
+            ("[sft]\nepoch = 3", &[][..], "unknown recipe.toml:2 sft.epoch"),
+            ("[stf]\nepochs = 3", &[], "unknown recipe.toml:1 stf"),
+            ("[sft]\nepochs = \"many\"", &[], "value recipe.toml:2 sft.epochs"),
+            ("[sft]\nepochs = -1", &[], "value recipe.toml:2 sft.epochs"),
+            ("[model]\ndtype = \"f8\"", &[], "value recipe.toml:2 model.dtype"),
+            ("sft = 3", &[], "value recipe.toml:1 sft"),
+            ("[seed]\nx = 1", &[], "value recipe.toml:1 seed"),
             ("a = = b", &[], "syntax recipe.toml:1"),
             ("seed = 1\n\n[sft\n", &[], "syntax recipe.toml:3"),
-            ("output = 20261127", &[], "value recipe.toml output"),
+            ("output = 20261127", &[], "value recipe.toml:1 output"),
             ("", &["sft.epochs=3x"], "value --set sft.epochs=3x sft.epochs"),
             ("", &["sft.epochs"], "override sft.epochs"),
             ("", &["=3"], "override =3"),

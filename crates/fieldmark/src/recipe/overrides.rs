@@ -5,7 +5,7 @@
 use serde_json::Value as Json;
 use toml::{Table, Value, de::DeValue};
 
-use super::{document::Recipe, error::RecipeError};
+use super::{document::Recipe, error::RecipeError, keys::inside};
 
 /// Reads `key=value` as a table with this one key.
 ///
@@ -50,11 +50,6 @@ fn at<'a>(table: &'a mut Table, path: &[String]) -> Option<(&'a mut Value, &'sta
     Some((value, node))
 }
 
-fn inside<'a>(node: &'a Json, name: &str) -> Option<&'a Json> {
-    let key = || node.get("properties").and_then(|keys| keys.get(name));
-    key().or_else(|| node.get("additionalProperties").filter(|any| any.is_object()))
-}
-
 /// Replaces a number, date or boolean by the text that was given for it, if the key takes a text or a list of texts.
 fn as_text(value: &mut Value, node: &Json, given: &str) {
     if takes_text(node) && !matches!(value, Value::String(_) | Value::Array(_) | Value::Table(_)) {
@@ -70,7 +65,7 @@ fn as_text(value: &mut Value, node: &Json, given: &str) {
 }
 
 /// Returns true if the only values that a key takes are texts.
-pub(super) fn takes_text(node: &Json) -> bool {
+fn takes_text(node: &Json) -> bool {
     let is_text = |node: &Json| node["type"] == "string" || node["const"].is_string();
     is_text(node) || node["oneOf"].as_array().is_some_and(|kinds| kinds.iter().all(is_text))
 }

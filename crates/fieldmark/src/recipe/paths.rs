@@ -64,29 +64,35 @@ pub(super) fn follow(table: &mut Table, file: &Path) {
     let before = table.get("output").and_then(Value::as_str).map(PathBuf::from);
     let Some(before) = before.filter(|before| is_own && before.is_absolute() && !before.exists()) else { return };
     for key in READ {
-        let mut names = key.split('.');
-        let first = names.next().and_then(|name| table.get_mut(name));
-        if let Some(value) = names.fold(first, |value, name| value.and_then(|value| value.get_mut(name))) {
-            follow_value(value, &before, &now);
+        for text in texts(table, key) {
+            let path = Path::new(text.as_str());
+            if path.is_absolute()
+                && !path.exists()
+                && let Some(found) = beside(path, &before, &now).filter(|found| found.exists())
+            {
+                *text = found.to_string_lossy().into_owned();
+            }
         }
     }
     table.insert("output".into(), Value::String(now.to_string_lossy().into_owned()));
 }
 
-fn follow_value(value: &mut Value, before: &Path, now: &Path) {
+/// The paths that a key of a table holds: one, a list, or the values of a table.
+pub(super) fn texts<'a>(table: &'a mut Table, key: &str) -> Vec<&'a mut String> {
+    let mut names = key.split('.');
+    let first = names.next().and_then(|name| table.get_mut(name));
+    match names.fold(first, |value, name| value.and_then(|value| value.get_mut(name))) {
+        Some(Value::String(text)) => vec![text],
+        Some(Value::Array(values)) => values.iter_mut().filter_map(text_of).collect(),
+        Some(Value::Table(values)) => values.iter_mut().filter_map(|(_, value)| text_of(value)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn text_of(value: &mut Value) -> Option<&mut String> {
     match value {
-        Value::String(text) => {
-            let path = Path::new(text.as_str());
-            if path.is_absolute()
-                && !path.exists()
-                && let Some(found) = beside(path, before, now).filter(|found| found.exists())
-            {
-                *text = found.to_string_lossy().into_owned();
-            }
-        }
-        Value::Array(values) => values.iter_mut().for_each(|value| follow_value(value, before, now)),
-        Value::Table(values) => values.iter_mut().for_each(|(_, value)| follow_value(value, before, now)),
-        _ => {}
+        Value::String(text) => Some(text),
+        _ => None,
     }
 }
 

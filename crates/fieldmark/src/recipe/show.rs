@@ -3,11 +3,7 @@
 use serde_json::{Map, Value as Json};
 use toml::{Table, Value};
 
-use super::{
-    keys::Place,
-    layers::{LayeredRecipe, Origin, one_line},
-    table::table_of,
-};
+use super::{keys::Place, layers::LayeredRecipe, origin::Origin, table::table_of, text::one_line};
 
 /// Longer lines do not move the column of the comments.
 const WIDEST: usize = 48;

@@ -13,6 +13,7 @@ use crate::{
     error::RunError,
     folder::{Lock, Replaced},
     log::{LogEnd, RunLog},
+    recipe::Recipe,
 };
 
 /// What a run writes to and tells while it trains.
@@ -83,6 +84,13 @@ impl Ready<'_> {
         let (_lock, mut replaced) = setup.start(self.lock.take())?;
         if let Some(sample) = &self.example {
             example::show(sample, &self.checkpoint.processor.tokenizer, observer)?;
+        }
+        if trainer.updater().changes_nothing() {
+            let note = format!(
+                "`{}` = 0: no parameter will change; the run saves the model that it starts from",
+                Recipe::key_of(stage.section(), "lr")
+            );
+            observer.event(RunEvent::Note(&note))?;
         }
         observer.event(RunEvent::Trainable(learning))?;
         observer.event(RunEvent::Begin(self.course))?;

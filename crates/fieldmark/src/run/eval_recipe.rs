@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use fieldmark_data::RowImage;
 use fieldmark_eval::{EvalRun, Kept, QuestionSet, RunName};
 use fieldmark_generate::{GenerationConfig, Sampling};
 use fieldmark_train::trainer::Interrupt;
@@ -18,7 +19,7 @@ use crate::{
     error::RunError,
     folder::{EVAL, EVAL_LEFT_BEHIND, Inputs, RunFolder, Source},
     recipe::{EvalSection, READ, Recipe},
-    source::{held_out_classes, held_out_note, question_files, question_sets},
+    source::{held_out_classes, held_out_note, large_note, question_files, question_sets},
 };
 
 /// The recipe of an evaluation in its folder.
@@ -70,6 +71,7 @@ pub fn eval_from_recipe(
     let folder = if may_hold_one { RunFolder::at(path)? } else { RunFolder::check(path, options.overwrite)? };
     folder.keep_apart(&EVAL_LEFT_BEHIND, &sources(recipe))?;
     let lock = folder.path().is_dir().then(|| folder.lock()).transpose()?;
+    folder.check_writable(EVAL)?;
     let goes_on = options.resume && resume(recipe, &folder, observer)?;
     let list = folder.file(INPUTS);
     let mut inputs = read_inputs(recipe)?;
@@ -83,6 +85,8 @@ pub fn eval_from_recipe(
     let photographs: Vec<Option<PathBuf>> = sets.iter().flat_map(QuestionSet::photographs).collect();
     let found: Vec<PathBuf> = photographs.iter().flatten().cloned().collect();
     keep_photographs_apart(&folder, &EVAL_LEFT_BEHIND, &found)?;
+    let images: Vec<RowImage> = found.iter().cloned().map(RowImage::Path).collect();
+    large_note(&images).iter().try_for_each(|note| observer.event(RunEvent::Note(note)))?;
     inputs = inputs.photographs(found.iter().map(PathBuf::as_path))?;
     let kept = if goes_on { Kept::read(&folder.file(PREDICTIONS))? } else { Kept::default() };
     if goes_on {

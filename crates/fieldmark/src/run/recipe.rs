@@ -14,7 +14,7 @@ use crate::{
     Stage,
     device::{self, OpenDevice},
     error::RunError,
-    folder::{Begin, LEFT_BEHIND, RunFolder},
+    folder::{Begin, LEFT_BEHIND, RUN, RunFolder},
     recipe::Recipe,
 };
 
@@ -69,6 +69,7 @@ impl RecipeRun {
         setup.validate()?;
         setup.folder.keep_apart(&LEFT_BEHIND, &sources(recipe, stage))?;
         setup.lock = setup.lock()?;
+        setup.folder.check_writable(RUN)?;
         if self.resume {
             let mut notes = Vec::new();
             let resumed =

@@ -124,6 +124,7 @@ impl RunSetup {
         self.folder.create()?;
         let lock = lock.map_or_else(|| self.folder.lock(), Ok)?;
         self.folder.check_empty()?;
+        self.folder.check_writable(RUN)?;
         self.folder.remove(&[])?;
         if matches!(self.begin, Begin::Continue { .. }) {
             return Ok((lock, self.folder.go_on_beside(RUN)));

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use fieldmark_data::{DataError, HeldOutClasses};
+use fieldmark_data::{DataError, HeldOutClasses, RowImage};
 use fieldmark_processor::TargetEnd;
 use fieldmark_train::{
     Trainer,
@@ -25,7 +25,7 @@ use crate::{
     folder::{Begin, Checkpoints, weights_fingerprint},
     log::LogEnd,
     recipe::Recipe,
-    source::{ConversationSettings, Conversations, HeldOut, held_out_classes, held_out_note},
+    source::{ConversationSettings, Conversations, HeldOut, held_out_classes, held_out_note, large_note},
 };
 
 /// The parts of an SFT run.
@@ -109,6 +109,7 @@ pub fn sft_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<Ou
         end: if data.sft.newline_in_loss { TargetEnd::Newline } else { TargetEnd::ImEnd },
         max_tokens: data.sft.max_tokens.min(checkpoint.context),
         held_out: HeldOutClasses::default(),
+        text_teaches: recipe.sft.train.decoder,
     };
     let held_out = held_out_classes(data)?;
     let note = held_out_note(&held_out);
@@ -120,9 +121,13 @@ pub fn sft_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<Ou
     // Nothing is learned from a validation file, so it may show held-out classes.
     let open = |file: &Path| open(file, HeldOutClasses::default());
     let validation = validation(recipe, &mut source, &setup, open)?;
-    note.iter().chain(source.notes()).try_for_each(|note| observer.event(RunEvent::Note(note)))?;
-    let photographs = std::iter::once(&source).chain(&validation).flat_map(Conversations::photographs);
-    check_photographs(recipe, &mut setup, Stage::Sft, photographs)?;
+    check_images(recipe, file, &source)?;
+    let images = || std::iter::once(&source).chain(&validation).flat_map(Conversations::images);
+    note.iter()
+        .chain(source.notes())
+        .chain(&large_note(images()))
+        .try_for_each(|note| observer.event(RunEvent::Note(note)))?;
+    check_photographs(recipe, &mut setup, Stage::Sft, images().filter_map(RowImage::path))?;
     if data.check && setup.begin == Begin::Start {
         let sets: Vec<_> = std::iter::once(&source).chain(&validation).collect();
         let rows: Vec<_> = sets.into_iter().flat_map(|set| (0..set.len()).map(move |row| (set, row))).collect();
@@ -131,6 +136,19 @@ pub fn sft_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<Ou
     let parts =
         Sft { checkpoint: &checkpoint, source: &source, validation: validation.as_ref(), config: recipe.sft.clone() };
     sft(parts, &setup, observer)
+}
+
+/// Refuses a run in which nothing learns, because no row has what the trained parts see.
+fn check_images(recipe: &Recipe, file: &Path, source: &Conversations) -> Result<(), RunError> {
+    if recipe.sft.train.decoder || source.images().next().is_some() {
+        return Ok(());
+    }
+    let problem = format!(
+        "no training row of {} has an image, so neither the vision encoder nor the projector learns; use rows with images, \
+         or set sft.train.decoder=true",
+        file.display()
+    );
+    Err(RunError::Setting { key: "sft.train.decoder".into(), value: "false".into(), problem })
 }
 
 /// The validation set: a separate file, or rows taken from `source`.

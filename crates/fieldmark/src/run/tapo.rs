@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fieldmark_data::HeldOutClasses;
+use fieldmark_data::{HeldOutClasses, RowImage};
 use fieldmark_processor::Processor;
 use fieldmark_train::{
     Trainer,
@@ -30,7 +30,7 @@ use crate::{
     recipe::Recipe,
     source::{
         HeldOut, LabelSettings, Negatives, TripletSettings, Triplets, check_rewards, held_out_classes, held_out_note,
-        reward_registry, text_encoder, too_long, unseen,
+        large_note, reward_registry, text_encoder, too_long, unseen,
     },
 };
 
@@ -136,9 +136,12 @@ pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<O
     let held_out = held_out_classes(&recipe.data)?;
     let note = held_out_note(&held_out);
     let (source, validation) = sources(recipe, &processor, checkpoint.context, held_out, &setup)?;
-    note.iter().chain(source.notes()).try_for_each(|note| observer.event(RunEvent::Note(note)))?;
-    let photographs = std::iter::once(&source).chain(&validation).flat_map(Triplets::photographs);
-    check_photographs(recipe, &mut setup, Stage::Tapo, photographs)?;
+    let images = || std::iter::once(&source).chain(&validation).flat_map(Triplets::images);
+    note.iter()
+        .chain(source.notes())
+        .chain(&large_note(images()))
+        .try_for_each(|note| observer.event(RunEvent::Note(note)))?;
+    check_photographs(recipe, &mut setup, Stage::Tapo, images().filter_map(RowImage::path))?;
     if recipe.data.check && setup.begin == Begin::Start {
         let sets: Vec<_> = std::iter::once(&source).chain(&validation).collect();
         let rows: Vec<_> = sets.into_iter().flat_map(|set| (0..set.len()).map(move |row| (set, row))).collect();

@@ -27,6 +27,8 @@ pub struct ConversationSettings {
     pub max_tokens: usize,
     /// Classes that no row may show or name.
     pub held_out: HeldOutClasses,
+    /// Whether rows without an image teach something: whether the decoder is trained.
+    pub text_teaches: bool,
 }
 
 impl Default for ConversationSettings {
@@ -36,6 +38,7 @@ impl Default for ConversationSettings {
             end: TargetEnd::ImEnd,
             max_tokens: 4096,
             held_out: HeldOutClasses::default(),
+            text_teaches: true,
         }
     }
 }
@@ -89,7 +92,12 @@ impl Conversations {
             }
         };
         note(put_first, "one image and no <image> in the text; the image is put first");
-        note(text_alone, "no image; the model learns from the text alone");
+        let learned = if settings.text_teaches {
+            "no image; the model learns from the text alone"
+        } else {
+            "no image and teach nothing, because the decoder is not trained"
+        };
+        note(text_alone, learned);
         if let Some((row, class)) = mentions.first() {
             let count = mentions.len();
             let text = format!(
@@ -105,9 +113,14 @@ impl Conversations {
         &self.notes
     }
 
+    /// The images of all rows, in their order.
+    pub fn images(&self) -> impl Iterator<Item = &RowImage> {
+        self.rows.iter().flat_map(|row| &row.images)
+    }
+
     /// The files of the photographs of all rows, in their order.
     pub fn photographs(&self) -> impl Iterator<Item = &Path> {
-        self.rows.iter().flat_map(|row| row.images.iter().filter_map(RowImage::path))
+        self.images().filter_map(RowImage::path)
     }
 
     /// Removes `rows` rows, drawn with `stream`, and returns them as a set. The others keep their order.

@@ -4,6 +4,7 @@
 mod conversations;
 mod held_out;
 mod labels;
+mod large;
 mod photo;
 mod questions;
 mod rewards;
@@ -13,6 +14,7 @@ mod unseen;
 pub use self::{
     conversations::{ConversationSettings, Conversations},
     held_out::HeldOut,
+    large::large_note,
     photo::{open as open_image, open_named as open_named_image},
     questions::{question_files, question_sets},
     rewards::{check_rewards, reward_registry, text_encoder, too_long},

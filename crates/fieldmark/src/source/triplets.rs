@@ -167,12 +167,17 @@ impl Triplets {
         &self.notes
     }
 
-    /// The files of the photographs of all rows, in their order.
-    pub fn photographs(&self) -> impl Iterator<Item = &Path> {
+    /// The images of all rows, in their order.
+    pub fn images(&self) -> impl Iterator<Item = &RowImage> {
         self.rows.iter().flat_map(|row| {
             let others = [&row.positive, &row.negative].into_iter().flatten();
-            std::iter::once(&row.anchor).chain(others).filter_map(RowImage::path)
+            std::iter::once(&row.anchor).chain(others)
         })
+    }
+
+    /// The files of the photographs of all rows, in their order.
+    pub fn photographs(&self) -> impl Iterator<Item = &Path> {
+        self.images().filter_map(RowImage::path)
     }
 
     /// Removes `count` rows, drawn with `stream`, and returns them as a set of questions about their anchor images. The

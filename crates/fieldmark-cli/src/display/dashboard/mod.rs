@@ -27,7 +27,7 @@ use fieldmark::{RunError, run::Course, train::trainer::Interrupt};
 use serde::Serialize;
 use signal_hook::iterator::Signals;
 
-use crate::signals::{Listener, SIGNALS, say_stopping};
+use crate::signals::{Listener, say_stopping, signals, stops_at_once};
 
 pub use self::metrics::Part;
 use self::{metrics::Metric, terminal::Held};
@@ -80,12 +80,12 @@ impl Dashboard {
         }
         dashboard.with(|screen| screen.begin(metrics::first(stage)));
         let heard = Arc::new(AtomicBool::new(listener.interrupt().asked()));
-        let mut signals = Signals::new(SIGNALS)?;
+        let mut signals = Signals::new(signals())?;
         listener.hand_over();
         let (answered, boundary) = (Arc::clone(&heard), listener.boundary());
         thread::spawn(move || {
-            for _ in signals.forever() {
-                if answered.swap(true, Ordering::SeqCst) {
+            for signal in signals.forever() {
+                if answered.swap(true, Ordering::SeqCst) && stops_at_once(signal) {
                     terminal::stop_at_once();
                 }
                 if !terminal::is_taken() {
@@ -178,6 +178,7 @@ impl Drop for Dashboard {
 fn hold_after_panic(is_open: Arc<AtomicBool>, held: Arc<Mutex<Option<Held>>>) {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
+        terminal::leave_if_gone();
         if is_open.load(Ordering::SeqCst) {
             let mut held = lock(&held);
             *held = Some(terminal::hold_output());
@@ -186,13 +187,17 @@ fn hold_after_panic(is_open: Arc<AtomicBool>, held: Arc<Mutex<Option<Held>>>) {
     }));
 }
 
-/// Calls the renderer, which panics here if the user asked it to kill the process.
+/// Calls the renderer, which panics here if the user asked it to kill the process, and if its terminal was closed: the
+/// run then goes on without it.
 fn with(screen: &Mutex<Screen>, work: impl FnOnce(&mut Screen)) {
+    if terminal::is_gone() {
+        return;
+    }
     let mut screen = lock(screen);
     if lock(&screen.held).is_none() {
         terminal::keep_cursor();
     }
-    if panic::catch_unwind(AssertUnwindSafe(|| work(&mut screen))).is_err() {
+    if panic::catch_unwind(AssertUnwindSafe(|| work(&mut screen))).is_err() && !terminal::is_gone() {
         terminal::stop_at_once();
     }
 }

@@ -3,7 +3,9 @@
 
 use std::{
     env,
+    fs::File,
     io::{self, IsTerminal},
+    os::fd::AsRawFd,
     sync::mpsc,
     thread,
     time::Duration,
@@ -39,6 +41,26 @@ pub fn is_free() -> bool {
 /// Returns true while the dashboard has the terminal.
 pub fn is_taken() -> bool {
     is_raw_mode_enabled().unwrap_or(false)
+}
+
+/// Returns true if the terminal was closed.
+pub fn is_gone() -> bool {
+    tcgetattr(io::stdin()).is_err()
+}
+
+/// Sends what is written from now on nowhere, if the terminal was closed: the renderer ends with lines of its own, and one
+/// that cannot be written ends the process.
+#[allow(unsafe_code)]
+pub fn leave_if_gone() {
+    if !is_gone() {
+        return;
+    }
+    if let Ok(nowhere) = File::options().write(true).open("/dev/null") {
+        for stream in [libc::STDOUT_FILENO, libc::STDERR_FILENO] {
+            // SAFETY: `dup2` has no conditions on memory. Both descriptors are open, and stay so.
+            unsafe { libc::dup2(nowhere.as_raw_fd(), stream) };
+        }
+    }
 }
 
 /// Makes Ctrl-C a signal again, which the renderer has turned into a key. Ctrl-Z and Ctrl-\ stay keys, because their signals
