@@ -14,7 +14,7 @@ pub use self::{
     conversations::{ConversationSettings, Conversations},
     held_out::HeldOut,
     photo::open as open_image,
-    questions::{question_files, question_sets},
+    questions::{question_files, question_sets, unused_aliases},
     rewards::{check_rewards, reward_registry, text_encoder, too_long},
     triplets::{LabelSettings, Negatives, TripletSettings, Triplets},
     unseen::{held_out_classes, held_out_note, unseen},
