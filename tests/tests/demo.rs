@@ -67,7 +67,7 @@ fn every_stage_leaves_whole_files_and_the_same_seed_the_same_ones() {
     assert_eq!(outcome.missed.len(), 2, "two epochs teach nothing: {}", outcome.report);
 
     for stage in ["base", "sft", "tapo"] {
-        let predictions = read_predictions(&out.join(stage).join("predictions.jsonl")).unwrap();
+        let predictions = read_predictions(&out.join(stage).join("predictions.jsonl")).unwrap().rows;
         let closed = predictions.iter().filter(|p| p.question.world == World::Closed);
         assert_eq!((predictions.len(), closed.count()), (24, 12), "{stage}");
     }

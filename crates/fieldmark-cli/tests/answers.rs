@@ -3,8 +3,10 @@
 
 mod support;
 
+use std::fs;
+
 use serde_json::{Value, json};
-use support::{Place, lines, triplet};
+use support::{Place, lines, refusal::mentions, triplet};
 
 /// A predictions file: a line for each data set, which answers one open-world or closed-world question.
 fn predictions(place: &Place, rows: &[(&str, Value)]) {
@@ -94,6 +96,31 @@ fn an_evaluation_takes_a_name_for_what_a_reader_takes_it_for() {
     place.write("aliases.toml", "Lime = [\"lemon\"]\n");
     let refused = place.refuse(&[&["eval", "--score-only", "predictions.jsonl"][..], &set].concat());
     refused.names("aliases.toml").names("lemon").names("Lime");
+}
+
+#[test]
+fn scores_are_of_one_evaluation_and_say_what_is_missing() {
+    let place = Place::new();
+    let score = ["eval", "--score-only", "predictions.jsonl"];
+    predictions(&place, &[("fruit", json!({})), ("bird", json!({})), ("fruit", json!({}))]);
+    place.refuse(&score).names("predictions.jsonl:3").names("row 1");
+    predictions(&place, &[("fruit", json!({})), ("bird", json!({ "model": "another" }))]);
+    place.refuse(&score).names("predictions.jsonl:2").names_key("model").names("another").names("row 1");
+
+    predictions(&place, &[("fruit", json!({})), ("bird", json!({}))]);
+    let whole = fs::read_to_string(place.path("predictions.jsonl")).unwrap();
+    place.write("predictions.jsonl", &whole[..whole.len() - 9]);
+    let report = place.succeed(&score);
+    assert!(mentions(&report, "predictions.jsonl:2") && report.contains("--resume"), "{report}");
+    assert!(report.contains("fruit") && !report.contains("bird"), "{report}");
+    place.write("predictions.jsonl", &whole[..9]);
+    place.refuse(&score).names("predictions.jsonl:1").names("--resume");
+
+    // A list about other classes changes nothing, and the report says so.
+    place.write("predictions.jsonl", whole);
+    place.write("aliases.toml", "Plum = \"Zwetschge\"\n");
+    let report = place.succeed(&[&score[..], &["--set", "data.aliases=aliases.toml"]].concat());
+    assert!(mentions(&report, "aliases.toml") && mentions(&report, "Plum"), "{report}");
 }
 
 #[test]

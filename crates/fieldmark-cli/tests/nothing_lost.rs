@@ -15,7 +15,7 @@ use std::{
 
 use support::{
     Place, lines, question,
-    refusal::Refusal,
+    refusal::{Refusal, mentions},
     runs::{args, entries, place, resume, run, same, stderr, succeed},
 };
 
@@ -268,7 +268,7 @@ fn an_evaluation_that_is_killed_or_interrupted_goes_on_to_the_same_answers() {
     assert_eq!(rows.len(), 12);
     assert!(rows[0]["file"] != rows[6]["file"] && rows[6]["file"] == "x/fruit_seen.jsonl", "{}", rows[6]["file"]);
     let report = fs::read_to_string(place.path("whole/report.txt")).unwrap();
-    assert!(report.contains("closed, seen (6)"), "{report}");
+    assert!(report.contains("closed, seen (6)") && report.contains("12 of 12 questions"), "{report}");
 
     let go_on = || with(evaluate("out"), &["--resume"]);
     let mut killed = 0;
@@ -289,8 +289,13 @@ fn an_evaluation_that_is_killed_or_interrupted_goes_on_to_the_same_answers() {
     }
     assert!(killed > 0);
     fs::write(place.path("out/predictions.jsonl"), &whole[..whole.len() / 2]).unwrap();
-    // Scores can be read at any time.
-    place.succeed(&["eval", "--score-only", "out/predictions.jsonl"]);
+    // Scores can be read at any time, and say how many questions they are about.
+    let report = place.succeed(&["eval", "--score-only", "out/predictions.jsonl"]);
+    let rows = answers(&place, "out").iter().filter(|byte| **byte == b'\n').count();
+    for text in [format!("{rows} of 12 questions"), format!("out/predictions.jsonl:{}", rows + 1)] {
+        assert!(mentions(&report, &text), "{text}: {report}");
+    }
+    assert!(report.contains("fieldmark eval -c out/eval.toml --resume"), "{report}");
     for (set, key) in [("eval.max_new_tokens=5", "eval.max_new_tokens"), ("seed=3", "seed")] {
         place.refuse(&with(go_on(), &["--set", set])).at_once().names_key(key).suggests("-c out/eval.toml");
     }

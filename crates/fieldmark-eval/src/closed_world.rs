@@ -9,7 +9,7 @@ use fieldmark_stream::StreamKey;
 use serde::{Deserialize, Serialize};
 
 use crate::extract;
-use crate::text::{is_denied, normalise, occurrences};
+use crate::text::{Answer, normalise};
 
 /// The order in which a row's options are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -86,17 +86,17 @@ pub fn strict(output: &str, ground_truth: &str, options: &[String], aliases: &Al
 
 /// Returns the options that an answer names, in the order of `options`.
 fn named<'a>(answer: &str, options: &'a [String], aliases: &Aliases) -> Vec<&'a String> {
-    let answer = normalise(answer);
-    let names = |option: &'a String| std::iter::once(option).chain(aliases.of(option)).map(|name| normalise(name));
-    let found: Vec<Vec<Range<usize>>> =
-        options.iter().map(|option| names(option).flat_map(|name| occurrences(&answer, &name)).collect()).collect();
+    let answer = Answer::new(answer);
+    let names = |option: &'a String| std::iter::once(option).chain(aliases.of(option));
+    let mut found: Vec<Vec<Range<usize>>> =
+        options.iter().map(|option| names(option).flat_map(|name| answer.places(name)).collect()).collect();
+    let all = found.concat();
     let inside_longer = |range: &Range<usize>| {
-        found
-            .iter()
-            .flatten()
-            .any(|other| other.start <= range.start && range.end <= other.end && other.len() > range.len())
+        all.iter().any(|other| other.start <= range.start && range.end <= other.end && other.len() > range.len())
     };
-    let counts = |range: &Range<usize>| !inside_longer(range) && !is_denied(&answer, range);
+    found.iter_mut().for_each(|places| places.retain(|place| !inside_longer(place)));
+    let names: Vec<Range<usize>> = found.concat();
+    let counts = |place: &Range<usize>| !answer.denies(place, &names);
     options.iter().zip(&found).filter(|(_, ranges)| ranges.iter().any(counts)).map(|(option, _)| option).collect()
 }
 

@@ -30,6 +30,25 @@ pub enum EvalError {
         /// What is wrong.
         problem: String,
     },
+    /// A predictions file has rows of two models, or of one model under two settings.
+    #[error(
+        "{}:{row}: `{key}` is {here}, but {first} in row {first_row}, so that the scores would be a mean over two \
+         evaluations; write the rows of each into a file of its own", file.display()
+    )]
+    TwoRuns {
+        /// The file.
+        file: PathBuf,
+        /// The line, from 1.
+        row: usize,
+        /// The setting.
+        key: String,
+        /// Its value in this row.
+        here: serde_json::Value,
+        /// Its value in the first row.
+        first: serde_json::Value,
+        /// The first row.
+        first_row: usize,
+    },
     /// A predictions file cannot be continued, because it has answers to other questions or of other settings.
     #[error(
         "{}:{row}: {problem}; the evaluation cannot go on with it. Use the settings that it was begun with, or start a \
@@ -44,7 +63,7 @@ pub enum EvalError {
         problem: String,
     },
     /// A row without options cannot become a closed-world question.
-    #[error("{dataset} {split}, row {row}: no options; add options or ask the row in the open world")]
+    #[error("{dataset} {split}, row {row}: no options; add options, or ask the row in the open world (eval.worlds)")]
     NoOptions {
         /// The data set.
         dataset: String,

@@ -4,7 +4,7 @@
 use fieldmark_data::{Aliases, nfc, plain_text, truth_text};
 
 use crate::extract;
-use crate::text::{is_denied, normalise, occurrences, words};
+use crate::text::{Answer, normalise, words};
 
 const CAR: &str = "car";
 
@@ -39,10 +39,10 @@ pub fn strict(output: &str, ground_truth: &str, super_category: &str, aliases: &
         name.truncate(name.len() - 2);
     }
     let wanted = name.join(" ");
-    let Some(answer) = extract::strict(output).map(normalise) else { return false };
-    let others = aliases.of(ground_truth).iter().map(|alias| normalise(alias));
-    let named = |name: String| occurrences(&answer, &name).iter().any(|range| !is_denied(&answer, range));
-    std::iter::once(wanted).chain(others).any(named)
+    let Some(answer) = extract::strict(output).map(Answer::new) else { return false };
+    let names = std::iter::once(wanted).chain(aliases.of(ground_truth).iter().cloned());
+    let places: Vec<_> = names.flat_map(|name| answer.places(&name)).collect();
+    places.iter().any(|place| !answer.denies(place, &places))
 }
 
 #[cfg(test)]

@@ -2,15 +2,14 @@
 //! question could not be asked. Every answer is in the file as soon as its batch is answered.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use fieldmark_data::{ReadLimits, alike_options, normal_form, read_records};
 use fieldmark_generate::Sampling;
 use serde::{Deserialize, Serialize};
 
 use crate::error::EvalError;
-use crate::question::{Question, World};
+use crate::question::Question;
 
 /// The settings of a run, which every row repeats.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,29 +57,8 @@ pub struct Prediction {
     pub error: Option<String>,
 }
 
-impl Prediction {
-    /// Returns the contradiction in a row, if there is one.
-    fn problem(&self) -> Option<String> {
-        let question = &self.question;
-        let truth = normal_form(&question.ground_truth);
-        match (question.world, question.option_order) {
-            (World::Closed, _) if !question.options.iter().any(|option| normal_form(option) == truth) => Some(format!(
-                "`ground_truth` is {:?}, which is not among the options of a closed-world question",
-                question.ground_truth
-            )),
-            (World::Closed, None) => Some("a closed-world question without `option_order`".into()),
-            (World::Closed, _) if alike_options(&question.options).is_some() => {
-                Some(format!("the `options` {:?} have two that scoring cannot tell apart", question.options))
-            }
-            (World::Open, _) if !question.options.is_empty() => Some("an open-world question with `options`".into()),
-            _ if question.ground_truth.trim().is_empty() => Some("`ground_truth` is empty".into()),
-            _ => None,
-        }
-    }
-}
-
 /// Appends predictions to a file, each batch as soon as it is answered. A process that is killed leaves whole lines and
-/// perhaps a last one that is cut short, which [`read_predictions`] leaves out.
+/// perhaps a last one that is cut short, which [`read_predictions`](crate::read_predictions) tells.
 #[derive(Debug)]
 pub struct PredictionWriter {
     path: PathBuf,
@@ -133,43 +111,14 @@ pub(crate) fn lines(predictions: &[Prediction]) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// Reads a predictions file, plain or gzipped. Leaves out a last line that a killed process cut short.
-///
-/// # Errors
-/// Returns [`EvalError::Data`] if the file cannot be read, [`EvalError::Prediction`] for the first invalid row.
-pub fn read_predictions(path: &Path) -> Result<Vec<Prediction>, EvalError> {
-    let mut records = read_records(path, ReadLimits::default())?;
-    if records.rows.len() > 1 && records.rows.last().is_some_and(Result::is_err) && is_cut(path) {
-        records.rows.pop();
-    }
-    let rows = records.rows.into_iter().map(|record| {
-        let record = record?;
-        let wrong = |problem| EvalError::Prediction { file: path.to_path_buf(), row: record.row, problem };
-        let prediction: Prediction = serde_json::from_value(record.value).map_err(|error| wrong(error.to_string()))?;
-        match prediction.problem() {
-            None => Ok(prediction),
-            Some(problem) => Err(wrong(problem)),
-        }
-    });
-    rows.collect()
-}
-
-/// Returns true if the last line of a file has no end.
-fn is_cut(path: &Path) -> bool {
-    let mut last = [0];
-    let read = File::open(path).and_then(|mut file| {
-        file.seek(SeekFrom::End(-1))?;
-        file.read_exact(&mut last)
-    });
-    read.is_ok() && last != *b"\n"
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use fieldmark_data::{Aliases, PromptTemplate, Split};
 
     use super::*;
     use crate::closed_world::OptionOrder;
+    use crate::question::World;
+    use crate::read::read_predictions;
 
     /// A prediction with four options "A" to "D", the truth first, or an open-world one.
     pub(crate) fn prediction(
@@ -232,7 +181,7 @@ pub(crate) mod tests {
         let mut text = String::new();
         for n in 1..=2 {
             writer.append(&rows[n - 1..n]).unwrap();
-            assert_eq!(read_predictions(&path).unwrap(), rows[..n]);
+            assert_eq!(read_predictions(&path).unwrap().rows, rows[..n]);
             text = fs::read_to_string(&path).unwrap();
             assert_eq!(text.lines().count(), n);
         }
@@ -245,50 +194,6 @@ pub(crate) mod tests {
         let first = text.lines().next().unwrap().len() as u64 + 1;
         PredictionWriter::go_on(&path, first).unwrap().append(&rows[1..]).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
-    }
-
-    #[test]
-    fn a_last_line_that_is_cut_short_is_left_out() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("p.jsonl");
-        let rows = [1, 2].map(|row| prediction("bird", Split::Seen, World::Closed, row, "A", "é"));
-        let whole = lines(&rows).unwrap();
-        fs::write(&path, whole.trim_end()).unwrap();
-        assert_eq!(read_predictions(&path).unwrap(), rows);
-        fs::write(&path, &whole[..whole.len() - 9]).unwrap();
-        assert_eq!(read_predictions(&path).unwrap(), rows[..1]);
-        // In the middle of the file it is a damaged row.
-        fs::write(&path, format!("{}\n{whole}", &whole[..30])).unwrap();
-        assert!(read_predictions(&path).is_err());
-    }
-
-    #[test]
-    fn wrong_rows_are_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("p.jsonl");
-        let good = prediction("bird", Split::Seen, World::Closed, 1, "A", "");
-        let good = serde_json::to_value(&good).unwrap();
-        for (field, value, expected) in [
-            ("split", serde_json::json!("both"), "`both`"),
-            ("output", serde_json::Value::Null, "null"),
-            ("ground_truth", serde_json::json!("E"), "`ground_truth`"),
-            ("option_order", serde_json::Value::Null, "`option_order`"),
-            ("world", serde_json::json!("open"), "`options`"),
-            ("options", serde_json::json!(["A", "Key_Lime", "key lime"]), "`options`"),
-        ] {
-            let mut bad = good.clone();
-            bad[field] = value;
-            fs::write(&path, format!("{good}\n{bad}\n")).unwrap();
-            let error = read_predictions(&path).unwrap_err();
-            assert!(matches!(error, EvalError::Prediction { row: 2, .. }), "{error}");
-            let error = error.to_string();
-            assert!(error.starts_with(&format!("{}:2: ", path.display())), "{error}");
-            assert!(error.contains(expected), "{error}");
-        }
-        let mut short = good.clone();
-        short.as_object_mut().unwrap().remove("output");
-        fs::write(&path, short.to_string()).unwrap();
-        assert!(read_predictions(&path).unwrap_err().to_string().contains("`output`"));
     }
 
     #[test]

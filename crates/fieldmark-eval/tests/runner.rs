@@ -101,7 +101,7 @@ fn every_question_gets_the_answer_it_gets_alone() {
     run.predict(&[asked], &path, |done, total| progress.push((done, total))).unwrap();
     assert_eq!(progress, [(0, 12), (5, 12), (10, 12), (12, 12)]);
 
-    let found = read_predictions(&path).unwrap();
+    let found = read_predictions(&path).unwrap().rows;
     assert_eq!(found.iter().map(|row| row.question.clone()).collect::<Vec<_>>(), questions);
     let generator = Generator::new(&model, run.generation.clone(), processor.tokenizer.pad(), &device).unwrap();
     for row in &found {
@@ -146,7 +146,7 @@ fn every_set_is_asked_about_its_own_photographs() {
         let path = folder.path().join("predictions.jsonl");
         let mut progress = Vec::new();
         run.predict(sets, &path, |done, total| progress.push((done, total))).unwrap();
-        (read_predictions(&path).unwrap(), progress)
+        (read_predictions(&path).unwrap().rows, progress)
     };
     let (both, progress) = predict(&sets);
     assert_eq!(progress, [(0, 24), (5, 24), (10, 24), (12, 24), (17, 24), (22, 24), (24, 24)]);
@@ -205,7 +205,7 @@ fn bad_questions_are_named_and_cost_their_row_alone() {
                 let sets = [QuestionSet::new(asked.to_vec(), images.clone())];
                 let answered = run.predict(&sets, &out, |_, _| ()).unwrap();
                 assert_eq!(answered, Answered { done: 3, total: 3, failed: 1 });
-                let rows = read_predictions(&out).unwrap();
+                let rows = read_predictions(&out).unwrap().rows;
                 assert_eq!(rows.iter().map(|row| row.question.clone()).collect::<Vec<_>>(), asked);
                 let (bad, others): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.error.is_some());
                 assert_eq!(others, good);

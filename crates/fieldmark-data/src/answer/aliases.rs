@@ -111,6 +111,16 @@ impl Aliases {
         few
     }
 
+    /// Returns a note if the list has names and none of them is among `names`, those of the data: then it changes nothing,
+    /// perhaps because of a typing error. `from` is where the list comes from.
+    pub fn unused_note<'a>(&self, names: impl IntoIterator<Item = &'a str>, from: &str) -> Option<String> {
+        let mut known = names.into_iter();
+        let (first, _) = self.names.values().next()?;
+        let is_used = known.any(|name| self.names.contains_key(&normal_form(name)));
+        let problem = "none of its names occurs in the data, so that its aliases change nothing; the first is";
+        (!is_used).then(|| format!("{from}: {problem} {first:?}"))
+    }
+
     /// Checks the aliases beside all names of the data, in which `names` may repeat. `file` is where the aliases or the
     /// names come from.
     ///
@@ -195,6 +205,16 @@ mod tests {
         aliases.add("Key Lime", ["LIMETTE"]);
         let error = aliases.check([], file).unwrap_err().to_string();
         assert!(error.contains("\"Lime\"") && error.contains("\"Key Lime\""), "{error}");
+    }
+
+    #[test]
+    fn a_list_about_other_classes_is_told() {
+        let mut aliases = Aliases::default();
+        assert_eq!(aliases.unused_note(["Lime"], "a.toml"), None);
+        aliases.add("Key Lime", ["Limette"]);
+        assert_eq!(aliases.unused_note(["Lemon", "key_lime"], "a.toml"), None);
+        let note = aliases.unused_note(["Lemon", "Limette"], "a.toml").unwrap();
+        assert!(note.starts_with("a.toml: ") && note.contains("\"Key Lime\""), "{note}");
     }
 
     #[test]

@@ -8,15 +8,72 @@ use unicode_segmentation::UnicodeSegmentation;
 ///
 /// Between two letters or digits of a script with blanks there is no bound: "collies" does not contain "collie". In
 /// scripts that are written without blanks (Chinese, Japanese, Thai, Lao, Khmer, Burmese) there is one between any two
-/// characters, so that a name counts where it is contained; only a run of katakana is one word. The bounds are those of
-/// Unicode's annex 29, for each pair of neighbours alone.
+/// characters, so that a name counts where it is contained; only a run of katakana is one word. Korean has blanks, but
+/// writes particles at the end of a word: "라임입니다" (it is a lime) contains "라임". The bounds are those of Unicode's
+/// annex 29, for each pair of neighbours alone.
 pub fn occurrences(text: &str, phrase: &str) -> Vec<Range<usize>> {
     if phrase.is_empty() {
         return Vec::new();
     }
     let starts = text.char_indices().map(|(start, _)| start).filter(|&start| text[start..].starts_with(phrase));
     let ranges = starts.map(|start| start..start + phrase.len());
-    ranges.filter(|range| is_bound(text, range.start) && is_bound(text, range.end)).collect()
+    ranges.filter(|range| is_bound(text, range.start) && ends(text, range.end)).collect()
+}
+
+/// What Korean writes at the end of a name: particles, the forms of "to be", and "such as".
+const PARTICLES: [&str; 46] = [
+    "은",
+    "는",
+    "이",
+    "가",
+    "을",
+    "를",
+    "의",
+    "에",
+    "에서",
+    "와",
+    "과",
+    "랑",
+    "이랑",
+    "도",
+    "만",
+    "로",
+    "으로",
+    "처럼",
+    "보다",
+    "이나",
+    "나",
+    "라고",
+    "이라고",
+    "라는",
+    "이라는",
+    "라서",
+    "이라서",
+    "다",
+    "이다",
+    "이야",
+    "야",
+    "예요",
+    "이에요",
+    "에요",
+    "네요",
+    "이네요",
+    "입니다",
+    "이고",
+    "이며",
+    "인",
+    "인데",
+    "일",
+    "이죠",
+    "이지만",
+    "이었습니다",
+    "였습니다",
+];
+
+/// Whether a name may end at this place: at a bound, or before a Korean particle that ends the word.
+fn ends(text: &str, at: usize) -> bool {
+    let end = text[at..].find(|c: char| !c.is_alphanumeric()).map_or(text.len(), |length| at + length);
+    is_bound(text, at) || PARTICLES.contains(&&text[at..end])
 }
 
 /// Whether a word may begin or end at this place.
@@ -53,7 +110,11 @@ mod tests {
                 "\u{e21}\u{e30}\u{e21}\u{e48}\u{e27}\u{e07}",
                 &[18],
             ),
-            // Greek, Cyrillic and Korean have blanks.
+            // Korean: a lime with particles, in Hangul and Latin; a longer word that begins in the same way.
+            ("라임은 라임을 라임입니다. 라임", "라임", &[0, 10, 20, 37]),
+            ("이것은 lime이다", "lime", &[10]),
+            ("라임나무 라임스톤", "라임", &[]),
+            // Greek and Cyrillic have blanks.
             ("\u{43b}\u{438}\u{43f}\u{430} \u{43b}\u{438}\u{43f}", "\u{43b}\u{438}\u{43f}", &[9]),
         ] {
             let found = occurrences(text, phrase);

@@ -1,178 +1,186 @@
-//! Finds out whether a sentence that contains a name denies it: "It isn't a Robin", "a Lemon rather than a Lime".
+//! Finds out whether an answer that contains a name denies it.
 //!
-//! A rule of words, not of grammar: it looks at a few words before and after the name, within the clause. A clause ends
-//! at `. , ; : ! ?`, at a bracket and at "but". All texts are in the normal form, so that words are in lower case and
-//! have one kind of apostrophe.
+//! A rule of words, not of grammar: it looks at a few words before and after the name, within its clause.
+//!
+//! | Answer | Names | Denies |
+//! | --- | --- | --- |
+//! | It isn't a Robin | | Robin |
+//! | a Lemon rather than a Lime | | Lime |
+//! | not a Lemon—it's a Lime | | Lemon |
+//! | without a doubt a Lime | | |
+//! | Lime is not the correct answer | | Lime |
+//!
+//! A clause ends at `. , ; : ! ? |`, at an arrow, a bracket and a dash (not a hyphen), and before a word such as "but" or
+//! "sondern". A denial reaches the first known name after it, and those that "or" joins to it. The phrases are in
+//! `phrases.rs`.
 
 use std::ops::Range;
 
-use fieldmark_data::is_python_space;
+use fieldmark_data::{normal_form, occurrences};
 
-/// Words that deny the name after them: English, then German, French, Spanish and Portuguese. Every word that ends in `n't`
-/// does so too.
-const DENYING: [&str; 24] = [
-    "not",
-    "no",
-    "never",
-    "neither",
-    "nor",
-    "without",
-    "cannot",
-    "unlike",
-    "excluding",
-    "excludes",
-    "except",
-    "non",
-    "isnt",
-    "hardly",
-    "scarcely",
-    "unlikely",
-    "nicht",
-    "kein",
-    "keine",
-    "keinen",
-    "pas",
-    "nunca",
-    "jamais",
-    "não",
-];
+use super::phrases::{
+    AFTER, ASKING, BEFORE, CLAUSE, HARMLESS, JOINING, NEAR_AFTER, NEAR_BEFORE, NEAR_CLAUSE, NEAR_HARMLESS, OR, SUBJECT,
+    found, starts_with, words,
+};
 
-/// Two words that deny the name after them.
-const DENYING_PAIRS: [[&str; 2]; 10] = [
-    ["rather", "than"],
-    ["instead", "of"],
-    ["other", "than"],
-    ["opposed", "to"],
-    ["apart", "from"],
-    ["different", "from"],
-    ["far", "from"],
-    ["ruled", "out"],
-    ["rules", "out"],
-    ["ruling", "out"],
-];
-
-/// Words after a denying word with which it denies nothing: "not only a Lime", "no doubt a Lime".
-const HARMLESS: [&str; 9] = ["only", "just", "merely", "simply", "sure", "certain", "doubt", "question", "less"];
-
-/// Number of words that may stand between a denying word and the name: "isn't really the common Lime". As many may stand
+/// Number of words that may stand between a denial and the name: "isn't really the common Lime". As many may stand
 /// before an "or" among them: "not a Royal Gala or a Pink Lady".
 const REACH: usize = 4;
 
-/// What denies the name before it.
-const DENIED_AFTER: [&[&str]; 15] = [
-    &["is", "not", "it"],
-    &["is", "not", "correct"],
-    &["is", "not", "right"],
-    &["is", "not", "the", "answer"],
-    &["isn't", "it"],
-    &["isn't", "correct"],
-    &["isn't", "right"],
-    &["it", "is", "not"],
-    &["it", "isn't"],
-    &["is", "wrong"],
-    &["is", "incorrect"],
-    &["is", "ruled", "out"],
-    &["can", "be", "ruled", "out"],
-    &["can", "be", "excluded"],
-    &["is", "excluded"],
-];
+/// Dashes that part clauses without blanks around them. The normal form writes them as hyphens, which join words.
+const DASHES: [char; 3] = ['\u{2014}', '\u{2015}', '\u{fe58}'];
 
-/// Denials of scripts without blanks that stand right before the name, with at most [`NEAR`] characters between.
-/// Chinese and Thai.
-const NEAR_BEFORE: [&str; 7] = ["不是", "并非", "而非", "绝非", "不像", "没有", "ไม่ใช่"];
-
-/// Denials of scripts without blanks that stand right after the name. Japanese.
-const NEAR_AFTER: [&str; 7] =
-    ["ではない", "じゃない", "でない", "ではありません", "じゃありません", "ではなく", "じゃなく"];
-
-/// "不是一只" and the name.
-const NEAR: usize = 3;
-
-/// Whether the clause of the name at `range` of `text` denies it.
-pub(crate) fn is_denied(text: &str, range: &Range<usize>) -> bool {
-    let (before, after) = (clause_before(&text[..range.start]), clause_after(&text[range.end..]));
-    denied_before(before) || denied_after(after) || denied_near(before, after)
+/// An answer, in which names are looked for.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The normal form.
+    text: String,
+    /// The same, with `;` for each dash that parts clauses. The bytes have the same places.
+    clauses: String,
 }
 
-/// Whether the text may be cut after this character, at byte `at`. A full stop inside a number or a word does not end a clause.
+impl Answer {
+    pub(crate) fn new(answer: &str) -> Self {
+        let (text, clauses) = (normal_form(answer), normal_form(&answer.replace(DASHES, ";")));
+        let clauses = if clauses.len() == text.len() { clauses } else { text.clone() };
+        Self { text, clauses }
+    }
+
+    /// Where a name stands, whether it is denied or not.
+    pub(crate) fn places(&self, name: &str) -> Vec<Range<usize>> {
+        occurrences(&self.text, &normal_form(name))
+    }
+
+    /// Whether the clause of the name at `place` denies it. `names` are the places of all known names.
+    pub(crate) fn denies(&self, place: &Range<usize>, names: &[Range<usize>]) -> bool {
+        self.denies_before(place, names) || denied_after(&self.clauses[place.end..]).is_some()
+    }
+
+    fn denies_before(&self, place: &Range<usize>, names: &[Range<usize>]) -> bool {
+        let before = &self.clauses[..place.start];
+        let start = clause_start(before);
+        let earlier = names.iter().filter(|name| name.end <= place.start && name.start >= start);
+        let Some(earlier) = earlier.max_by_key(|name| name.end) else { return denied_before(&before[start..]) };
+        let between = &before[earlier.end..];
+        if is_joined(between) {
+            return self.denies_before(earlier, names);
+        }
+        // What denies the earlier name denies no other.
+        denied_before(&between[denied_after(between).unwrap_or(0)..])
+    }
+}
+
+/// Whether only "or" or "and", and an article, stand between two names.
+fn is_joined(between: &str) -> bool {
+    let words = words(between);
+    let joins = words.iter().all(|word| starts_with(&[word], &JOINING).is_some());
+    joins && (words.first().is_some_and(|word| starts_with(&[word], &JOINING[..1]).is_some()) || between.trim() == "/")
+}
+
+/// Whether a clause ends with the character `c` at byte `at`. A full stop inside a number or a word does not end one.
 fn is_end(text: &str, at: usize, c: char) -> bool {
+    let after = &text[at + c.len_utf8()..];
     match c {
-        '.' | ',' | ':' => !text[at + 1..].starts_with(char::is_alphanumeric),
-        ';' | '!' | '?' | '(' | ')' | '[' | ']' | '\u{3001}' | '\u{3002}' => true,
-        '\u{ff01}' | '\u{ff08}' | '\u{ff09}' | '\u{ff0c}' | '\u{ff1a}' | '\u{ff1b}' | '\u{ff1f}' => true,
+        '.' | ',' | ':' => !after.starts_with(char::is_alphanumeric),
+        '-' => after.starts_with('-') || (after.starts_with(' ') && text[..at].ends_with(' ')),
+        ';' | '!' | '?' | '|' | '>' | '(' | ')' | '[' | ']' | '\u{3001}' | '\u{3002}' => true,
+        '\u{ff01}' | '\u{ff08}' | '\u{ff09}' | '\u{ff0c}' | '\u{ff1a}' | '\u{ff1b}' | '\u{ff1f}' | '\u{ff5c}' => true,
+        '\u{2026}' | '\u{2190}'..='\u{21ff}' => true,
         _ => false,
     }
 }
 
-fn clause_before(text: &str) -> &str {
-    let mut from = 0;
-    for (at, c) in text.char_indices() {
-        if is_end(text, at, c) {
-            from = at + c.len_utf8();
-        }
-    }
-    let clause = &text[from..];
-    clause.rsplit_once(" but ").map_or(clause, |(_, clause)| clause)
+/// Where the clause begins that a text ends in.
+fn clause_start(text: &str) -> usize {
+    let ends = text.char_indices().filter(|&(at, c)| is_end(text, at, c)).map(|(at, c)| at + c.len_utf8());
+    let near = NEAR_CLAUSE.iter().filter_map(|word| text.rfind(word).map(|at| at + word.len()));
+    ends.chain(near).max().unwrap_or(0)
 }
 
-fn clause_after(text: &str) -> &str {
-    let end = text.char_indices().find(|&(at, c)| is_end(text, at, c)).map_or(text.len(), |(at, _)| at);
-    let clause = &text[..end];
-    clause.split_once(" but ").map_or(clause, |(clause, _)| clause)
+/// The clause that a text begins with.
+fn clause_end(text: &str) -> &str {
+    let end = text.char_indices().find(|&(at, c)| is_end(text, at, c)).map(|(at, _)| at);
+    let near = NEAR_CLAUSE.iter().filter_map(|word| text.find(word));
+    &text[..near.chain(end).min().unwrap_or(text.len())]
 }
 
-/// The words of a text without the marks around them.
-fn words(text: &str) -> Vec<&str> {
-    let marks = |c: char| !c.is_alphanumeric();
-    let words = text.split(is_python_space).map(|word| word.trim_matches(marks));
-    words.filter(|word| !word.is_empty()).collect()
-}
-
+/// Whether a clause denies the name after it.
 fn denied_before(clause: &str) -> bool {
-    if clause.ends_with("non-") {
-        return true;
-    }
     let words = words(clause);
+    let (denials, harmless) = (found(&words, &BEFORE), found(&words, &HARMLESS));
+    let inside = |at: usize, ranges: &[(usize, usize)]| ranges.iter().any(|&(from, to)| (from..to).contains(&at));
+    // "anything but" denies, so that its "but" begins no clause.
+    let clauses = found(&words, &CLAUSE).into_iter().filter(|&(at, _)| !inside(at, &denials));
+    let start = clauses.map(|(_, end)| end).max().unwrap_or(0);
+    let far = reach(&words[start..]) + start;
+    let denies =
+        |&(from, to): &(usize, usize)| from >= start && to > far && !(from..to).any(|at| inside(at, &harmless));
+    denials.iter().any(denies) || denied_near(clause)
+}
+
+/// The first word that a name after `words` is in the reach of.
+fn reach(words: &[&str]) -> usize {
     let mut far = words.len().saturating_sub(REACH + 1);
-    while let Some(or) = (far..words.len()).find(|&place| words[place] == "or") {
+    while let Some(or) = (far..words.len()).find(|&at| starts_with(&words[at..], &OR).is_some()) {
         let further = or.saturating_sub(REACH + 1);
         if further >= far {
             break;
         }
         far = further;
     }
-    let harmless = |next: usize| words.get(next).is_some_and(|word| HARMLESS.contains(word));
-    (far..words.len()).any(|place| {
-        let word = words[place];
-        let alone = (DENYING.contains(&word) || word.ends_with("n't")) && !harmless(place + 1);
-        let pair = words.get(place + 1).is_some_and(|next| DENYING_PAIRS.contains(&[word, next]));
-        alone || pair
+    far
+}
+
+/// Whether a text in a script without blanks denies the name right after it.
+fn denied_near(clause: &str) -> bool {
+    let is_harmless = |at: usize| {
+        NEAR_HARMLESS
+            .iter()
+            .any(|phrase| clause.match_indices(phrase).any(|(from, _)| (from..from + phrase.len()).contains(&at)))
+    };
+    NEAR_BEFORE.iter().any(|(denial, most)| {
+        clause.rfind(denial).is_some_and(|at| {
+            let between = &clause[at + denial.len()..];
+            between.chars().count() <= *most && !between.contains('是') && !is_harmless(at)
+        })
     })
 }
 
-fn denied_after(clause: &str) -> bool {
+/// The end of the phrase at the start of a text that denies the name before it.
+fn denied_after(text: &str) -> Option<usize> {
+    let clause = clause_end(text);
+    let rest = clause.trim_start_matches(SUBJECT).trim_start();
+    let near = NEAR_AFTER.iter().find_map(|denial| rest.strip_prefix(denial));
+    if let Some(rest) = near.filter(|rest| !ASKING.iter().any(|asking| rest.starts_with(asking))) {
+        return Some(clause.len() - rest.len());
+    }
+    // A clause word right after the name belongs to what follows: "Lime rather than Lemon".
     let words = words(clause);
-    DENIED_AFTER.iter().any(|denial| words.starts_with(denial))
+    starts_with(&words, &AFTER).map(|count| end_of_words(clause, count))
 }
 
-fn denied_near(before: &str, after: &str) -> bool {
-    let near = NEAR_BEFORE.iter().any(|denial| {
-        let between = before.rfind(denial).map(|at| &before[at + denial.len()..]);
-        between.is_some_and(|between| between.chars().count() <= NEAR && !between.contains('是'))
-    });
-    near || NEAR_AFTER.iter().any(|denial| after.starts_with(denial))
+/// The end of the first blank-separated words of a text that make up `count` words, short forms written out.
+fn end_of_words(text: &str, count: usize) -> usize {
+    let ends = text.char_indices().filter(|(_, c)| *c == ' ').map(|(at, _)| at).chain([text.len()]);
+    ends.into_iter().find(|&end| words(&text[..end]).len() >= count).unwrap_or(text.len())
 }
 
 #[cfg(test)]
 mod tests {
-    use fieldmark_data::normal_form;
-
     use super::*;
-    use crate::text::occurrences;
+
+    /// Whether the answer denies every place of `name`, with `others` as further names.
+    fn denied(answer: &str, name: &str, others: &[&str]) -> bool {
+        let answer = Answer::new(answer);
+        let places = answer.places(name);
+        assert!(!places.is_empty(), "{name} in {answer:?}");
+        let names: Vec<_> = others.iter().flat_map(|other| answer.places(other)).chain(places.clone()).collect();
+        places.iter().all(|place| answer.denies(place, &names))
+    }
 
     #[test]
     fn sentences_that_deny_and_sentences_that_do_not() {
-        for (sentence, name, denied) in [
+        for (sentence, name, expected) in [
             ("not a Lime", "Lime", true),
             ("It isn't a Robin.", "Robin", true),
             ("It isn\u{2019}t a Robin", "Robin", true),
@@ -222,10 +230,101 @@ mod tests {
             ("ไม่ใช่มะม่วง", "มะม่วง", true),
             ("คือมะม่วง", "มะม่วง", false),
         ] {
-            let text = normal_form(sentence);
-            let found = occurrences(&text, &normal_form(name));
-            assert_eq!(found.len(), 1, "{sentence}: {name}");
-            assert_eq!(is_denied(&text, &found[0]), denied, "{sentence}: {name}");
+            assert_eq!(denied(sentence, name, &[]), expected, "{sentence}: {name}");
+        }
+    }
+
+    #[test]
+    fn a_denial_ends_with_its_clause_or_with_the_first_name() {
+        for (answer, truth, other) in [
+            ("not a Lemon\u{2014}it's a Lime", "Lime", "Lemon"),
+            ("Not Lemon \u{2013} Lime", "Lime", "Lemon"),
+            ("Not Lemon - Lime", "Lime", "Lemon"),
+            ("not Lemon -- Lime", "Lime", "Lemon"),
+            ("not Lemon | Lime", "Lime", "Lemon"),
+            ("not Lemon \u{2192} Lime", "Lime", "Lemon"),
+            ("not Lemon -> Lime", "Lime", "Lemon"),
+            ("It's not a Lemon however it could be a Lime", "Lime", "Lemon"),
+            ("not a Lemon instead a Lime", "Lime", "Lemon"),
+            ("nicht Zitrone sondern Limette", "Limette", "Zitrone"),
+            ("no es un limón sino una lima", "lima", "limón"),
+            ("no un limón pero una lima", "lima", "limón"),
+            ("pas un citron mais un citron vert", "citron vert", "citron"),
+            ("это не лимон а лайм", "лайм", "лимон"),
+            ("不是柠檬而是青柠", "青柠", "柠檬"),
+            ("不是檸檬但可能是青檸", "青檸", "檸檬"),
+            ("이것은 레몬이 아니라 라임입니다", "라임", "레몬"),
+            ("これはレモンではなくライムです", "ライム", "レモン"),
+        ] {
+            // The other name need not be known.
+            for others in [&[other][..], &[]] {
+                assert!(!denied(answer, truth, others), "{answer}: {truth} {others:?}");
+            }
+            let longer = truth.contains(other);
+            assert!(longer || denied(answer, other, &[truth]), "{answer}: {other}");
+        }
+        // Without a mark, the name that is known ends the denial.
+        for (answer, truth, other) in [
+            ("not a Lemon it's Lime", "Lime", "Lemon"),
+            ("no Lemon Lime", "Lime", "Lemon"),
+            ("Lemon was ruled out so Lime", "Lime", "Lemon"),
+            ("Lemon is not the correct answer Lime is", "Lime", "Lemon"),
+        ] {
+            assert!(!denied(answer, truth, &[other]) && denied(answer, other, &[truth]), "{answer}");
+        }
+        assert!(denied("not a Lemon or a Lime", "Lime", &["Lemon"]));
+        assert!(denied("neither Lemon nor Lime", "Lime", &["Lemon"]));
+    }
+
+    #[test]
+    fn phrases_that_affirm() {
+        for (answer, name) in [
+            ("without a doubt a Lime", "Lime"),
+            ("without any doubt, a Lime", "Lime"),
+            ("Without question a Lime", "Lime"),
+            ("none other than a Lime", "Lime"),
+            ("nothing less than a Lime", "Lime"),
+            ("nothing but a Lime", "Lime"),
+            ("not unlike a Lime", "Lime"),
+            ("I cannot rule out Lime", "Lime"),
+            ("With Lemon excluded it is Lime", "Lime"),
+            ("nicht nur eine Limette", "Limette"),
+            ("no hay duda es una lima", "lima"),
+            ("無非是青檸", "青檸"),
+            ("非常像青柠", "青柠"),
+            ("ライムではないでしょうか", "ライム"),
+            ("ライムに違いない", "ライム"),
+            ("Lime can not be ruled out", "Lime"),
+            ("Lime is not ripe", "Lime"),
+        ] {
+            assert!(!denied(answer, name, &["Lemon"]), "{answer}");
+        }
+    }
+
+    #[test]
+    fn phrases_that_deny() {
+        for (answer, name) in [
+            ("Lime is not the correct answer", "Lime"),
+            ("Lime isn't the right choice", "Lime"),
+            ("Lime was ruled out", "Lime"),
+            ("Lime has been excluded", "Lime"),
+            ("I excluded Lime", "Lime"),
+            ("I ruled out Lime", "Lime"),
+            ("Lime does not fit", "Lime"),
+            ("Lime doesn't match", "Lime"),
+            ("anything but a Lime", "Lime"),
+            ("Limette ist ausgeschlossen", "Limette"),
+            ("la lima no es la respuesta", "lima"),
+            ("不可能是青柠", "青柠"),
+            ("並非青檸", "青檸"),
+            ("并非青柠", "青柠"),
+            ("非青柠", "青柠"),
+            ("ライムとは違う", "ライム"),
+            ("ライムとは違います", "ライム"),
+            ("라임이 아닙니다", "라임"),
+            ("이것은 lime이 아니다", "lime"),
+        ] {
+            assert!(denied(answer, name, &[]), "{answer}");
         }
     }
 }

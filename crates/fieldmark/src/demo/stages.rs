@@ -172,7 +172,7 @@ impl Stages<'_> {
         if !evaluated.answered.is_finished() {
             return Ok(None);
         }
-        Ok(Some(Scores::of(&read_predictions(&evaluated.predictions)?, Matching::Strict)))
+        Ok(Some(Scores::of(&read_predictions(&evaluated.predictions)?.rows, Matching::Strict)))
     }
 
     pub(super) fn write_report(&self, report: &Report) -> Result<PathBuf, RunError> {

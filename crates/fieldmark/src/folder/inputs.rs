@@ -46,6 +46,9 @@ pub struct Inputs {
     /// The photographs of all rows.
     #[serde(default)]
     photographs: Photographs,
+    /// Number of questions of an evaluation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    questions: Option<usize>,
 }
 
 /// A data file.
@@ -114,6 +117,19 @@ impl Inputs {
     pub fn photographs<'a>(mut self, files: impl IntoIterator<Item = &'a Path>) -> Result<Self, RunError> {
         self.photographs = Photographs::of(files)?;
         Ok(self)
+    }
+
+    /// Adds the number of questions of an evaluation.
+    pub(crate) fn questions(self, questions: usize) -> Self {
+        Self { questions: Some(questions), ..self }
+    }
+
+    /// Returns the number of questions in the list at `path`; `None` if there is no list, or if it does not say.
+    pub(crate) fn number_of_questions(path: &Path) -> Option<usize> {
+        match Recorded::read(path) {
+            Ok(Some(Recorded::ByKey(known))) => known.questions,
+            _ => None,
+        }
     }
 
     /// Returns the content of `inputs.json`.

@@ -1,17 +1,10 @@
-//! An evaluation: writes the predictions of a model in both worlds to `predictions.jsonl` and computes scores from that
-//! file alone.
+//! An evaluation: writes the predictions of a model in both worlds to `predictions.jsonl`, from which alone its scores are
+//! computed.
 
-use std::{
-    ops::ControlFlow,
-    path::{Path, PathBuf},
-};
+use std::{ops::ControlFlow, path::PathBuf};
 
 use burn::tensor::Device;
-use fieldmark_data::Aliases;
-use fieldmark_eval::{
-    Answered, EvalRun, Kept, Matching, Prediction, Question, QuestionSet, Report, RunName, Scores, World,
-    read_predictions,
-};
+use fieldmark_eval::{Answered, EvalRun, Kept, QuestionSet, RunName};
 use fieldmark_generate::GenerationConfig;
 use fieldmark_model::Qwen25Vl;
 use fieldmark_processor::DecodeOptions;
@@ -104,65 +97,4 @@ pub(super) fn answer(
     }
     let answered = answered?;
     told.map(|()| Evaluated { predictions, answered })
-}
-
-/// Makes the report on a predictions file: scores for every data set, split and world under both matching rules, and
-/// the score of always naming the first option.
-///
-/// # Errors
-/// Returns an error if the file cannot be read or has no predictions.
-pub fn score(predictions: &Path) -> Result<String, RunError> {
-    score_with(predictions, None)
-}
-
-/// Like [`score`], with further names of the classes from a file of aliases ([`Aliases::read`]).
-///
-/// # Errors
-/// Returns the errors of [`score`], and of [`Aliases::read`] and [`Aliases::check`] for the file.
-pub fn score_with(predictions: &Path, aliases: Option<&Path>) -> Result<String, RunError> {
-    let mut found = read_predictions(predictions)?;
-    if found.is_empty() {
-        return Err(RunError::path(predictions, "has no predictions to score"));
-    }
-    if let Some(file) = aliases {
-        let more = Aliases::read(file)?;
-        let mut all = more.clone();
-        found.iter().for_each(|prediction| all.merge(&prediction.question.aliases));
-        let names = |question: &Question| -> Vec<String> {
-            question.options.iter().chain([&question.ground_truth]).cloned().collect()
-        };
-        let known: Vec<String> = found.iter().flat_map(|prediction| names(&prediction.question)).collect();
-        all.check(known.iter().map(String::as_str), file)?;
-        for question in found.iter_mut().map(|prediction| &mut prediction.question) {
-            let own = names(question);
-            question.aliases.merge(&more.only(own.iter().map(String::as_str)));
-        }
-    }
-    Ok(report(&found))
-}
-
-fn report(predictions: &[Prediction]) -> String {
-    let rules = [("strict", Matching::Strict), ("official (inclusion)", Matching::Official)];
-    let mut text = String::new();
-    let mut summary = Report::new();
-    for (name, matching) in rules {
-        let scores = Scores::of(predictions, matching);
-        for world in World::ALL.into_iter().filter(|world| !scores.datasets(*world).is_empty()) {
-            text.push_str(&format!("{name}\n{}\n\n", Report::datasets_table(&scores, world).to_text()));
-        }
-        summary.add(name, scores);
-    }
-    summary.add("always the first option", Scores::first_option(predictions));
-    let failed = predictions.iter().filter(|prediction| prediction.error.is_some()).count();
-    let cut = predictions.iter().filter(|prediction| prediction.error.is_none() && !prediction.finished).count();
-    summary.note("In brackets: 95 % confidence intervals. Strict: the answer names one option, and it is the truth.");
-    if cut > 0 {
-        summary.note(format!("{cut} of {} answers were cut at the length limit.", predictions.len()));
-    }
-    if failed > 0 {
-        let note = "could not be asked and count as wrong; `error` in their rows says why.";
-        summary.note(format!("{failed} of {} questions {note}", predictions.len()));
-    }
-    text.push_str(&summary.to_text());
-    text
 }

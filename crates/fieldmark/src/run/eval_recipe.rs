@@ -19,13 +19,13 @@ use crate::{
     error::RunError,
     folder::{EVAL, EVAL_LEFT_BEHIND, Inputs, RunFolder, Source},
     recipe::{EvalSection, READ, Recipe},
-    source::{held_out_classes, held_out_note, large_note, question_files, question_sets},
+    source::{held_out_classes, held_out_note, large_note, question_files, question_sets, unused_aliases},
 };
 
 /// The recipe of an evaluation in its folder.
-const RECIPE: &str = "eval.toml";
+pub(super) const RECIPE: &str = "eval.toml";
 /// The content of what it reads.
-const INPUTS: &str = "eval-inputs.json";
+pub(super) const INPUTS: &str = "eval-inputs.json";
 
 /// Keys that may differ when an evaluation is resumed. Answers may depend on `eval.batch` and the device by rounding, but
 /// a device that ran out of memory needs a smaller batch.
@@ -80,14 +80,15 @@ pub fn eval_from_recipe(
     }
     let sets = question_sets(&recipe.eval, &recipe.data)?;
     let note = held_out_note(&held_out_classes(&recipe.data)?);
-    note.iter().try_for_each(|note| observer.event(RunEvent::Note(note)))?;
+    let note = note.into_iter().chain(unused_aliases(&recipe.data, &sets)?);
+    note.into_iter().try_for_each(|note| observer.event(RunEvent::Note(&note)))?;
     sets.iter().try_for_each(QuestionSet::check_images)?;
     let photographs: Vec<Option<PathBuf>> = sets.iter().flat_map(QuestionSet::photographs).collect();
     let found: Vec<PathBuf> = photographs.iter().flatten().cloned().collect();
     keep_photographs_apart(&folder, &EVAL_LEFT_BEHIND, &found)?;
     let images: Vec<RowImage> = found.iter().cloned().map(RowImage::Path).collect();
     large_note(&images).iter().try_for_each(|note| observer.event(RunEvent::Note(note)))?;
-    inputs = inputs.photographs(found.iter().map(PathBuf::as_path))?;
+    inputs = inputs.photographs(found.iter().map(PathBuf::as_path))?.questions(photographs.len());
     let kept = if goes_on { Kept::read(&folder.file(PREDICTIONS))? } else { Kept::default() };
     if goes_on {
         // A photograph that could not be read may have been mended.

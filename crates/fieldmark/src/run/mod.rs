@@ -14,6 +14,7 @@ mod observer;
 mod outcome;
 mod recipe;
 mod saving;
+mod score;
 mod setup;
 mod sft;
 mod tapo;
@@ -22,11 +23,12 @@ use fieldmark_train::TrainError;
 
 pub use self::{
     course::Course,
-    eval::{Eval, Evaluated, eval, score, score_with},
+    eval::{Eval, Evaluated, eval},
     eval_recipe::{EvalOptions, eval_from_recipe},
     observer::{Observer, RunEvent, Silent},
     outcome::{Finished, Outcome},
     recipe::RecipeRun,
+    score::{score, score_with},
     setup::RunSetup,
     sft::{Sft, sft, sft_from_recipe},
     tapo::{Tapo, tapo, tapo_from_recipe},

@@ -16,7 +16,7 @@ pub use self::{
     held_out::HeldOut,
     large::large_note,
     photo::{open as open_image, open_named as open_named_image},
-    questions::{question_files, question_sets},
+    questions::{question_files, question_sets, unused_aliases},
     rewards::{check_rewards, reward_registry, text_encoder, too_long},
     triplets::{LabelSettings, Negatives, TripletSettings, Triplets},
     unseen::{held_out_classes, held_out_note, unseen},

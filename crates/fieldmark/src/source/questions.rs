@@ -47,6 +47,17 @@ pub fn question_files(eval: &EvalSection) -> Result<Vec<PathBuf>, RunError> {
     Ok(found)
 }
 
+/// Returns a note if `data.aliases` names no class of the questions.
+///
+/// # Errors
+/// Returns an error if the file of aliases is wrong.
+pub fn unused_aliases(data: &DataSection, sets: &[QuestionSet]) -> Result<Option<String>, RunError> {
+    let Some(file) = data.aliases_file() else { return Ok(None) };
+    let questions = sets.iter().flat_map(|set| &set.questions);
+    let names = questions.flat_map(|question| question.options.iter().chain([&question.ground_truth]));
+    Ok(data.read_aliases()?.unused_note(names.map(String::as_str), &file.display().to_string()))
+}
+
 /// The rows of a file or of a labelled folder.
 struct RowSet {
     set: EvalSet,
@@ -155,6 +166,7 @@ fn questions(eval: &EvalSection, set: EvalSet) -> Result<Vec<Question>, RunError
     let mut questions = Vec::new();
     let seed = eval.option_seed;
     if eval.worlds.contains(&World::Closed) {
+        let set = with_options(&set, &eval.worlds);
         let most = set.rows.iter().map(|row| row.options.len()).max().unwrap_or(0);
         let orders: Vec<OptionOrder> = match eval.order {
             Order::Shuffled => vec![OptionOrder::Shuffled { seed }],
@@ -174,6 +186,16 @@ fn questions(eval: &EvalSection, set: EvalSet) -> Result<Vec<Question>, RunError
     }
     questions.sort_by_key(|question| question.row);
     Ok(questions)
+}
+
+/// The rows to ask in the closed world. A row without options is asked in the open world alone; if that is not asked, the
+/// row stays, so that it is refused and not left out.
+fn with_options(set: &EvalSet, worlds: &[World]) -> EvalSet {
+    let mut set = set.clone();
+    if worlds.contains(&World::Open) {
+        set.rows.retain(|row| !row.options.is_empty());
+    }
+    set
 }
 
 #[cfg(test)]
@@ -220,6 +242,23 @@ mod tests {
             let error = sets(vec![at("x/fruit_seen.jsonl"), twice]).unwrap_err();
             assert!(matches!(&error, RunError::Setting { key, .. } if key == "eval.files"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_row_without_options_is_asked_in_the_open_world_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("fruit_seen.jsonl");
+        let row = r#""image_path":"a.png","question":"?","ground_truth":"Lime""#;
+        std::fs::write(&file, format!("{{{row},\"options\":[\"Lime\",\"Plum\"]}}\n{{{row}}}\n")).unwrap();
+        let ask = |worlds: &[World]| {
+            let eval = EvalSection { files: vec![file.clone()], worlds: worlds.into(), ..EvalSection::default() };
+            question_sets(&eval, &DataSection::default())
+        };
+        let asked = ask(&World::ALL).unwrap().remove(0).questions;
+        let asked: Vec<_> = asked.iter().map(|question| (question.row, question.world)).collect();
+        assert_eq!(asked, [(1, World::Closed), (1, World::Open), (2, World::Open)]);
+        let error = ask(&[World::Closed]).unwrap_err().to_string();
+        assert!(error.contains("row 2") && error.contains("eval.worlds"), "{error}");
     }
 
     #[test]

@@ -131,16 +131,18 @@ impl Triplets {
     ) -> Result<Self, RunError> {
         let read = read_tapo_rows(file)?;
         let put_first = read.iter().filter(|row| row.image_put_first).count();
-        let notes = (put_first > 0).then(|| {
+        let put_first = (put_first > 0).then(|| {
             let (file, total) = (file.display(), read.len());
             format!("{file}: {put_first} of {total} rows have no <image> in the text; the image is put first")
         });
+        let answers = || read.iter().map(|row| row.answer.as_str());
+        let notes = put_first.into_iter().chain(settings.aliases.unused_note(answers(), "data.aliases")).collect();
         let mut aliases = settings.aliases.clone();
         read.iter().for_each(|row| aliases.add(&row.answer, row.aliases.iter().cloned()));
-        aliases.check(read.iter().map(|row| row.answer.as_str()), file)?;
+        aliases.check(answers(), file)?;
         let settings = TripletSettings { aliases, ..settings };
         let rows = read.into_iter().map(|row| from_row(file, roots, &settings, row)).collect::<Result<_, _>>()?;
-        Ok(Self { notes: notes.into_iter().collect(), ..Self::of(processor, settings, rows) })
+        Ok(Self { notes, ..Self::of(processor, settings, rows) })
     }
 
     /// Makes triplets from the training photographs of a folder with `labels.csv`.
