@@ -45,6 +45,32 @@ fn conversations_of_several_images_train() {
 }
 
 #[test]
+fn a_check_names_what_is_no_data_and_where_it_looked() {
+    let place = Place::new();
+    let row = |image: &str| format!("{}\n", json!({ "image_path": image, "question": "?", "ground_truth": "Lime" }));
+    place.write("fruit_seen.jsonl", [row("a.png"), row("./a.png\n")].concat() + "\u{1a}\r\n");
+    let report = place.succeed(&["data", "check", "fruit_seen.jsonl"]);
+    assert!(report.contains("1 (1 found") && report.contains(" in .)"), "{report}");
+    // What passes the check is asked: in the open world alone, because the rows have no options.
+    place.write("recipe.toml", place.recipe());
+    let sets = ["--set", "data.aliases=aliases.toml", "--limit", "1"];
+    place.write("aliases.toml", "Plum = \"Zwetschge\"\n");
+    let run = place.run(&[&["eval", "-c", "recipe.toml"][..], &sets].concat());
+    assert_eq!(run.status.code(), Some(0), "{run:?}");
+    let said = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(mentions(&said, "aliases.toml") && mentions(&said, "Plum"), "{said}");
+    assert_eq!(lines(&place, "out/predictions.jsonl").iter().map(|row| &row["world"]).collect::<Vec<_>>(), ["open"]);
+    place.write("gone_seen.jsonl", row("gone.png"));
+    let files = ["--set", "eval.files=[\"gone_seen.jsonl\"]", "--set", "output=gone"];
+    place.refuse(&[&["eval", "-c", "recipe.toml"][..], &files].concat()).names("gone.png").names("under .");
+
+    place.write("pointer.jsonl", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n");
+    place.refuse(&["data", "check", "pointer.jsonl"]).names("pointer.jsonl").suggests("git lfs pull");
+    place.write("cut.jsonl", "{\"image_path\":\n{\"image_path\":\n");
+    place.refuse(&["data", "check", "cut.jsonl"]).names("cut.jsonl:1").names("2 rows");
+}
+
+#[test]
 fn rows_held_out_are_validated_on_and_not_trained_on() {
     let place = Place::new();
     place.write("recipe.toml", place.recipe().replace("lr = 1e-3", "lr = 1e-9"));

@@ -290,12 +290,12 @@ fn an_evaluation_that_is_killed_or_interrupted_goes_on_to_the_same_answers() {
     assert!(killed > 0);
     fs::write(place.path("out/predictions.jsonl"), &whole[..whole.len() / 2]).unwrap();
     // Scores can be read at any time, and say how many questions they are about.
-    let report = place.succeed(&["eval", "--score-only", "out/predictions.jsonl"]);
+    let partial = place.succeed(&["eval", "--score-only", "out/predictions.jsonl"]);
     let rows = answers(&place, "out").iter().filter(|byte| **byte == b'\n').count();
     for text in [format!("{rows} of 12 questions"), format!("out/predictions.jsonl:{}", rows + 1)] {
-        assert!(mentions(&report, &text), "{text}: {report}");
+        assert!(mentions(&partial, &text), "{text}: {partial}");
     }
-    assert!(report.contains("fieldmark eval -c out/eval.toml --resume"), "{report}");
+    assert!(partial.contains("fieldmark eval -c out/eval.toml --resume"), "{partial}");
     for (set, key) in [("eval.max_new_tokens=5", "eval.max_new_tokens"), ("seed=3", "seed")] {
         place.refuse(&with(go_on(), &["--set", set])).at_once().names_key(key).suggests("-c out/eval.toml");
     }

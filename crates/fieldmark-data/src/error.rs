@@ -54,6 +54,14 @@ pub enum RowProblem {
     /// The row is not JSON.
     #[error("not JSON ({0}); correct or remove the row")]
     NotJson(String),
+    /// No row of the file is a JSON object.
+    #[error("{first}; none of the {rows} rows is a JSON object, so perhaps the file is damaged or of another kind")]
+    NoObjects {
+        /// What is wrong with the first row.
+        first: Box<RowProblem>,
+        /// Number of rows.
+        rows: usize,
+    },
     /// The row is JSON, but not an object.
     #[error("a JSON {0} where an object was expected; write one object with named fields for each row")]
     NotAnObject(&'static str),
@@ -150,6 +158,17 @@ pub enum RowProblem {
         field: String,
         /// The tag.
         tag: &'static str,
+    },
+    /// The text has the name of a control token.
+    #[error(
+        "{token} in {field:?} is a control token of the model and not text; remove it, because the chat template writes such \
+         tokens itself and <image> marks the place of an image"
+    )]
+    ControlToken {
+        /// The field.
+        field: String,
+        /// The token.
+        token: &'static str,
     },
     /// No response of the conversation is learned.
     #[error("no response is learned, because each has the weight 0; give one the weight 1 or remove the row")]

@@ -39,9 +39,9 @@ impl ImageRoots {
         self
     }
 
-    /// The image folder.
+    /// The image folder, for messages: `.` if it is the one that the command runs in.
     pub fn folder(&self) -> &Path {
-        &self.folder
+        if self.folder.as_os_str().is_empty() { Path::new(".") } else { &self.folder }
     }
 
     /// The file of an image, or `None` if it is not found.
@@ -82,7 +82,7 @@ impl ImageRoots {
         let end = ends.into_iter().find(|end| self.folder.join(end).is_file())?;
         Some(format!(
             "{} has {}; take the start off the path, or map it with data.prefixes",
-            self.folder.display(),
+            self.folder().display(),
             end.display()
         ))
     }
@@ -125,6 +125,14 @@ impl ImageRoots {
     }
 }
 
+/// A path in one way of writing it: without `.`, doubled `/` and blanks at the ends, with `/` for `\`, in NFC. Two rows
+/// whose paths are the same here show the same file.
+pub(crate) fn same_path(path: &Path) -> PathBuf {
+    let Some(text) = path.to_str() else { return path.to_path_buf() };
+    let text: String = text.trim().replace('\\', "/").nfc().collect();
+    Path::new(&text).components().filter(|part| *part != Component::CurDir).collect()
+}
+
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let mut found: Vec<PathBuf> =
@@ -140,8 +148,9 @@ fn folded(name: &str) -> String {
 /// The other ways to write a path, without the path itself. The last one has no scheme and no backslash.
 fn other_forms(image: &Path) -> Vec<PathBuf> {
     let Some(text) = image.to_str() else { return Vec::new() };
-    let mut forms = vec![text.to_owned()];
-    if let Some(rest) = text.strip_prefix("file://") {
+    // A line end or a blank around a path is left from a list of files.
+    let mut forms = vec![text.trim().to_owned()];
+    if let Some(rest) = text.trim().strip_prefix("file://") {
         let rest = rest.strip_prefix("localhost/").map_or(rest.to_owned(), |rest| format!("/{rest}"));
         forms.extend([percent_decode_str(&rest).decode_utf8_lossy().into_owned(), rest]);
     }
@@ -196,6 +205,9 @@ mod tests {
             (absolute("my%20bird.jpg"), "my bird.jpg"),
             (absolute("100%25.jpg"), "100%25.jpg"),
             ("file://a/1.jpg".into(), "a/1.jpg"),
+            ("a/1.jpg\n".into(), "a/1.jpg"),
+            (" my bird.jpg \r\n".into(), "my bird.jpg"),
+            (format!("{} ", absolute("a/1.jpg")), "a/1.jpg"),
             ("\u{e9}\\2.jpg".into(), "e\u{301}/2.jpg"),
             ("e\u{301}te\u{301}.jpg".into(), "\u{e9}t\u{e9}.jpg"),
         ] {

@@ -59,6 +59,12 @@ pub enum Unmatchable {
     /// It contains a tag, which would end the answer block that it stands in.
     #[error("contains a tag of the response")]
     Tag,
+    /// It contains a token that steers the model and is no text.
+    #[error("contains a control token of the model")]
+    Token,
+    /// It contains a character that nobody can type or see, such as a zero byte.
+    #[error("contains a control character")]
+    Control,
 }
 
 /// Returns why no answer can match a truth, or `None` if one can.
@@ -75,11 +81,37 @@ pub fn unmatchable(truth: &str) -> Option<Unmatchable> {
         Some(Unmatchable::Blank)
     } else if TAG.is_match(&form) {
         Some(Unmatchable::Tag)
+    } else if control_token(truth).is_some() {
+        Some(Unmatchable::Token)
+    } else if form.chars().any(char::is_control) {
+        Some(Unmatchable::Control)
     } else if !form.chars().any(|c| c.is_alphanumeric() || is_picture(c)) {
         Some(Unmatchable::Punctuation)
     } else {
         None
     }
+}
+
+/// The first control token of Qwen2.5-VL in a text. The tokenizer takes its name for the token itself: in a prompt it
+/// would end a turn or stand for an image, and in an answer it would be learned.
+pub(crate) fn control_token(text: &str) -> Option<&'static str> {
+    const TOKENS: [&str; 14] = [
+        "<|endoftext|>",
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|object_ref_start|>",
+        "<|object_ref_end|>",
+        "<|box_start|>",
+        "<|box_end|>",
+        "<|quad_start|>",
+        "<|quad_end|>",
+        "<|vision_start|>",
+        "<|vision_end|>",
+        "<|vision_pad|>",
+        "<|image_pad|>",
+        "<|video_pad|>",
+    ];
+    TOKENS.into_iter().find(|token| text.contains(token))
 }
 
 /// Arrows, symbols and emoji.
@@ -116,7 +148,7 @@ mod tests {
 
     #[test]
     fn truths_without_an_answer_are_told() {
-        use Unmatchable::{Blank, Punctuation, Tag};
+        use Unmatchable::{Blank, Control, Punctuation, Tag, Token};
         for (truth, expected) in [
             ("Lime", None),
             ("7", None),
@@ -131,6 +163,10 @@ mod tests {
             ("\u{2014} \u{2026}", Some(Punctuation)),
             ("a</answer> or <answer>b", Some(Tag)),
             ("the </think> tag", Some(Tag)),
+            ("Lime<|im_end|>", Some(Token)),
+            ("Li\0me", Some(Control)),
+            ("Lime\u{7f}", Some(Control)),
+            ("Key\tLime", None),
         ] {
             assert_eq!(unmatchable(truth), expected, "{truth:?}");
         }

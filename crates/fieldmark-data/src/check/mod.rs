@@ -9,6 +9,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::error::{DataError, RowProblem};
+use crate::format::columns::object;
 use crate::format::conversations::SftExample;
 use crate::format::labels::is_table;
 use crate::format::reader::{ReadLimits, Records, parse_records, read_text};
@@ -50,6 +51,9 @@ pub fn check_file_with(
     }
     let records = parse_records(path, &text, gzipped)?;
     drop(text);
+    if let Some(error) = without_objects(path, &records) {
+        return Err(error);
+    }
     let Some(kind) = kind_of_rows(&records) else {
         return Err(DataError::file(
             path,
@@ -60,6 +64,20 @@ pub fn check_file_with(
         ));
     };
     Ok(Tally::new(path, kind).records(records).finish(&roots, images.is_some(), image))
+}
+
+/// The error of a file with rows of which none is a JSON object: that of its first row.
+fn without_objects(path: &Path, records: &Records) -> Option<DataError> {
+    if objects(records).next().is_some() {
+        return None;
+    }
+    let (row, first) = match records.rows.first()? {
+        Ok(record) => (record.row, object(&record.value).err()?),
+        Err(DataError::Row { row, problem, .. }) => (*row, problem.clone()),
+        Err(_) => return None,
+    };
+    let problem = RowProblem::NoObjects { first: Box::new(first), rows: records.rows.len() };
+    Some(DataError::row(path, row, problem))
 }
 
 /// Whether a file is called as tables are, so that an error speaks of columns.
@@ -219,7 +237,8 @@ mod tests {
         let dir = folder(&[("fruit_seen.jsonl", rows)]);
         let report = check(&dir, "fruit_seen.jsonl");
         assert!(report.is_clean());
-        assert_eq!((report.images, report.images_missing, report.notes.len()), (2, 2, 1));
+        assert_eq!((report.images, report.images_missing), (2, 2));
+        assert!(report.notes.iter().any(|note| note.contains("--images")), "{report}");
         let told = check_file(&dir.path().join("fruit_seen.jsonl"), Some(&ImageRoots::new(dir.path()))).unwrap();
         let problems = told.problems.iter().map(|problem| match problem {
             DataError::Row { row, problem: RowProblem::ImageNotFound { image, likely }, .. } => {
@@ -258,6 +277,69 @@ mod tests {
         };
         let notes = report.notes.join("\n");
         assert!(notes.contains("2 rows") && notes.contains("1 row "), "{notes}");
+    }
+
+    #[test]
+    fn what_eval_refuses_is_a_problem_and_what_it_leaves_out_is_told() {
+        let row = |more: &str| format!("{{\"image_path\":\"a.png\",\"question\":\"?\",{more}}}\n");
+        let clash = row(r#""ground_truth":"Lime","options":["Lime","Lemon"],"alias":"lemon""#);
+        let dir = folder(&[
+            ("fruit_seen.jsonl", &clash),
+            ("tapo", r#"{"problem":"?","answer":"Lime","alias":"?!","anchor":"a.png"}"#),
+            ("labels.csv", "path,class,super_category,split,aliases\na.png,Lime,x,test,Lemon\n./b.png,Lemon,x,test,\n"),
+            ("open_seen.jsonl", &[row(r#""ground_truth":"Lime""#), row(r#""ground_truth":"Plum""#)].concat()),
+        ]);
+        RgbImage::new(4, 2).save(dir.path().join("b.png")).unwrap();
+        for (name, alias) in [("fruit_seen.jsonl", "\"lemon\""), ("tapo", "\"?!\""), ("labels.csv", "\"Lemon\"")] {
+            let report = check(&dir, name);
+            let [problem] = &report.problems[..] else { panic!("{report}") };
+            assert!(problem.to_string().contains(alias) && problem.to_string().contains("\"Lime\""), "{report}");
+        }
+        let report = check(&dir, "open_seen.jsonl");
+        assert!(
+            report.is_clean() && report.notes.iter().any(|note| note.starts_with("2 rows have no options")),
+            "{report}"
+        );
+    }
+
+    #[test]
+    fn a_file_without_an_object_names_its_first_row() {
+        let dir = folder(&[("cut", "\n{\"a\":\n{\"b\":\n"), ("lists", "[[1],[2]]")]);
+        for (name, first) in [("cut", 2), ("lists", 1)] {
+            let error = check_file(&dir.path().join(name), None).unwrap_err();
+            let DataError::Row { row, problem: RowProblem::NoObjects { rows: 2, .. }, .. } = error else {
+                panic!("{error}")
+            };
+            assert_eq!(row, first, "{name}");
+        }
+    }
+
+    #[test]
+    fn control_tokens_are_named_by_row() {
+        let row = |question: &str, answer: &str| {
+            let system = if answer == "s" { ",\"system\":\"<|im_start|>\"" } else { "" };
+            format!(
+                "{{\"messages\":[{{\"role\":\"user\",\"content\":\"{question}\"}},\
+                 {{\"role\":\"assistant\",\"content\":\"{answer}\"}}]{system}}}\n"
+            )
+        };
+        let rows = [row("?", "Lime"), row("<|image_pad|>?", "x"), row("?", "Lime<|im_end|>"), row("?", "s")];
+        let dir = folder(&[("chat.jsonl", &rows.concat())]);
+        let report = check(&dir, "chat.jsonl");
+        let found = report.problems.iter().map(|problem| match problem {
+            DataError::Row { row, problem: RowProblem::ControlToken { token, .. }, .. } => (*row, *token),
+            other => panic!("{other}"),
+        });
+        assert_eq!(found.collect::<Vec<_>>(), [(2, "<|image_pad|>"), (3, "<|im_end|>"), (4, "<|im_start|>")]);
+    }
+
+    #[test]
+    fn one_photograph_written_in_two_ways_is_one() {
+        let row = |path: &str| format!("{{\"image_path\":\"{path}\",\"question\":\"?\",\"ground_truth\":\"Lime\"}}\n");
+        let dir = folder(&[("fruit_seen.jsonl", &["a.png", "./a.png", "a.png\\n", ".\\\\a.png"].map(row).concat())]);
+        let report = check(&dir, "fruit_seen.jsonl");
+        assert!(report.is_clean(), "{report}");
+        assert_eq!((report.good_rows, report.images, report.images_found), (4, 1, 1));
     }
 
     #[test]

@@ -9,14 +9,15 @@ use std::thread;
 use image::ImageReader;
 
 use super::report::{DataKind, DataReport};
-use crate::answer::{reading::AnswerReading, truth::truth_text};
+use crate::answer::{aliases::Aliases, reading::AnswerReading, truth::truth_text};
 use crate::error::{DataError, RowProblem};
+use crate::format::columns::{aliases, object};
 use crate::format::conversations::SftExample;
 use crate::format::eval_rows::{EvalRow, EvalSetName};
 use crate::format::labels::{SourceSplit, label_rows};
 use crate::format::reader::Records;
 use crate::format::tapo_rows::TapoRow;
-use crate::images::ImageRoots;
+use crate::images::{ImageRoots, same_path};
 use crate::row_image::RowImage;
 
 /// The number of missing images whose likely cause is looked for.
@@ -32,7 +33,8 @@ pub(super) struct Tally {
     kind: DataKind,
     rows: usize,
     good_rows: usize,
-    images: BTreeMap<RowImage, usize>,
+    /// The row and the image as it is written there, by the one way of writing its path.
+    images: BTreeMap<RowImage, (usize, RowImage)>,
     classes: BTreeMap<String, usize>,
     notes: Vec<String>,
     problems: Vec<DataError>,
@@ -43,7 +45,11 @@ pub(super) struct Tally {
     without_negative: usize,
     without_image: usize,
     image_put_first: usize,
+    without_options: usize,
     triplets: Vec<TapoRow>,
+    /// Aliases, and all names that they must differ from.
+    aliases: Aliases,
+    names: BTreeSet<String>,
 }
 
 impl Tally {
@@ -64,14 +70,21 @@ impl Tally {
             without_negative: 0,
             without_image: 0,
             image_put_first: 0,
+            without_options: 0,
             triplets: Vec::new(),
+            aliases: Aliases::default(),
+            names: BTreeSet::new(),
         }
     }
 
     fn good(&mut self, row: usize, images: impl IntoIterator<Item = RowImage>, class: &str) {
         self.good_rows += 1;
         for image in images {
-            self.images.entry(image).or_insert(row);
+            let same = match &image {
+                RowImage::Path(path) => RowImage::Path(same_path(path)),
+                RowImage::Bytes(_) => image.clone(),
+            };
+            self.images.entry(same).or_insert((row, image));
         }
         *self.classes.entry(class.to_owned()).or_insert(0) += 1;
     }
@@ -98,12 +111,15 @@ impl Tally {
                 }),
                 DataKind::EvalRows => EvalRow::parse(row, value, &category).map(|eval| {
                     self.options(&eval);
+                    self.name(&eval.ground_truth, object(value).and_then(aliases).unwrap_or_default());
+                    self.names.extend(eval.options.iter().cloned());
                     self.good(row, [RowImage::Path(eval.image_path)], &eval.ground_truth);
                 }),
                 DataKind::TapoRows | DataKind::Labels => TapoRow::parse(row, value).map(|tapo| {
                     self.without_positive += usize::from(tapo.positive.is_none());
                     self.without_negative += usize::from(tapo.negative.is_none());
                     self.image_put_first += usize::from(tapo.image_put_first);
+                    self.name(&tapo.answer, tapo.aliases.clone());
                     let images = [Some(&tapo.anchor), tapo.positive.as_ref(), tapo.negative.as_ref()];
                     self.good(row, images.into_iter().flatten().cloned(), &tapo.answer);
                     self.triplets.push(tapo);
@@ -126,6 +142,7 @@ impl Tally {
                 Ok(photo) => {
                     counts[usize::from(photo.split == SourceSplit::Test)] += 1;
                     families.insert(photo.super_category);
+                    self.name(&photo.class, photo.aliases);
                     self.good(photo.row, [RowImage::Path(photo.path)], &photo.class);
                 }
                 Err(problem) => self.problems.push(problem),
@@ -140,8 +157,14 @@ impl Tally {
         Ok(self)
     }
 
+    fn name(&mut self, name: &str, aliases: Vec<String>) {
+        self.aliases.add(name, aliases);
+        self.names.insert(name.to_owned());
+    }
+
     fn options(&mut self, row: &EvalRow) {
         if row.options.is_empty() {
+            self.without_options += 1;
             return;
         }
         let plain = |text: &str| text.to_lowercase().replace('_', " ");
@@ -177,6 +200,7 @@ impl Tally {
         };
         note(self.without_positive, "no positive; set tapo.positive_rollouts = 0");
         note(self.without_negative, "no negative; set tapo.negative = \"patches\", or tapo.loss.gamma = eta2 = 0");
+        note(self.without_options, "no options; eval asks of them in the open world alone");
         note(self.without_image, "no image; the model learns from the text alone");
         note(self.image_put_first, "one image and no <image> in the text; the image is put first");
     }
@@ -184,8 +208,8 @@ impl Tally {
     /// Ends the check. `told` says whether the user named the folder of the images.
     pub(super) fn finish(mut self, roots: &ImageRoots, told: bool, image: &ImageCheck<'_>) -> DataReport {
         self.row_notes();
-        let mut by_row: Vec<(usize, RowImage)> =
-            std::mem::take(&mut self.images).into_iter().map(|(image, row)| (row, image)).collect();
+        self.problems.extend(self.aliases.check(self.names.iter().map(String::as_str), &self.file).err());
+        let mut by_row: Vec<(usize, RowImage)> = std::mem::take(&mut self.images).into_values().collect();
         by_row.sort();
         let total = by_row.len();
         let (mut files, mut missing) = (Vec::new(), Vec::new());

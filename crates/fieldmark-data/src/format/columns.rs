@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::answer::truth::{truth_text, unmatchable};
+use crate::answer::truth::{control_token, truth_text, unmatchable};
 use crate::error::RowProblem;
 
 pub(crate) fn kind_of(value: &Value) -> &'static str {
@@ -108,8 +108,12 @@ pub(crate) fn refuse_unread(object: &Map<String, Value>, names: &[&str]) -> Resu
 /// Columns that no reader here reads.
 pub(crate) const UNREAD: [&str; 7] = ["videos", "video", "audios", "audio", "tools", "functions", "tool_calls"];
 
-/// Refuses tags that other programs replace with media, and that would be learned as text here.
+/// Refuses tags that other programs replace with media, and that would be learned as text here. Refuses the names of control
+/// tokens, which would not be text.
 pub(crate) fn refuse_tags(text: &str, field: &str) -> Result<(), RowProblem> {
+    if let Some(token) = control_token(text) {
+        return Err(RowProblem::ControlToken { field: field.into(), token });
+    }
     let found = ["<video>", "<audio>"].into_iter().find(|tag| text.contains(tag));
     let found = found.or_else(|| (text.contains("<img>") && text.contains("</img>")).then_some("<img>"));
     found.map_or(Ok(()), |tag| Err(RowProblem::UnreadTag { field: field.into(), tag }))

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::columns::{UNREAD, aliases, filled, kind_of, object, refuse_unread, truth};
+use super::columns::{UNREAD, aliases, filled, kind_of, object, refuse_tags, refuse_unread, truth};
 use super::image_values::from_text;
 use super::reader::{ReadLimits, read_records};
 use super::split::Split;
@@ -122,6 +122,7 @@ impl EvalRow {
         };
         refuse_unread(columns, &UNREAD)?;
         let question = filled(columns, "question")?.to_owned();
+        refuse_tags(&question, "question")?;
         let mut ground_truth = truth(columns, "ground_truth")?;
         let options = options(columns.get("options"))?;
         if !options.is_empty() && !options.contains(&ground_truth) {
@@ -175,6 +176,7 @@ fn options(value: Option<&Value>) -> Result<Vec<String>, RowProblem> {
         if normal_form(option).is_empty() {
             return Err(RowProblem::Empty("options".into()));
         }
+        refuse_tags(option, "options")?;
         options.push(truth_text(option));
     }
     match alike_options(&options) {
@@ -212,6 +214,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::answer::truth::Unmatchable;
 
     fn row() -> Value {
         json!({"image_path": "a.jpg", "question": "Which?", "options": ["Lime", "Lemon"], "ground_truth": "Lime"})
@@ -303,6 +306,18 @@ mod tests {
                 RowProblem::AlikeOptions("Key_Lime".into(), "key  lime".into()),
             ),
             (with("videos", json!(["a.mp4"])), RowProblem::Unread("videos".into())),
+            (
+                with("question", json!("<|image_pad|>Which?")),
+                RowProblem::ControlToken { field: "question".into(), token: "<|image_pad|>" },
+            ),
+            (
+                with("options", json!(["Lime", "Lemon<|im_end|>"])),
+                RowProblem::ControlToken { field: "options".into(), token: "<|im_end|>" },
+            ),
+            (
+                with("ground_truth", json!("Li\u{1}me")),
+                RowProblem::Unmatchable { truth: "Li\u{1}me".into(), reason: Unmatchable::Control },
+            ),
             (with("image_path", json!("https://x.org/a.jpg")), RowProblem::ImageUrl("https://x.org/a.jpg".into())),
             (EvalRow::parse(1, &json!(["x"]), ""), RowProblem::NotAnObject("list")),
             (EvalRow::parse(1, &json!({"image_path": "a"}), ""), RowProblem::MissingField("question".into())),

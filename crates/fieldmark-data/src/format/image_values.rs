@@ -8,14 +8,16 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
-use super::columns::kind_of;
+use super::columns::{has_content, kind_of};
 use crate::error::RowProblem;
 use crate::row_image::{ImageBytes, RowImage};
 
-/// The images of a column; none if the column is missing or null.
+/// The images of a column; none if the column is missing or has no content, such as `""` or `[""]`, which exports write
+/// for a row without an image.
 pub(crate) fn images(object: &Map<String, Value>, column: &str) -> Result<Vec<RowImage>, RowProblem> {
     match object.get(column) {
-        None | Some(Value::Null) => Ok(Vec::new()),
+        None => Ok(Vec::new()),
+        Some(value) if !has_content(value) => Ok(Vec::new()),
         Some(Value::Array(list)) => list.iter().map(|value| image(value, column)).collect(),
         Some(value) => Ok(vec![image(value, column)?]),
     }
@@ -166,6 +168,17 @@ mod tests {
         assert_eq!(bytes(json!(long))[..4], [0x89, b'P', b'N', b'G']);
         let named = image(&json!({"bytes": "AAAA", "path": "a.png"}), "images").unwrap();
         assert_eq!((named.name().as_str(), named.path()), ("a.png", None));
+    }
+
+    #[test]
+    fn a_column_without_content_has_no_image() {
+        let read = |value: Value| images(&Map::from_iter([("images".to_owned(), value)]), "images");
+        for value in
+            [json!(null), json!(""), json!([]), json!([""]), json!([null]), json!({"bytes": null, "path": null})]
+        {
+            assert_eq!(read(value.clone()), Ok(vec![]), "{value}");
+        }
+        assert_eq!(read(json!(["a.jpg", ""])), Err(RowProblem::Empty("images".into())));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use super::reader::{ReadLimits, read_text};
 use super::table::Table;
 use crate::answer::{aliases::Aliases, normal_form, truth::truth_text};
 use crate::error::{DataError, RowProblem};
-use crate::images::ImageRoots;
+use crate::images::{ImageRoots, same_path};
 
 /// Whether a photograph is for training or for testing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -236,7 +236,7 @@ impl Earlier {
     fn admit(&mut self, mut photo: LabelledPhoto) -> Result<LabelledPhoto, RowProblem> {
         photo.class = self.first_spelling("class", photo.class);
         photo.super_category = self.first_spelling("super_category", photo.super_category);
-        if let Some(row) = self.paths.insert(photo.path.clone(), photo.row) {
+        if let Some(row) = self.paths.insert(same_path(&photo.path), photo.row) {
             return Err(RowProblem::Repeated(row));
         }
         let (earlier, row) =
@@ -358,6 +358,8 @@ mod tests {
             ("a,?,Citrus,test\n", 2, RowProblem::Unmatchable { truth: "?".into(), reason: Unmatchable::Punctuation }),
             ("a,Lime,Citrus\n", 2, RowProblem::NotCsv("3 fields, but the header has 4".into())),
             ("a,Lime,Citrus,test\na,Lime,Citrus,test\n", 3, RowProblem::Repeated(2)),
+            ("a/l,Lime,Citrus,test\n./a/l,Lime,Citrus,test\n", 3, RowProblem::Repeated(2)),
+            ("a/l,Lime,Citrus,test\na\\.\\l,Lime,Citrus,test\n", 3, RowProblem::Repeated(2)),
             (
                 "a,Lime,Citrus,test\nb,Lime,Fruit,test\n",
                 3,

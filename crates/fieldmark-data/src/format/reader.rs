@@ -93,8 +93,8 @@ pub(crate) fn read_text(path: &Path, limits: ReadLimits) -> Result<(String, bool
     if file.metadata().map_err(read_error)?.is_dir() {
         return Err(DataError::file(path, "this is a folder; name a file inside it"));
     }
-    let mut head = Vec::with_capacity(4);
-    Read::by_ref(&mut file).take(4).read_to_end(&mut head).map_err(read_error)?;
+    let mut head = Vec::with_capacity(HEAD);
+    Read::by_ref(&mut file).take(HEAD as u64).read_to_end(&mut head).map_err(read_error)?;
     if let Some(problem) = other_format(&head) {
         return Err(DataError::file(path, problem));
     }
@@ -115,9 +115,16 @@ pub(crate) fn read_text(path: &Path, limits: ReadLimits) -> Result<(String, bool
     Ok((text, gzipped))
 }
 
+/// The number of bytes that tell the files of other programs.
+const HEAD: usize = 32;
+
 /// What to do with a file that begins like one of another program's.
 fn other_format(head: &[u8]) -> Option<&'static str> {
-    let known: [(&[u8], &str); 5] = [
+    let known: [(&[u8], &str); 6] = [
+        (
+            b"version https://git-lfs",
+            "this is a Git LFS pointer, not the file itself; run `git lfs pull` in its folder, or download the file again",
+        ),
         (b"PAR1", "Parquet files are not supported; convert it to JSONL"),
         (b"ARRO", "Arrow files are not supported; convert it to JSONL"),
         (
@@ -127,7 +134,7 @@ fn other_format(head: &[u8]) -> Option<&'static str> {
         (b"\xd0\xcf\x11\xe0", "this is an old Excel file; save the table as \"CSV UTF-8\""),
         (b"\x28\xb5\x2f\xfd", "files packed by zstd are not supported; unpack it, or pack it with gzip"),
     ];
-    known.into_iter().find(|(start, _)| head == *start).map(|(_, problem)| problem)
+    known.into_iter().find(|(start, _)| head.starts_with(start)).map(|(_, problem)| problem)
 }
 
 fn array_rows(path: &Path, text: &str) -> Result<Vec<Result<Record, DataError>>, DataError> {
@@ -191,6 +198,8 @@ mod tests {
             (" [{\"a\":1},\n{\"a\":2}]", Layout::Array, [(1, 1), (2, 2)]),
             ("{\"a\":1}\n\n{\"a\":2}\n", Layout::Lines, [(1, 1), (3, 2)]),
             ("\u{feff}{\"a\":1}\r\n{\"a\":2}", Layout::Lines, [(1, 1), (2, 2)]),
+            ("{\"a\":1}\r\n{\"a\":2}\r\n\u{1a}\r\n", Layout::Lines, [(1, 1), (2, 2)]),
+            ("[{\"a\":1},{\"a\":2}]\u{1a}", Layout::Array, [(1, 1), (2, 2)]),
         ] {
             for gzipped in [false, true] {
                 let bytes = if gzipped { gzip(text.as_bytes()) } else { text.as_bytes().to_vec() };
@@ -216,6 +225,9 @@ mod tests {
     fn unreadable_files_are_named() {
         let limits = ReadLimits { max_bytes: 8 };
         let packed = gzip(b"{\"a\":1}\n{\"a\":2}\n");
+        let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
+        let error = read_records(file(pointer).path(), limits).unwrap_err().to_string();
+        assert!(error.contains("git lfs pull"), "{error}");
         let cases: [(&[u8], bool); 7] = [
             (b"{\"a\":1}\n{", true),
             (&packed, true),

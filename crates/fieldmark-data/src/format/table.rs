@@ -38,7 +38,7 @@ impl<'a> Table<'a> {
         Self { text, delimiter, skipped: 0, header }
     }
 
-    /// The place of a column, by its name or else by its name in other case.
+    /// The place of a column, by its name or else by its name in other case or with other marks between its words.
     pub(crate) fn column(&self, name: &str) -> Option<usize> {
         place(&self.header, name)
     }
@@ -106,7 +106,7 @@ fn with_plain_ends(text: &str) -> Cow<'_, str> {
 
 fn place(header: &[String], name: &str) -> Option<usize> {
     let at = |same: &dyn Fn(&str) -> bool| header.iter().position(|field| same(field));
-    at(&|field| field == name).or_else(|| at(&|field| field.eq_ignore_ascii_case(name)))
+    at(&|field| field == name).or_else(|| at(&|field| field.to_ascii_lowercase().replace([' ', '-', '.'], "_") == name))
 }
 
 fn last(record: &StringRecord) -> &str {
@@ -158,6 +158,16 @@ mod tests {
         assert_eq!(rows("path,class\r\n\r\na.jpg,Lime\r\n\r\n"), [row(3, "a.jpg", "Lime")]);
         assert_eq!(rows("path,class\ra.jpg,\"Li\rme\"\rb.jpg,x"), [row(2, "a.jpg", "Li\nme"), row(4, "b.jpg", "x")]);
         assert_eq!(rows("sep=|\npath|class\na;1.jpg|Lime\n"), [row(3, "a;1.jpg", "Lime")]);
+    }
+
+    #[test]
+    fn a_column_may_be_written_in_other_ways() {
+        for header in ["super_category", "Super Category", "super-category", "SUPER.CATEGORY"] {
+            let text = format!("path,{header}\na,b\n");
+            assert_eq!(Table::open(&text, &["path", "super_category"]).column("super_category"), Some(1), "{header}");
+        }
+        assert_eq!(Table::open("a b,a_b\n", &[]).column("a_b"), Some(1));
+        assert_eq!(Table::open("supercategory\n", &[]).column("super_category"), None);
     }
 
     #[test]

@@ -17,10 +17,15 @@ pub(super) fn decode(bytes: Vec<u8>) -> Result<String, String> {
         [0, first, 0, second, ..] if *first != 0 && *second != 0 => Some((false, 0)),
         _ => None,
     };
-    match little {
+    let mut text = match little {
         Some((little, start)) => utf16(&bytes[start..], little),
         None => utf8(bytes),
+    }?;
+    // Some programs of Windows end a file with Ctrl-Z, as DOS did.
+    if let Some(rest) = text.trim_end().strip_suffix('\u{1a}') {
+        text.truncate(rest.len());
     }
+    Ok(text)
 }
 
 fn utf16(bytes: &[u8], little: bool) -> Result<String, String> {

@@ -20,7 +20,7 @@ use super::draft::Draft;
 use super::example::{SftExample, TurnRole};
 use super::parts::Text;
 use crate::error::RowProblem;
-use crate::format::columns::{UNREAD, filled, kind_of, refuse_unread, string};
+use crate::format::columns::{UNREAD, filled, kind_of, refuse_tags, refuse_unread, string};
 
 /// Whether a row has the fields of this form.
 pub(super) fn is_alpaca(columns: &Map<String, Value>) -> bool {
@@ -30,7 +30,9 @@ pub(super) fn is_alpaca(columns: &Map<String, Value>) -> bool {
 /// Reads a row.
 pub(super) fn parse(row: usize, columns: &Map<String, Value>) -> Result<SftExample, RowProblem> {
     refuse_unread(columns, &UNREAD)?;
-    let mut draft = Draft::new(text(columns, "system")?);
+    let system = text(columns, "system")?;
+    system.as_deref().map_or(Ok(()), |text| refuse_tags(text, "system"))?;
+    let mut draft = Draft::new(system);
     let mut number = 0;
     let mut pair = |question: &str, answer: &str| {
         let turns = [(TurnRole::User, "instruction", question), (TurnRole::Assistant, "output", answer)];

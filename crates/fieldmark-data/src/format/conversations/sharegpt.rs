@@ -35,7 +35,7 @@ use super::draft::Draft;
 use super::example::{SftExample, TurnRole};
 use super::parts::Text;
 use crate::error::RowProblem;
-use crate::format::columns::{UNREAD, kind_of, object, refuse_unread, string};
+use crate::format::columns::{UNREAD, kind_of, object, refuse_tags, refuse_unread, string};
 
 /// Fields of a message that would be left out of the prompt in silence.
 const UNREAD_IN_MESSAGE: [&str; 8] =
@@ -177,6 +177,7 @@ impl ShareGptFormat {
             None | Some(Value::Null) => None,
             Some(_) => Some(string(columns, &self.system)?).filter(|text| !text.is_empty()),
         };
+        system.map_or(Ok(()), |text| refuse_tags(text, &self.system))?;
         Ok(system.map(str::to_owned))
     }
 
@@ -382,7 +383,7 @@ mod tests {
             (official(question("?"), json!(["a", "b"])), mismatch(0, 2)),
             (official(question("<image>?"), json!(["a", "b"])), mismatch(1, 2)),
             (official(question("<image>?"), Value::Null), mismatch(1, 0)),
-            (official(question("<image>?"), json!([""])), RowProblem::Empty("images".into())),
+            (official(question("<image>?"), json!([""])), mismatch(1, 0)),
             (
                 official(
                     json!([{"role": "user", "content": "<image>"}, {"role": "assistant", "content": " \n"}]),
