@@ -42,10 +42,10 @@ pub enum EvalError {
         row: usize,
         /// The setting.
         key: String,
-        /// Its value in this row.
-        here: serde_json::Value,
-        /// Its value in the first row.
-        first: serde_json::Value,
+        /// Its value in this row, as JSON.
+        here: String,
+        /// Its value in the first row, as JSON.
+        first: String,
         /// The first row.
         first_row: usize,
     },

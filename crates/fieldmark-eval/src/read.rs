@@ -117,9 +117,9 @@ impl OneEvaluation {
     }
 }
 
-/// Returns the first setting that differs, with its two values. The device does not count, because an evaluation may go
+/// Returns the first setting that differs, with its two values as JSON. The device does not count, because an evaluation may go
 /// on on another one.
-fn difference(first: &RunSettings, here: &RunSettings) -> Option<(String, Value, Value)> {
+fn difference(first: &RunSettings, here: &RunSettings) -> Option<(String, String, String)> {
     let here = RunSettings { device: first.device.clone(), ..here.clone() };
     if *first == here {
         return None;
@@ -130,7 +130,8 @@ fn difference(first: &RunSettings, here: &RunSettings) -> Option<(String, Value,
         return None;
     };
     let mut pairs = first.into_iter().filter_map(|(key, value)| here.remove(&key).map(|other| (key, value, other)));
-    pairs.find(|(_, first, here)| first != here)
+    let found = pairs.find(|(_, first, here)| first != here);
+    found.map(|(key, first, here)| (key, first.to_string(), here.to_string()))
 }
 
 #[cfg(test)]
@@ -179,12 +180,13 @@ mod tests {
             assert!(matches!(&error, EvalError::Prediction { row: 6, .. }), "{error}");
             assert!(error.to_string().contains(&format!("row {row} ")), "{error}");
         }
-        let change: [(&str, fn(&mut RunSettings)); 3] = [
+        type Change = fn(&mut RunSettings);
+        let changes: [(&str, Change); 3] = [
             ("model", |settings| settings.model = "other".into()),
             ("max_pixels", |settings| settings.max_pixels += 1),
             ("temperature", |settings| settings.sampling.temperature = 0.5),
         ];
-        for (name, change) in change {
+        for (name, change) in changes {
             let mut mixed = rows.clone();
             change(&mut mixed[3].settings);
             let error = read(&mixed).unwrap_err();
