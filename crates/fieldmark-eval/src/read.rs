@@ -180,12 +180,13 @@ mod tests {
             assert!(matches!(&error, EvalError::Prediction { row: 6, .. }), "{error}");
             assert!(error.to_string().contains(&format!("row {row} ")), "{error}");
         }
-        let change: [(&str, fn(&mut RunSettings)); 3] = [
+        type Change = fn(&mut RunSettings);
+        let changes: [(&str, Change); 3] = [
             ("model", |settings| settings.model = "other".into()),
             ("max_pixels", |settings| settings.max_pixels += 1),
             ("temperature", |settings| settings.sampling.temperature = 0.5),
         ];
-        for (name, change) in change {
+        for (name, change) in changes {
             let mut mixed = rows.clone();
             change(&mut mixed[3].settings);
             let error = read(&mixed).unwrap_err();

@@ -141,7 +141,8 @@ fn every_set_is_asked_about_its_own_photographs() {
     for (from, to) in [("a.png", "b.png"), ("b.png", "a.png")] {
         fs::copy(folder.path().join(from), other.join(to)).unwrap();
     }
-    let sets = [folder.path(), &other].map(|images| QuestionSet::new(questions.clone(), ImageRoots::new(images)));
+    let mut sets = [folder.path(), &other].map(|images| QuestionSet::new(questions.clone(), ImageRoots::new(images)));
+    sets[1].questions.iter_mut().for_each(|question| question.file = Some("other/fruit_seen.jsonl".into()));
     let predict = |sets: &[QuestionSet]| {
         let path = folder.path().join("predictions.jsonl");
         let mut progress = Vec::new();
