@@ -104,7 +104,7 @@ pub(crate) enum Sampler {
     /// Tensors are ordinary memory: a loop over them costs no copy.
     Host(host::HostSampler),
     /// Tensors stay where they are.
-    Device(device::DeviceSampler),
+    Device(Box<device::DeviceSampler>),
 }
 
 impl Sampler {
@@ -113,7 +113,7 @@ impl Sampler {
         if is_host(device) {
             Self::Host(host::HostSampler { sampling, banned })
         } else {
-            Self::Device(device::DeviceSampler::new(sampling, &banned, vocab, device))
+            Self::Device(Box::new(device::DeviceSampler::new(sampling, &banned, vocab, device)))
         }
     }
 

@@ -48,7 +48,7 @@ fn settings() -> Vec<Sampling> {
 fn both(sampling: &Sampling, banned: &[u32], vocab: usize, device: &Device) -> [(&'static str, Sampler); 2] {
     [
         ("host", Sampler::Host(HostSampler { sampling: sampling.clone(), banned: banned.to_vec() })),
-        ("device", Sampler::Device(DeviceSampler::new(sampling.clone(), banned, vocab, device))),
+        ("device", Sampler::Device(Box::new(DeviceSampler::new(sampling.clone(), banned, vocab, device)))),
     ]
 }
 
