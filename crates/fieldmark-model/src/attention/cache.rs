@@ -291,12 +291,12 @@ mod tests {
             let mut cache = KvCache::with_rows(1, 3, 40);
             let row = vec![1.0; prompt];
             let index = |rows: &[i64]| Tensor::<1, Int>::from_data(TensorData::from(rows), &Device::flex());
-            cache.admit(&prompts(&[row.clone()]), index(&[0, 0]));
+            cache.admit(&prompts(std::slice::from_ref(&row)), index(&[0, 0]));
             for _ in 0..steps {
                 cache.forget((cache.len() + 1).saturating_sub(prompt + 2));
                 cache.layers[0].append(tensor(&[vec![2.0], vec![3.0]]), tensor(&[vec![2.0], vec![3.0]]));
                 cache.remove(0);
-                cache.admit(&prompts(&[row.clone()]), index(&[0]));
+                cache.admit(&prompts(std::slice::from_ref(&row)), index(&[0]));
                 prop_assert_eq!(cache.capacity(), 40);
             }
         }
