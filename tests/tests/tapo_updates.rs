@@ -166,7 +166,7 @@ fn a_ratio_of_whole_responses_is_the_plain_one_whatever_the_settings() {
     let schedule = LrSchedule { lr: 2e-3 * FULL_RATE, ..descent().schedule };
     let config = TapoConfig { batch: 4, loss, schedule, ..descent() };
     let narrow = TapoLossConfig { clip_low: 3e-4, clip_high: 4e-4, loss_average: LossAverage::Sequence, ..loss };
-    let registry = RewardRegistry::default().with("accuracy", First).with("format", Even);
+    let registry = RewardRegistry::default().with("accuracy", Even).with("format", First);
     let mut ratios = Vec::new();
     for config in [
         config.clone(),
