@@ -346,6 +346,18 @@ fn a_prompt_of_one_token_beside_a_long_one_stays_finite_and_the_same() {
 }
 
 #[test]
+fn a_vocabulary_that_is_banned_whole_is_refused() {
+    let model = &LOADED[0];
+    let most = model.config().text.vocab_size as u32 - 1;
+    let made = |banned: Vec<u32>| {
+        let config = GenerationConfig { banned, allow_vision_tokens: true, ..sampled(1) };
+        Generator::new(model, config, PAD, &Device::flex()).map(drop)
+    };
+    assert!(matches!(made((0..=most).collect()), Err(GenerateError::Setting { key: "banned", .. })));
+    assert!(made((0..most).collect()).is_ok());
+}
+
+#[test]
 fn the_context_ends_a_response() {
     use fieldmark_tests::prompts::Part::Text;
     let model = &LOADED[0];

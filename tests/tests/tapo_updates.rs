@@ -163,7 +163,7 @@ fn a_ratio_of_whole_responses_is_the_plain_one_whatever_the_settings() {
     let source = Source::new(prompts(model.config(), &[&every(9), &every(8)]));
     let loss = TapoLossConfig { importance: Importance::Sequence, ..TapoLossConfig::default() };
     // A step so small that responses stay between the wide clips, and cross the narrow ones.
-    let schedule = LrSchedule { lr: 2e-3 * FULL_RATE, ..descent().schedule };
+    let schedule = LrSchedule { lr: 3e-3 * FULL_RATE, ..descent().schedule };
     let config = TapoConfig { batch: 4, loss, schedule, ..descent() };
     let narrow = TapoLossConfig { clip_low: 3e-4, clip_high: 4e-4, loss_average: LossAverage::Sequence, ..loss };
     let registry = RewardRegistry::default().with("accuracy", Even).with("format", First);

@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use std::{
 use support::{
     Place, lines, question,
     refusal::{Refusal, mentions},
-    runs::{args, entries, place, resume, run, same, stderr, succeed},
+    runs::{args, entries, place, resume, run, same, spawn, stderr, succeed},
 };
 
 fn with(args: Vec<String>, more: &[&str]) -> Vec<String> {
@@ -363,16 +363,6 @@ fn an_evaluation_replaces_another_only_when_it_is_whole() {
     succeed(&place, &over);
     assert_eq!(entries(&place, "out").len(), before.len());
     assert!(answers(&place, "out") != before["predictions.jsonl"]);
-}
-
-fn spawn(place: &Place, args: &[String]) -> std::process::Child {
-    Command::new(env!("CARGO_BIN_EXE_fieldmark"))
-        .args(args)
-        .current_dir(place.path(""))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
 }
 
 /// Waits as long as `is_early` is true.

@@ -71,7 +71,7 @@ impl<'a> Generator<'a> {
     /// `model.valid()`.
     ///
     /// # Errors
-    /// Returns [`GenerateError::Setting`] if `config` is invalid.
+    /// Returns [`GenerateError::Setting`] if `config` is invalid or bans every token.
     pub fn new(
         model: &'a Qwen25Vl,
         mut config: GenerationConfig,
@@ -85,6 +85,9 @@ impl<'a> Generator<'a> {
         config.banned.sort_unstable();
         config.banned.dedup();
         let vocab = model.config().text.vocab_size;
+        if config.banned.iter().filter(|&&id| (id as usize) < vocab).count() == vocab {
+            return Err(GenerateError::Setting { key: "banned", reason: "names every token of the vocabulary".into() });
+        }
         let sampler = Sampler::new(config.sampling.clone(), config.banned.clone(), vocab, device);
         Ok(Self { runner: ModelRunner { model, pad_id, device: device.clone() }, sampler, config, stop: None })
     }

@@ -1,6 +1,10 @@
 //! Runs of the stages that save after every step, and what they leave behind.
 
-use std::{collections::BTreeSet, fs, process::Output};
+use std::{
+    collections::BTreeSet,
+    fs,
+    process::{Child, Command, Output, Stdio},
+};
 
 use super::{Place, triplet};
 
@@ -30,6 +34,16 @@ pub fn place() -> Place {
     let rows = images.map(|images| triplet(images).to_string()).join("\n");
     place.write("tapo.jsonl", format!("{rows}\n{}\n{}\n", triplet(images[0]), triplet(images[1])));
     place
+}
+
+/// Starts the command in the folder.
+pub fn spawn(place: &Place, args: &[String]) -> Child {
+    start(Command::new(env!("CARGO_BIN_EXE_fieldmark")), place, args)
+}
+
+/// Starts a command, with further arguments, in the folder.
+pub fn start(mut command: Command, place: &Place, args: &[String]) -> Child {
+    command.args(args).current_dir(place.path("")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 /// A stage into a folder.

@@ -232,13 +232,16 @@ mod tests {
 
     #[test]
     fn images_that_were_looked_for_and_not_found_are_problems() {
-        let rows = "{\"image_path\":\"x/a.jpg\",\"question\":\"?\",\"ground_truth\":\"Lime\"}\n\
-                    {\"image_path\":\"A.PNG\",\"question\":\"?\",\"ground_truth\":\"Lime\"}\n";
-        let dir = folder(&[("fruit_seen.jsonl", rows)]);
+        let row = |image: &str, options: &str| {
+            format!(
+                "{{\"image_path\":\"{image}\",\"question\":\"?\",\"ground_truth\":\"Lime\",\"options\":{options}}}\n"
+            )
+        };
+        let rows = [row("x/a.jpg", r#"["Lime","Fig"]"#), row("A.PNG", r#"["Fig","Lime"]"#)].concat();
+        let dir = folder(&[("fruit_seen.jsonl", &rows)]);
         let report = check(&dir, "fruit_seen.jsonl");
         assert!(report.is_clean());
-        assert_eq!((report.images, report.images_missing), (2, 2));
-        assert!(report.notes.iter().any(|note| note.contains("--images")), "{report}");
+        assert_eq!((report.images, report.images_missing, report.notes.len()), (2, 2, 1), "{report}");
         let told = check_file(&dir.path().join("fruit_seen.jsonl"), Some(&ImageRoots::new(dir.path()))).unwrap();
         let problems = told.problems.iter().map(|problem| match problem {
             DataError::Row { row, problem: RowProblem::ImageNotFound { image, likely }, .. } => {

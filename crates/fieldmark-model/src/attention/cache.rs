@@ -82,13 +82,6 @@ impl LayerCache {
         }
     }
 
-    fn select(&mut self, rows: &Tensor<1, Int>) {
-        if let Some(seen) = self.seen() {
-            self.buffers = Some(seen.map(|x| x.select(0, rows.clone())));
-            (self.rows, self.first, self.end) = (rows.dims()[0], 0, self.len());
-        }
-    }
-
     /// Writes `values`, `[rows, kv_heads, columns, head_dim]`, to the buffers from a row and column on.
     fn write(&mut self, row: usize, column: usize, values: [Tensor<4>; 2]) {
         let [rows, heads, columns, dim] = values[0].dims();
@@ -160,11 +153,6 @@ impl KvCache {
     /// Returns true if no token is cached yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// Keeps, drops or repeats sequences: row i becomes a copy of the former row `rows[i]`.
-    pub fn select(&mut self, rows: Tensor<1, Int>) {
-        self.layers.iter_mut().for_each(|layer| layer.select(&rows));
     }
 
     /// Adds a sequence for each of `rows`: a copy of that row of `prompts`, padding included, which ends where the cached
