@@ -79,10 +79,18 @@ def vocabulary(model):
                    top_k=0, top_p=0.99, temperature=1.0, num_return_sequences=10, eos_token_id=None, pad_token_id=0)
 
 
-def response_logp(model, inputs):
-    hidden = model.model(**inputs).last_hidden_state[:, -RESPONSE - 1:-1]
+def response_logp(model, inputs, response=RESPONSE):
+    hidden = model.model(**inputs).last_hidden_state[:, -response - 1:-1]
     logits = model.lm_head(hidden)
-    return F.log_softmax(logits, -1).gather(-1, inputs["input_ids"][:, -RESPONSE:, None])[..., 0]
+    return F.log_softmax(logits, -1).gather(-1, inputs["input_ids"][:, -response:, None])[..., 0]
+
+
+def group(rows, responses):
+    """`rows` responses of `responses` tokens to one prompt with one image, each row with its own copy, as trainers batch them."""
+    one, answers = batch(1), torch.randint(0, 30000, (rows, responses))
+    ids = torch.cat([one["input_ids"].repeat(rows, 1), answers], 1)
+    return dict(input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=(ids == IMAGE).int(),
+                pixel_values=one["pixel_values"].repeat(rows, 1), image_grid_thw=GRID.repeat(rows, 1))
 
 
 def main():
@@ -120,29 +128,43 @@ def main():
     model.train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5)
 
-    def update(loss):
-        loss.backward()
+    def advance():
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad()
+
+    def update(loss):
+        loss.backward()
+        advance()
 
     for rows in (1, 4):
         if chosen(name := f"SFT step, {rows} x 512"):
             inputs = batch(rows)
             best(name, lambda: update(-response_logp(model, inputs).mean()), 2)
+    def tapo(inputs, negative, response):
+        logp, neg = response_logp(model, inputs, response), response_logp(model, negative, response)
+        ratio = (logp - logp.detach()).exp()
+        policy = torch.maximum(-ratio, -ratio.clamp(0.8, 1.28))
+        u = (neg - logp).clamp(-20, 20)
+        kl = (u.exp() - u - 1).clamp(-10, 10)
+        return (policy - 0.01 * kl - 0.03 * logp - 0.03 * neg).mean()
+
     if chosen(name := "TAPO update, 2 x 512"):
         inputs, negative = batch(2), batch(2)
         negative["input_ids"] = inputs["input_ids"]
+        best(name, lambda: update(tapo(inputs, negative, RESPONSE)), 2)
+    if chosen(name := "TAPO update, group of 10, prompt 512, responses 64"):
+        # All twenty sequences at once would need 45 GB: two responses at a time, gradients added up.
+        micros = [(group(2, 64), group(2, 64)) for _ in range(5)]
+        for inputs, negative in micros:
+            negative["input_ids"] = inputs["input_ids"]
 
-        def tapo():
-            logp, neg = response_logp(model, inputs), response_logp(model, negative)
-            ratio = (logp - logp.detach()).exp()
-            policy = torch.maximum(-ratio, -ratio.clamp(0.8, 1.28))
-            u = (neg - logp).clamp(-20, 20)
-            kl = (u.exp() - u - 1).clamp(-10, 10)
-            update((policy - 0.01 * kl - 0.03 * logp - 0.03 * neg).mean())
+        def accumulated():
+            for inputs, negative in micros:
+                (tapo(inputs, negative, 64) / 5).backward()
+            advance()
 
-        best(name, tapo, 2)
+        best(name, accumulated, 1)
 
 
 if __name__ == "__main__":

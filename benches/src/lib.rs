@@ -34,6 +34,8 @@ use fieldmark::{
 pub const TOKENS: usize = 512;
 /// Tokens of the response in a training sequence.
 pub const RESPONSE: usize = 212;
+/// Tokens of each response of a group.
+pub const GROUP_RESPONSE: usize = 64;
 
 /// The 173 M parameter configuration: a decoder of 12 blocks, 768 wide, and an encoder of 12 blocks, 512 wide.
 pub fn config() -> Qwen25VlConfig {
@@ -196,16 +198,41 @@ impl Trainer {
         value
     }
 
-    /// One TAPO update of `batch` responses in one micro-batch, with a gradient through the negative image.
+    /// One TAPO update of `batch` responses in one micro-batch, with a gradient through the negative image. Each response
+    /// has a prompt of its own.
     pub fn tapo(&mut self, batch: usize) -> f64 {
+        self.tapo_of(samples(batch, TOKENS, "image"), samples(batch, TOKENS, "negative"), RESPONSE)
+    }
+
+    /// One TAPO update of a group: `responses` of [`GROUP_RESPONSE`] tokens to a prompt of [`TOKENS`], in one packed
+    /// micro-batch, with a gradient through the negative image.
+    pub fn tapo_group(&mut self, responses: usize) -> f64 {
+        let scorer = self.scorer;
+        self.scorer = scorer.with_packing(true);
+        let answered = |picture: &str| -> Vec<SupervisedSequence> {
+            let prompt = sequence("prompt", &image(picture));
+            let answers = (0..responses).map(|i| {
+                let mut stream = RandomStream::new(0, &["bench", "response", &i.to_string()]);
+                let ids: Vec<u32> = (0..GROUP_RESPONSE).map(|_| stream.below(30_000) as u32).collect();
+                let target_mask = (0..TOKENS + GROUP_RESPONSE).map(|t| t >= TOKENS).collect();
+                SupervisedSequence { sequence: prompt.with_response(&ids), target_mask }
+            });
+            answers.collect()
+        };
+        let loss = self.tapo_of(answered("image"), answered("negative"), GROUP_RESPONSE);
+        self.scorer = scorer;
+        loss
+    }
+
+    fn tapo_of(&mut self, seen: Vec<SupervisedSequence>, negative: Vec<SupervisedSequence>, response: usize) -> f64 {
         let model = self.model.take().expect("a model");
-        let both = [samples(batch, TOKENS, "image"), samples(batch, TOKENS, "negative")].concat();
-        let micro = self.scorer.micro_batch(both).expect("targets");
+        let batch = seen.len();
+        let micro = self.scorer.micro_batch([seen, negative].concat()).expect("targets");
         let scored = self.scorer.forward(&model, &micro, &self.device).expect("the batch fits");
-        let rows = ResponseRows::new(std::iter::repeat_n(RESPONSE, batch));
+        let rows = ResponseRows::new(std::iter::repeat_n(response, batch));
         let logp_n = scored.logp_n.clone().inner().autodiff().require_grad();
         let logp_bt = rows.unpack(logp_n.clone().narrow(0, 0, rows.tokens()));
-        let size = BatchSize { tokens: batch * RESPONSE, sequences: batch };
+        let size = BatchSize { tokens: batch * response, sequences: batch };
         let loss = tapo_loss(
             TapoInputs {
                 old_logp_bt: logp_bt.clone().detach(),
@@ -213,7 +240,7 @@ impl Trainer {
                 sampler_logp_bt: None,
                 neg_logp_bt: Some(rows.unpack(logp_n.clone().narrow(0, rows.tokens(), rows.tokens()))),
                 ref_logp_bt: None,
-                advantages_bt: Tensor::ones([batch, RESPONSE], &self.device),
+                advantages_bt: Tensor::ones([batch, response], &self.device),
                 mask_bt: rows.mask(&self.device),
             },
             &TapoLossConfig::default(),

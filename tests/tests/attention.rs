@@ -78,25 +78,30 @@ fn a_long_causal_batch_is_the_same_in_pieces() {
     }
 }
 
-/// Attention over one row of tokens, span by span, on the tape: what the layouts promise.
+/// Attention over one row of tokens, span by span, on the tape: what the layouts promise. A token's result is that of the
+/// first span that has it.
 fn by_spans(qkv: &[Tensor<4>; 3], spans: &[Vec<usize>], causal: bool, device: &Device) -> Tensor<4> {
-    let mut outs = Vec::new();
+    let (mut outs, mut order) = (Vec::new(), Vec::new());
+    let indices = |places: &[usize]| {
+        let places: Vec<i64> = places.iter().map(|&place| place as i64).collect();
+        Tensor::from_data(places.as_slice(), device)
+    };
     for span in spans {
-        let index: Vec<i64> = span.iter().map(|&token| token as i64).collect();
-        let index = Tensor::from_data(index.as_slice(), device);
-        let cut = |x: &Tensor<4>| x.clone().select(1, index.clone()).swap_dims(1, 2);
+        let cut = |x: &Tensor<4>| x.clone().select(1, indices(span)).swap_dims(1, 2);
         let whole = 0..span.len();
         let mask = if causal {
             AttentionMask::causal(span.len(), 0, std::slice::from_ref(&whole), device)
         } else {
             AttentionMask::none()
         };
-        outs.push(attend(cut(&qkv[0]), cut(&qkv[1]), cut(&qkv[2]), &mask).swap_dims(1, 2));
+        let out = attend(cut(&qkv[0]), cut(&qkv[1]), cut(&qkv[2]), &mask).swap_dims(1, 2);
+        let new: Vec<usize> = (0..span.len()).filter(|&place| !order.contains(&span[place])).collect();
+        order.extend(new.iter().map(|&place| span[place]));
+        outs.push(out.select(1, indices(&new)));
     }
-    let order: Vec<usize> = spans.concat();
-    let mut place = vec![0i64; order.len()];
-    order.iter().enumerate().for_each(|(i, &token)| place[token] = i as i64);
-    Tensor::cat(outs, 1).select(1, Tensor::from_data(place.as_slice(), device))
+    let mut place = vec![0; order.len()];
+    order.iter().enumerate().for_each(|(i, &token)| place[token] = i);
+    Tensor::cat(outs, 1).select(1, indices(&place))
 }
 
 fn check(layout: &AttentionLayout, len: usize, heads: [usize; 2], spans: &[Vec<usize>], causal: bool) {
@@ -121,9 +126,24 @@ fn check(layout: &AttentionLayout, len: usize, heads: [usize; 2], spans: &[Vec<u
 #[test]
 fn packed_sequences_see_only_themselves() {
     let sequences: [Range<usize>; 5] = [0..7, 7..14, 14..15, 15..25, 25..32];
-    let layout = AttentionLayout::packed(&sequences, &Device::flex());
+    let layout = AttentionLayout::packed(&sequences, &[], &Device::flex());
     let spans: Vec<Vec<usize>> = sequences.iter().map(|range| range.clone().collect()).collect();
     check(&layout, 32, [HEADS, KV_HEADS], &spans, true);
+}
+
+#[test]
+fn a_response_sees_its_prompt_and_itself() {
+    // Two prompts of one length, one with responses of several lengths; between them a sequence of the same length that
+    // stands alone, and one more behind.
+    let sequences = [0..5, 5..8, 8..11, 11..12, 12..17, 17..22, 22..24, 24..26, 26..31];
+    let after = [None, Some(0), Some(0), Some(0), None, None, Some(5), Some(5), None];
+    let layout = AttentionLayout::packed(&sequences, &after, &Device::flex());
+    let span = |i: usize| {
+        let before = after[i].map_or(0..0, |before: usize| sequences[before].clone());
+        before.chain(sequences[i].clone()).collect()
+    };
+    let spans: Vec<Vec<usize>> = (0..sequences.len()).map(span).collect();
+    check(&layout, 31, [HEADS, KV_HEADS], &spans, true);
 }
 
 #[test]

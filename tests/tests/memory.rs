@@ -172,6 +172,11 @@ fn plans_are_what_runs_take() {
     (short.data.sft.max_tokens, short.sft.micro_batch, short.sft.logit_chunk) = (72, 1, 8);
     let mut several = keeping(true, true);
     several.sft.train = TrainableParts { vision: true, projector: true, decoder: true };
+    let whole = |recompute| {
+        let mut recipe = keeping(recompute, true);
+        recipe.tapo.micro_batch = 4;
+        recipe
+    };
     let cases = [
         ("SFT in bf16 of short sequences, where the optimiser takes most", short, Stage::Sft, 1),
         ("SFT in bf16 with exact weights", half(HalfWeights::Master, Moments::F32, true), Stage::Sft, 1),
@@ -196,6 +201,8 @@ fn plans_are_what_runs_take() {
         ("SFT of all parts, blocks run again, all scores at once", long, Stage::Sft, 1),
         ("SFT of three images a conversation", several, Stage::Sft, 3),
         ("TAPO, every tape kept, packed", keeping(false, true), Stage::Tapo, 1),
+        ("TAPO of whole groups, every tape kept, packed", whole(false), Stage::Tapo, 1),
+        ("TAPO of whole groups, blocks run again", whole(true), Stage::Tapo, 1),
     ];
     // What a first run leaves behind for ever, such as the threads' own buffers, is not the second one's.
     sft(&recipe(), 1);

@@ -130,12 +130,9 @@ fn tapo_counts_the_negatives_that_it_scores_with_a_gradient() {
         let scored = if negative_grad && gamma > 0.0 { vec![&prompt.anchor, &negative] } else { vec![&prompt.anchor] };
         let mut needed = Flops::default();
         for image in scored {
-            let whole: Vec<Sequence> = answers.iter().map(|ids| image.with_response(ids)).collect();
-            // The three show one image, which is encoded once.
-            let text: Vec<Sequence> =
-                whole.iter().map(|sequence| Sequence { images: Vec::new(), ..sequence.clone() }).collect();
-            needed += alone(&config, &text.iter().collect::<Vec<_>>(), answers.iter().map(Vec::len).sum());
-            needed += config.image_flops(image.images[0].grid);
+            // The three share a prompt, which is read once with its image.
+            needed += alone(&config, &[image], answers.iter().map(Vec::len).sum());
+            answers.iter().for_each(|ids| needed += config.decoder_flops(image.ids.len(), ids.len()));
         }
         let expected = needed.training(train);
         assert_eq!(found.len(), 1);

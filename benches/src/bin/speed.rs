@@ -82,4 +82,11 @@ fn main() {
             std::hint::black_box(trainer.tapo(2));
         });
     }
+    let name = "TAPO update, group of 10, prompt 512, responses 64";
+    if chosen(name) {
+        let mut trainer = Trainer::new(&device);
+        best(name, 2, || {
+            std::hint::black_box(trainer.tapo_group(10));
+        });
+    }
 }

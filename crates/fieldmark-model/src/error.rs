@@ -180,6 +180,17 @@ pub enum ModelError {
         /// What does not match.
         reason: String,
     },
+    /// A row cannot continue the row that it names.
+    #[error(
+        "row {row} cannot continue row {before}: only in a packed batch may a row continue another, which must be an earlier \
+         row that continues none"
+    )]
+    Continuation {
+        /// The row, from 0.
+        row: usize,
+        /// The row that it would continue.
+        before: usize,
+    },
 }
 
 impl ModelError {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::{
+    attention::{AttentionLayout, AttentionMask},
     config::Qwen25VlConfig,
     error::ModelError,
     grid::GridThw,
@@ -40,6 +41,8 @@ pub struct ModelInputs {
     pub position_ids: Tensor<3, Int>,
     /// Range of the real tokens in each row or, in a packed batch, range of each sequence.
     pub rows: Vec<Range<usize>>,
+    /// In a packed batch, the sequence that each sequence continues ([`Row::after`]).
+    pub after: Vec<Option<usize>>,
     /// Rope position of the next token of each row.
     pub next_position: Vec<RopePosition>,
     /// Flat index (row · seq + column) of every image token, row by row.
@@ -57,6 +60,9 @@ pub struct Row<'a> {
     pub ids: &'a [u32],
     /// The images in the row, in order, as indices into the images of the batch. Rows may share images.
     pub images: &'a [usize],
+    /// The index of an earlier row that this one continues: its tokens see that row's, and its positions follow. Many
+    /// rows may continue one, so the responses to a prompt share it. Only in a packed batch.
+    pub after: Option<usize>,
 }
 
 impl ModelInputs {
@@ -65,7 +71,9 @@ impl ModelInputs {
     /// images. Images may differ in size, within a row and between rows.
     ///
     /// # Errors
-    /// Returns [`ModelError::Placeholders`] with the row (from 0) whose image tokens do not match its images.
+    /// - [`ModelError::Placeholders`] with the row (from 0) whose image tokens do not match its images.
+    /// - [`ModelError::Continuation`] with the row that continues another in a padded batch, or a later row, or one that
+    ///   continues a row itself.
     pub fn new(
         rows: &[Row<'_>],
         grids: &[GridThw],
@@ -90,6 +98,16 @@ impl ModelInputs {
             first_feature.push(first_feature[first_feature.len() - 1] + grid.tokens(merge));
         }
         for (b, row) in rows.iter().enumerate() {
+            let begun = match row.after {
+                None => RopePosition(0),
+                Some(before) => {
+                    let whole = padding == Padding::Packed && before < b && rows[before].after.is_none();
+                    if !whole {
+                        return Err(ModelError::Continuation { row: b, before });
+                    }
+                    next_position[before]
+                }
+            };
             if let Some(image) = row.images.iter().find(|&&image| image >= grids.len()) {
                 return Err(ModelError::Placeholders {
                     sample: format!("sample {b}"),
@@ -115,14 +133,14 @@ impl ModelInputs {
                 let flat = first + i;
                 ids[flat] = i64::from(id);
                 for (axis, position) in found.at(TokenIndex(i)).into_iter().enumerate() {
-                    positions[axis * batch * seq + flat] = position.0 as i64;
+                    positions[axis * batch * seq + flat] = (begun + position.0).0 as i64;
                 }
                 if id == config.vision_tokens.image {
                     image_index.push(flat);
                 }
             }
             ranges.push(start..start + row.ids.len());
-            next_position.push(found.next);
+            next_position.push(begun + found.next.0);
         }
         let patches: usize = grids.iter().map(GridThw::patches).sum();
         let width = config.vision.patch_len();
@@ -143,6 +161,7 @@ impl ModelInputs {
             input_ids: Tensor::from_data(TensorData::new(ids, [batch, seq]), device),
             position_ids: Tensor::from_data(TensorData::new(positions, [3, batch, seq]), device),
             rows: ranges,
+            after: rows.iter().map(|row| row.after).collect(),
             next_position,
             image_index,
             image_features,
@@ -153,6 +172,16 @@ impl ModelInputs {
     /// Returns the number of rows and their padded length. A packed batch has one row.
     pub fn dims(&self) -> [usize; 2] {
         self.input_ids.dims()
+    }
+
+    /// Returns which tokens attend to which, with `past` cached tokens before each row.
+    pub fn layout(&self, past: usize) -> AttentionLayout {
+        let ([batch, seq], device) = (self.dims(), self.input_ids.device());
+        if self.rows.len() == batch {
+            AttentionLayout::batch(AttentionMask::causal(seq, past, &self.rows, &device))
+        } else {
+            AttentionLayout::packed(&self.rows, &self.after, &device)
+        }
     }
 
     /// Returns true if any row is padded.

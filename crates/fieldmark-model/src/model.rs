@@ -11,7 +11,7 @@ use burn::{
 };
 
 use crate::{
-    attention::KvCache,
+    attention::{AttentionLayout, AttentionMask, KvCache},
     config::Qwen25VlConfig,
     inputs::{ImageInputs, ModelInputs},
     positions::RopePosition,
@@ -117,12 +117,13 @@ impl Qwen25Vl {
     /// Returns the hidden states of a batch after the final norm, `[batch, seq, width]`. Apply [`Self::logits`] only to
     /// the rows you need: the logits of a whole batch would be the largest tensor of all.
     pub fn forward(&self, inputs: &ModelInputs) -> Tensor<3> {
-        self.model.forward(self.embed(inputs), inputs.position_ids.clone(), &inputs.rows, None)
+        self.model.forward(self.embed(inputs), inputs.position_ids.clone(), inputs.layout(0), None)
     }
 
     /// Like [`Self::forward`], and stores keys and values in `cache` for [`Self::decode`].
     pub fn prefill(&self, inputs: &ModelInputs, cache: &mut KvCache) -> Tensor<3> {
-        self.model.forward(self.embed(inputs), inputs.position_ids.clone(), &inputs.rows, Some(cache))
+        let layout = inputs.layout(cache.len());
+        self.model.forward(self.embed(inputs), inputs.position_ids.clone(), layout, Some(cache))
     }
 
     /// Returns the hidden states of one new token per sequence, `[batch, 1, width]`. `positions[b]` is the token's rope
@@ -141,7 +142,8 @@ impl Qwen25Vl {
         let positions: Vec<i64> = std::iter::repeat_n(line, 3).flatten().collect();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [batch, 1]), device);
         let positions = Tensor::<3, Int>::from_data(TensorData::new(positions, [3, batch, 1]), device);
-        self.model.forward(self.model.embed_tokens.forward(ids), positions, rows, Some(cache))
+        let layout = AttentionLayout::batch(AttentionMask::causal(1, cache.len(), rows, device));
+        self.model.forward(self.model.embed_tokens.forward(ids), positions, layout, Some(cache))
     }
 
     /// Maps hidden states, `[rows, width]`, to logits, `[rows, vocab]`.
@@ -165,7 +167,7 @@ impl Qwen25Vl {
         let vision = inputs.images.as_ref().map(|images| self.visual.trace(images));
         let inputs_embeds = self.embed_with(inputs, vision.as_ref().map(|trace| trace.merged.clone()));
         let mut layers = Vec::new();
-        let norm = self.model.run(inputs_embeds.clone(), inputs.position_ids.clone(), &inputs.rows, None, |x| {
+        let norm = self.model.run(inputs_embeds.clone(), inputs.position_ids.clone(), inputs.layout(0), None, |x| {
             layers.push(x);
         });
         let [batch, seq, width] = norm.dims();

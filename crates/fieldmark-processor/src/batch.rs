@@ -1,4 +1,4 @@
-//! Pads sequences into one batch on a device.
+//! Pads or packs sequences into one batch on a device.
 //!
 //! Reference: the collator of transformers with `padding=True`. The positions of a sequence depend on its own images
 //! only. A sequence that does not fit is an error; nothing is ever cut.
@@ -28,22 +28,56 @@ pub fn collate(
     config: &Qwen25VlConfig,
     device: &Device,
 ) -> Result<ModelInputs, ProcessorError> {
-    if sequences.is_empty() || sequences.iter().any(|sequence| sequence.ids.is_empty()) {
-        return Err(ProcessorError::Empty);
-    }
     let context = config.text.max_position_embeddings;
     let limit = max_tokens.map_or(context, |tokens| tokens.min(context));
     for sequence in sequences {
         sequence.check_length(limit, config.vision_tokens.image)?;
-        check_images(sequence, config)?;
     }
+    inputs(sequences, &[], padding, pad_id, config, device)
+}
+
+/// Places `sequences` one after another in a single row, without padding. Each attends to itself and, if it has an index
+/// in `after`, to all of that earlier sequence, which it continues: many responses can share one prompt.
+///
+/// # Errors
+/// Returns the errors of [`collate`], where a sequence counts with the one it continues, and [`ModelError::Continuation`] if
+/// it cannot continue that one.
+pub fn pack(
+    sequences: &[Sequence],
+    after: &[Option<usize>],
+    config: &Qwen25VlConfig,
+    device: &Device,
+) -> Result<ModelInputs, ProcessorError> {
+    for (i, sequence) in sequences.iter().enumerate() {
+        let before = after.get(i).copied().flatten().and_then(|before| sequences.get(before));
+        sequence.check_length_after(before, config.text.max_position_embeddings, config.vision_tokens.image)?;
+    }
+    inputs(sequences, after, Padding::Packed, 0, config, device)
+}
+
+fn inputs(
+    sequences: &[Sequence],
+    after: &[Option<usize>],
+    padding: Padding,
+    pad_id: u32,
+    config: &Qwen25VlConfig,
+    device: &Device,
+) -> Result<ModelInputs, ProcessorError> {
+    if sequences.is_empty() || sequences.iter().any(|sequence| sequence.ids.is_empty()) {
+        return Err(ProcessorError::Empty);
+    }
+    sequences.iter().try_for_each(|sequence| check_images(sequence, config))?;
     let mut images: Vec<&PatchedImage> = Vec::new();
     let shown: Vec<Vec<usize>> = sequences
         .iter()
         .map(|sequence| sequence.images.iter().map(|image| index_of(image, &mut images)).collect())
         .collect();
-    let rows: Vec<Row<'_>> =
-        sequences.iter().zip(&shown).map(|(sequence, images)| Row { ids: &sequence.ids, images }).collect();
+    let rows: Vec<Row<'_>> = sequences
+        .iter()
+        .zip(&shown)
+        .enumerate()
+        .map(|(i, (sequence, images))| Row { ids: &sequence.ids, images, after: after.get(i).copied().flatten() })
+        .collect();
     let grids: Vec<GridThw> = images.iter().map(|image| image.grid).collect();
     let mut pixel_values = Vec::with_capacity(images.iter().map(|image| image.pixel_values.len()).sum());
     images.iter().for_each(|image| pixel_values.extend_from_slice(&image.pixel_values));

@@ -31,7 +31,7 @@ pub use crate::image::{
     Alpha, DecodeOptions, ExifOrientation, ImageProcessor, ImageProcessorConfig, PatchedImage, Photo, PixelLimits,
     PreResize, ResizedPhoto, Size, SizeRule, area_resize, smart_resize,
 };
-pub use batch::collate;
+pub use batch::{collate, pack};
 pub use embedding::{SiglipEmbedder, SiglipTokenizer, TextEmbedder, cosine, relative_similarity};
 pub use error::ProcessorError;
 pub use expand::expand_images;

@@ -29,14 +29,22 @@ impl Sequence {
     }
 
     pub(crate) fn check_length(&self, limit: usize, image_token: u32) -> Result<(), ProcessorError> {
-        if self.ids.len() <= limit {
+        self.check_length_after(None, limit, image_token)
+    }
+
+    /// Checks the length of a sequence together with the one that it continues.
+    pub(crate) fn check_length_after(
+        &self,
+        before: Option<&Self>,
+        limit: usize,
+        image_token: u32,
+    ) -> Result<(), ProcessorError> {
+        let ids = || before.into_iter().chain([self]).flat_map(|sequence| &sequence.ids);
+        let tokens = ids().count();
+        if tokens <= limit {
             return Ok(());
         }
-        Err(ProcessorError::TooLong {
-            sample: self.name.clone(),
-            tokens: self.ids.len(),
-            image_tokens: self.ids.iter().filter(|&&id| id == image_token).count(),
-            limit,
-        })
+        let image_tokens = ids().filter(|&&id| id == image_token).count();
+        Err(ProcessorError::TooLong { sample: self.name.clone(), tokens, image_tokens, limit })
     }
 }

@@ -1,8 +1,11 @@
 //! Which tokens of a batch attend to which. Attention is computed in tiles: the whole padded batch, the sequences of a
 //! packed row, or the windows or frames of images. Scores are only computed within a tile, so packed sequences and
 //! windows need no mask and waste no products.
+//!
+//! A packed sequence may continue another: the responses to a prompt see its keys and values and their own, so the prompt
+//! goes through the network once (shared prefixes; Liu et al. 2025, arXiv 2506.05433).
 
-use std::ops::Range;
+use std::{collections::HashSet, ops::Range};
 
 use burn::tensor::{Device, Tensor};
 
@@ -24,6 +27,8 @@ pub(crate) struct Tile {
     pub(crate) count: usize,
     /// Number of tokens in a span.
     pub(crate) len: usize,
+    /// The earlier tile, of one span, whose keys each span sees before its own.
+    pub(crate) after: Option<usize>,
 }
 
 /// Which tokens of a batch attend to which. Queries, keys, values and results are `[batch, seq, heads, head_dim]`.
@@ -42,19 +47,34 @@ impl AttentionLayout {
     }
 
     /// Returns the layout of sequences packed into one row, each with causal attention to itself. `sequences` are their
-    /// token ranges, in order.
-    pub fn packed(sequences: &[Range<usize>], device: &Device) -> Self {
+    /// token ranges, in order. A sequence with an index in `after` also sees all tokens of that earlier sequence, which
+    /// must not continue another one itself.
+    pub fn packed(sequences: &[Range<usize>], after: &[Option<usize>], device: &Device) -> Self {
+        let continued: HashSet<usize> = after.iter().flatten().copied().collect();
         let mut tiles: Vec<Tile> = Vec::new();
-        for sequence in sequences {
-            match tiles.last_mut().filter(|tile| tile.len == sequence.len()) {
+        let mut tile_of = Vec::with_capacity(sequences.len());
+        let mut longest = 0;
+        for (i, sequence) in sequences.iter().enumerate() {
+            let len = sequence.len();
+            let before = after.get(i).copied().flatten();
+            longest = longest.max(len + before.map_or(0, |before| sequences[before].len()));
+            let before = before.map(|before| tile_of[before]);
+            // What others continue stands alone.
+            let alone = continued.contains(&i) || i > 0 && continued.contains(&(i - 1));
+            match tiles.last_mut().filter(|tile| !alone && tile.len == len && tile.after == before) {
                 Some(tile) => tile.items += 1,
-                None => {
-                    let len = sequence.len();
-                    tiles.push(Tile { start: sequence.start, items: 1, item_len: len, from: 0, count: 1, len });
-                }
+                None => tiles.push(Tile {
+                    start: sequence.start,
+                    items: 1,
+                    item_len: len,
+                    from: 0,
+                    count: 1,
+                    len,
+                    after: before,
+                }),
             }
+            tile_of.push(tiles.len() - 1);
         }
-        let longest = sequences.iter().map(Range::len).max().unwrap_or(0);
         let whole = 0..longest;
         let mask = AttentionMask::causal(longest, 0, std::slice::from_ref(&whole), device);
         Self { tiles, mask }
@@ -73,7 +93,7 @@ impl AttentionLayout {
         }
         let outs = self.tiles.iter().map(|tile| {
             let mask = self.mask_of(tile);
-            attend(tile.cut(&q), tile.cut(&k), tile.cut(&v), &mask)
+            attend(tile.cut(&q), self.seen(tile, &k), self.seen(tile, &v), &mask)
         });
         self.join(outs.collect())
     }
@@ -89,16 +109,39 @@ impl AttentionLayout {
         }
         let mut parts: [Vec<Tensor<4>>; 3] = Default::default();
         for tile in &self.tiles {
-            let cut = [&qkv[0], &qkv[1], &qkv[2]].map(|x| tile.cut(x));
+            let cut = [tile.cut(&qkv[0]), self.seen(tile, &qkv[1]), self.seen(tile, &qkv[2])];
             let mask = self.mask_of(tile);
-            let found = attention_backward(cut, tile.cut(&out), tile.cut(&grad), &mask, chunk);
-            parts.iter_mut().zip(found).for_each(|(part, found)| part.push(found));
+            let [dq, dk, dv] = attention_backward(cut, tile.cut(&out), tile.cut(&grad), &mask, chunk);
+            parts[0].push(dq);
+            for (part, found) in parts[1..].iter_mut().zip([dk, dv]) {
+                let own = match tile.after {
+                    None => found,
+                    Some(before) => {
+                        let shared = self.tiles[before].len;
+                        let sum = found.clone().narrow(2, 0, shared).sum_dim(0);
+                        part[before] = part[before].clone() + sum;
+                        found.narrow(2, shared, tile.len)
+                    }
+                };
+                part.push(own);
+            }
         }
         parts.map(|parts| self.join(parts))
     }
 
+    /// The keys or values that the queries of a tile see: those of the tile that it continues, then its own.
+    fn seen(&self, tile: &Tile, x: &Tensor<4>) -> Tensor<4> {
+        let own = tile.cut(x);
+        let Some(before) = tile.after else { return own };
+        let shared = self.tiles[before].cut(x);
+        let [_, heads, len, dim] = shared.dims();
+        Tensor::cat(vec![shared.expand([tile.items * tile.count, heads, len, dim]), own], 2)
+    }
+
     fn mask_of(&self, tile: &Tile) -> AttentionMask {
-        self.mask.of_queries(0..tile.len, tile.len).0
+        let shared = tile.after.map_or(0, |before| self.tiles[before].len);
+        let keys = shared + tile.len;
+        self.mask.of_queries(shared..keys, keys).0
     }
 
     /// Joins the parts of all tiles into one tensor: the inverse of [`Tile::cut`].

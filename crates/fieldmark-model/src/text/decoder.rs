@@ -2,8 +2,6 @@
 //!
 //! Reference: `Qwen2_5_VLTextModel`.
 
-use std::ops::Range;
-
 use burn::{
     module::Module,
     nn::{Embedding, EmbeddingConfig, RmsNorm, RmsNormConfig},
@@ -12,7 +10,7 @@ use burn::{
 
 use super::{block::TextBlock, rope::text_rotary};
 use crate::{
-    attention::{AttentionLayout, AttentionMask, KvCache, rotary::Rotary},
+    attention::{AttentionLayout, KvCache, rotary::Rotary},
     block::AttentionBlock,
     config::TextConfig,
 };
@@ -42,17 +40,16 @@ impl TextConfig {
 impl TextDecoder {
     /// Returns hidden states after the final norm, `[batch, seq, width]`.
     ///
-    /// `x_btd` are embeddings, and `position_ids` is `[3, batch, seq]`. `rows` are the ranges of the real tokens in
-    /// each row, counted over cached and new tokens together. For a batch of a single row, several ranges are the
-    /// sequences packed into the row.
+    /// `x_btd` are embeddings, and `position_ids` is `[3, batch, seq]`. `layout` says which tokens attend to which; with a
+    /// cache, each row also sees the row's cached tokens.
     pub fn forward(
         &self,
         x_btd: Tensor<3>,
         position_ids: Tensor<3, Int>,
-        rows: &[Range<usize>],
+        layout: AttentionLayout,
         cache: Option<&mut KvCache>,
     ) -> Tensor<3> {
-        self.run(x_btd, position_ids, rows, cache, |_| ())
+        self.run(x_btd, position_ids, layout, cache, |_| ())
     }
 
     /// Like [`Self::forward`], but also calls `see` with each block's output.
@@ -60,13 +57,11 @@ impl TextDecoder {
         &self,
         mut x_btd: Tensor<3>,
         position_ids: Tensor<3, Int>,
-        rows: &[Range<usize>],
+        layout: AttentionLayout,
         cache: Option<&mut KvCache>,
         mut see: impl FnMut(Tensor<3>),
     ) -> Tensor<3> {
-        let device = x_btd.device();
-        let past = cache.as_ref().map_or(0, |cache| cache.len());
-        let plan = self.plan(position_ids, rows, past, x_btd.dtype(), &device);
+        let plan = self.plan(position_ids, layout, x_btd.dtype(), &x_btd.device());
         let mut caches = cache.map(|cache| cache.layers.iter_mut());
         for layer in &self.layers {
             x_btd = match caches.as_mut().and_then(Iterator::next) {
@@ -78,23 +73,14 @@ impl TextDecoder {
         self.norm.forward(x_btd)
     }
 
-    /// Returns rotary embedding and attention layout of a batch on `device`, for activations of `dtype` and `past`
-    /// cached tokens. `rows` has one range for each row of the batch, or the ranges of the sequences packed into a
-    /// single row.
+    /// Returns rotary embedding and attention layout of a batch on `device`, for activations of `dtype`.
     pub fn plan(
         &self,
         position_ids: Tensor<3, Int>,
-        rows: &[Range<usize>],
-        past: usize,
+        layout: AttentionLayout,
         dtype: DType,
         device: &Device,
     ) -> TextPlan {
-        let [_, batch, seq] = position_ids.dims();
-        let layout = if rows.len() == batch {
-            AttentionLayout::batch(AttentionMask::causal(seq, past, rows, device))
-        } else {
-            AttentionLayout::packed(rows, device)
-        };
         TextPlan { rotary: text_rotary(position_ids, &self.config, dtype, device), layout }
     }
 

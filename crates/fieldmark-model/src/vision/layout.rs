@@ -9,7 +9,8 @@ impl AttentionLayout {
         let mut tiles = Vec::new();
         let mut start = 0;
         for run in runs {
-            let tile = |from, count, len| Tile { start, items: run.images, item_len: run.patches, from, count, len };
+            let (items, item_len) = (run.images, run.patches);
+            let tile = |from, count, len| Tile { start, items, item_len, from, count, len, after: None };
             if frames {
                 tiles.push(tile(0, run.frames, run.patches / run.frames));
             } else {

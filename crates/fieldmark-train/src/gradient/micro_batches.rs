@@ -3,21 +3,22 @@
 
 use std::ops::Range;
 
-/// Cuts `lengths`, the number of tokens of each sequence, into consecutive ranges of at most `sequences` entries and,
-/// unless `tokens` is 0, at most `tokens` tokens. A sequence longer than that is alone in its range.
-pub(crate) fn micro_batches(lengths: &[usize], sequences: usize, tokens: usize) -> Vec<Range<usize>> {
+/// Cuts `count` entries into consecutive ranges of at most `sequences` entries and, unless `tokens` is 0, at most `tokens`
+/// tokens. `size` returns the number of tokens of a range; it grows with the range. An entry that is larger than the limit
+/// is alone in its range.
+pub(crate) fn micro_batches(
+    count: usize,
+    sequences: usize,
+    tokens: usize,
+    size: impl Fn(Range<usize>) -> usize,
+) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
-    let mut filled = 0;
-    for (i, &length) in lengths.iter().enumerate() {
+    for i in 0..count {
         match ranges.last_mut() {
-            Some(range) if range.len() < sequences && (tokens == 0 || filled + length <= tokens) => {
+            Some(range) if range.len() < sequences && (tokens == 0 || size(range.start..i + 1) <= tokens) => {
                 range.end = i + 1;
-                filled += length;
             }
-            _ => {
-                ranges.push(i..i + 1);
-                filled = length;
-            }
+            _ => ranges.push(i..i + 1),
         }
     }
     ranges
@@ -28,11 +29,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn cut(lengths: &[usize], sequences: usize, tokens: usize) -> Vec<Range<usize>> {
+        micro_batches(lengths.len(), sequences, tokens, |range| lengths[range].iter().sum())
+    }
+
     #[test]
     fn both_limits_hold_and_a_long_sequence_stands_alone() {
-        assert_eq!(micro_batches(&[5; 7], 3, 0), [0..3, 3..6, 6..7]);
-        assert_eq!(micro_batches(&[4, 4, 9, 1, 1, 1], 3, 8), [0..2, 2..3, 3..6]);
-        assert!(micro_batches(&[], 3, 8).is_empty());
+        assert_eq!(cut(&[5; 7], 3, 0), [0..3, 3..6, 6..7]);
+        assert_eq!(cut(&[4, 4, 9, 1, 1, 1], 3, 8), [0..2, 2..3, 3..6]);
+        assert!(cut(&[], 3, 8).is_empty());
     }
 
     proptest! {
@@ -40,7 +45,7 @@ mod tests {
         fn every_sequence_is_in_one_batch_and_no_batch_could_take_the_next(
             lengths in prop::collection::vec(1usize..50, 0..40), sequences in 1usize..6, tokens in 0usize..80,
         ) {
-            let found = micro_batches(&lengths, sequences, tokens);
+            let found = cut(&lengths, sequences, tokens);
             prop_assert_eq!(found.iter().cloned().flatten().collect::<Vec<_>>(), (0..lengths.len()).collect::<Vec<_>>());
             let total = |range: &Range<usize>| lengths[range.clone()].iter().sum::<usize>();
             for pair in found.windows(2) {

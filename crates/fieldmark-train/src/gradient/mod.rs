@@ -1,7 +1,7 @@
 //! From a micro-batch to log-probabilities, and from the loss's gradient back to the gradients of the parameters.
 //!
-//! [`Scorer`] leads through both ways: `trunk` runs the network up to the head, `packing` picks the states that predict
-//! tokens in the loss, `logprob` runs the head on them in chunks, and `sum` collects the gradients.
+//! [`Scorer`] leads through both ways: `shared_prompts` lays the samples out, `trunk` runs the network up to the head,
+//! `packing` picks the states that predict tokens in the loss, `logprob` runs the head on them in chunks, and `sum` collects the gradients.
 
 mod logprob;
 mod loss_norm;
@@ -10,6 +10,7 @@ mod packing;
 mod pass_flops;
 mod passes;
 mod scorer;
+mod shared_prompts;
 mod sum;
 mod trunk;
 
@@ -22,4 +23,4 @@ pub use self::{
     sum::GradientSum,
     trunk::TrunkSettings,
 };
-pub(crate) use self::{micro_batches::micro_batches, pass_flops::pass_flops};
+pub(crate) use self::{micro_batches::micro_batches, shared_prompts::SharedRow};

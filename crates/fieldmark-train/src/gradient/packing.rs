@@ -27,39 +27,27 @@ impl TokenPacking {
     /// Returns an error if rows differ in length, the first token of a row is in the loss, or no token is in the loss.
     pub fn new(ids: &[Vec<u32>], mask: &[Vec<bool>]) -> Result<Self, TrainError> {
         let width = ids.first().map_or(0, Vec::len);
-        let (mut states, mut targets, mut counts) = (Vec::new(), Vec::new(), Vec::new());
-        for (row, ids_row) in ids.iter().enumerate() {
-            let mask_row = mask.get(row).map_or(&[][..], Vec::as_slice);
-            if ids_row.len() != mask_row.len() {
-                return Err(TrainError::MaskLength { row, ids: ids_row.len(), mask: mask_row.len() });
-            }
-            if ids_row.len() != width {
-                return Err(TrainError::RaggedRow { row, len: ids_row.len(), expected: width });
-            }
-            if mask_row.first() == Some(&true) {
-                return Err(TrainError::FirstTokenInLoss { row });
-            }
-            let before = states.len();
-            for t in (1..width).filter(|&t| mask_row[t]) {
-                states.push((row * width + t - 1) as i64);
-                targets.push(i64::from(ids_row[t]));
-            }
-            counts.push(states.len() - before);
+        if let Some(row) = ids.iter().position(|ids| ids.len() != width) {
+            return Err(TrainError::RaggedRow { row, len: ids[row].len(), expected: width });
         }
-        if states.is_empty() {
-            return Err(TrainError::NoLossTokens { rows: ids.len() });
+        if let Some(row) = (mask.len()..ids.len()).next() {
+            return Err(TrainError::MaskLength { row, ids: width, mask: 0 });
         }
-        Ok(Self { states, targets, counts })
+        Self::packed(ids, mask, |row, t| row * width + t)
     }
 
-    /// Finds the tokens in the loss in sequences that are placed one after another in a single row, without padding.
+    /// Finds the tokens in the loss in sequences that share a single row, without padding. `place` maps a sequence and a
+    /// token of it to the token's place in the row.
     ///
     /// # Errors
     /// Returns an error if a sequence and its mask differ in length, the first token of a sequence is in the loss, or
     /// no token of any sequence is in the loss.
-    pub fn packed(ids: &[Vec<u32>], mask: &[Vec<bool>]) -> Result<Self, TrainError> {
-        let mut whole = Self { states: Vec::new(), targets: Vec::new(), counts: Vec::new() };
-        let mut first = 0;
+    pub fn packed(
+        ids: &[Vec<u32>],
+        mask: &[Vec<bool>],
+        place: impl Fn(usize, usize) -> usize,
+    ) -> Result<Self, TrainError> {
+        let (mut states, mut targets, mut counts) = (Vec::new(), Vec::new(), Vec::new());
         for (row, (ids, mask)) in ids.iter().zip(mask).enumerate() {
             if ids.len() != mask.len() {
                 return Err(TrainError::MaskLength { row, ids: ids.len(), mask: mask.len() });
@@ -67,19 +55,17 @@ impl TokenPacking {
             if mask.first() == Some(&true) {
                 return Err(TrainError::FirstTokenInLoss { row });
             }
-            let places = (1..ids.len()).filter(|&t| mask[t]);
-            let before = whole.states.len();
-            for t in places {
-                whole.states.push((first + t - 1) as i64);
-                whole.targets.push(i64::from(ids[t]));
+            let before = states.len();
+            for t in (1..ids.len()).filter(|&t| mask[t]) {
+                states.push(place(row, t - 1) as i64);
+                targets.push(i64::from(ids[t]));
             }
-            whole.counts.push(whole.states.len() - before);
-            first += ids.len();
+            counts.push(states.len() - before);
         }
-        if whole.states.is_empty() {
+        if states.is_empty() {
             return Err(TrainError::NoLossTokens { rows: ids.len() });
         }
-        Ok(whole)
+        Ok(Self { states, targets, counts })
     }
 
     /// Number of tokens in the loss (N) and of rows or sequences (B).
@@ -210,12 +196,26 @@ mod tests {
     fn a_packed_row_has_the_states_of_its_sequences() {
         let ids = vec![vec![5, 6, 7], vec![1, 2], vec![3, 4, 8]];
         let mask = vec![vec![false, false, true], vec![false, false], vec![false, true, true]];
-        let packing = TokenPacking::packed(&ids, &mask).unwrap();
+        let place = |sequence: usize, token: usize| [0, 3, 5][sequence] + token;
+        let packing = TokenPacking::packed(&ids, &mask, place).unwrap();
         assert_eq!((packing.states.clone(), packing.targets.clone()), (vec![1, 5, 6], vec![7, 4, 8]));
         assert_eq!(packing.counts(), [1, 0, 2]);
-        let refused = TokenPacking::packed(&[vec![1, 2], vec![3]], &[vec![false, true], vec![true]]).unwrap_err();
+        let refused =
+            TokenPacking::packed(&[vec![1, 2], vec![3]], &[vec![false, true], vec![true]], place).unwrap_err();
         assert!(matches!(refused, TrainError::FirstTokenInLoss { row: 1 }));
-        assert!(matches!(TokenPacking::packed(&[], &[]).unwrap_err(), TrainError::NoLossTokens { rows: 0 }));
+        assert!(matches!(TokenPacking::packed(&[], &[], place).unwrap_err(), TrainError::NoLossTokens { rows: 0 }));
+    }
+
+    #[test]
+    fn a_state_that_sequences_share_gets_the_sum_of_their_gradients() {
+        let device = Device::default();
+        let ids = vec![vec![1, 7], vec![1, 8, 9]];
+        let mask = vec![vec![false, true], vec![false, true, true]];
+        // The first token is there once.
+        let packing = TokenPacking::packed(&ids, &mask, |sequence, t| [[0, 1, 0], [0, 2, 3]][sequence][t]).unwrap();
+        assert_eq!((packing.states.clone(), packing.targets.clone()), (vec![0, 0, 2], vec![7, 8, 9]));
+        let grads = Tensor::<2>::from_floats([[1.0], [10.0], [100.0]], &device);
+        assert_eq!(floats(packing.scatter(grads, [1, 4])), [11.0, 0.0, 100.0, 0.0]);
     }
 
     #[test]

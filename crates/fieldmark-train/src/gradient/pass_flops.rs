@@ -5,19 +5,19 @@ use std::{collections::HashSet, sync::Arc};
 use fieldmark_model::{AdapterSizes, Flops, Qwen25VlConfig};
 use fieldmark_processor::Sequence;
 
-/// Counts the operations for `sequences` in a network with `adapters`. Each sequence attends causally to itself;
-/// padding is not counted. An image that several sequences share is encoded once. The head computes logits for
-/// `targets` positions.
-pub(crate) fn pass_flops<'a>(
+/// Counts the operations for `sequences` in a network with `adapters`. Each attends causally to itself and to the number of
+/// tokens beside it, those of the sequence that it continues; padding is not counted. An image that several sequences share
+/// is encoded once. The head computes logits for `targets` positions.
+pub(super) fn pass_flops<'a>(
     config: &Qwen25VlConfig,
     adapters: AdapterSizes,
-    sequences: impl IntoIterator<Item = &'a Sequence>,
+    sequences: impl IntoIterator<Item = (&'a Sequence, usize)>,
     targets: usize,
 ) -> Flops {
     let mut seen = HashSet::new();
     let mut total = config.head_flops(targets);
-    for sequence in sequences {
-        total += config.decoder_flops(0, sequence.ids.len()) + adapters.decoder_flops(sequence.ids.len());
+    for (sequence, before) in sequences {
+        total += config.decoder_flops(before, sequence.ids.len()) + adapters.decoder_flops(sequence.ids.len());
         for image in &sequence.images {
             // Collation decides the same way: the same patches in memory are the same image.
             if seen.insert((Arc::as_ptr(&image.pixel_values), image.grid)) {
@@ -59,13 +59,20 @@ mod tests {
             + config.image_flops(other.grid)
             + config.head_flops(3);
         let none = AdapterSizes::default();
-        assert_eq!(pass_flops(&config, none, &sequences, 3), expected);
+        let alone = |sequences: &[Sequence; 2], adapters, targets| {
+            pass_flops(&config, adapters, sequences.iter().map(|sequence| (sequence, 0)), targets)
+        };
+        assert_eq!(alone(&sequences, none, 3), expected);
         // 16 and 32 patches of 4 and 8 tokens; 12 tokens of text.
         let beside = |found: Flops| [found.vision, found.projector, found.decoder].map(|part| part.adapters);
-        assert_eq!(beside(pass_flops(&config, adapters, &sequences, 3)), [288.0, 480.0, 2400.0]);
+        assert_eq!(beside(alone(&sequences, adapters, 3)), [288.0, 480.0, 2400.0]);
         // Equal pixels in another place are another image.
         let apart = [sequence(5, &[&one]), sequence(7, &[&image(one.grid)])];
         let twice = config.image_flops(one.grid) + config.image_flops(one.grid);
-        assert_eq!(pass_flops(&config, none, &apart, 0).vision, twice.vision);
+        assert_eq!(alone(&apart, none, 0).vision, twice.vision);
+        // A prompt of 5 tokens and what continues it are as one sequence.
+        let response = sequence(3, &[]);
+        let parts = pass_flops(&config, none, [(&sequences[0], 0), (&response, 5)], 0);
+        assert_eq!(parts.decoder, config.decoder_flops(0, 8).decoder);
     }
 }

@@ -10,7 +10,8 @@ pub struct Passes {
     pub micro_batch: usize,
     /// Maximum number of tokens in a micro-batch; a longer sequence is alone in one. 0 sets no limit.
     pub micro_tokens: usize,
-    /// Concatenate the sequences of a micro-batch, each attending only to itself, instead of padding them.
+    /// Concatenate the sequences of a micro-batch, each attending only to itself, instead of padding them. Responses to the
+    /// same prompt share it.
     pub packing: bool,
     /// Recompute each block in the backward pass instead of keeping its activations.
     pub recompute: bool,

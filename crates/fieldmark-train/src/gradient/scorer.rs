@@ -4,9 +4,11 @@
 //! predict a token in the loss ([`ChunkedLogProbs`]), so no `[batch, sequence, vocabulary]` tensor exists. SFT and TAPO
 //! differ only in the gradient that they put on the log-probabilities.
 
+use std::collections::HashSet;
+
 use burn::tensor::{Device, Int, Tensor};
 use fieldmark_model::{AdapterSizes, Flops, ModelInputs, Padding, Qwen25Vl, Qwen25VlConfig};
-use fieldmark_processor::{Sequence, SupervisedSequence, collate};
+use fieldmark_processor::{Sequence, SupervisedSequence, collate, pack};
 
 use super::{
     logprob::{ChunkedLogProbs, TokenScores},
@@ -14,6 +16,7 @@ use super::{
     packing::TokenPacking,
     pass_flops::pass_flops,
     passes::Passes,
+    shared_prompts::SharedRow,
     sum::GradientSum,
     trunk::{TrunkSettings, TrunkTape},
 };
@@ -22,9 +25,11 @@ use crate::TrainError;
 /// Sequences that are computed together, with the tokens in the loss marked.
 #[derive(Debug, Clone)]
 pub struct MicroBatch {
+    /// What the network reads: the samples, or the segments of a packed row.
     sequences: Vec<Sequence>,
     packing: TokenPacking,
-    padding: Padding,
+    /// For a packed row, the segment that each segment continues.
+    after: Option<Vec<Option<usize>>>,
 }
 
 impl MicroBatch {
@@ -43,19 +48,20 @@ impl MicroBatch {
             masks.push(target_mask);
             sequences.push(sequence);
         }
-        Ok(Self { packing: TokenPacking::new(&ids, &masks)?, sequences, padding: Padding::Right })
+        Ok(Self { packing: TokenPacking::new(&ids, &masks)?, sequences, after: None })
     }
 
     /// Makes a micro-batch without padding: `samples` are placed one after another in a single row, each attending only
-    /// to itself.
+    /// to itself. Samples that are responses to the same prompt share it: the prompt is in the row once.
     ///
     /// # Errors
     /// Returns the errors of [`Self::new`].
     pub fn packed(samples: Vec<SupervisedSequence>) -> Result<Self, TrainError> {
-        let (sequences, masks): (Vec<_>, Vec<_>) =
-            samples.into_iter().map(|sample| (sample.sequence, sample.target_mask)).unzip();
-        let ids: Vec<Vec<u32>> = sequences.iter().map(|sequence| sequence.ids.clone()).collect();
-        Ok(Self { packing: TokenPacking::packed(&ids, &masks)?, sequences, padding: Padding::Packed })
+        let row = SharedRow::new(&samples);
+        let (ids, masks): (Vec<_>, Vec<_>) =
+            samples.into_iter().map(|sample| (sample.sequence.ids, sample.target_mask)).unzip();
+        let packing = TokenPacking::packed(&ids, &masks, |sample, token| row.place(sample, token))?;
+        Ok(Self { packing, sequences: row.segments, after: Some(row.after) })
     }
 
     /// Number of tokens in the loss and of sequences.
@@ -70,12 +76,23 @@ impl MicroBatch {
 
     /// Number of operations of a forward pass over this micro-batch, in a network with `adapters`.
     pub fn flops(&self, config: &Qwen25VlConfig, adapters: AdapterSizes) -> Flops {
-        pass_flops(config, adapters, &self.sequences, self.size().tokens)
+        let parts = self.sequences.iter().enumerate().map(|(i, sequence)| {
+            let before = self.continued(i).map_or(0, |before| self.sequences[before].ids.len());
+            (sequence, before)
+        });
+        pass_flops(config, adapters, parts, self.size().tokens)
     }
 
     /// Names of the samples, for error messages.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.sequences.iter().map(|sequence| sequence.name.as_str())
+        let shared: HashSet<usize> = (0..self.sequences.len()).filter_map(|i| self.continued(i)).collect();
+        let samples = self.sequences.iter().enumerate().filter(move |(i, _)| !shared.contains(i));
+        samples.map(|(_, sequence)| sequence.name.as_str())
+    }
+
+    /// The segment that segment `i` continues.
+    fn continued(&self, i: usize) -> Option<usize> {
+        self.after.as_ref().and_then(|after| after[i])
     }
 }
 
@@ -167,7 +184,11 @@ impl Scorer {
     }
 
     fn inputs(&self, model: &Qwen25Vl, micro: &MicroBatch, device: &Device) -> Result<ModelInputs, TrainError> {
-        Ok(collate(&micro.sequences, micro.padding, self.pad_id, None, model.config(), device)?)
+        let MicroBatch { sequences, after, .. } = micro;
+        Ok(match after {
+            None => collate(sequences, Padding::Right, self.pad_id, None, model.config(), device)?,
+            Some(after) => pack(sequences, after, model.config(), device)?,
+        })
     }
 
     /// Adds the gradients of `sum(logp · grad_logp)` to `sum`. `grad_logp_n` is a constant, `[N]`. If `scored` was made

@@ -87,7 +87,7 @@ impl TrunkTape {
         }
         let x_btd = plain.embed_with(&inputs, features.clone());
         let (decoder, device) = (plain.decoder(), x_btd.device());
-        let plan = decoder.plan(inputs.position_ids.clone(), &inputs.rows, 0, x_btd.dtype(), &device);
+        let plan = decoder.plan(inputs.position_ids.clone(), inputs.layout(0), x_btd.dtype(), &device);
         let keep = (learns.decoder || vision.is_some()).then_some(settings);
         let blocks = model.decoder().blocks().iter().zip(decoder.blocks());
         let stack = StackTape::forward(blocks, x_btd, &plan.rotary, |_| &plan.layout, keep);

@@ -32,10 +32,14 @@ pub(super) struct BlockSizes {
 pub(super) struct Tokens {
     /// Number of all tokens.
     pub count: f64,
-    /// Number of sequences or images.
+    /// Number of sequences or images that attend together; of responses, those to one prompt.
     pub items: f64,
     /// Largest number of tokens that attend to each other.
     pub longest: f64,
+    /// Number of these tokens that are queries in each item: without a shared prompt, all.
+    pub queries: f64,
+    /// Number of tokens of a prompt that the items share, or 0.
+    pub prompt: f64,
     /// Whether attention joins its result from several pieces.
     pub joined: bool,
     /// Whether a query attends only to earlier tokens and itself.
@@ -43,6 +47,24 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
+    /// Sequences of one length in a padded batch.
+    pub(super) fn causal(items: f64, longest: f64) -> Self {
+        Self { count: items * longest, items, longest, queries: longest, prompt: 0.0, joined: false, causal: true }
+    }
+
+    /// Images of one size.
+    pub(super) fn frames(items: f64, longest: f64) -> Self {
+        Self { joined: true, causal: false, ..Self::causal(items, longest) }
+    }
+
+    /// The number of scores of a head if each item's queries are computed `chunk` at a time (0 means all): of the items or,
+    /// if that is more, of their prompt.
+    fn scores(&self, chunk: usize) -> f64 {
+        let at_once = |queries: f64| if chunk == 0 { queries } else { queries.min(chunk as f64) };
+        let items = self.items * at_once(self.queries) * self.longest;
+        items.max(at_once(self.prompt) * self.prompt)
+    }
+
     /// Bytes of the mask of a causal batch, one per entry.
     pub(super) fn mask(&self) -> f64 {
         if self.causal { self.longest * self.longest } else { 0.0 }
@@ -109,16 +131,24 @@ impl BlockSizes {
     /// Bytes of the gradients of queries, keys, values and result, and of three tensors of scores for `chunk` queries
     /// (0 means all).
     pub(super) fn attention_backward(&self, tokens: &Tokens, chunk: usize) -> f64 {
-        let queries = if chunk == 0 { tokens.longest } else { tokens.longest.min(chunk as f64) };
-        let scores = tokens.items * self.heads * queries * tokens.longest * F32;
-        tokens.count * (3.0 * self.width + 2.0 * self.shared) * self.number + 3.0 * scores
+        let scores = self.heads * tokens.scores(chunk) * F32;
+        let gradients = tokens.count * (3.0 * self.width + 2.0 * self.shared) * self.number;
+        gradients + 3.0 * scores + 2.0 * self.seen(tokens)
+    }
+
+    /// Bytes of the keys and values of a shared prompt, repeated for the items with their own behind them.
+    fn seen(&self, tokens: &Tokens) -> f64 {
+        if tokens.prompt == 0.0 {
+            return 0.0;
+        }
+        2.0 * tokens.items * tokens.longest * self.shared * self.number
     }
 
     /// Bytes at the widest point of a pass without a tape: in the MLP or in attention.
     pub(super) fn forward(&self, tokens: &Tokens) -> f64 {
         let attention =
             tokens.count * (4.0 * self.width + self.shared + self.values) * self.number + self.masks(tokens);
-        self.feed_forward(tokens).max(attention)
+        self.feed_forward(tokens).max(attention + self.seen(tokens))
     }
 
     /// Bytes at the widest point of the MLP in a pass without a tape.
@@ -136,6 +166,6 @@ impl BlockSizes {
         if !tokens.causal {
             return 0.0;
         }
-        tokens.longest.min(CAUSAL_CHUNK as f64) * tokens.longest * (self.group + tokens.items * self.heads)
+        tokens.queries.min(CAUSAL_CHUNK as f64) * tokens.longest * (self.group + tokens.items * self.heads)
     }
 }

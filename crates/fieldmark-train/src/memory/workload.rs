@@ -44,6 +44,11 @@ pub struct MicroShape {
     pub sequences: usize,
     /// Number of tokens in each sequence.
     pub tokens: usize,
+    /// Number of different prompts. If it is smaller than the number of sequences, the sequences are responses to them, and
+    /// a packed row has each prompt once.
+    pub prompts: usize,
+    /// Number of tokens in a prompt, if sequences share prompts.
+    pub prompt: usize,
     /// Number of tokens in the loss, in all sequences together.
     pub targets: usize,
     /// Number of different images.
@@ -70,26 +75,37 @@ pub struct RolloutShape {
 impl MicroShape {
     pub(super) fn text_tokens(&self, packing: bool) -> Tokens {
         let (items, longest) = (self.sequences as f64, self.tokens as f64);
-        Tokens { count: items * longest, items, longest, joined: packing && self.sequences > 1, causal: true }
+        if !packing || self.prompts >= self.sequences {
+            let joined = packing && self.sequences > 1;
+            return Tokens { joined, ..Tokens::causal(items, longest) };
+        }
+        let (prompts, prompt) = (self.prompts as f64, self.prompt as f64);
+        let response = longest - prompt;
+        Tokens {
+            count: prompts * prompt + items * response,
+            items: (items / prompts).ceil(),
+            longest,
+            queries: response,
+            prompt,
+            joined: true,
+            causal: true,
+        }
     }
 
     pub(super) fn vision_tokens(&self) -> Tokens {
-        let (items, longest) = (self.images as f64, self.grid.patches() as f64);
-        Tokens { count: items * longest, items, longest, joined: true, causal: false }
+        Tokens::frames(self.images as f64, self.grid.patches() as f64)
     }
 }
 
 impl RolloutShape {
     /// Tokens of the prompts, which are read together.
     pub(super) fn prompt_tokens(&self) -> Tokens {
-        let (items, longest) = (self.prompts as f64, self.prompt as f64);
-        Tokens { count: items * longest, items, longest, joined: false, causal: true }
+        Tokens::causal(self.prompts as f64, self.prompt as f64)
     }
 
     /// Patches of the prompts' images.
     pub(super) fn patches(&self) -> Tokens {
-        let (items, longest) = (self.prompts as f64, self.grid.patches() as f64);
-        Tokens { count: items * longest, items, longest, joined: true, causal: false }
+        Tokens::frames(self.prompts as f64, self.grid.patches() as f64)
     }
 
     /// Number of tokens of a response that the cache has room for at the end; it doubles when it is full.
@@ -119,7 +135,7 @@ mod tests {
         let model = config.init(&device);
         for (prompt, response) in [(3, 1), (3, 2), (3, 5), (4, 256), (4, 257), (4, 258), (3, 700)] {
             let ids = vec![7; prompt];
-            let row = Row { ids: &ids, images: &[] };
+            let row = Row { ids: &ids, images: &[], after: None };
             let inputs = ModelInputs::new(&[row], &[], Vec::new(), Padding::Left, 0, &config, &device).unwrap();
             let mut read = KvCache::new(1, 0);
             model.prefill(&inputs, &mut read);

@@ -107,7 +107,8 @@ impl<'a, S: SftSource> SftTrainer<'a, S> {
         let (epoch, rows, seen) = self.next_rows();
         let samples = self.samples(&rows, epoch)?;
         let lengths: Vec<usize> = samples.iter().map(|sample| sample.sequence.ids.len()).collect();
-        let cuts = micro_batches(&lengths, self.config.micro_batch, self.config.micro_tokens);
+        let SftConfig { micro_batch, micro_tokens, .. } = self.config;
+        let cuts = micro_batches(lengths.len(), micro_batch, micro_tokens, |range| lengths[range].iter().sum());
         let mut samples = samples.into_iter();
         let micros: Vec<MicroBatch> = cuts
             .iter()

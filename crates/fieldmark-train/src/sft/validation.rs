@@ -44,9 +44,11 @@ pub fn validate_sft(
             return Ok(None);
         }
         let samples = rows.iter().map(|&row| source.sample(row, 0)).collect::<Result<Vec<_>, _>>()?;
-        let lengths: Vec<usize> = samples.iter().map(|sample| sample.sequence.ids.len()).collect();
+        let cuts = micro_batches(samples.len(), config.micro_batch, config.micro_tokens, |range| {
+            samples[range].iter().map(|sample| sample.sequence.ids.len()).sum()
+        });
         let mut samples = samples.into_iter();
-        let micros: Vec<MicroBatch> = micro_batches(&lengths, config.micro_batch, config.micro_tokens)
+        let micros: Vec<MicroBatch> = cuts
             .iter()
             .map(|cut| scorer.micro_batch(samples.by_ref().take(cut.len()).collect()))
             .collect::<Result<_, _>>()?;

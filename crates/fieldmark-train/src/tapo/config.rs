@@ -89,10 +89,12 @@ pub struct TapoConfig {
     /// Largest number of responses in a micro-batch, that is, in memory at a time. With `loss.negative_grad`, each
     /// response is there twice: with the update's image and with the negative image.
     pub micro_batch: usize,
-    /// Largest number of tokens in a micro-batch. A longer response forms a micro-batch alone. 0 means no limit.
+    /// Largest number of tokens in a micro-batch; with `packing`, a shared prompt counts once. A longer response forms a
+    /// micro-batch alone. 0 means no limit.
     pub micro_tokens: usize,
     /// Whether to put the sequences of a micro-batch one after another in a single row, each attending only to itself,
-    /// instead of padding them to the longest. The result is the same.
+    /// instead of padding them to the longest. Responses to the same prompt then share it: it is read once. The result is
+    /// the same.
     pub packing: bool,
     /// Whether to run each block again in the backward pass instead of keeping its activations: less memory, more time.
     /// Also called gradient checkpointing.

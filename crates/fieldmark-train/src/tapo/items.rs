@@ -2,7 +2,7 @@
 //! their advantages, and the log-probabilities without gradient.
 
 use burn::{module::Module, tensor::Device};
-use fieldmark_model::{AdapterSizes, Flops, Qwen25Vl, Qwen25VlConfig};
+use fieldmark_model::Qwen25Vl;
 use fieldmark_processor::{Sequence, SupervisedSequence};
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     TrainError,
-    gradient::{BatchSize, Scorer, pass_flops},
+    gradient::{BatchSize, Scorer},
     tapo::rollout::{Group, ImageRole, Rollout},
 };
 
@@ -35,16 +35,18 @@ pub(super) struct Item {
 }
 
 impl Item {
-    /// The sequences that the update runs for this response.
-    fn scored(&self, loss: &TapoLossConfig) -> impl Iterator<Item = &Sequence> {
-        let negative = self.negative.as_ref().filter(|_| loss.negative_grad && loss.needs_negative());
-        [Some(&self.update), negative].into_iter().flatten().map(|sample| &sample.sequence)
-    }
-
-    /// Number of tokens in these sequences.
+    /// Number of tokens in the sequences that the update runs for this response.
     pub(super) fn tokens(&self, loss: &TapoLossConfig) -> usize {
-        self.scored(loss).map(|sequence| sequence.ids.len()).sum()
+        scored(std::slice::from_ref(self), loss).map(|sample| sample.sequence.ids.len()).sum()
     }
+}
+
+/// The sequences that the update runs for `items`: all with the update's images, then, if the negative image has a gradient,
+/// all with the negative images.
+pub(super) fn scored<'a>(items: &'a [Item], loss: &TapoLossConfig) -> impl Iterator<Item = &'a SupervisedSequence> {
+    let negative = loss.negative_grad && loss.needs_negative();
+    let negatives = items.iter().filter(move |_| negative).filter_map(|item| item.negative.as_ref());
+    items.iter().map(|item| &item.update).chain(negatives)
 }
 
 /// A step after its rollouts were drawn.
@@ -176,12 +178,6 @@ pub(super) fn score<'a>(
         }
     }
     Ok(rows)
-}
-
-/// Counts the operations of a forward pass over the sequences that the update runs for `items`.
-pub(super) fn flops(items: &[Item], loss: &TapoLossConfig, config: &Qwen25VlConfig, adapters: AdapterSizes) -> Flops {
-    let targets = items.iter().map(|item| item.scored(loss).count() * item.old_logp.len()).sum();
-    pass_flops(config, adapters, items.iter().flat_map(|item| item.scored(loss)), targets)
 }
 
 /// Number of response tokens and of sequences.

@@ -5,18 +5,17 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use fieldmark_model::{Flops, Qwen25Vl};
-use fieldmark_processor::SupervisedSequence;
 
 use super::{
     config::TapoConfig,
-    items::{Item, Step, flops, size},
+    items::{Item, Step, scored, size},
     loss::{TapoInputs, TapoLossConfig, TapoParts, tapo_loss},
     metrics::TapoMetrics,
     state::TapoState,
 };
 use crate::{
     TrainError,
-    gradient::{BatchSize, GradientSum, Normaliser, ResponseRows, Scorer, micro_batches},
+    gradient::{BatchSize, GradientSum, Normaliser, ResponseRows, Scorer, SharedRow, micro_batches},
     optim::grad_norm,
     parallel::sum_on_replicas,
     trainer::{Engine, UpdateTiming, culprits},
@@ -41,18 +40,19 @@ impl Updates<'_> {
         let (clock, config) = (Instant::now(), self.config);
         let from = step.updates * config.batch;
         let batch = &step.items[from..step.items.len().min(from + config.batch)];
-        let lengths: Vec<usize> = batch.iter().map(|item| item.tokens(self.loss)).collect();
-        let micros: Vec<&[Item]> = micro_batches(&lengths, config.micro_batch, config.micro_tokens)
-            .into_iter()
-            .map(|range| &batch[range])
-            .collect();
+        let cuts =
+            micro_batches(batch.len(), config.micro_batch, config.micro_tokens, |range| self.read(&batch[range]));
+        let micros: Vec<&[Item]> = cuts.into_iter().map(|range| &batch[range]).collect();
         let all = size(batch);
         let scorer = &engine.scorer;
         let (shares, grads) = sum_on_replicas(&model, &micros, &engine.replicas, |model, micro, device, sum| {
             self.gradients(scorer, model, micro, &self.normaliser(all, size(micro), micros.len()), device, sum)
         })?;
-        let mut parts = TapoParts::default();
-        shares.into_iter().for_each(|share| parts += share);
+        let (mut parts, mut needed) = (TapoParts::default(), Flops::default());
+        for (share, flops) in shares {
+            parts += share;
+            needed += flops;
+        }
         let lr = self.lr(engine);
         let before = engine.updater.done();
         let age = batch.iter().map(|item| before.saturating_sub(item.sampled) as f64).sum::<f64>() / batch.len() as f64;
@@ -71,9 +71,7 @@ impl Updates<'_> {
             idle: idle.into_iter().map(|part| part.name().to_owned()).collect(),
             non_finite,
         };
-        let tokens = lengths.iter().sum();
-        let (network, adapters) = (model.config(), model.adapter_sizes());
-        let needed: Flops = micros.iter().map(|micro| flops(micro, self.loss, network, adapters)).sum();
+        let tokens = batch.iter().map(|item| item.tokens(self.loss)).sum();
         let flops = needed.training(config.train);
         let timing = UpdateTiming::new(metrics.step, Some(metrics.rollout_step), tokens, flops, clock.elapsed());
         Ok((model, metrics, timing))
@@ -91,7 +89,18 @@ impl Updates<'_> {
         normaliser.with_token_budget(self.config.max_new_tokens)
     }
 
-    /// Computes one micro-batch's share of the loss and adds its gradients to `sum`.
+    /// Number of tokens that the network reads in a micro-batch of `items`. In a packed row, a prompt that responses share
+    /// is read once.
+    fn read(&self, items: &[Item]) -> usize {
+        if self.config.packing {
+            SharedRow::new(&scored(items, self.loss).cloned().collect::<Vec<_>>()).tokens()
+        } else {
+            items.iter().map(|item| item.tokens(self.loss)).sum()
+        }
+    }
+
+    /// Computes one micro-batch's share of the loss and adds its gradients to `sum`. Also returns the operations of its
+    /// forward pass.
     ///
     /// The sequences with negative images are in the same micro-batch, after the sequences with the update's images.
     fn gradients(
@@ -102,14 +111,12 @@ impl Updates<'_> {
         normaliser: &Normaliser,
         device: &Device,
         sum: &mut GradientSum,
-    ) -> Result<TapoParts, TrainError> {
+    ) -> Result<(TapoParts, Flops), TrainError> {
         let loss = self.loss;
         let negative_grad = loss.negative_grad && loss.needs_negative();
-        let mut samples: Vec<SupervisedSequence> = items.iter().map(|item| item.update.clone()).collect();
-        if negative_grad {
-            samples.extend(items.iter().filter_map(|item| item.negative.clone()));
-        }
-        let scored = scorer.forward(model, &scorer.micro_batch(samples)?, device)?;
+        let micro = scorer.micro_batch(scored(items, loss).cloned().collect())?;
+        let flops = micro.flops(model.config(), model.adapter_sizes());
+        let scored = scorer.forward(model, &micro, device)?;
 
         // For the loss, log-probabilities are leaves. Their gradients then go through the network in one backward pass.
         let rows = ResponseRows::new(items.iter().map(|item| item.old_logp.len()));
@@ -147,7 +154,7 @@ impl Updates<'_> {
         if let Some(grad) = logp_n.grad(&grads) {
             scorer.backward(model, scored, grad, sum);
         }
-        Ok(found.parts)
+        Ok((found.parts, flops))
     }
 
     /// Names the samples whose loss or gradient is not finite.
@@ -160,7 +167,7 @@ impl Updates<'_> {
         culprits(micros, |items| {
             let normaliser = self.normaliser(size(items), size(items), 1);
             let (mut sum, device) = (GradientSum::new(), engine.replicas.main());
-            let parts = self.gradients(&engine.scorer, model, items, &normaliser, device, &mut sum)?;
+            let (parts, _) = self.gradients(&engine.scorer, model, items, &normaliser, device, &mut sum)?;
             let finite = parts.loss.is_finite() && grad_norm(&sum.into_grads(), model).is_finite();
             Ok((!finite).then(|| items.iter().map(|item| item.update.sequence.name.clone()).collect()))
         })

@@ -60,6 +60,8 @@ impl Planned {
         let micro = MicroShape {
             sequences,
             tokens,
+            prompts: sequences,
+            prompt: 0,
             targets: sequences * (tokens - (self.images * self.image_tokens(grid)).min(tokens)),
             images: sequences * self.images,
             grid,
@@ -76,17 +78,37 @@ impl Planned {
         let grid = self.grid(recipe.data.tapo.sizes, prompt);
         // A response is scored on its update's image, and on the negative image if that has a gradient.
         let scored = if tapo.loss.needs_negative() && tapo.loss.negative_grad { 2 } else { 1 };
-        let responses = at_once(passes, scored * tokens).min(tapo.batch);
         let group = (tapo.anchor_rollouts + tapo.positive_rollouts).max(1);
-        // Consecutive responses share the images of their group; a micro-batch may begin in the middle of a group.
-        let whole = passes.micro_tokens == 0 && group.is_multiple_of(responses.max(1));
-        let groups = if whole { 1 } else { responses.min(responses.saturating_sub(1).div_ceil(group) + 1) };
-        let own = usize::from(tapo.update_image == UpdateImage::Own);
+        let images = scored + usize::from(tapo.update_image == UpdateImage::Own);
+        // Consecutive responses share the images and prompts of their group; a micro-batch may begin in the middle of a group.
+        let prompts = |responses: usize| {
+            let even = |of: usize, by: usize| by > 0 && of.is_multiple_of(by);
+            let aligned = passes.micro_tokens == 0 && even(tapo.batch, group);
+            let groups = if aligned && even(group, responses) {
+                1
+            } else if aligned && even(responses, group) {
+                responses / group
+            } else {
+                responses.min(responses.saturating_sub(1).div_ceil(group) + 1)
+            };
+            groups * images
+        };
+        let read = |responses: usize| {
+            if passes.packing {
+                prompts(responses).min(scored * responses) * prompt + scored * responses * response
+            } else {
+                scored * responses * tokens
+            }
+        };
+        let fits = |responses: &usize| passes.micro_tokens == 0 || read(*responses) <= passes.micro_tokens;
+        let responses = (1..=passes.micro_batch).rev().find(fits).unwrap_or(1).min(tapo.batch);
         let micro = MicroShape {
             sequences: scored * responses,
             tokens,
+            prompts: prompts(responses).min(scored * responses),
+            prompt,
             targets: scored * responses * response,
-            images: groups * (scored + own),
+            images: prompts(responses),
             grid,
         };
         let sampled = tapo.generation_batch.min(tapo.chunk * group).max(1);
