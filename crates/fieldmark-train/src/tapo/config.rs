@@ -153,7 +153,7 @@ impl Default for TapoConfig {
             estimator: Estimator::Grpo,
             filter: GroupFilter::default(),
             batch: 1280,
-            micro_batch: 4,
+            micro_batch: 5,
             micro_tokens: 0,
             packing: true,
             recompute: true,

@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn a_phase_that_another_hid_gets_its_turn() {
         let fit = nearest_fit(&planned(Stage::Tapo), &Recipe::default(), 80_000_000_000).unwrap().unwrap();
-        assert_eq!(fit.changes, ["tapo.generation_batch=32", "tapo.micro_batch=1"]);
+        assert_eq!(fit.changes, ["tapo.generation_batch=32", "tapo.micro_batch=2"]);
     }
 
     #[test]
