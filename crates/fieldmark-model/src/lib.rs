@@ -10,6 +10,7 @@ pub mod config;
 mod error;
 pub mod files;
 mod grid;
+pub mod host;
 mod inputs;
 mod lora;
 mod mlp;

@@ -3,6 +3,7 @@
 //! [`Scorer`] leads through both ways: `trunk` runs the network up to the head, `packing` picks the states that predict
 //! tokens in the loss, `logprob` runs the head on them in chunks, and `sum` collects the gradients.
 
+mod logit_rows;
 mod logprob;
 mod loss_norm;
 mod micro_batches;
@@ -10,6 +11,7 @@ mod packing;
 mod pass_flops;
 mod passes;
 mod scorer;
+mod seed;
 mod sum;
 mod trunk;
 

@@ -1,0 +1,48 @@
+//! What stands for a tensor of the CPU backend in a build without it.
+
+use std::convert::Infallible;
+
+use burn::tensor::Tensor;
+
+use super::Floats;
+
+/// A tensor of the CPU backend. This build has none.
+pub struct HostTensor(Infallible);
+
+impl HostTensor {
+    /// Returns `x`.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn of<const D: usize>(x: Tensor<D>) -> Result<Self, Tensor<D>> {
+        Err(x)
+    }
+
+    /// Returns `x`.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn floating<const D: usize>(x: Tensor<D>) -> Result<Self, Tensor<D>> {
+        Err(x)
+    }
+
+    /// The values.
+    pub fn floats_mut(&mut self) -> Floats<'_> {
+        match self.0 {}
+    }
+
+    /// The values.
+    pub fn values(&self) -> &[f32] {
+        match self.0 {}
+    }
+
+    /// The values.
+    pub fn values_mut(&mut self) -> &mut [f32] {
+        match self.0 {}
+    }
+
+    /// Returns the tensor.
+    pub fn into_tensor<const D: usize>(self) -> Tensor<D> {
+        match self.0 {}
+    }
+}
