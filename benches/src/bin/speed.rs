@@ -65,7 +65,7 @@ fn main() {
     drop(network);
     let name = "80 rollouts of 64 tokens, vocabulary 151936";
     if chosen(name) {
-        let network = rollouts::vocabulary_model(&device);
+        let network = rollouts::vocabulary_model(256, &device);
         best(name, 2, || rollouts::vocabulary(&network, &device));
     }
     for (count, width) in [(1000, 256), (4000, 256), (1000, 2048), (4000, 2048)] {

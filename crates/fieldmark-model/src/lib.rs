@@ -15,6 +15,7 @@ mod inputs;
 mod lora;
 mod mlp;
 mod model;
+mod norm;
 mod parameters;
 mod parts;
 mod positions;

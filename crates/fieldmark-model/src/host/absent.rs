@@ -46,3 +46,27 @@ impl HostTensor {
         match self.0 {}
     }
 }
+
+/// Gives `x` back.
+///
+/// # Errors
+/// Always.
+pub fn rms_norm<const D: usize>(x: Tensor<D>, _gamma: Tensor<1>, _epsilon: f64) -> Result<Tensor<D>, Tensor<D>> {
+    Err(x)
+}
+
+/// Gives both back.
+///
+/// # Errors
+/// Always.
+pub fn silu_gate<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Result<Tensor<D>, [Tensor<D>; 2]> {
+    Err([a, b])
+}
+
+/// Gives both back.
+///
+/// # Errors
+/// Always.
+pub fn times_transposed(x: Tensor<2>, w: Tensor<2>) -> Result<Tensor<2>, [Tensor<2>; 2]> {
+    Err([x, w])
+}

@@ -31,7 +31,22 @@ impl HostTensor {
             return Err(x);
         }
         let tensor = x.try_into_primitive::<Flex>().expect("the tensor is one of Flex without autodiff");
-        Ok(Self(if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() }))
+        Ok(Self::in_one_piece(tensor))
+    }
+
+    /// Takes a tensor of Flex of f32, f16 or bf16. A view whose values are not in one piece is copied.
+    pub(super) fn in_one_piece(tensor: FlexTensor) -> Self {
+        Self(if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() })
+    }
+
+    /// Returns zeros of this shape and type.
+    pub(super) fn zeros_like(&self) -> Self {
+        Self(FlexTensor::zeros(self.0.layout().shape().clone(), self.0.dtype()))
+    }
+
+    /// Returns the tensor of Flex.
+    pub(super) fn into_flex(self) -> FlexTensor {
+        self.0
     }
 
     /// The values of an f32 tensor, row by row.

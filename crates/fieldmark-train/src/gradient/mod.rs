@@ -5,6 +5,8 @@
 
 mod logit_rows;
 mod logprob;
+#[cfg(test)]
+mod logprob_tests;
 mod loss_norm;
 mod micro_batches;
 mod packing;

@@ -28,17 +28,17 @@ pub(super) fn seed<const D: usize>(y: Tensor<D>, gradient: impl FnOnce(Tensor<D>
 mod flex {
     use burn::{
         backend::{
-            Autodiff, Flex,
+            Flex,
             autodiff::{
-                checkpoint::{base::Checkpointer, strategy::NoCheckpointing},
+                checkpoint::base::Checkpointer,
                 grads::Gradients,
-                ops::{Backward, Ops, OpsKind},
+                ops::{Backward, Ops},
             },
             flex::FlexTensor,
         },
         tensor::Tensor,
     };
-    use fieldmark_model::host::is_host;
+    use fieldmark_model::host::{put_on_tape, taken_from_tape};
 
     /// The operation. Its state is the gradient.
     #[derive(Debug)]
@@ -61,21 +61,15 @@ mod flex {
     where
         F: FnOnce(Tensor<D>) -> Tensor<D>,
     {
-        let device = y.device();
-        if !y.is_tracked() || !is_host(&device) || device.gradient_checkpointing_strategy().is_some() {
-            return Err((y, gradient));
-        }
-        let y = y.try_into_primitive::<Autodiff<Flex>>().expect("the tensor is on a tape of Flex");
-        let (y, node) = y.into_parts();
-        let grad = gradient(Tensor::from_primitive::<Flex>(y));
-        let dtype = grad.dtype();
-        let grad = grad.try_into_primitive::<Flex>().expect("a gradient without a tape on the same device");
-        let value = FlexTensor::zeros([1].into(), dtype);
-        let seed = match Seed.prepare::<NoCheckpointing>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(grad, value),
-            OpsKind::UnTracked(prep) => prep.finish(value),
+        let (y, node) = match taken_from_tape(y) {
+            Ok(taken) => taken,
+            Err(y) => return Err((y, gradient)),
         };
-        Ok(Tensor::from_primitive::<Autodiff<Flex>>(seed))
+        let grad = gradient(Tensor::from_primitive::<Flex>(y));
+        let value = FlexTensor::zeros([1].into(), grad.dtype());
+        let grad =
+            grad.try_into_primitive::<Flex>().expect("a gradient is on the device of its tensor, without a tape");
+        Ok(put_on_tape(Seed, [node], grad, value))
     }
 }
 
@@ -83,6 +77,8 @@ mod flex {
 mod tests {
     use super::*;
     use burn::tensor::{Device, Distribution};
+    #[cfg(feature = "flex")]
+    use fieldmark_model::host::HostTensor;
 
     #[test]
     fn the_backward_pass_is_that_of_the_sum_of_products() {
@@ -108,5 +104,22 @@ mod tests {
         let found = (seed(y.clone().tanh(), |_| grad) + seed(y, |y| y.square())).backward();
         x2.grad(&found).unwrap().into_data().assert_approx_eq::<f32>(&of(&x1, &plain), Default::default());
         w2.grad(&found).unwrap().into_data().assert_approx_eq::<f32>(&of(&w1, &plain), Default::default());
+    }
+
+    #[cfg(feature = "flex")]
+    #[test]
+    fn the_tensor_lends_its_memory_to_the_gradient() {
+        let device = Device::flex().autodiff();
+        let x = Tensor::<1>::ones([3], &device).require_grad();
+        let place = |y: Tensor<1>| HostTensor::of(y).ok().unwrap().values_mut().as_ptr();
+        let y = x.clone() * 2.0;
+        let of_y = HostTensor::of(y.clone().inner()).ok().unwrap().values().as_ptr();
+        let mut found = None;
+        let seed = seed(y, |y| {
+            found = Some(place(y));
+            Tensor::from_floats([1.0, 2.0, 3.0], &Device::flex())
+        });
+        assert_eq!((found, seed.to_data().iter::<f32>().next()), (Some(of_y), Some(0.0)));
+        assert_eq!(x.grad(&seed.backward()).unwrap().into_data().iter::<f32>().collect::<Vec<_>>(), [2.0, 4.0, 6.0]);
     }
 }

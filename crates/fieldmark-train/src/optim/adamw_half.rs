@@ -125,7 +125,7 @@ impl Optimizer for PreciseAdamW {
 
 impl PreciseAdamW {
     /// The step by Burn's operations, on any device.
-    fn step_by_tensors<const D: usize>(
+    pub(super) fn step_by_tensors<const D: usize>(
         &self,
         lr: LearningRate,
         tensor: Tensor<D>,
