@@ -45,7 +45,7 @@ fn ten_rollouts_of_65_tokens(bencher: Bencher<'_, '_>) {
 #[divan::bench(sample_count = 2, sample_size = 1)]
 fn eighty_rollouts_of_64_tokens_with_vocabulary_151936(bencher: Bencher<'_, '_>) {
     let device = Device::flex();
-    let network = rollouts::vocabulary_model(&device);
+    let network = rollouts::vocabulary_model(256, &device);
     bencher.bench_local(|| rollouts::vocabulary(&network, &device));
 }
 

@@ -93,6 +93,26 @@ def group(rows, responses):
                 pixel_values=one["pixel_values"].repeat(rows, 1), image_grid_thw=GRID.repeat(rows, 1))
 
 
+def log_probabilities(count, width):
+    """Forward and backward of the log-probabilities of given tokens, 1024 states at a time, each chunk computed again in
+    the backward pass, as in `speed`."""
+    hidden, head = torch.randn(count, width), torch.nn.Parameter(torch.randn(151936, width) * 0.02)
+    targets = torch.arange(count) * 7919 % 151936
+    chunks = list(zip(hidden.split(1024), targets.split(1024)))
+    logp = lambda states, ids: F.log_softmax(states @ head.T, -1).gather(-1, ids[:, None])[:, 0]
+
+    def forward():
+        with torch.no_grad():
+            torch.cat([logp(states, ids) for states, ids in chunks])
+
+    def backward():
+        head.grad = None
+        for states, ids in chunks:
+            (logp(states.detach().requires_grad_(), ids).sum() / count).backward()
+
+    return forward, backward
+
+
 def main():
     wanted = sys.argv[1:]
     chosen = lambda name: not wanted or any(part in name for part in wanted)
@@ -125,6 +145,12 @@ def main():
         if chosen(name := "80 rollouts of 64 tokens, vocabulary 151936"):
             small = vocabulary_model()
             best(name, lambda: vocabulary(small), 2)
+    for count, width in ((1000, 256), (4000, 256), (1000, 2048), (4000, 2048)):
+        name = f"log-probabilities, vocabulary 151936, {count} x {width}"
+        if chosen(f"{name}, forward") or chosen(f"{name}, backward"):
+            for part, work in zip(("forward", "backward"), log_probabilities(count, width)):
+                if chosen(f"{name}, {part}"):
+                    best(f"{name}, {part}", work, 2)
     model.train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5)
 

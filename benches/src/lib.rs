@@ -3,6 +3,7 @@
 //! Weights are random, since speed does not depend on them. Images are 448×448; prompts have 512 tokens, 256 of them image.
 
 pub mod counting;
+pub mod log_probabilities;
 pub mod rollouts;
 
 use burn::{

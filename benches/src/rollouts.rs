@@ -15,15 +15,15 @@ use crate::{image, sequence};
 const GROUP: u64 = 10;
 
 /// "3B's vocabulary": 151,936 tokens, and few and narrow blocks, so that what a token costs is head and sampler.
-pub fn vocabulary_config() -> Qwen25VlConfig {
-    let text = TextConfig::new(151_936, 256, 768, 2, 4, 2, [8, 12, 12]).with_max_position_embeddings(4096);
-    let vision = VisionConfig::new(2, 256, 768, 4, 256, 112, vec![1]);
+pub fn vocabulary_config(width: usize) -> Qwen25VlConfig {
+    let text = TextConfig::new(151_936, width, 768, 2, width / 64, 2, [8, 12, 12]).with_max_position_embeddings(4096);
+    let vision = VisionConfig::new(2, 256, 768, 4, width, 112, vec![1]);
     Qwen25VlConfig::new(text, vision, VisionTokens::new(151_655, 151_656, 151_652, 151_653), true)
 }
 
-/// A model of [`vocabulary_config`] with random weights.
-pub fn vocabulary_model(device: &Device) -> Qwen25Vl {
-    initialise(vocabulary_config().init(device), 0.02, &StreamKey::new(0))
+/// A model of [`vocabulary_config`] of this width with random weights.
+pub fn vocabulary_model(width: usize, device: &Device) -> Qwen25Vl {
+    initialise(vocabulary_config(width).init(device), 0.02, &StreamKey::new(0))
 }
 
 /// Samples ten responses of 65 tokens to one prompt with an image.

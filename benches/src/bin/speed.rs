@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use fieldmark_allocator::{Allocator, keep_freed_pages};
-use fieldmark_benches::{Trainer, decoder, model, prompts, rollouts, vision_input};
+use fieldmark_benches::{
+    Trainer, decoder, log_probabilities::LogProbabilities, model, prompts, rollouts, vision_input,
+};
 
 /// Runs `work` once to warm up, then `times` times, and prints the best time.
 fn best(name: &str, times: usize, mut work: impl FnMut()) {
@@ -63,8 +65,21 @@ fn main() {
     drop(network);
     let name = "80 rollouts of 64 tokens, vocabulary 151936";
     if chosen(name) {
-        let network = rollouts::vocabulary_model(&device);
+        let network = rollouts::vocabulary_model(256, &device);
         best(name, 2, || rollouts::vocabulary(&network, &device));
+    }
+    for (count, width) in [(1000, 256), (4000, 256), (1000, 2048), (4000, 2048)] {
+        let name = format!("log-probabilities, vocabulary 151936, {count} x {width}");
+        let parts = [format!("{name}, forward"), format!("{name}, backward")];
+        if parts.iter().any(|name| chosen(name)) {
+            let work = LogProbabilities::new(count, width, &device);
+            if chosen(&parts[0]) {
+                best(&parts[0], 2, || drop(work.forward()));
+            }
+            if chosen(&parts[1]) {
+                best(&parts[1], 2, || drop(work.backward()));
+            }
+        }
     }
     for batch in [1, 4] {
         let name = format!("SFT step, {batch} x 512");

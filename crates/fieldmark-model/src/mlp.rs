@@ -5,7 +5,7 @@ use burn::{
     tensor::{Device, Tensor, activation::silu},
 };
 
-use crate::projection::Projection;
+use crate::{host, projection::Projection};
 
 /// The three projections. They have biases in the vision encoder and none in the decoder.
 #[derive(Module, Debug)]
@@ -27,6 +27,11 @@ impl GatedMlp {
 
     /// Maps `[.., width]` to `[.., width]`.
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        self.down_proj.forward(silu(self.gate_proj.forward(x.clone())) * self.up_proj.forward(x))
+        self.down_proj.forward(gate(self.gate_proj.forward(x.clone()), self.up_proj.forward(x)))
     }
+}
+
+/// Returns `silu(a) · b`.
+fn gate<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
+    host::silu_gate(a, b).unwrap_or_else(|[a, b]| silu(a) * b)
 }

@@ -13,6 +13,7 @@ use burn::{
 use crate::{
     attention::{AttentionLayout, AttentionMask, KvCache},
     config::Qwen25VlConfig,
+    host,
     inputs::{ImageInputs, ModelInputs},
     positions::RopePosition,
     text::TextDecoder,
@@ -150,7 +151,8 @@ impl Qwen25Vl {
     pub fn logits(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
         match &self.lm_head {
             Some(head) => head.forward(hidden_nd),
-            None => hidden_nd.matmul(self.model.embed_tokens.weight.val().transpose()),
+            None => host::times_transposed(hidden_nd, self.model.embed_tokens.weight.val())
+                .unwrap_or_else(|[hidden_nd, embedding]| hidden_nd.matmul(embedding.transpose())),
         }
     }
 

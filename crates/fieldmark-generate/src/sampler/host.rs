@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use burn::tensor::{DType, Tensor};
+use fieldmark_model::host;
 use rayon::prelude::*;
 
 use super::{Choice, RowState, Sampling, kernels};
@@ -54,7 +55,7 @@ fn choose(
 ) -> Choice {
     let Scratch { exps, sums, largest, replaced } = scratch;
     let temperature = sampling.logp_temperature() as f32;
-    let (max, finite) = kernels::largest(logits);
+    let (max, finite) = host::largest(logits);
     if !finite {
         return Choice { token: 0, logp: f64::NAN };
     }
@@ -65,7 +66,7 @@ fn choose(
         f64::from(raw - max) / sampling.logp_temperature() - total.ln()
     };
     let best = if replaced.iter().any(|&(_, raw)| raw == max) {
-        kernels::largest(logits).0
+        host::largest(logits).0
     } else {
         replaced.iter().fold(max, |best, &(token, _)| best.max(logits[token]))
     };

@@ -1,32 +1,8 @@
 //! Passes over one row of a vocabulary, in f32 with the widest vectors of the machine. Sums are kept per block of tokens,
 //! so that a draw finds its block first and its token then.
 
+use fieldmark_model::host::{BLOCK, exp_of_negative, sum};
 use multiversion::multiversion;
-
-/// The number of tokens whose sum is kept together.
-pub(super) const BLOCK: usize = 512;
-
-/// The number of partial sums or maxima side by side: a few vectors of any width.
-const LANES: usize = 32;
-
-/// The exponent bits of an f32: all set in infinities and NaN.
-const EXPONENT: u32 = 0x7f80_0000;
-
-/// Returns the largest value of a row, and whether every value is finite.
-#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-pub(super) fn largest(row: &[f32]) -> (f32, bool) {
-    let mut max = [f32::NEG_INFINITY; LANES];
-    let mut infinite = [0u32; LANES];
-    let (chunks, rest) = row.as_chunks::<LANES>();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            max[lane] = if chunk[lane] > max[lane] { chunk[lane] } else { max[lane] };
-            infinite[lane] |= u32::from(chunk[lane].to_bits() & EXPONENT == EXPONENT);
-        }
-    }
-    let max = max.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, f32::max);
-    (max, infinite.iter().all(|&lane| lane == 0) && rest.iter().all(|x| x.is_finite()))
-}
 
 /// Writes exp((x − max) / temperature) of each value of a row and the sum of each block; returns the whole sum.
 #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
@@ -144,50 +120,10 @@ fn keep(row: &[f32], exps: &mut [f32], wanted: impl Fn(f32) -> bool) {
     row.iter().zip(exps).for_each(|(&x, exp)| *exp = if wanted(x) { *exp } else { 0.0 });
 }
 
-#[inline(always)]
-fn sum(values: &[f32]) -> f64 {
-    let mut lanes = [0f32; LANES];
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    chunks.iter().for_each(|chunk| (0..LANES).for_each(|lane| lanes[lane] += chunk[lane]));
-    lanes.iter().chain(rest).map(|&x| f64::from(x)).sum()
-}
-
-/// Returns eˣ for x ≤ 0 with a relative error below 2⁻²²; 0 where that is below the smallest normal number, and for NaN.
-///
-/// x = n ln 2 + r with |r| ≤ ln 2 / 2: eʳ by the polynomial of the Cephes library (`expf`), 2ⁿ by the exponent bits.
-#[inline(always)]
-fn exp_of_negative(x: f32) -> f32 {
-    // Adding and taking away 1.5 × 2²³ rounds to the nearest whole number, and leaves it in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    let inside = x > -87.3;
-    let x = if inside { x } else { 0.0 };
-    let rounded = x * std::f32::consts::LOG2_E + ROUND;
-    let n = rounded - ROUND;
-    let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
-    let mut p = 1.987_569_1e-4;
-    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        p = p * r + c;
-    }
-    let exponent = (rounded.to_bits() & 0x7f_ffff) as i32 - 0x40_0000 + 127;
-    let power = f32::from_bits((exponent as u32) << 23);
-    if inside { (p * r * r + r + 1.0) * power } else { 0.0 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn exponentials_are_those_of_f64() {
-        for i in 0..900_000 {
-            let x = -(i as f32) * 1e-4;
-            let (found, wanted) = (f64::from(exp_of_negative(x)), f64::from(x).exp());
-            let close = if x > -87.3 { (found / wanted - 1.0).abs() < 2f64.powi(-22) } else { found == 0.0 };
-            assert!(close, "{x} {found} {wanted}");
-        }
-        assert_eq!(exp_of_negative(f32::NEG_INFINITY), 0.0);
-        assert_eq!(exp_of_negative(f32::NAN), 0.0);
-    }
+    use fieldmark_model::host::{LANES, largest};
 
     #[test]
     fn sums_cover_every_token_of_a_row_of_any_length() {
@@ -205,17 +141,6 @@ mod tests {
                 .map(|i| (f64::from(row[i] - max) / 2.0).exp())
                 .sum();
             assert!((above - wanted).abs() <= 1e-6 * wanted, "{len} {above} {wanted}");
-        }
-    }
-
-    #[test]
-    fn a_value_that_is_not_finite_is_seen_wherever_it_stands() {
-        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            for place in [0, 31, 32, 99] {
-                let mut row = vec![1.0; 100];
-                row[place] = bad;
-                assert!(!largest(&row).1);
-            }
         }
     }
 

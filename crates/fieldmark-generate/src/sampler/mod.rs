@@ -11,6 +11,7 @@ mod kernels;
 use std::collections::BTreeSet;
 
 use burn::tensor::{Device, Tensor};
+use fieldmark_model::host::is_host;
 use fieldmark_stream::RandomStream;
 use serde::{Deserialize, Serialize};
 
@@ -123,17 +124,6 @@ impl Sampler {
             Self::Host(sampler) => sampler.next(logits_bv, rows),
             Self::Device(sampler) => sampler.next(logits_bv, rows),
         }
-    }
-}
-
-/// Whether tensors of this device are ordinary memory. The feature `flex` says that there is such a device.
-fn is_host(device: &Device) -> bool {
-    #[cfg(feature = "flex")]
-    return *device == Device::flex();
-    #[cfg(not(feature = "flex"))]
-    {
-        let _ = device;
-        false
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     block::AttentionBlock,
     config::TextConfig,
     mlp::GatedMlp,
+    norm::rms_norm,
     projection::Projection,
 };
 
@@ -100,12 +101,12 @@ impl TextBlock {
 
 impl AttentionBlock for TextBlock {
     fn project(&self, x_btd: Tensor<3>, rotary: &Rotary) -> [Tensor<4>; 3] {
-        self.self_attn.project(self.input_layernorm.forward(x_btd), rotary)
+        self.self_attn.project(rms_norm(&self.input_layernorm, x_btd), rotary)
     }
 
     fn finish(&self, x_btd: Tensor<3>, attended: Tensor<4>) -> Tensor<3> {
         let attended_btd = attended.reshape(x_btd.dims());
         let x_btd = x_btd + self.self_attn.o_proj.forward(attended_btd);
-        x_btd.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x_btd))
+        x_btd.clone() + self.mlp.forward(rms_norm(&self.post_attention_layernorm, x_btd))
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     attention::{AttentionLayout, KvCache, rotary::Rotary},
     block::AttentionBlock,
     config::TextConfig,
+    norm::rms_norm,
 };
 
 /// The decoder: embedding, blocks and final norm.
@@ -70,7 +71,7 @@ impl TextDecoder {
             };
             see(x_btd.clone());
         }
-        self.norm.forward(x_btd)
+        rms_norm(&self.norm, x_btd)
     }
 
     /// Returns rotary embedding and attention layout of a batch on `device`, for activations of `dtype`.
@@ -91,7 +92,7 @@ impl TextDecoder {
 
     /// Applies the final norm to `[batch, seq, width]`.
     pub fn final_norm(&self, x_btd: Tensor<3>) -> Tensor<3> {
-        self.norm.forward(x_btd)
+        rms_norm(&self.norm, x_btd)
     }
 }
 

@@ -9,7 +9,8 @@ use burn::{
 };
 
 use crate::{
-    attention::rotary::Rotary, block::AttentionBlock, config::VisionConfig, mlp::GatedMlp, projection::Projection,
+    attention::rotary::Rotary, block::AttentionBlock, config::VisionConfig, mlp::GatedMlp, norm::rms_norm,
+    projection::Projection,
 };
 
 /// Fused query, key and value projection, and the output projection.
@@ -72,12 +73,12 @@ impl VisionBlock {
 
 impl AttentionBlock for VisionBlock {
     fn project(&self, x_bnd: Tensor<3>, rotary: &Rotary) -> [Tensor<4>; 3] {
-        self.attn.project(self.norm1.forward(x_bnd), rotary)
+        self.attn.project(rms_norm(&self.norm1, x_bnd), rotary)
     }
 
     fn finish(&self, x_bnd: Tensor<3>, attended: Tensor<4>) -> Tensor<3> {
         let attended_bnd = attended.reshape(x_bnd.dims());
         let x_bnd = x_bnd + self.attn.proj.forward(attended_bnd);
-        x_bnd.clone() + self.mlp.forward(self.norm2.forward(x_bnd))
+        x_bnd.clone() + self.mlp.forward(rms_norm(&self.norm2, x_bnd))
     }
 }

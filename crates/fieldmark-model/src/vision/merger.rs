@@ -9,7 +9,7 @@ use burn::{
     tensor::{Device, Tensor, activation},
 };
 
-use crate::{config::VisionConfig, projection::Projection};
+use crate::{config::VisionConfig, norm::rms_norm, projection::Projection};
 
 /// The projector: `ln_q`, `mlp.0` and `mlp.2` of the reference.
 #[derive(Module, Debug)]
@@ -35,7 +35,7 @@ impl PatchMerger {
         let [joined, _] = self.fc1.widths();
         let tokens = patches * width / joined;
         let x_nd = x_nd.cast(self.fc1.dtype());
-        let x = self.ln_q.forward(x_nd).reshape([tokens, joined]);
+        let x = rms_norm(&self.ln_q, x_nd).reshape([tokens, joined]);
         self.fc2.forward(gelu(self.fc1.forward(x)))
     }
 }

@@ -1,7 +1,9 @@
 //! Log-probabilities of given tokens, `log softmax(head(h) / temperature)[target]`, without the logits of all tokens at
 //! once. The head runs on one chunk of states at a time. A single tape would keep the logits of every chunk until the
 //! backward pass, so [`ChunkedLogProbs`] has two phases: first the values, without a tape; then, with the loss's
-//! gradient with respect to the log-probabilities, each chunk again on its own tape. Logits are at least f32.
+//! gradient with respect to the log-probabilities, each chunk again on its own tape. Logits are at least f32. On the CPU
+//! in f32, the logits of a chunk are the only tensor of their size: [`logit_rows`] reads them once for the values, and
+//! turns them into their gradient where they lie.
 
 use std::ops::Range;
 
@@ -9,12 +11,18 @@ use burn::{
     module::Module,
     optim::GradientsParams,
     tensor::{
-        DType, FloatDType, Gradients, IndexingUpdateOp, Int, Tensor,
+        DType, FloatDType, Gradients, IndexingUpdateOp, Int, Tensor, TensorData,
         activation::{log_softmax, softmax},
     },
 };
 
-use super::sum::GradientSum;
+use fieldmark_model::host::HostTensor;
+
+use super::{
+    logit_rows::{self, RowScore},
+    seed::{seed, seeded},
+    sum::GradientSum,
+};
 use crate::TrainError;
 
 /// Log-probabilities of the targets, on the tape, for all logits at once. Reference: `logprobs_from_logits`.
@@ -24,19 +32,47 @@ use crate::TrainError;
 ///
 /// Returns `[N]`.
 pub fn token_logprobs(logits_nv: Tensor<2>, targets_n: Tensor<1, Int>, temperature: f64) -> Tensor<1> {
-    pick(log_probs(logits_nv, temperature), targets_n)
+    match HostTensor::of(at_least_f32(logits_nv)) {
+        Ok(logits) => host_scores(&logits, targets_n, temperature).logp_n,
+        Err(logits_nv) => pick(log_softmax(scaled(logits_nv, temperature), 1), targets_n),
+    }
 }
 
-fn log_probs(logits_nv: Tensor<2>, temperature: f64) -> Tensor<2> {
-    log_softmax(scaled(logits_nv, temperature), 1)
+/// Log-probabilities of the targets and entropies, without a tape.
+fn token_scores(logits_nv: Tensor<2>, targets_n: Tensor<1, Int>, temperature: f64) -> TokenScores {
+    match HostTensor::of(at_least_f32(logits_nv)) {
+        Ok(logits) => host_scores(&logits, targets_n, temperature),
+        Err(logits_nv) => {
+            let logp_nv = log_softmax(scaled(logits_nv, temperature), 1);
+            let entropy_n = (logp_nv.clone().exp() * logp_nv.clone()).sum_dim(1).neg().squeeze_dim(1);
+            TokenScores { logp_n: pick(logp_nv, targets_n), entropy_n }
+        }
+    }
 }
 
-/// Divides logits by the temperature, in f32 at least.
-fn scaled(logits_nv: Tensor<2>, temperature: f64) -> Tensor<2> {
-    let logits_nv = match logits_nv.dtype() {
+fn host_scores(logits: &HostTensor, targets_n: Tensor<1, Int>, temperature: f64) -> TokenScores {
+    let (device, targets) = (targets_n.device(), tokens(targets_n));
+    let vocabulary = logits.values().len() / targets.len().max(1);
+    let scores = logit_rows::score(logits.values(), vocabulary, &targets, temperature);
+    let column = |of: fn(&RowScore) -> f64| {
+        let values: Vec<f32> = scores.iter().map(|score| of(score) as f32).collect();
+        Tensor::from_data(TensorData::new(values, [scores.len()]), (&device, DType::F32))
+    };
+    TokenScores { logp_n: column(|score| score.logp), entropy_n: column(|score| score.entropy) }
+}
+
+fn tokens(targets_n: Tensor<1, Int>) -> Vec<usize> {
+    targets_n.into_data().iter::<i64>().map(|id| id as usize).collect()
+}
+
+fn at_least_f32(logits_nv: Tensor<2>) -> Tensor<2> {
+    match logits_nv.dtype() {
         DType::F16 | DType::BF16 => logits_nv.cast(FloatDType::F32),
         _ => logits_nv,
-    };
+    }
+}
+
+fn scaled(logits_nv: Tensor<2>, temperature: f64) -> Tensor<2> {
     if temperature == 1.0 { logits_nv } else { logits_nv / temperature }
 }
 
@@ -50,10 +86,22 @@ fn logit_gradient(
     temperature: f64,
 ) -> Tensor<2> {
     let dtype = logits_nv.dtype();
-    let p_nv = softmax(scaled(logits_nv, temperature), 1);
-    let grad_n1 = (grad_logp_n.cast(p_nv.dtype()) / temperature).unsqueeze_dim::<2>(1);
-    let grad_nv = p_nv * grad_n1.clone().neg();
-    grad_nv.scatter(1, targets_n.unsqueeze_dim(1), grad_n1, IndexingUpdateOp::Add).cast(dtype)
+    let grad_nv = match HostTensor::of(at_least_f32(logits_nv)) {
+        Ok(mut logits) => {
+            let (targets, grads) = (tokens(targets_n), grad_logp_n.cast(DType::F32).into_data());
+            let grads = grads.as_slice().expect("the tensor was cast to f32");
+            let vocabulary = logits.values().len() / targets.len().max(1);
+            logit_rows::differentiate(logits.values_mut(), vocabulary, &targets, grads, temperature);
+            logits.into_tensor()
+        }
+        Err(logits_nv) => {
+            let p_nv = softmax(scaled(logits_nv, temperature), 1);
+            let grad_n1 = (grad_logp_n.cast(p_nv.dtype()) / temperature).unsqueeze_dim::<2>(1);
+            let grad_nv = p_nv * grad_n1.clone().neg();
+            grad_nv.scatter(1, targets_n.unsqueeze_dim(1), grad_n1, IndexingUpdateOp::Add)
+        }
+    };
+    grad_nv.cast(dtype)
 }
 
 fn pick(logp_nv: Tensor<2>, targets_n: Tensor<1, Int>) -> Tensor<1> {
@@ -164,10 +212,9 @@ impl ChunkedLogProbs {
             .ranges(hidden_nd.dims()[0])
             .map(|range| {
                 let logits_nv = head(hidden_nd.clone().slice([range.clone()])).inner();
-                let logp_nv = log_probs(logits_nv, self.temperature);
-                let entropy_n = (logp_nv.clone().exp() * logp_nv.clone()).sum_dim(1).neg();
-                let logp_n = pick(logp_nv, targets_n.clone().inner().slice([range]));
-                (logp_n, entropy_n.squeeze_dim::<1>(1))
+                let targets_n = targets_n.clone().inner().slice([range]);
+                let TokenScores { logp_n, entropy_n } = token_scores(logits_nv, targets_n, self.temperature);
+                (logp_n, entropy_n)
             })
             .unzip();
         TokenScores { logp_n: Tensor::cat(logp, 0), entropy_n: Tensor::cat(entropy, 0) }
@@ -197,8 +244,8 @@ impl ChunkedLogProbs {
             let logits_nv = head(leaf_nd.clone());
             let targets_n = targets_n.clone().inner().slice([range.clone()]);
             let grad_n = grad_logp_n.clone().slice([range]);
-            let grad_nv = logit_gradient(logits_nv.clone().inner(), targets_n, grad_n, self.temperature);
-            let mut grads = (logits_nv * grad_nv.autodiff()).sum().backward();
+            let gradient = |logits_nv| logit_gradient(logits_nv, targets_n, grad_n, self.temperature);
+            let mut grads = seed(logits_nv, gradient).backward();
             let leaf_grad_nd = leaf_nd.grad_remove(&mut grads);
             hidden.push(leaf_grad_nd.unwrap_or_else(|| leaf_nd.inner().zeros_like()));
             params.add(module, GradientsParams::from_module(&mut grads, module));
@@ -217,159 +264,5 @@ impl ChunkedLogProbs {
 ///
 /// `hidden_nd` must be on a tape, so do not call this if everything before the head is frozen.
 pub fn backward_states(hidden_nd: Tensor<2>, grad_nd: Tensor<2>) -> Gradients {
-    (hidden_nd * grad_nd.inner()).sum().backward()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use burn::{
-        module::Param,
-        tensor::{Device, TensorData},
-    };
-
-    /// A stand-in for a tied model: the trunk looks up and mixes the table that is also the head.
-    #[derive(Module, Debug)]
-    struct Tied {
-        table: Param<Tensor<2>>,
-        mix: Param<Tensor<2>>,
-    }
-
-    const VOCABULARY: usize = 23;
-
-    impl Tied {
-        fn new(device: &Device) -> Self {
-            let filled = |shape: [usize; 2]| {
-                let values = (0..shape[0] * shape[1]).map(|i| (1.7 * i as f64 * i as f64).sin()).collect();
-                let data = TensorData::new::<f64, _>(values, shape);
-                Param::from_tensor(Tensor::from_data(data, (device, DType::F64)))
-            };
-            Self { table: filled([VOCABULARY, 6]), mix: filled([6, 6]) }
-        }
-
-        fn hidden(&self, ids: &Tensor<1, Int>) -> Tensor<2> {
-            self.table.val().select(0, ids.clone()).matmul(self.mix.val()).tanh()
-        }
-
-        fn head(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
-            hidden_nd.matmul(self.table.val().transpose())
-        }
-    }
-
-    struct Case {
-        model: Tied,
-        ids: Tensor<1, Int>,
-        targets: Tensor<1, Int>,
-    }
-
-    fn case() -> Case {
-        let device = Device::default().autodiff();
-        Case {
-            model: Tied::new(&device),
-            ids: Tensor::from_ints([3, 1, 4, 1, 5, 9, 2], &device),
-            targets: Tensor::from_ints([6, 5, 3, 5, 22, 0, 9], &device),
-        }
-    }
-
-    /// Some loss of the log-probabilities that weighs each differently.
-    fn loss(logp_n: Tensor<1>) -> Tensor<1> {
-        (logp_n.clone().exp() * 2.0 + logp_n.square() * 0.3).mean()
-    }
-
-    fn relative<const D: usize>(found: Tensor<D>, expected: Tensor<D>) -> f64 {
-        let scale: f64 = expected.clone().abs().max().into_scalar();
-        (found - expected).abs().max().into_scalar::<f64>() / scale
-    }
-
-    fn grads_of(model: &Tied, grads: &GradientsParams) -> (Tensor<2>, Tensor<2>) {
-        (grads.get(model.table.id).unwrap(), grads.get(model.mix.id).unwrap())
-    }
-
-    #[test]
-    fn two_phases_give_the_gradient_of_one_tape() {
-        let Case { model, ids, targets } = case();
-        for temperature in [1.0, 0.7] {
-            // A tensor, because autodiff divides by a number in f32.
-            let data = TensorData::new(vec![temperature], [1, 1]);
-            let by = Tensor::<2>::from_data(data, (&ids.device(), DType::F64));
-            let naive = token_logprobs(model.head(model.hidden(&ids)) / by, targets.clone(), 1.0);
-            let values = naive.clone().inner();
-            let naive = GradientsParams::from_grads(loss(naive).backward(), &model);
-            let (table, mix) = grads_of(&model, &naive);
-            for chunk in [1, 3, 7, 100] {
-                let chunked = ChunkedLogProbs::new(chunk, temperature).unwrap();
-                let hidden = model.hidden(&ids);
-                let logp = chunked.forward(&hidden, &targets, |h| model.head(h));
-                assert!(!logp.is_autodiff());
-                assert!(relative(logp.clone(), values.clone()) < 1e-12);
-
-                let leaf = logp.autodiff().require_grad();
-                let grad_logp = leaf.grad(&loss(leaf.clone()).backward()).unwrap();
-                let head = chunked.backward(&hidden, &targets, grad_logp, &model, |h| model.head(h));
-                let mut trunk = backward_states(hidden, head.hidden_nd);
-                let mut total = GradientSum::new();
-                total.add(&model, head.params);
-                total.add(&model, GradientsParams::from_module(&mut trunk, &model));
-                let (found_table, found_mix) = grads_of(&model, &total.into_grads());
-                assert!(relative(found_table, table.clone()) < 1e-12, "chunk {chunk}");
-                assert!(relative(found_mix, mix.clone()) < 1e-12, "chunk {chunk}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_gradient_is_that_of_finite_differences() {
-        let Case { model, ids, targets } = case();
-        let chunked = ChunkedLogProbs::new(2, 0.7).unwrap();
-        let hidden = model.hidden(&ids).inner();
-        let ones = hidden.clone().slice([0..7, 0..1]).squeeze_dim::<1>(1).ones_like();
-        let head = chunked.backward(&hidden, &targets, ones, &model, |h| model.head(h));
-        let grad: Vec<f64> = head.hidden_nd.into_data().iter().collect();
-        let sum =
-            |hidden: Tensor<2>| -> f64 { chunked.forward(&hidden, &targets, |h| model.head(h)).sum().into_scalar() };
-        let step = 1e-5;
-        for (n, d) in [(0, 0), (3, 2), (6, 5)] {
-            let bump = |by: f64| {
-                let cell = hidden.clone().slice([n..n + 1, d..d + 1]) + by;
-                sum(hidden.clone().slice_assign([n..n + 1, d..d + 1], cell))
-            };
-            let slope = (bump(step) - bump(-step)) / (2.0 * step);
-            assert!((slope - grad[n * 6 + d]).abs() < 1e-9, "{slope} {}", grad[n * 6 + d]);
-        }
-    }
-
-    #[test]
-    fn entropy_is_that_of_the_distribution() {
-        let Case { model, ids, targets } = case();
-        let chunked = ChunkedLogProbs::new(2, 0.7).unwrap();
-        let hidden = model.hidden(&ids);
-        let scores = chunked.forward_with_entropy(&hidden, &targets, |h| model.head(h));
-        let plain = chunked.forward(&hidden, &targets, |h| model.head(h));
-        assert!(relative(scores.logp_n, plain) < 1e-12);
-        let logits: Vec<f64> = model.head(hidden).into_data().iter().collect();
-        let found: Vec<f64> = scores.entropy_n.into_data().iter().collect();
-        for (row, found) in logits.chunks(VOCABULARY).zip(found) {
-            let weights: Vec<f64> = row.iter().map(|x| (x / 0.7).exp()).collect();
-            let total: f64 = weights.iter().sum();
-            let entropy: f64 = weights.iter().map(|w| -(w / total) * (w / total).ln()).sum();
-            assert!((entropy - found).abs() < 1e-10);
-        }
-    }
-
-    #[test]
-    fn large_logits_stay_finite() {
-        let logits = Tensor::<2>::from_floats([[1e4, -1e4, 0.0]], &Device::default());
-        let at = |id: i64| {
-            let target = Tensor::from_ints([id], &Device::default());
-            token_logprobs(logits.clone(), target, 1.0).into_scalar::<f32>()
-        };
-        assert_eq!([at(0), at(1), at(2)], [0.0, -2e4, -1e4]);
-    }
-
-    #[test]
-    fn settings_are_checked() {
-        assert!(ChunkedLogProbs::new(0, 1.0).is_err());
-        assert!(ChunkedLogProbs::new(1, 0.0).is_err());
-        assert!(ChunkedLogProbs::new(1, f64::NAN).is_err());
-    }
+    seeded(hidden_nd, grad_nd.inner())
 }

@@ -1,15 +1,20 @@
 //! From a micro-batch to log-probabilities, and from the loss's gradient back to the gradients of the parameters.
 //!
 //! [`Scorer`] leads through both ways: `shared_prompts` lays the samples out, `trunk` runs the network up to the head,
-//! `packing` picks the states that predict tokens in the loss, `logprob` runs the head on them in chunks, and `sum` collects the gradients.
+//! `packing` picks the states that predict tokens in the loss, `logprob` runs the head on them in chunks, and `sum`
+//! collects the gradients.
 
+mod logit_rows;
 mod logprob;
+#[cfg(test)]
+mod logprob_tests;
 mod loss_norm;
 mod micro_batches;
 mod packing;
 mod pass_flops;
 mod passes;
 mod scorer;
+mod seed;
 mod shared_prompts;
 mod sum;
 mod trunk;

@@ -7,6 +7,7 @@ use burn::{
     optim::GradientsParams,
     tensor::{DType, FloatDType, Gradients, Tensor},
 };
+use fieldmark_model::host::{self, HostTensor};
 
 /// A sum of gradients. Unlike Burn's accumulator, it accepts gradients of any module, for example of a single block.
 #[derive(Default)]
@@ -49,11 +50,26 @@ impl ModuleVisitor for Add<'_> {
             _ => grad,
         };
         let sum = match self.sum.remove::<D>(param.id) {
-            Some(sum) => sum + grad,
+            Some(sum) => added(sum, grad),
             None => grad,
         };
         self.sum.register(param.id, sum);
     }
+}
+
+/// Returns the sum of two tensors of one shape and type; on the CPU in the memory of the first.
+fn added<const D: usize>(sum: Tensor<D>, grad: Tensor<D>) -> Tensor<D> {
+    match (HostTensor::of(sum), HostTensor::of(grad)) {
+        (Ok(mut sum), Ok(grad)) => {
+            host::add(sum.values_mut(), grad.values());
+            sum.into_tensor()
+        }
+        (sum, grad) => tensor_of(sum) + tensor_of(grad),
+    }
+}
+
+fn tensor_of<const D: usize>(x: Result<HostTensor, Tensor<D>>) -> Tensor<D> {
+    x.map_or_else(|x| x, HostTensor::into_tensor)
 }
 
 #[cfg(test)]

@@ -16,7 +16,10 @@ use fieldmark_model::{
     vision::{VisionEncoder, VisionPlan},
 };
 
-use super::sum::GradientSum;
+use super::{
+    seed::{seed, seeded},
+    sum::GradientSum,
+};
 
 /// How a training pass trades time for memory. The gradients are the same up to rounding.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -243,7 +246,7 @@ impl BlockTape {
         drop(grads);
         let plain = qkv.clone().map(Tensor::inner);
         let by_part = layout.backward(plain, attended.inner(), grad_out, query_chunk);
-        let seeds = qkv.into_iter().zip(by_part).map(|(part, grad)| (part * grad).sum());
+        let seeds = qkv.into_iter().zip(by_part).map(|(part, grad)| seed(part, |_| grad));
         let Some(seed) = seeds.reduce(|a, b| a + b) else { return through_residual };
         let mut grads = seed.backward();
         sum.add_from(block, &mut grads);
@@ -254,11 +257,6 @@ impl BlockTape {
 /// Makes a constant the start of a tape.
 fn leaf<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     x.autodiff().require_grad()
-}
-
-/// Runs the backward pass of `sum(y · grad)`.
-fn seeded<const D: usize>(y: Tensor<D>, grad: Tensor<D>) -> Gradients {
-    (y * grad).sum().backward()
 }
 
 /// Takes the gradient of a leaf; zeros if the result does not depend on it.

@@ -1,7 +1,8 @@
 //! AdamW, as in `torch.optim.AdamW`: `p <- p (1 - lr wd)`, then `p <- p - lr (m / bc1) / (sqrt(v / bc2) + eps)`. Burn's
 //! AdamW computes the same (decoupled decay first, bias correction, eps outside the root). This file sets torch's
 //! constants and excludes biases and norms from decay. Burn stores the betas in f32, so its steps differ from torch's
-//! by rounding, less than 1e-5 of lr. In f32 a decay with lr wd < 3e-8 has no effect, as in torch.
+//! by rounding, less than 1e-5 of lr. In f32 a decay with lr wd < 3e-8 has no effect, as in torch. On the CPU
+//! [`host_step`](super::host_step) makes the step, with the same bits as Burn's.
 
 use burn::{
     module::{Module, ModuleVisitor, Param, ParamGroup, ParamId},
@@ -11,7 +12,10 @@ use burn::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::adamw_half::{HalfWeights, Moments, PreciseAdamW};
+use super::{
+    adamw_half::{HalfWeights, Moments, PreciseAdamW},
+    host_step::Rates,
+};
 use crate::TrainError;
 
 /// AdamW. `schedule` sets the learning rate, `max_grad_norm` the clipping.
@@ -71,7 +75,8 @@ impl AdamWSettings {
             .with_epsilon(self.eps)
             .with_weight_decay(weight_decay)
             .build();
-        PreciseAdamW { inner, half: self.half, moments: self.moments }
+        let rates = Rates { beta1: self.beta1, beta2: self.beta2, eps: self.eps, weight_decay };
+        PreciseAdamW { inner, rates, half: self.half, moments: self.moments }
     }
 
     pub(crate) fn validate(&self) -> Result<(), TrainError> {

@@ -10,6 +10,8 @@ use burn::{
     tensor::{DType, FloatDType, Tensor},
 };
 
+use fieldmark_model::host::{self, HostTensor};
+
 use crate::TrainError;
 
 const EPSILON: f64 = 1e-6;
@@ -66,17 +68,22 @@ impl GradClipper {
 
 /// Euclidean norm of the gradients of all parameters of `module`, taken as one vector. 0 if there are none.
 pub fn grad_norm<M: Module>(grads: &GradientsParams, module: &M) -> f64 {
-    let mut squares = Squares { grads, sums: Vec::new(), module: PhantomData::<M> };
+    let mut squares = Squares { grads, on_host: 0.0, elsewhere: Vec::new(), module: PhantomData::<M> };
     module.visit(&mut squares);
-    if squares.sums.is_empty() {
-        return 0.0;
+    let Squares { on_host, elsewhere, .. } = squares;
+    if elsewhere.is_empty() {
+        return on_host.sqrt();
     }
-    Tensor::cat(squares.sums, 0).into_data().iter::<f64>().sum::<f64>().sqrt()
+    let elsewhere: f64 = Tensor::cat(elsewhere, 0).into_data().iter::<f64>().sum();
+    (on_host + elsewhere).sqrt()
 }
 
 struct Squares<'a, M> {
     grads: &'a GradientsParams,
-    sums: Vec<Tensor<1>>,
+    /// Sum over the tensors that are in ordinary memory.
+    on_host: f64,
+    /// Sum of each other tensor.
+    elsewhere: Vec<Tensor<1>>,
     module: PhantomData<M>,
 }
 
@@ -88,7 +95,10 @@ impl<M: Module> ModuleVisitor for Squares<'_, M> {
                 DType::F16 | DType::BF16 => grad.cast(FloatDType::F32),
                 _ => grad,
             };
-            self.sums.push(grad.square().sum());
+            match HostTensor::of(grad) {
+                Ok(grad) => self.on_host += host::sum_of_squares(grad.values()),
+                Err(grad) => self.elsewhere.push(grad.square().sum()),
+            }
         }
     }
 }
@@ -101,7 +111,14 @@ struct Scale<'a> {
 impl ModuleVisitor for Scale<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.remove::<D>(param.id) {
-            self.grads.register(param.id, grad * self.factor);
+            let grad = match HostTensor::of(grad) {
+                Ok(mut grad) => {
+                    host::scale(grad.values_mut(), self.factor as f32);
+                    grad.into_tensor()
+                }
+                Err(grad) => grad * self.factor,
+            };
+            self.grads.register(param.id, grad);
         }
     }
 }

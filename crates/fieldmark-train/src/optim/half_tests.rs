@@ -2,12 +2,16 @@
 
 use burn::{
     module::{Module, Param},
-    optim::{AdamWConfig, GradientsParams, ModuleOptimizer},
-    tensor::{DType, Device, Tensor},
+    optim::{AdamWConfig, GradientsParams, ModuleOptimizer, Optimizer, RecordState, StateSink},
+    tensor::{DType, Device, Tensor, TensorData},
 };
 use half::bf16;
 
-use super::{AdamWSettings, HalfWeights, Moments};
+use super::{
+    AdamWSettings, HalfWeights, Moments,
+    adamw_half::{PreciseAdamW, PreciseState},
+    host_step::Rates,
+};
 use crate::params::stable_param_ids;
 
 /// A matrix and a bias of one number each.
@@ -152,4 +156,59 @@ fn a_run_goes_on_from_its_bytes() {
             }
         }
     }
+}
+
+/// Some numbers, different for each step.
+fn noise(count: usize, step: usize) -> Vec<f32> {
+    (0..count).map(|i| ((i * 12_989 + step * 78_233) as f32).sin() * 10f32.powi((i % 7) as i32 - 4)).collect()
+}
+
+/// A matrix larger than a piece of [`host_step`](super::host_step), as a view of another, and a bias.
+fn large(dtype: DType) -> Numbers {
+    let device = Device::default().autodiff();
+    let values = |count, seed| noise(count, seed);
+    let matrix = Tensor::<2>::from_data(TensorData::new(values(97 * 61, 90), [97, 61]), &device);
+    let bias = Tensor::<1>::from_data(TensorData::new(values(61, 91), [61]), &device);
+    stable_param_ids(Numbers {
+        matrix: Param::from_tensor(matrix.cast(dtype).detach()),
+        bias: Param::from_tensor(bias.cast(dtype).detach()),
+    })
+}
+
+#[test]
+fn a_step_in_one_pass_has_the_bits_of_burns_operations() {
+    let device = Device::default();
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        for half in [HalfWeights::Master, HalfWeights::Kahan, HalfWeights::None] {
+            for (moments, grad_type) in [(Moments::F32, DType::F32), (Moments::Bf16, dtype)] {
+                let own = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(0.1).build();
+                let rates = Rates { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1 };
+                let adamw = PreciseAdamW { inner: own, rates, half, moments };
+                let start = large(dtype).matrix.val().inner();
+                let (mut plain, mut fused) = ((start.clone(), None), (start, None));
+                for step in 0..5 {
+                    let grad = TensorData::new(noise(61 * 97, step), [61, 97]);
+                    // A gradient in another order in memory than the weight.
+                    let grad = Tensor::<2>::from_data(grad, &device).cast(grad_type).transpose();
+                    let lr = [1e-3, 0.0, 0.3, 1e-2, 1e-5][step];
+                    let (weight, state) = plain;
+                    let (weight, state) = adamw.step_by_tensors(lr, weight, grad.clone(), state);
+                    plain = (weight, state);
+                    let (weight, state) = fused;
+                    let (weight, state) = adamw.step(lr, weight, grad, state);
+                    fused = (weight, state);
+                    let what = format!("{dtype:?} {half:?} {moments:?} step {step}");
+                    assert_eq!(fused.0.to_data(), plain.0.to_data(), "{what}");
+                    assert_eq!(stored(fused.1.as_ref().unwrap()), stored(plain.1.as_ref().unwrap()), "{what}");
+                }
+            }
+        }
+    }
+}
+
+/// Everything that a checkpoint holds of a state.
+fn stored(state: &PreciseState<2>) -> Vec<(String, TensorData)> {
+    let mut sink = StateSink::default();
+    state.state_flatten("p", &mut sink);
+    sink.tensors
 }

@@ -5,6 +5,7 @@ mod adamw_half;
 mod grad_clip;
 #[cfg(test)]
 mod half_tests;
+mod host_step;
 mod idle;
 mod schedule;
 

@@ -1,0 +1,57 @@
+//! x · wᵀ with a gradient for w in w's own order.
+//!
+//! Burn's product takes wᵀ as a view, and its backward pass leaves the gradient of w as a transposed view of `xᵀ · g`.
+//! Every later sum, norm and step then walks it against its order in memory. Here it is `gᵀ · x`.
+
+use burn::{
+    backend::{
+        Flex,
+        autodiff::{
+            checkpoint::base::Checkpointer,
+            grads::Gradients,
+            ops::{Backward, Ops},
+        },
+        flex::FlexTensor,
+        ops::FloatTensorOps,
+    },
+    tensor::Tensor,
+};
+
+use super::tape::{put_on_tape, taken_from_tape};
+
+/// Returns `x · wᵀ` for x `[rows, in]` and w `[out, in]`.
+///
+/// # Errors
+/// Returns both if one of them is not on a tape of the CPU backend.
+pub fn times_transposed(x: Tensor<2>, w: Tensor<2>) -> Result<Tensor<2>, [Tensor<2>; 2]> {
+    if !w.is_autodiff() {
+        return Err([x, w]);
+    }
+    let (x, x_node) = match taken_from_tape(x) {
+        Ok(taken) => taken,
+        Err(x) => return Err([x, w]),
+    };
+    let (w, w_node) = taken_from_tape(w).expect("both factors are on one tape");
+    let y = Flex::float_matmul(x.clone(), Flex::float_transpose(w.clone()));
+    Ok(put_on_tape(ProductBackward, [x_node, w_node], (x, w), y))
+}
+
+#[derive(Debug)]
+struct ProductBackward;
+
+impl Backward<Flex, 2> for ProductBackward {
+    /// Both factors.
+    type State = (FlexTensor, FlexTensor);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<Flex>(&ops.node);
+        let (x, w) = ops.state;
+        let [x_node, w_node] = ops.parents;
+        if let Some(node) = x_node {
+            grads.register::<Flex>(node.id, Flex::float_matmul(grad.clone(), w));
+        }
+        if let Some(node) = w_node {
+            grads.register::<Flex>(node.id, Flex::float_matmul(Flex::float_transpose(grad), x));
+        }
+    }
+}
