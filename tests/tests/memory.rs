@@ -117,7 +117,7 @@ fn tapo(recipe: &Recipe) -> f64 {
 }
 
 fn recipe() -> Recipe {
-    let mut recipe = Recipe::default();
+    let mut recipe = Recipe { device: Some("flex".into()), ..Recipe::default() };
     recipe.data.sft.max_tokens = 256;
     recipe.data.tapo.max_tokens = PROMPT;
     for sizes in [&mut recipe.data.sft.sizes, &mut recipe.data.tapo.sizes] {

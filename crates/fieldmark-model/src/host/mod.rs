@@ -4,6 +4,8 @@
 //! tensor of its own. The loops here make a single pass; those that training needs have a backward pass of their own.
 //! Without the feature `flex`, no tensor is a [`HostTensor`].
 
+#![allow(clippy::result_large_err, reason = "such an error is not one: it gives the tensors back")]
+
 #[cfg(not(feature = "flex"))]
 mod absent;
 mod floats;

@@ -108,7 +108,7 @@ mod tests {
         let place = x.values().as_ptr();
         let x = x.into_tensor::<2>();
         assert_ne!(doubled(x.clone()).1, place);
-        let (values, found) = doubled(x.clone().slice([1..2]));
+        let (values, found) = doubled(x.clone().narrow(0, 1, 1));
         assert_eq!((values, found == place), (vec![8.0, 10.0, 12.0], false));
         assert_eq!(x.to_data().iter::<f32>().collect::<Vec<_>>(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         assert_eq!(doubled(x), (vec![2.0, 4.0, 6.0, 8.0, 10.0, 12.0], place));

@@ -57,6 +57,7 @@ mod flex {
     }
 
     /// Gives its arguments back if `y` is not on a tape of Flex.
+    #[allow(clippy::result_large_err, reason = "such an error is not one: it gives the tensor back")]
     pub(super) fn seed<const D: usize, F>(y: Tensor<D>, gradient: F) -> Result<Tensor<1>, (Tensor<D>, F)>
     where
         F: FnOnce(Tensor<D>) -> Tensor<D>,

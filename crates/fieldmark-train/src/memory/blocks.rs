@@ -2,7 +2,7 @@
 //!
 //! The counts follow the operations of `text/block.rs`, `vision/block.rs`, `mlp.rs` and `trunk.rs`. Burn 0.22's
 //! autodiff keeps both factors of a product and the input of a linear map, a root and a sigmoid; it keeps nothing for
-//! sums, views and joins.
+//! sums, views and joins. In f32 on the CPU, norm and gate are operations of our own (`host` of the model's crate).
 
 use fieldmark_model::{TextConfig, VisionConfig, attention::CAUSAL_CHUNK};
 
@@ -25,6 +25,9 @@ pub(super) struct BlockSizes {
     group: f64,
     /// Bytes per number.
     number: f64,
+    /// Whether norms and the gate of the MLP are one operation each, as in f32 on the CPU. Such an operation keeps its
+    /// inputs alone.
+    fused: bool,
 }
 
 /// The tokens that go through a block together.
@@ -72,7 +75,7 @@ impl Tokens {
 }
 
 impl BlockSizes {
-    pub(super) fn text(config: &TextConfig, number: f64) -> Self {
+    pub(super) fn text(config: &TextConfig, number: f64, fused: bool) -> Self {
         let shared = (config.num_key_value_heads * config.head_dim()) as f64;
         Self {
             width: config.hidden_size as f64,
@@ -82,10 +85,11 @@ impl BlockSizes {
             heads: config.num_attention_heads as f64,
             group: (config.num_attention_heads / config.num_key_value_heads) as f64,
             number,
+            fused,
         }
     }
 
-    pub(super) fn vision(config: &VisionConfig, number: f64) -> Self {
+    pub(super) fn vision(config: &VisionConfig, number: f64, fused: bool) -> Self {
         let width = config.hidden_size as f64;
         Self {
             width,
@@ -95,6 +99,7 @@ impl BlockSizes {
             heads: config.num_heads as f64,
             group: 1.0,
             number,
+            fused,
         }
     }
 
@@ -106,7 +111,7 @@ impl BlockSizes {
     /// Bytes of everything that the tapes of a block keep: its input, normed, and scaled; queries, keys, and values;
     /// the result of attention; and the part that [`Self::finish`] counts.
     pub(super) fn tape(&self, tokens: &Tokens) -> f64 {
-        let before = 5.0 * self.width + self.shared + self.values;
+        let before = self.of_forms(4.0, 5.0) * self.width + self.shared + self.values;
         tokens.count * (before * self.number + self.norm()) + self.finish(tokens)
     }
 
@@ -115,17 +120,26 @@ impl BlockSizes {
     /// one piece, there is also a contiguous copy of it.
     pub(super) fn finish(&self, tokens: &Tokens) -> f64 {
         let copy = if tokens.joined { 0.0 } else { self.width };
-        tokens.count * ((3.0 * self.width + copy + 5.0 * self.inner) * self.number + self.norm())
+        let (widths, inner) = (self.of_forms(2.0, 3.0), self.of_forms(3.0, 5.0));
+        tokens.count * ((widths * self.width + copy + inner * self.inner) * self.number + self.norm())
+    }
+
+    /// Returns one of two numbers: for operations in one pass, or as Burn composes them.
+    fn of_forms(&self, fused: f64, composed: f64) -> f64 {
+        if self.fused { fused } else { composed }
     }
 
     /// Bytes of a norm: the mean square and its root and, in half precision, the input in f32.
     fn norm(&self) -> f64 {
+        if self.fused {
+            return 0.0;
+        }
         1.5 * F32 + if self.number < F32 { self.width * F32 } else { 0.0 }
     }
 
     /// Bytes of gradients at the widest point of the MLP, in addition to its tape.
     pub(super) fn feed_forward_backward(&self, tokens: &Tokens) -> f64 {
-        tokens.count * (2.0 * self.width + 2.0 * self.inner) * self.number
+        tokens.count * (2.0 * self.width + self.of_forms(1.0, 2.0) * self.inner) * self.number
     }
 
     /// Bytes of the gradients of queries, keys, values and result, and of three tensors of scores for `chunk` queries
@@ -153,7 +167,7 @@ impl BlockSizes {
 
     /// Bytes at the widest point of the MLP in a pass without a tape.
     fn feed_forward(&self, tokens: &Tokens) -> f64 {
-        tokens.count * (2.0 * self.width + 3.0 * self.inner) * self.number
+        tokens.count * (2.0 * self.width + self.of_forms(2.0, 3.0) * self.inner) * self.number
     }
 
     /// Bytes that adapters add to the backward pass of the MLP: a second gradient, which comes through the adapters.

@@ -131,11 +131,11 @@ impl Workload {
     }
 
     fn text(&self) -> (BlockSizes, Tokens) {
-        (BlockSizes::text(&self.config.text, self.number), self.micro.text_tokens(self.packing))
+        (BlockSizes::text(&self.config.text, self.number, self.fused), self.micro.text_tokens(self.packing))
     }
 
     fn vision(&self) -> (BlockSizes, Tokens) {
-        (BlockSizes::vision(&self.config.vision, self.number), self.micro.vision_tokens())
+        (BlockSizes::vision(&self.config.vision, self.number, self.fused), self.micro.vision_tokens())
     }
 
     /// Bytes that the forward pass keeps for the backward pass: of the encoder and of the decoder.
@@ -180,8 +180,10 @@ impl Workload {
         let chunk = chunk * self.config.text.vocab_size as f64 * F32;
         // Either logits, their softmax and its gradient; or one of these, with the head's gradient of all chunks, of
         // one chunk, and their sum.
-        let several = if self.micro.targets > self.logit_chunk { chunk + 3.0 * self.matrix() } else { 0.0 };
-        let logits = several.max(3.0 * chunk);
+        // In one pass, the logits become their gradient, and a sum of gradients is in the memory of the first.
+        let (alone, matrices) = if self.fused { (1.0, 2.0) } else { (3.0, 3.0) };
+        let several = if self.micro.targets > self.logit_chunk { chunk + matrices * self.matrix() } else { 0.0 };
+        let logits = several.max(alone * chunk);
         let parts = vec![
             self.gradients(),
             self.each_worker("activations kept for the backward pass", vision + decoder),
@@ -241,21 +243,22 @@ impl Workload {
     fn step(&self) -> Phase {
         let parts = vec![
             part("gradients", self.learning() as f64 * F32),
-            part("the largest parameter's step", 4.0 * self.matrix()),
+            // In one pass, a step is made in place.
+            part("the largest parameter's step", if self.fused { 0.0 } else { 4.0 * self.matrix() }),
         ];
         Phase { name: "optimiser step", parts }
     }
 
     fn sampling(&self, rollouts: &RolloutShape) -> Phase {
         let text = &self.config.text;
-        let (sizes, tokens) = (BlockSizes::text(text, self.number), rollouts.prompt_tokens());
+        let (sizes, tokens) = (BlockSizes::text(text, self.number, self.fused), rollouts.prompt_tokens());
         let head = (text.num_key_value_heads * text.head_dim()) as f64;
         let layer = 2.0 * rollouts.responses as f64 * rollouts.capacity() as f64 * head * self.number;
         let prompts = 2.0 * (rollouts.prompts * rollouts.prompt) as f64 * head * self.number;
         // The logits; and on a device, their weights with what is left of them, and masks.
         let logits = 4.0 * rollouts.responses as f64 * text.vocab_size as f64 * F32;
         let read = sizes.forward(&tokens) + 2.0 * sizes.input(&tokens) + tokens.mask();
-        let (encoder, patches) = (BlockSizes::vision(&self.config.vision, self.number), rollouts.patches());
+        let (encoder, patches) = (BlockSizes::vision(&self.config.vision, self.number, self.fused), rollouts.patches());
         let pixels = patches.count * self.config.vision.patch_len() as f64 * F32;
         let seen = encoder.forward(&patches) + encoder.input(&patches) + pixels;
         let workers = |name, bytes| self.each_worker(name, bytes);

@@ -17,6 +17,8 @@ pub struct Workload {
     pub lora: LoraSettings,
     /// Bytes per weight and per activation.
     pub number: f64,
+    /// Whether norms, gates, log-probabilities and the optimiser's step are one pass each, as in f32 on the CPU.
+    pub fused: bool,
     /// Bytes of the optimiser's moments per trainable parameter.
     pub moments: f64,
     /// Bytes that the optimiser keeps per trainable 16-bit weight: an f32 copy or the rounding error.

@@ -144,6 +144,8 @@ impl Planned {
             parts,
             lora: recipe.lora.clone(),
             number,
+            // Of a device that is not named, the plan must hold everywhere.
+            fused: number == 4.0 && recipe.device.as_deref() == Some("flex"),
             moments: moments(adamw),
             beside: beside(adamw, number),
             micro,
