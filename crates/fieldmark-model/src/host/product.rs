@@ -22,9 +22,9 @@ use super::tape::{put_on_tape, taken_from_tape};
 /// Returns `x · wᵀ` for x `[rows, in]` and w `[out, in]`.
 ///
 /// # Errors
-/// Returns both if one of them is not on a tape of the CPU backend.
+/// Returns both if one of them is not on a tape of the CPU backend, or their types differ.
 pub fn times_transposed(x: Tensor<2>, w: Tensor<2>) -> Result<Tensor<2>, [Tensor<2>; 2]> {
-    if !w.is_autodiff() {
+    if !w.is_autodiff() || w.dtype() != x.dtype() {
         return Err([x, w]);
     }
     let (x, x_node) = match taken_from_tape(x) {
