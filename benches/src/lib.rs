@@ -4,6 +4,7 @@
 
 pub mod counting;
 pub mod rollouts;
+pub mod sized;
 
 use burn::{
     module::Module,
@@ -99,15 +100,15 @@ pub fn prompts(batch: usize, device: &Device) -> ModelInputs {
 
 /// Prefills `inputs`; each call of the returned closure is one decoding step.
 pub fn decoder<'a>(model: &'a Qwen25Vl, inputs: &ModelInputs, device: &'a Device) -> impl FnMut() + 'a {
-    let mut cache = KvCache::new(config().text.num_hidden_layers, 0);
+    let mut cache = KvCache::new(model.config().text.num_hidden_layers, 0);
     model.prefill(inputs, &mut cache);
-    let batch = inputs.dims()[0];
+    let (batch, width) = (inputs.dims()[0], model.config().text.hidden_size);
     let (mut positions, mut rows) = (inputs.next_position.clone(), inputs.rows.clone());
     move || {
         rows.iter_mut().for_each(|row| row.end += 1);
         let hidden = model.decode(&vec![7; batch], &positions, &rows, &mut cache, device);
         positions.iter_mut().for_each(|position| *position += 1);
-        let logits = model.logits(hidden.reshape([batch, 768]));
+        let logits = model.logits(hidden.reshape([batch, width]));
         std::hint::black_box(logits.into_data());
     }
 }
@@ -121,6 +122,11 @@ pub fn samples(batch: usize, length: usize, picture: &str) -> Vec<SupervisedSequ
             SupervisedSequence { sequence, target_mask }
         })
         .collect()
+}
+
+/// `batch` responses of [`TOKENS`] tokens in all, then the same with other images.
+fn pairs(batch: usize) -> Vec<SupervisedSequence> {
+    [samples(batch, TOKENS, "image"), samples(batch, TOKENS, "negative")].concat()
 }
 
 /// A model in training.
@@ -140,7 +146,11 @@ impl Trainer {
     /// A trainer of a model with this configuration.
     pub fn of(config: Qwen25VlConfig, device: &Device) -> Self {
         let device = device.clone().autodiff();
-        let model = initialise(config.init(&device), 0.02, &StreamKey::new(0));
+        Self::training(initialise(config.init(&device), 0.02, &StreamKey::new(0)), device)
+    }
+
+    /// A trainer of `model`, whose device has autodiff.
+    fn training(model: Qwen25Vl, device: Device) -> Self {
         let schedule = LrSchedule { lr: 1e-5, shape: LrShape::Constant, warmup: 0, released: false };
         Self {
             updater: Updater::new(&model, AdamWSettings::default(), schedule, 1.0, 1000).expect("valid settings"),
@@ -171,8 +181,13 @@ impl Trainer {
 
     /// One SFT update of `batch` sequences of `length` tokens in one micro-batch. Returns the loss.
     pub fn sft_of(&mut self, batch: usize, length: usize) -> f64 {
+        self.sft_on(samples(batch, length, "image"))
+    }
+
+    /// One SFT update of `samples` in one micro-batch. Returns the loss.
+    fn sft_on(&mut self, samples: Vec<SupervisedSequence>) -> f64 {
         let model = self.model.take().expect("a model");
-        let micro = [self.scorer.micro_batch(samples(batch, length, "image")).expect("targets")];
+        let micro = [self.scorer.micro_batch(samples).expect("targets")];
         let found = sft_gradients(&model, &self.scorer, &micro, LossNorm::Batch, &Replicas::new(1, &self.device))
             .expect("the batch fits");
         self.model = Some(self.updater.step(model, found.loss, found.grads).0);
@@ -198,8 +213,13 @@ impl Trainer {
 
     /// One TAPO update of `batch` responses in one micro-batch, with a gradient through the negative image.
     pub fn tapo(&mut self, batch: usize) -> f64 {
+        self.tapo_on(pairs(batch))
+    }
+
+    /// One TAPO update of responses, followed by the same with their negative images, in one micro-batch.
+    fn tapo_on(&mut self, both: Vec<SupervisedSequence>) -> f64 {
         let model = self.model.take().expect("a model");
-        let both = [samples(batch, TOKENS, "image"), samples(batch, TOKENS, "negative")].concat();
+        let batch = both.len() / 2;
         let micro = self.scorer.micro_batch(both).expect("targets");
         let scored = self.scorer.forward(&model, &micro, &self.device).expect("the batch fits");
         let rows = ResponseRows::new(std::iter::repeat_n(RESPONSE, batch));

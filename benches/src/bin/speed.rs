@@ -1,12 +1,13 @@
 //! The best time of each piece of work, one `name<TAB>milliseconds` per line; `peers/reference.py` prints the reference's.
 //!
 //! `cargo run --release -p fieldmark-benches --bin speed [NAME...]` runs the work whose name contains one of the arguments.
+//! With `--device`, `--size`, `--dtype` or `--layers` it times the work of `sized` instead, on any device of the build.
 
-use std::time::Instant;
+use std::{process::ExitCode, time::Instant};
 
 use burn::tensor::Device;
 use fieldmark_allocator::{Allocator, keep_freed_pages};
-use fieldmark_benches::{Trainer, decoder, model, prompts, rollouts, vision_input};
+use fieldmark_benches::{Trainer, decoder, model, prompts, rollouts, sized, vision_input};
 
 /// Runs `work` once to warm up, then `times` times, and prints the best time.
 fn best(name: &str, times: usize, mut work: impl FnMut()) {
@@ -24,9 +25,12 @@ fn best(name: &str, times: usize, mut work: impl FnMut()) {
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 
-fn main() {
+fn main() -> ExitCode {
     keep_freed_pages();
     let wanted: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(done) = sized::run(&wanted) {
+        return done;
+    }
     let chosen = |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()));
     let device = Device::flex();
     let network = model(&device);
@@ -82,4 +86,5 @@ fn main() {
             std::hint::black_box(trainer.tapo(2));
         });
     }
+    ExitCode::SUCCESS
 }
