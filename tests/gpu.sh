@@ -43,14 +43,15 @@ row() {
   printf '%s\t%s\t%s\t%s\n' "$2" "$3" "$4" "$5" >>"$results/rows/$1.tsv"
   printf '%s: %s (%s): %s\n' "$2" "$3" "$4" "$5"
 }
-verdict() { if [ "$1" -eq 0 ]; then echo ok; else echo FAIL; fi; }
+verdict() { case $1 in 0) echo ok ;; 3) echo "not judged" ;; *) echo FAIL ;; esac; }
 last() { tail -n 1 "$1" | cut -c 1-200; }
 supports() { "$python" "$helper" supports "$results/logs/devices.log" "$kind" "$1"; }
 
 parity() {
   local code=0 folder name dtype log
   supports f32 || code=1
-  row parity "device $device" "$("$python" "$helper" device "$results/logs/devices.log" "$kind")" "plain loops in f64" "$(verdict $code)"
+  row parity "device $device" "$("$python" "$helper" device "$results/logs/devices.log" "$kind")" \
+    "plain loops in f64" "$(verdict $code)"
   for folder in qwen2_5_vl_tiny qwen2_5_vl_tiny_untied tapo image_processor chat_template; do
     for dtype in f32 bf16; do
       # The other folders have no model, so a number format of weights changes nothing in them.
@@ -151,8 +152,11 @@ memory() {
 
 speed() {
   local dtype name names log code ours theirs torch=cpu arguments
+  local work="prefill 512;decode step, batch 1;decode step, batch 10;decode step, batch 64;10 rollouts of 65 tokens"
+  work="$work;80 rollouts of 64 tokens on 8 prompts;SFT step, 4 x 512, recompute"
+  work="$work;TAPO update of a group, 10 x 512, recompute"
   if [ "$kind" = cuda ]; then torch=$device; fi
-  IFS=';' read -ra names <<<"${NAMES:-prefill 512;decode step, batch 1;decode step, batch 10;decode step, batch 64;10 rollouts of 65 tokens;80 rollouts of 64 tokens on 8 prompts;SFT step, 4 x 512, recompute;TAPO update of a group, 10 x 512, recompute}"
+  IFS=';' read -ra names <<<"${NAMES:-$work}"
   for dtype in ${DTYPES:-bf16 f32}; do
     : >"$results/rows/speed-$dtype.tsv"
     if ! supports "$dtype"; then
@@ -168,14 +172,16 @@ speed() {
       if [ $code -ne 0 ]; then row "speed-$dtype" "$size, $dtype: $name" "$(last "$log.log")" - FAIL; continue; fi
       theirs=
       if "$python" -c 'import torch, transformers' 2>/dev/null; then
-        timeout "$limit" "$python" benches/peers/reference.py --device "$torch" "${arguments[@]}" >"$log.torch" 2>"$log.torch.log" ||
+        timeout "$limit" "$python" benches/peers/reference.py --device "$torch" "${arguments[@]}" \
+          >"$log.torch" 2>"$log.torch.log" ||
           theirs=failed
       else
         theirs=absent
       fi
-      "$python" "$helper" compare "$log.log" "$log.torch" "$ours" "$theirs" | while IFS='|' read -r check found against judged; do
-        row "speed-$dtype" "$size${layers:+, $layers layers}, $dtype: $check" "$found" "$against" "$judged"
-      done
+      "$python" "$helper" compare "$log.log" "$log.torch" "$ours" "$theirs" "${rehearsal:-}" |
+        while IFS='|' read -r check found against judged; do
+          row "speed-$dtype" "$size${layers:+, layers $layers}, $dtype: $check" "$found" "$against" "$judged"
+        done
     done
   done
 }

@@ -2,7 +2,7 @@
 # Builds the command and the benchmarks for a card and packs them with all that tests/gpu.sh needs. The archive runs on an
 # x86-64 Linux with this machine's glibc or a later one, Python, and a driver for the card; it needs no Rust there.
 #   tests/pack-gpu.sh [ARCHIVE]      default: target/fieldmark-gpu.tar.xz; refused above 60 MiB
-# DEVICES="cuda wgpu" chooses what is built beside flex; CARGO_TARGET_DIR as usual.
+# DEVICES="cuda wgpu" chooses what is built beside flex; CARGO_TARGET_DIR as usual. BIN=DIR packs what is built there already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target} limit=$((60 << 20))
@@ -11,16 +11,19 @@ features=fieldmark-cli/flex
 for device in ${DEVICES:-cuda wgpu}; do
   features=$features,fieldmark-cli/$device,fieldmark-benches/$device
 done
-# Without the dashboard: nobody watches a terminal there.
-cargo build --release --locked --no-default-features -p fieldmark-cli -p fieldmark-benches --features "$features" \
-  --bin fieldmark --bin speed
+if [ -z "${BIN:-}" ]; then
+  # Without the dashboard: nobody watches a terminal there.
+  cargo build --release --locked --no-default-features -p fieldmark-cli -p fieldmark-benches --features "$features" \
+    --bin fieldmark --bin speed
+fi
+binaries=${BIN:-$target/release}
 
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 pack=$place/fieldmark-gpu
 mkdir -p "$pack"/{bin,lib,tests/fixtures,benches/peers,assets/produce}
 for binary in fieldmark speed; do
-  strip -o "$pack/bin/$binary" "$target/release/$binary"
+  strip -o "$pack/bin/$binary" "$binaries/$binary"
 done
 # What every Linux with a driver has stays out: packing glibc would break it, and torch needs the compiler's libraries anyway.
 ldd "$pack"/bin/* | awk '/=> not found/ { print "error: " $1 " is missing here" > "/dev/stderr"; bad = 1 }

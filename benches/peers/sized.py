@@ -1,6 +1,7 @@
 """The work that `speed --device ... --size ...` times, done by transformers and torch on a card or a CPU.
 
-Prints `name<TAB>milliseconds<TAB>peak bytes` (the peak on CUDA only); NAME selects work by a part of its name, =NAME by all of it.
+Prints `name<TAB>milliseconds<TAB>peak bytes` (the peak on CUDA only); NAME selects work by a part of its name, =NAME by its
+whole name.
     python benches/peers/reference.py --device cuda --size 3B --dtype bf16 [--layers N] [NAME...]
 Weights are random and of one format; AdamW keeps its moments in that format. Steps of training recompute blocks.
 """
