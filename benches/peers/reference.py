@@ -3,6 +3,7 @@
 Prints `name<TAB>milliseconds` for the best of a few runs; arguments select the work whose name contains them.
     pip install torch==2.15.0 transformers==5.23.0 pillow torchvision
     python benches/peers/reference.py [NAME...]
+With --device, --size, --dtype or --layers it does the work of `speed` with these arguments: see sized.py.
 """
 import sys
 import time
@@ -115,6 +116,9 @@ def log_probabilities(count, width):
 
 def main():
     wanted = sys.argv[1:]
+    if any(argument.startswith("--") for argument in wanted):
+        import sized
+        return sized.main(wanted)
     chosen = lambda name: not wanted or any(part in name for part in wanted)
     model = Qwen2_5_VLForConditionalGeneration(CONFIG).float().eval()
     with torch.no_grad():

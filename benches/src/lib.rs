@@ -5,6 +5,7 @@
 pub mod counting;
 pub mod log_probabilities;
 pub mod rollouts;
+pub mod sized;
 
 use burn::{
     module::Module,
@@ -102,15 +103,15 @@ pub fn prompts(batch: usize, device: &Device) -> ModelInputs {
 
 /// Prefills `inputs`; each call of the returned closure is one decoding step.
 pub fn decoder<'a>(model: &'a Qwen25Vl, inputs: &ModelInputs, device: &'a Device) -> impl FnMut() + 'a {
-    let mut cache = KvCache::new(config().text.num_hidden_layers, 0);
+    let mut cache = KvCache::new(model.config().text.num_hidden_layers, 0);
     model.prefill(inputs, &mut cache);
-    let batch = inputs.dims()[0];
+    let (batch, width) = (inputs.dims()[0], model.config().text.hidden_size);
     let (mut positions, mut rows) = (inputs.next_position.clone(), inputs.rows.clone());
     move || {
         rows.iter_mut().for_each(|row| row.end += 1);
         let hidden = model.decode(&vec![7; batch], &positions, &rows, &mut cache, device);
         positions.iter_mut().for_each(|position| *position += 1);
-        let logits = model.logits(hidden.reshape([batch, 768]));
+        let logits = model.logits(hidden.reshape([batch, width]));
         std::hint::black_box(logits.into_data());
     }
 }
@@ -124,6 +125,26 @@ pub fn samples(batch: usize, length: usize, picture: &str) -> Vec<SupervisedSequ
             SupervisedSequence { sequence, target_mask }
         })
         .collect()
+}
+
+/// `batch` responses of [`TOKENS`] tokens in all, then the same with other images.
+fn pairs(batch: usize) -> Vec<SupervisedSequence> {
+    [samples(batch, TOKENS, "image"), samples(batch, TOKENS, "negative")].concat()
+}
+
+/// A group of `responses` of [`GROUP_RESPONSE`] tokens to one prompt of [`TOKENS`], then the same with the negative's image.
+fn group(responses: usize) -> Vec<SupervisedSequence> {
+    let answered = |picture: &str| -> Vec<SupervisedSequence> {
+        let prompt = sequence("prompt", &image(picture));
+        let answers = (0..responses).map(|i| {
+            let mut stream = RandomStream::new(0, &["bench", "response", &i.to_string()]);
+            let ids: Vec<u32> = (0..GROUP_RESPONSE).map(|_| stream.below(30_000) as u32).collect();
+            let target_mask = (0..TOKENS + GROUP_RESPONSE).map(|t| t >= TOKENS).collect();
+            SupervisedSequence { sequence: prompt.with_response(&ids), target_mask }
+        });
+        answers.collect()
+    };
+    [answered("image"), answered("negative")].concat()
 }
 
 /// A model in training.
@@ -143,7 +164,11 @@ impl Trainer {
     /// A trainer of a model with this configuration.
     pub fn of(config: Qwen25VlConfig, device: &Device) -> Self {
         let device = device.clone().autodiff();
-        let model = initialise(config.init(&device), 0.02, &StreamKey::new(0));
+        Self::training(initialise(config.init(&device), 0.02, &StreamKey::new(0)), device)
+    }
+
+    /// A trainer of `model`, whose device has autodiff.
+    fn training(model: Qwen25Vl, device: Device) -> Self {
         let schedule = LrSchedule { lr: 1e-5, shape: LrShape::Constant, warmup: 0, released: false };
         Self {
             updater: Updater::new(&model, AdamWSettings::default(), schedule, 1.0, 1000).expect("valid settings"),
@@ -174,8 +199,13 @@ impl Trainer {
 
     /// One SFT update of `batch` sequences of `length` tokens in one micro-batch. Returns the loss.
     pub fn sft_of(&mut self, batch: usize, length: usize) -> f64 {
+        self.sft_on(samples(batch, length, "image"))
+    }
+
+    /// One SFT update of `samples` in one micro-batch. Returns the loss.
+    fn sft_on(&mut self, samples: Vec<SupervisedSequence>) -> f64 {
         let model = self.model.take().expect("a model");
-        let micro = [self.scorer.micro_batch(samples(batch, length, "image")).expect("targets")];
+        let micro = [self.scorer.micro_batch(samples).expect("targets")];
         let found = sft_gradients(&model, &self.scorer, &micro, LossNorm::Batch, &Replicas::new(1, &self.device))
             .expect("the batch fits");
         self.model = Some(self.updater.step(model, found.loss, found.grads).0);
@@ -202,33 +232,24 @@ impl Trainer {
     /// One TAPO update of `batch` responses in one micro-batch, with a gradient through the negative image. Each response
     /// has a prompt of its own.
     pub fn tapo(&mut self, batch: usize) -> f64 {
-        self.tapo_of(samples(batch, TOKENS, "image"), samples(batch, TOKENS, "negative"), RESPONSE)
+        self.tapo_on(pairs(batch), RESPONSE)
     }
 
-    /// One TAPO update of a group: `responses` of [`GROUP_RESPONSE`] tokens to a prompt of [`TOKENS`], in one packed
-    /// micro-batch, with a gradient through the negative image.
+    /// One TAPO update of a group ([`group`]) in one packed micro-batch, with a gradient through the negative image.
     pub fn tapo_group(&mut self, responses: usize) -> f64 {
         let scorer = self.scorer;
         self.scorer = scorer.with_packing(true);
-        let answered = |picture: &str| -> Vec<SupervisedSequence> {
-            let prompt = sequence("prompt", &image(picture));
-            let answers = (0..responses).map(|i| {
-                let mut stream = RandomStream::new(0, &["bench", "response", &i.to_string()]);
-                let ids: Vec<u32> = (0..GROUP_RESPONSE).map(|_| stream.below(30_000) as u32).collect();
-                let target_mask = (0..TOKENS + GROUP_RESPONSE).map(|t| t >= TOKENS).collect();
-                SupervisedSequence { sequence: prompt.with_response(&ids), target_mask }
-            });
-            answers.collect()
-        };
-        let loss = self.tapo_of(answered("image"), answered("negative"), GROUP_RESPONSE);
+        let loss = self.tapo_on(group(responses), GROUP_RESPONSE);
         self.scorer = scorer;
         loss
     }
 
-    fn tapo_of(&mut self, seen: Vec<SupervisedSequence>, negative: Vec<SupervisedSequence>, response: usize) -> f64 {
+    /// One TAPO update of responses of `response` tokens, followed by the same with their negative images, in one
+    /// micro-batch.
+    fn tapo_on(&mut self, both: Vec<SupervisedSequence>, response: usize) -> f64 {
         let model = self.model.take().expect("a model");
-        let batch = seen.len();
-        let micro = self.scorer.micro_batch([seen, negative].concat()).expect("targets");
+        let batch = both.len() / 2;
+        let micro = self.scorer.micro_batch(both).expect("targets");
         let scored = self.scorer.forward(&model, &micro, &self.device).expect("the batch fits");
         let rows = ResponseRows::new(std::iter::repeat_n(response, batch));
         let logp_n = scored.logp_n.clone().inner().autodiff().require_grad();

@@ -12,7 +12,7 @@ use fieldmark::{
 use crate::{image, sequence};
 
 /// Responses to a prompt.
-const GROUP: u64 = 10;
+pub(crate) const GROUP: u64 = 10;
 
 /// "3B's vocabulary": 151,936 tokens, and few and narrow blocks, so that what a token costs is head and sampler.
 pub fn vocabulary_config(width: usize) -> Qwen25VlConfig {
@@ -51,13 +51,13 @@ pub fn geometric(model: &Qwen25Vl, device: &Device) -> usize {
     sample(model, &prompts, settings(256, (0..32_000).step_by(100).collect(), 1.0), device)
 }
 
-fn settings(max_new_tokens: usize, eos_token_ids: Vec<u32>, top_p: f64) -> GenerationConfig {
+pub(crate) fn settings(max_new_tokens: usize, eos_token_ids: Vec<u32>, top_p: f64) -> GenerationConfig {
     let greedy = GenerationConfig::greedy(max_new_tokens, eos_token_ids);
     GenerationConfig { sampling: Sampling::nucleus(1.0, top_p), max_batch: 40, ..greedy }
 }
 
 /// Samples a group of responses to each prompt; returns the number of new tokens.
-fn sample(model: &Qwen25Vl, prompts: &[Sequence], settings: GenerationConfig, device: &Device) -> usize {
+pub(crate) fn sample(model: &Qwen25Vl, prompts: &[Sequence], settings: GenerationConfig, device: &Device) -> usize {
     let key = StreamKey::new(0);
     let request = |(i, prompt): (usize, &Sequence)| Request {
         prompt: prompt.clone(),

@@ -7,6 +7,7 @@ use std::{
 };
 
 use burn::tensor::Device;
+use fieldmark::model::WeightType;
 use fieldmark_parity::{Status, parity};
 use safetensors::{Dtype, SafeTensors, serialize_to_file, tensor::TensorView};
 use tempfile::TempDir;
@@ -17,7 +18,7 @@ fn folder(name: &str) -> PathBuf {
 
 /// Everything in the folder is known and passes.
 fn check(name: &str, tokenizer: Option<&Path>) {
-    let report = parity(&folder(name), tokenizer, &Device::flex()).unwrap();
+    let report = parity(&folder(name), tokenizer, WeightType::F32, &Device::flex()).unwrap();
     assert!(report.passed() && report.count(Status::Unknown) == 0, "{report}");
     assert!(report.count(Status::Pass) > 0);
 }
@@ -33,6 +34,20 @@ fn qwen2_5_vl_with_its_own_head_and_both_key_layouts() {
 }
 
 #[test]
+fn weights_in_bf16_stay_near_the_reference_and_not_on_it() {
+    for name in ["qwen2_5_vl_tiny", "qwen2_5_vl_tiny_untied"] {
+        let report = parity(&folder(name), None, WeightType::Bf16, &Device::flex()).unwrap();
+        assert!(report.passed() && report.count(Status::Unknown) == 0, "{report}");
+        for tensor in ["batch.logits", "batch.vision.merged", "sft.grad.model.norm.weight", "sft.losses"] {
+            let line = report.lines.iter().find(|line| line.name == tensor).unwrap();
+            assert!(line.status == Status::Pass && line.max_abs > 1e-4, "{name}: {line:?}");
+        }
+        let tokens = report.lines.iter().find(|line| line.name == "gen.sequences").unwrap();
+        assert_eq!(tokens.status, Status::Input, "{name}");
+    }
+}
+
+#[test]
 fn tapo_formulas() {
     check("tapo", None);
 }
@@ -45,7 +60,7 @@ fn image_processor() {
 #[test]
 fn chat_template_with_a_gzipped_tokenizer() {
     check("chat_template", Some(&folder("tokenizer").join("tokenizer.json.gz")));
-    let report = parity(&folder("chat_template"), None, &Device::flex()).unwrap();
+    let report = parity(&folder("chat_template"), None, WeightType::F32, &Device::flex()).unwrap();
     assert!(report.passed() && report.count(Status::Unknown) > 0, "{report}");
 }
 
@@ -86,7 +101,7 @@ impl Copy {
     }
 
     fn refused(&self) -> String {
-        parity(self.0.path(), None, &Device::flex()).unwrap_err().to_string()
+        parity(self.0.path(), None, WeightType::F32, &Device::flex()).unwrap_err().to_string()
     }
 }
 
@@ -201,7 +216,7 @@ fn every_parameter_of_the_other_layout_is_compared() {
         assert_eq!(stored.0, Dtype::F32);
         stored.2[..4].copy_from_slice(&0.125f32.to_le_bytes());
     });
-    let report = parity(copy.0.path(), None, &Device::flex()).unwrap();
+    let report = parity(copy.0.path(), None, WeightType::F32, &Device::flex()).unwrap();
     let line = report.lines.iter().find(|line| line.name == "model.new_layout.safetensors").unwrap();
     assert!(line.status == Status::Fail && line.note.contains("layers.0.mlp.up_proj.weight"), "{line:?}");
     assert_eq!(report.count(Status::Fail), 1, "{report}");

@@ -1,13 +1,14 @@
 //! The best time of each piece of work, one `name<TAB>milliseconds` per line; `peers/reference.py` prints the reference's.
 //!
 //! `cargo run --release -p fieldmark-benches --bin speed [NAME...]` runs the work whose name contains one of the arguments.
+//! With `--device`, `--size`, `--dtype` or `--layers` it times the work of `sized` instead, on any device of the build.
 
-use std::time::Instant;
+use std::{process::ExitCode, time::Instant};
 
 use burn::tensor::Device;
 use fieldmark_allocator::{Allocator, keep_freed_pages};
 use fieldmark_benches::{
-    Trainer, decoder, log_probabilities::LogProbabilities, model, prompts, rollouts, vision_input,
+    Trainer, decoder, log_probabilities::LogProbabilities, model, prompts, rollouts, sized, vision_input,
 };
 
 /// Runs `work` once to warm up, then `times` times, and prints the best time.
@@ -26,9 +27,12 @@ fn best(name: &str, times: usize, mut work: impl FnMut()) {
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 
-fn main() {
+fn main() -> ExitCode {
     keep_freed_pages();
     let wanted: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(done) = sized::run(&wanted) {
+        return done;
+    }
     let chosen = |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()));
     let device = Device::flex();
     let network = model(&device);
@@ -104,4 +108,5 @@ fn main() {
             std::hint::black_box(trainer.tapo_group(10));
         });
     }
+    ExitCode::SUCCESS
 }

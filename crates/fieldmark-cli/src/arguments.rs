@@ -287,6 +287,9 @@ pub struct ParityArgs {
     /// tokenizer.json (or .json.gz) to compare the token ids of rendered chats.
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
+    /// Number format of the model's weights; in 16 bits the bounds are those of 16 bits.
+    #[arg(long, value_parser = named::<WeightType>(WeightType::ALL.map(WeightType::name)), default_value_t = WeightType::F32)]
+    pub dtype: WeightType,
     #[command(flatten)]
     pub device: DeviceArg,
 }

@@ -23,6 +23,12 @@ use super::{
     rows::Rows,
 };
 
+/// What 16 bits may change in a gradient, as a part of its largest value. The reference itself, in bf16, is up to 0.091 away
+/// from its gradients in f32.
+const HALF_GRADIENT: f64 = 0.2;
+/// What 16 bits may change in losses and gradient norms, as a part of the largest. The reference: up to 0.003.
+const HALF_LOSS: f64 = 0.02;
+
 pub(super) fn compare(
     fixture: &mut Fixture,
     report: &mut Report,
@@ -54,19 +60,29 @@ pub(super) fn compare(
         }
         if step == 0 {
             let parameters = gradients(&model, &grads);
-            recorded(fixture, report, "sft.grad.", &parameters, |_| Tolerance::RelativeToMax(1e-4))?;
+            let tolerance = fixture.tolerance(Tolerance::RelativeToMax(1e-4), HALF_GRADIENT);
+            recorded(fixture, report, "sft.grad.", &parameters, |_| tolerance)?;
         }
         norms.push(grad_norm(&grads, &model));
         model = updater.step(model, loss, grads).0;
         let after = format!("sft.after{}.", step + 1);
+        if fixture.is_half() {
+            fixture.only_in_f32(report, &after);
+            continue;
+        }
         recorded(fixture, report, &after, &weights(&model), |name| {
             // A key bias hardly changes the loss: its gradient is tiny, and rounding decides the direction of Adam's
             // step.
             Tolerance::Absolute(if name.contains("k_proj.bias") || name.contains("qkv.bias") { 5e-4 } else { 3e-4 })
         })?;
     }
-    fixture.check_values(report, "sft.losses", &found, Tolerance::Absolute(2e-4));
-    fixture.check_values(report, "sft.grad_norms", &norms, Tolerance::RelativeToMax(1e-4));
+    fixture.check_values(report, "sft.losses", &found, fixture.tolerance(Tolerance::Absolute(2e-4), HALF_LOSS));
+    fixture.check_values(
+        report,
+        "sft.grad_norms",
+        &norms,
+        fixture.tolerance(Tolerance::RelativeToMax(1e-4), HALF_LOSS),
+    );
     Ok(())
 }
 

@@ -16,7 +16,7 @@ pub fn run(args: &ParityArgs) -> anyhow::Result<Outcome> {
         bail!("{}: not a folder; name a folder laid out like the reference fixtures", args.folder.display());
     }
     let device = device::open(args.device.name().unwrap_or_else(|| device::default_name()))?;
-    let report = parity(&args.folder, args.tokenizer.as_deref(), &device.device)?;
+    let report = parity(&args.folder, args.tokenizer.as_deref(), args.dtype, &device.device)?;
     say(report.to_string().trim_end())?;
     Ok(if report.passed() { Outcome::Done } else { Outcome::Failed })
 }
