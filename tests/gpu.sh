@@ -154,7 +154,7 @@ speed() {
   local dtype name names log code ours theirs torch=cpu arguments
   local work="prefill 512;decode step, batch 1;decode step, batch 10;decode step, batch 64;10 rollouts of 65 tokens"
   work="$work;80 rollouts of 64 tokens on 8 prompts;SFT step, 4 x 512, recompute"
-  work="$work;TAPO update of a group, 10 x 512, recompute"
+  work="$work;TAPO update, group of 10, prompt 512, responses 64, recompute"
   if [ "$kind" = cuda ]; then torch=$device; fi
   IFS=';' read -ra names <<<"${NAMES:-$work}"
   for dtype in ${DTYPES:-bf16 f32}; do
