@@ -8,8 +8,8 @@
 #   updates      the losses of an SFT and a TAPO run are those of flex
 #   memory       the peak of SFT and TAPO steps against `fieldmark plan`
 #   speed        benches/README.md at 3B's shape beside torch: SIZE=3B|173M|30M LAYERS=N DTYPES="bf16 f32" NAMES="prefill;SFT"
-# Rows and logs stay in RESULTS (target/gpu). The table of all rows there is printed at the end, and goes to $OUT too if that
-# is set. The exit code is 1 if a check failed.
+# Rows and logs stay in RESULTS/DEVICE (RESULTS: target/gpu). The table of all rows there is printed at the end, and goes to
+# $OUT too if that is set. The exit code is 1 if a check failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 all="parity generation updates memory speed"
@@ -31,7 +31,8 @@ done
 # Libraries that an ordinary machine may lack come with the archive; only our binaries may see them.
 if [ -d lib ]; then library="env LD_LIBRARY_PATH=$PWD/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"; else library=; fi
 python=${PYTHON:-python3} limit=${LIMIT:-540}
-results=${RESULTS:-target/gpu}
+# Rows of one device never stand in the table of another.
+results=${RESULTS:-target/gpu}/${device/:/-}
 mkdir -p "$results"/{rows,logs,work}
 results=$(realpath "$results") work=$results/work helper=$PWD/tests/gpu.py
 if [ "$kind" = cuda ]; then rehearsal=; size=${SIZE:-3B}; else rehearsal=yes; size=${SIZE:-30M}; fi
@@ -58,7 +59,7 @@ parity() {
       case $dtype-$folder in bf16-qwen*) ;; bf16-*) continue ;; esac
       name="parity $folder, $dtype"
       if [ "$dtype" = bf16 ] && ! supports bf16; then
-        row parity "$name" "this device has no bf16" - skipped
+        row parity "$name" '`fieldmark devices` lists no bf16' - skipped
         continue
       fi
       log=$results/logs/parity-$folder-$dtype.log
@@ -86,7 +87,7 @@ train() {
 }
 
 generation() {
-  local photo ours theirs asked=0 different=0 code=0
+  local photo found= ours theirs asked=0 different=0 code=0
   if ! prepare; then row generation "a checkpoint for the answers" "$(last "$results/logs/prepare.log")" flex FAIL; return; fi
   ask() { fieldmark ask --model "$work/sft-flex/checkpoint" --max-new-tokens 32 "$@" "What is in this photograph?"; }
   : >"$results/logs/generation.log"
@@ -97,7 +98,8 @@ generation() {
     if [ "$ours" != "$theirs" ]; then different=$((different + 1)); code=1; fi
     printf '%s\n  %s: %s\n  flex: %s\n' "$photo" "$device" "$ours" "$theirs" >>"$results/logs/generation.log"
   done < <("$python" "$helper" photographs "$work" 4)
-  row generation "greedy answers, f32" "$different of $asked differ" "flex: none" "$(verdict $code)"
+  found=$(grep -m 1 '^error' "$results/logs/generation.log" | cut -c 1-200)
+  row generation "greedy answers, f32" "${found:-$different of $asked differ}" "flex: none" "$(verdict $code)"
   code=0
   photo=$("$python" "$helper" photographs "$work" 1)
   sample() { ask --device "$device" --image "$photo" --temperature 1 --seed "$1" 2>>"$results/logs/generation.log"; }
@@ -160,7 +162,7 @@ speed() {
   for dtype in ${DTYPES:-bf16 f32}; do
     : >"$results/rows/speed-$dtype.tsv"
     if ! supports "$dtype"; then
-      row "speed-$dtype" "$size, $dtype" "this device has no $dtype" - skipped
+      row "speed-$dtype" "$size, $dtype" "\`fieldmark devices\` lists no $dtype" - skipped
       continue
     fi
     for name in "${names[@]}"; do
