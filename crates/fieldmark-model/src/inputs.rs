@@ -65,6 +65,13 @@ pub struct Row<'a> {
     pub after: Option<usize>,
 }
 
+impl<'a> Row<'a> {
+    /// Returns a row that continues no other.
+    pub fn new(ids: &'a [u32], images: &'a [usize]) -> Self {
+        Self { ids, images, after: None }
+    }
+}
+
 impl ModelInputs {
     /// Pads or packs `rows` and computes their positions. `grids` are the sizes of the batch's images, and
     /// `pixel_values` are their patches, `[patches, patch_len]`, image by image; both are empty for a batch without

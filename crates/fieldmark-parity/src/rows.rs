@@ -60,8 +60,7 @@ impl Rows {
         let mut next = 0..;
         let images: Vec<Vec<usize>> =
             self.grids.iter().map(|grids| next.by_ref().take(grids.len()).collect()).collect();
-        let rows: Vec<Row<'_>> =
-            self.ids.iter().zip(&images).map(|(ids, images)| Row { ids, images, after: None }).collect();
+        let rows: Vec<Row<'_>> = self.ids.iter().zip(&images).map(|(ids, images)| Row::new(ids, images)).collect();
         let grids: Vec<GridThw> = self.grids.iter().flatten().copied().collect();
         let inputs = ModelInputs::new(&rows, &grids, self.pixels.clone(), self.padding, 0, config, device);
         inputs.map_err(|error| ParityError::Folder(format!("{}{error}", self.origin)))

@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         [&[50, config.vision_tokens.start], image.as_slice(), &[config.vision_tokens.end, 51, 52]].concat();
     let text_only = [50, 60, 61];
 
-    let rows = [Row { ids: &with_image, images: &[0] }, Row { ids: &text_only, images: &[] }];
+    let rows = [Row::new(&with_image, &[0]), Row::new(&text_only, &[])];
     let inputs = ModelInputs::new(&rows, &[grid], patches, Padding::Right, 0, &config, &device)?;
     let before = logits(&model, &inputs);
 
@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("saved, reloaded: {}", if after == before { "the same logits" } else { "different logits" });
 
     // If image tokens and images do not match, the error names the sample.
-    let no_image = [Row { ids: &with_image, images: &[] }];
+    let no_image = [Row::new(&with_image, &[])];
     match ModelInputs::new(&no_image, &[], Vec::new(), Padding::Right, 0, &config, &device) {
         Err(error @ ModelError::Placeholders { .. }) => println!("without the image: {error}"),
         other => println!("without the image: {other:?}"),

@@ -137,7 +137,7 @@ mod tests {
         let model = config.init(&device);
         for (prompt, response) in [(3, 1), (3, 2), (3, 5), (4, 256), (4, 257), (4, 258), (3, 700)] {
             let ids = vec![7; prompt];
-            let row = Row { ids: &ids, images: &[], after: None };
+            let row = Row::new(&ids, &[]);
             let inputs = ModelInputs::new(&[row], &[], Vec::new(), Padding::Left, 0, &config, &device).unwrap();
             let mut read = KvCache::new(1, 0);
             model.prefill(&inputs, &mut read);
