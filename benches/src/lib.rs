@@ -235,7 +235,8 @@ impl Trainer {
         self.tapo_on(pairs(batch), RESPONSE)
     }
 
-    /// One TAPO update of a group ([`group`]) in one packed micro-batch, with a gradient through the negative image.
+    /// One TAPO update of a group in one packed micro-batch: `responses` of [`GROUP_RESPONSE`] tokens to one prompt, with a
+    /// gradient through the negative image.
     pub fn tapo_group(&mut self, responses: usize) -> f64 {
         let scorer = self.scorer;
         self.scorer = scorer.with_packing(true);
