@@ -23,26 +23,12 @@ sizes = {{ resize = "once", min_pixels = 12544, max_pixels = 12544 }}
 [data.tapo]
 prompt = "bare"
 sizes = {{ resize = "once", min_pixels = 12544, max_pixels = 12544 }}
-[run]
-save_every = 0
-dashboard = false
 [sft]
 epochs = 4
 batch = 4
 micro_batch = 2
 schedule = {{ lr = 1e-3 }}
 train = {{ vision = true, projector = true }}
-[tapo]
-epochs = 1
-prompts_per_step = 4
-chunk = 4
-max_tries = 1
-batch = 8
-micro_batch = 2
-anchor_rollouts = 2
-positive_rollouts = 2
-max_new_tokens = 24
-filter = {{ enabled = false }}
 """
 # The exit code for a measurement that no bound fits.
 NOT_JUDGED = 3

@@ -35,6 +35,7 @@ python=${PYTHON:-python3} limit=${LIMIT:-540}
 results=${RESULTS:-target/gpu}/${device/:/-}
 mkdir -p "$results"/{rows,logs,work}
 results=$(realpath "$results") work=$results/work helper=$PWD/tests/gpu.py
+recipe=(-c tests/few-rollouts.toml -c "$work/recipe.toml")
 if [ "$kind" = cuda ]; then rehearsal=; size=${SIZE:-3B}; else rehearsal=yes; size=${SIZE:-30M}; fi
 layers=${LAYERS:-${rehearsal:+1}}
 
@@ -83,7 +84,7 @@ prepare() {
 
 # train STAGE DEVICE CHECKPOINT OUTPUT [MORE...]
 train() {
-  fieldmark "$1" -c "$work/recipe.toml" --device "$2" --set "model.path=$3" --set "output=$4" --overwrite "${@:5}"
+  fieldmark "$1" "${recipe[@]}" --device "$2" --set "model.path=$3" --set "output=$4" --overwrite "${@:5}"
 }
 
 generation() {
@@ -139,8 +140,8 @@ memory() {
   for stage in sft tapo; do
     log=$results/logs/memory-$stage.log
     rm -rf "$work/wide-$stage"
-    planned=$(fieldmark plan -c "$work/recipe.toml" --stage $stage --tokens 128 --set "model.path=$work/wide" 2>"$log")
-    found=$("$python" "$helper" watch "$kind" "$limit" "$log" $library "$bin/fieldmark" $stage -c "$work/recipe.toml" \
+    planned=$(fieldmark plan "${recipe[@]}" --stage $stage --tokens 128 --set "model.path=$work/wide" 2>"$log")
+    found=$("$python" "$helper" watch "$kind" "$limit" "$log" $library "$bin/fieldmark" $stage "${recipe[@]}" \
       --device "$device" --set "model.path=$work/wide" --set "output=$work/wide-$stage" --overwrite \
       --set $stage.epochs=1)
     code=$?

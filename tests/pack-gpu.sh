@@ -36,7 +36,7 @@ ldd "$pack"/bin/* | awk '/=> not found/ { print "error: " $1 " is missing here" 
 for folder in qwen2_5_vl_tiny qwen2_5_vl_tiny_untied tapo image_processor chat_template tokenizer; do
   cp -r "tests/fixtures/$folder" "$pack/tests/fixtures/"
 done
-cp tests/gpu.sh tests/gpu.py "$pack/tests/"
+cp tests/gpu.sh tests/gpu.py tests/few-rollouts.toml "$pack/tests/"
 cp benches/peers/reference.py benches/peers/sized.py "$pack/benches/peers/"
 cp assets/produce/LICENSE assets/produce/labels.csv "$pack/assets/produce/"
 python3 tests/gpu.py few assets/produce/labels.csv | while read -r photograph; do

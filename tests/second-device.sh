@@ -33,23 +33,10 @@ cat >"$few/recipe.toml" <<'END'
 resize = "once"
 min_pixels = 3136
 max_pixels = 6272
-[run]
-save_every = 0
-[tapo]
-epochs = 1
-prompts_per_step = 4
-chunk = 4
-max_tries = 1
-batch = 8
-micro_batch = 2
-anchor_rollouts = 2
-positive_rollouts = 2
-max_new_tokens = 24
-filter = { enabled = false }
 END
 for devices in flex "$device" "flex,$device"; do
   echo "== TAPO on $devices"
-  "$fieldmark" tapo -c "$few/recipe.toml" --device "$devices" --set "output=$few/$devices" \
+  "$fieldmark" tapo -c tests/few-rollouts.toml -c "$few/recipe.toml" --device "$devices" --set "output=$few/$devices" \
     --set "model.path=$checkpoint" --set "data.labels=$few"
 done
 losses() { grep -o '"loss":[-0-9.e]*' "$few/$1/metrics.jsonl" | cut -d: -f2; }

@@ -184,7 +184,7 @@ def main():
         negative["input_ids"] = inputs["input_ids"]
         best(name, lambda: update(tapo(inputs, negative, RESPONSE)), 2)
     if chosen(name := "TAPO update, group of 10, prompt 512, responses 64"):
-        # All twenty sequences at once would need 45 GB: two responses at a time, gradients added up.
+        # Two responses at a time, gradients added up: the memory for all twenty sequences at once is several times that.
         micros = [(group(2, 64), group(2, 64)) for _ in range(5)]
         for inputs, negative in micros:
             negative["input_ids"] = inputs["input_ids"]

@@ -70,6 +70,12 @@ impl<'a> Row<'a> {
     pub fn new(ids: &'a [u32], images: &'a [usize]) -> Self {
         Self { ids, images, after: None }
     }
+
+    /// Returns this row as one that continues row `before`.
+    #[must_use]
+    pub fn continuing(self, before: usize) -> Self {
+        Self { after: Some(before), ..self }
+    }
 }
 
 impl ModelInputs {
@@ -195,5 +201,47 @@ impl ModelInputs {
     pub fn is_padded(&self) -> bool {
         let [batch, seq] = self.dims();
         self.rows.iter().map(Range::len).sum::<usize>() != batch * seq
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{TextConfig, VisionConfig, VisionTokens};
+
+    fn inputs(rows: &[Row<'_>], padding: Padding) -> Result<ModelInputs, ModelError> {
+        let text = TextConfig::new(20, 8, 8, 1, 1, 1, [2, 1, 1]);
+        let vision = VisionConfig::new(1, 8, 8, 1, 8, 56, vec![0]);
+        let config = Qwen25VlConfig::new(text, vision, VisionTokens::new(1, 2, 3, 4), true);
+        ModelInputs::new(rows, &[], Vec::new(), padding, 0, &config, &Device::flex())
+    }
+
+    #[test]
+    fn a_row_goes_on_where_the_one_that_it_continues_ends() {
+        let (prompt, answer) = ([7, 8, 9], [5, 6]);
+        let rows = [Row::new(&prompt, &[]), Row::new(&answer, &[]).continuing(0), Row::new(&answer, &[]).continuing(0)];
+        let found = inputs(&rows, Padding::Packed).unwrap();
+        let positions: Vec<i64> = found.position_ids.into_data().iter().collect();
+        assert_eq!(positions[..7], [0, 1, 2, 3, 4, 3, 4]);
+        assert_eq!(found.next_position, [RopePosition(3), RopePosition(5), RopePosition(5)]);
+    }
+
+    #[test]
+    fn only_an_earlier_whole_row_of_a_packed_batch_is_continued() {
+        let ids = [7, 8];
+        let (row, after) = (Row::new(&ids, &[]), |before| Row::new(&ids, &[]).continuing(before));
+        for (rows, padding, named) in [
+            (vec![row, after(0)], Padding::Right, (1, 0)),
+            (vec![row, after(0)], Padding::Left, (1, 0)),
+            (vec![row, after(1)], Padding::Packed, (1, 1)),
+            (vec![after(1), row], Padding::Packed, (0, 1)),
+            (vec![row, after(7)], Padding::Packed, (1, 7)),
+            (vec![row, after(0), after(1)], Padding::Packed, (2, 1)),
+        ] {
+            match inputs(&rows, padding) {
+                Err(ModelError::Continuation { row, before }) => assert_eq!((row, before), named),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }

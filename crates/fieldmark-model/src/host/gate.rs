@@ -3,15 +3,7 @@
 //! For the gradient g of y and s = σ(a): `da = g · b · s · (1 + a · (1 − s))`, `db = g · a · s`.
 
 use burn::{
-    backend::{
-        Flex,
-        autodiff::{
-            checkpoint::base::Checkpointer,
-            grads::Gradients,
-            ops::{Backward, Ops},
-        },
-        flex::FlexTensor,
-    },
+    backend::flex::FlexTensor,
     tensor::{DType, Tensor},
 };
 use multiversion::multiversion;
@@ -19,7 +11,7 @@ use rayon::prelude::*;
 
 use super::{
     HostTensor, exp_of_negative,
-    tape::{put_on_tape, taken_from_tape},
+    tape::{Kept, put_on_tape, taken_from_tape},
 };
 
 /// Number of values that a core works on at a time.
@@ -52,27 +44,21 @@ pub fn silu_gate<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Result<Tensor<D>
     let mut y = a.zeros_like();
     let factors = a.values().par_chunks(PIECE).zip(b.values().par_chunks(PIECE));
     y.values_mut().par_chunks_mut(PIECE).zip(factors).for_each(|(y, (a, b))| gate(a, b, y));
-    Ok(put_on_tape(GateBackward, [a_node, b_node], (a.into_flex(), b.into_flex()), y.into_flex()))
+    Ok(put_on_tape([a_node, b_node], Factors { a: a.into_flex(), b: b.into_flex() }, y.into_flex()))
 }
 
-#[derive(Debug)]
-struct GateBackward;
+#[derive(Debug, Clone)]
+struct Factors {
+    a: FlexTensor,
+    b: FlexTensor,
+}
 
-impl Backward<Flex, 2> for GateBackward {
-    /// Both factors.
-    type State = (FlexTensor, FlexTensor);
-
-    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let mut grad = HostTensor::in_one_piece(grads.consume::<Flex>(&ops.node));
-        let (a, b) = ops.state;
-        let (a, mut b) = (HostTensor::in_one_piece(a), HostTensor::in_one_piece(b));
+impl Kept<2> for Factors {
+    fn gradients(self, grad: FlexTensor, _needed: [bool; 2]) -> [Option<FlexTensor>; 2] {
+        let [mut grad, a, mut b] = [grad, self.a, self.b].map(HostTensor::in_one_piece);
         let both = grad.values_mut().par_chunks_mut(PIECE).zip(b.values_mut().par_chunks_mut(PIECE));
         both.zip(a.values().par_chunks(PIECE)).for_each(|((grad, b), a)| gate_backward(a, b, grad));
-        for (node, grad) in ops.parents.into_iter().zip([grad, b]) {
-            if let Some(node) = node {
-                grads.register::<Flex>(node.id, grad.into_flex());
-            }
-        }
+        [grad, b].map(|grad| Some(grad.into_flex()))
     }
 }
 

@@ -36,7 +36,7 @@ pub use self::{
     gate::silu_gate,
     norm::rms_norm,
     product::times_transposed,
-    tape::{put_on_tape, taken_from_tape},
+    tape::{Kept, put_on_tape, taken_from_tape},
     tensor::HostTensor,
 };
 

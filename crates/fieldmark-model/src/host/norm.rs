@@ -4,15 +4,7 @@
 //! `dx = r · (h − x · r² · Σ(h ∘ x) / n)`, `dγ = Σ over rows of g ∘ x · r`.
 
 use burn::{
-    backend::{
-        Flex,
-        autodiff::{
-            checkpoint::base::Checkpointer,
-            grads::Gradients,
-            ops::{Backward, Ops},
-        },
-        flex::FlexTensor,
-    },
+    backend::flex::FlexTensor,
     tensor::{DType, Tensor},
 };
 use multiversion::multiversion;
@@ -20,7 +12,7 @@ use rayon::prelude::*;
 
 use super::{
     HostTensor, LANES,
-    tape::{put_on_tape, taken_from_tape},
+    tape::{Kept, put_on_tape, taken_from_tape},
 };
 
 /// Number of rows that a core works on at a time. The sums over rows do not depend on the number of cores.
@@ -43,12 +35,8 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, epsilon: f64) ->
     let (gamma, gamma_node) = taken_from_tape(gamma).expect("the weights are on the tape of the input");
     let (x, gamma) = (HostTensor::in_one_piece(x), HostTensor::in_one_piece(gamma));
     let y = forward(&x, &gamma, epsilon);
-    Ok(put_on_tape(
-        RmsNormBackward { epsilon },
-        [x_node, gamma_node],
-        (x.into_flex(), gamma.into_flex()),
-        y.into_flex(),
-    ))
+    let inputs = Inputs { x: x.into_flex(), gamma: gamma.into_flex(), epsilon };
+    Ok(put_on_tape([x_node, gamma_node], inputs, y.into_flex()))
 }
 
 fn forward(x: &HostTensor, gamma: &HostTensor, epsilon: f64) -> HostTensor {
@@ -59,25 +47,18 @@ fn forward(x: &HostTensor, gamma: &HostTensor, epsilon: f64) -> HostTensor {
     y
 }
 
-#[derive(Debug)]
-struct RmsNormBackward {
+#[derive(Debug, Clone)]
+struct Inputs {
+    x: FlexTensor,
+    gamma: FlexTensor,
     epsilon: f64,
 }
 
-impl Backward<Flex, 2> for RmsNormBackward {
-    /// Input and weights.
-    type State = (FlexTensor, FlexTensor);
-
-    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let mut grad = HostTensor::in_one_piece(grads.consume::<Flex>(&ops.node));
-        let (x, gamma) = ops.state;
-        let (x, gamma) = (HostTensor::in_one_piece(x), HostTensor::in_one_piece(gamma));
+impl Kept<2> for Inputs {
+    fn gradients(self, grad: FlexTensor, _needed: [bool; 2]) -> [Option<FlexTensor>; 2] {
+        let [mut grad, x, gamma] = [grad, self.x, self.gamma].map(HostTensor::in_one_piece);
         let gamma_grad = differentiate(&x, &gamma, &mut grad, self.epsilon);
-        for (node, grad) in ops.parents.into_iter().zip([grad, gamma_grad]) {
-            if let Some(node) = node {
-                grads.register::<Flex>(node.id, grad.into_flex());
-            }
-        }
+        [grad, gamma_grad].map(|grad| Some(grad.into_flex()))
     }
 }
 

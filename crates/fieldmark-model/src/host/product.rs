@@ -4,20 +4,11 @@
 //! Every later sum, norm and step then walks it against its order in memory. Here it is `gᵀ · x`.
 
 use burn::{
-    backend::{
-        Flex,
-        autodiff::{
-            checkpoint::base::Checkpointer,
-            grads::Gradients,
-            ops::{Backward, Ops},
-        },
-        flex::FlexTensor,
-        ops::FloatTensorOps,
-    },
+    backend::{Flex, flex::FlexTensor, ops::FloatTensorOps},
     tensor::Tensor,
 };
 
-use super::tape::{put_on_tape, taken_from_tape};
+use super::tape::{Kept, put_on_tape, taken_from_tape};
 
 /// Returns `x · wᵀ` for x `[rows, in]` and w `[out, in]`.
 ///
@@ -33,25 +24,18 @@ pub fn times_transposed(x: Tensor<2>, w: Tensor<2>) -> Result<Tensor<2>, [Tensor
     };
     let (w, w_node) = taken_from_tape(w).expect("both factors are on one tape");
     let y = Flex::float_matmul(x.clone(), Flex::float_transpose(w.clone()));
-    Ok(put_on_tape(ProductBackward, [x_node, w_node], (x, w), y))
+    Ok(put_on_tape([x_node, w_node], Factors { x, w }, y))
 }
 
-#[derive(Debug)]
-struct ProductBackward;
+#[derive(Debug, Clone)]
+struct Factors {
+    x: FlexTensor,
+    w: FlexTensor,
+}
 
-impl Backward<Flex, 2> for ProductBackward {
-    /// Both factors.
-    type State = (FlexTensor, FlexTensor);
-
-    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let grad = grads.consume::<Flex>(&ops.node);
-        let (x, w) = ops.state;
-        let [x_node, w_node] = ops.parents;
-        if let Some(node) = x_node {
-            grads.register::<Flex>(node.id, Flex::float_matmul(grad.clone(), w));
-        }
-        if let Some(node) = w_node {
-            grads.register::<Flex>(node.id, Flex::float_matmul(Flex::float_transpose(grad), x));
-        }
+impl Kept<2> for Factors {
+    fn gradients(self, grad: FlexTensor, [x, w]: [bool; 2]) -> [Option<FlexTensor>; 2] {
+        let x_grad = x.then(|| Flex::float_matmul(grad.clone(), self.w));
+        [x_grad, w.then(|| Flex::float_matmul(Flex::float_transpose(grad), self.x))]
     }
 }

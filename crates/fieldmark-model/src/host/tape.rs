@@ -1,11 +1,14 @@
 //! Operations of our own on Burn's tape, for tensors of the CPU backend.
 
+use std::{fmt::Debug, marker::PhantomData};
+
 use burn::{
     backend::{
         Autodiff, Flex,
         autodiff::{
-            checkpoint::strategy::NoCheckpointing,
-            ops::{Backward, NodeGuard, OpsKind},
+            checkpoint::{base::Checkpointer, strategy::NoCheckpointing},
+            grads::Gradients,
+            ops::{Backward, NodeGuard, Ops, OpsKind},
         },
         flex::FlexTensor,
     },
@@ -13,6 +16,29 @@ use burn::{
 };
 
 use super::is_host;
+
+/// What an operation on N tensors keeps for its backward pass.
+pub trait Kept<const N: usize>: Clone + Debug + Send + 'static {
+    /// Returns the gradients of the inputs, given that of the result. Those of inputs that are not `needed` are ignored.
+    fn gradients(self, grad: FlexTensor, needed: [bool; N]) -> [Option<FlexTensor>; N];
+}
+
+#[derive(Debug)]
+struct Operation<K>(PhantomData<K>);
+
+impl<K: Kept<N>, const N: usize> Backward<Flex, N> for Operation<K> {
+    type State = K;
+
+    fn backward(self, ops: Ops<K, N>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<Flex>(&ops.node);
+        let needed = ops.parents.each_ref().map(Option::is_some);
+        for (node, grad) in ops.parents.into_iter().zip(ops.state.gradients(grad, needed)) {
+            if let Some((node, grad)) = node.zip(grad) {
+                grads.register::<Flex>(node.id, grad);
+            }
+        }
+    }
+}
 
 /// Takes a float tensor with autodiff apart, into its value and its place on the tape.
 ///
@@ -28,18 +54,15 @@ pub fn taken_from_tape<const D: usize>(x: Tensor<D>) -> Result<(FlexTensor, Node
     Ok(x.into_parts())
 }
 
-/// Puts `output`, the result of an operation on `inputs`, on their tape. `state` is for the operation's backward pass.
-pub fn put_on_tape<const D: usize, const N: usize, O>(
-    operation: O,
+/// Puts `output`, the result of an operation on `inputs`, on their tape, with what its backward pass needs.
+pub fn put_on_tape<const D: usize, const N: usize>(
     inputs: [NodeGuard; N],
-    state: O::State,
+    kept: impl Kept<N>,
     output: FlexTensor,
-) -> Tensor<D>
-where
-    O: Backward<Flex, N>,
-{
-    let output = match operation.prepare::<NoCheckpointing>(inputs).compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(state, output),
+) -> Tensor<D> {
+    let operation = Operation(PhantomData).prepare::<NoCheckpointing>(inputs);
+    let output = match operation.compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish(kept, output),
         OpsKind::UnTracked(prep) => prep.finish(output),
     };
     Tensor::from_primitive::<Autodiff<Flex>>(output)

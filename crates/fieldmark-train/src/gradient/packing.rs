@@ -30,9 +30,6 @@ impl TokenPacking {
         if let Some(row) = ids.iter().position(|ids| ids.len() != width) {
             return Err(TrainError::RaggedRow { row, len: ids[row].len(), expected: width });
         }
-        if let Some(row) = (mask.len()..ids.len()).next() {
-            return Err(TrainError::MaskLength { row, ids: width, mask: 0 });
-        }
         Self::packed(ids, mask, |row, t| row * width + t)
     }
 
@@ -48,7 +45,8 @@ impl TokenPacking {
         place: impl Fn(usize, usize) -> usize,
     ) -> Result<Self, TrainError> {
         let (mut states, mut targets, mut counts) = (Vec::new(), Vec::new(), Vec::new());
-        for (row, (ids, mask)) in ids.iter().zip(mask).enumerate() {
+        for (row, ids) in ids.iter().enumerate() {
+            let mask = mask.get(row).map_or(&[][..], Vec::as_slice);
             if ids.len() != mask.len() {
                 return Err(TrainError::MaskLength { row, ids: ids.len(), mask: mask.len() });
             }

@@ -27,32 +27,18 @@ pub(super) fn seed<const D: usize>(y: Tensor<D>, gradient: impl FnOnce(Tensor<D>
 #[cfg(feature = "flex")]
 mod flex {
     use burn::{
-        backend::{
-            Flex,
-            autodiff::{
-                checkpoint::base::Checkpointer,
-                grads::Gradients,
-                ops::{Backward, Ops},
-            },
-            flex::FlexTensor,
-        },
+        backend::{Flex, flex::FlexTensor},
         tensor::Tensor,
     };
-    use fieldmark_model::host::{put_on_tape, taken_from_tape};
+    use fieldmark_model::host::{Kept, put_on_tape, taken_from_tape};
 
-    /// The operation. Its state is the gradient.
-    #[derive(Debug)]
-    struct Seed;
+    /// The gradient of the tensor that the backward pass starts at.
+    #[derive(Debug, Clone)]
+    struct Seed(FlexTensor);
 
-    impl Backward<Flex, 1> for Seed {
-        type State = FlexTensor;
-
-        fn backward(self, ops: Ops<FlexTensor, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-            grads.consume::<Flex>(&ops.node);
-            let [parent] = ops.parents;
-            if let Some(parent) = parent {
-                grads.register::<Flex>(parent.id, ops.state);
-            }
+    impl Kept<1> for Seed {
+        fn gradients(self, _grad: FlexTensor, _needed: [bool; 1]) -> [Option<FlexTensor>; 1] {
+            [Some(self.0)]
         }
     }
 
@@ -70,7 +56,7 @@ mod flex {
         let value = FlexTensor::zeros([1].into(), grad.dtype());
         let grad =
             grad.try_into_primitive::<Flex>().expect("a gradient is on the device of its tensor, without a tape");
-        Ok(put_on_tape(Seed, [node], grad, value))
+        Ok(put_on_tape([node], Seed(grad), value))
     }
 }
 

@@ -51,6 +51,8 @@ pub struct MicroShape {
     pub prompts: usize,
     /// Number of tokens in a prompt, if sequences share prompts.
     pub prompt: usize,
+    /// Largest number of sequences that share a prompt.
+    pub sharing: usize,
     /// Number of tokens in the loss, in all sequences together.
     pub targets: usize,
     /// Number of different images.
@@ -85,7 +87,7 @@ impl MicroShape {
         let response = longest - prompt;
         Tokens {
             count: prompts * prompt + items * response,
-            items: (items / prompts).ceil(),
+            items: self.sharing as f64,
             longest,
             queries: response,
             prompt,

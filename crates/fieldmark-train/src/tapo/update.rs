@@ -173,3 +173,41 @@ impl Updates<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tapo::items::attach;
+    use fieldmark_processor::Sequence;
+
+    fn item(prompt: &[u32], negative: &[u32], response: &[u32]) -> Item {
+        let about = |ids: &[u32]| Sequence { name: "sample".into(), ids: ids.to_vec(), images: Vec::new() };
+        Item {
+            update: attach(&about(prompt), response),
+            negative: Some(attach(&about(negative), response)),
+            advantage: 1.0,
+            old_logp: vec![-1.0; response.len()],
+            sampled: 0,
+            sampler_logp: None,
+            neg_logp: None,
+            ref_logp: None,
+        }
+    }
+
+    #[test]
+    fn a_micro_batch_reads_a_prompt_once_if_it_is_packed() {
+        // Two responses to one prompt, one to another; prompts of 3, 4, 2 and 5 tokens.
+        let (first, second) =
+            ([[10, 11, 12].as_slice(), &[13, 14, 15, 16]], [[17, 18].as_slice(), &[19, 20, 21, 22, 23]]);
+        let items =
+            [item(first[0], first[1], &[1]), item(first[0], first[1], &[2, 3]), item(second[0], second[1], &[4])];
+        let read = |packing, negative_grad| {
+            let config = TapoConfig { packing, ..TapoConfig::default() };
+            let loss = TapoLossConfig { negative_grad, ..TapoLossConfig::default() };
+            Updates { config: &config, loss: &loss, steps: 1, step: 0 }.read(&items)
+        };
+        assert_eq!(read(true, true), (3 + 1 + 2) + (2 + 1) + (4 + 1 + 2) + (5 + 1));
+        assert_eq!(read(false, true), (4 + 5 + 3) + (5 + 6 + 6));
+        assert_eq!(read(true, false), (3 + 1 + 2) + (2 + 1));
+    }
+}

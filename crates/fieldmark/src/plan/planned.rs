@@ -62,6 +62,7 @@ impl Planned {
             tokens,
             prompts: sequences,
             prompt: 0,
+            sharing: 1,
             targets: sequences * (tokens - (self.images * self.image_tokens(grid)).min(tokens)),
             images: sequences * self.images,
             grid,
@@ -107,6 +108,7 @@ impl Planned {
             tokens,
             prompts: prompts(responses).min(scored * responses),
             prompt,
+            sharing: responses.min(group),
             targets: scored * responses * response,
             images: prompts(responses),
             grid,
@@ -204,5 +206,46 @@ fn beside(adamw: &AdamWSettings, number: f64) -> f64 {
         HalfWeights::Master if number < 4.0 => 4.0,
         HalfWeights::Kahan if number < 4.0 => 2.0,
         _ => 0.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::published::published;
+
+    /// Sequences, prompts, and responses to a prompt in the largest micro-batch of TAPO on the 3B model.
+    fn micro(changes: &[&str]) -> [usize; 3] {
+        let recipe = changes.iter().fold(Recipe::default(), |recipe, change| recipe.with_override(change).unwrap());
+        let config = published("Qwen2.5-VL-3B-Instruct".as_ref()).unwrap();
+        let planned = Planned { config, stage: Stage::Tapo, tokens: None, images: 1, text_encoder: None };
+        let MicroShape { sequences, prompts, sharing, .. } = planned.workload(&recipe).micro;
+        [sequences, prompts, sharing]
+    }
+
+    #[test]
+    fn a_micro_batch_has_the_prompts_of_the_groups_that_it_may_touch() {
+        let of = |size: &str| micro(&[&format!("tapo.micro_batch={size}")]);
+        // Groups of ten, each with the anchor's and the negative's prompt.
+        assert_eq!(of("5"), [10, 2, 5]);
+        assert_eq!(of("10"), [20, 2, 10]);
+        assert_eq!(of("20"), [40, 4, 10]);
+        // 4 + 4 + 4: the third begins in the first group and ends in the second.
+        assert_eq!(of("4"), [8, 4, 4]);
+        assert_eq!(of("1"), [2, 2, 1]);
+        // An update that begins in the middle of a group.
+        assert_eq!(micro(&["tapo.micro_batch=10", "tapo.batch=25"]), [20, 4, 10]);
+        assert_eq!(micro(&["tapo.micro_batch=10", "tapo.update_image=own"]), [20, 3, 10]);
+        assert_eq!(micro(&["tapo.micro_batch=10", "tapo.loss.negative_grad=false"]), [10, 1, 10]);
+    }
+
+    #[test]
+    fn a_shared_prompt_counts_once_against_the_limit_of_tokens() {
+        // Prompts of 4,096 tokens and responses of 2,048. A micro-batch may then begin anywhere, so of n responses, two
+        // groups' prompts may be there: 4 x 4,096 + 2 x n x 2,048.
+        let changes = ["tapo.micro_batch=10", "tapo.micro_tokens=32768"];
+        assert_eq!(micro(&changes), [8, 4, 4]);
+        // Without packing, each response needs 2 x 6,144.
+        assert_eq!(micro(&[changes[0], changes[1], "tapo.packing=false"]), [4, 4, 2]);
     }
 }
