@@ -214,6 +214,46 @@ fn reinforce_plus_plus_whitens_over_all_that_the_step_trains_on() {
 }
 
 #[test]
+fn rewards_are_normalised_one_by_one_and_then_over_the_step() {
+    let model = load(MODELS[0], &device());
+    let source = Source::new(prompts(model.config(), &[&every(7), &every(5), &every(6)]));
+    let registry = RewardRegistry::default().with("accuracy", Even).with("format", First);
+    let weights = [("accuracy", 0.5), ("format", 2.0)];
+    let rewards = weights.map(|(name, weight)| (name.to_owned(), weight)).into();
+    let mrn = TapoConfig { estimator: Estimator::Mrn, rewards, prompts_per_step: 3, chunk: 3, ..descent() };
+    let gdpo = TapoConfig { estimator: Estimator::Gdpo, ..mrn.clone() };
+    for config in [mrn, gdpo] {
+        let run = run_with(&model, &source, &config, &registry, 1);
+        let mut groups = run.steps[0].clone();
+        let deviation = |values: &[f64], mean: f64| {
+            (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (values.len() as f64 - 1.0)).sqrt() + 1e-6
+        };
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        for group in &mut groups {
+            let mut sums = vec![0.0; group.rollouts.len()];
+            for (name, weight) in weights {
+                let values: Vec<f64> = group.rollouts.iter().map(|rollout| rollout.reward.parts[name]).collect();
+                let scale = deviation(&values, mean(&values));
+                sums.iter_mut().zip(&values).for_each(|(sum, value)| *sum += weight * (value - mean(&values)) / scale);
+            }
+            for (rollout, sum) in group.rollouts.iter_mut().zip(sums) {
+                assert!((rollout.advantage - sum).abs() < 1e-9);
+                rollout.advantage = sum;
+            }
+        }
+        if config.estimator == Estimator::Gdpo {
+            let of = |group: &Group| group.rollouts.iter().map(|rollout| rollout.advantage).collect::<Vec<_>>();
+            let all: Vec<f64> = groups.iter().flat_map(of).collect();
+            let (centre, scale) = (mean(&all), deviation(&all, mean(&all)));
+            assert!((scale - 1.0).abs() > 0.1, "{scale}");
+            let rollouts = groups.iter_mut().flat_map(|group| &mut group.rollouts);
+            rollouts.for_each(|rollout| rollout.advantage = (rollout.advantage - centre) / scale);
+        }
+        check(&model, &run.after, &all(&groups), &run.updates[0], &config);
+    }
+}
+
+#[test]
 fn sampler_and_trainer_are_compared_on_the_same_image_alone() {
     let model = load(MODELS[0], &device());
     let source = Source::new(prompts(model.config(), &[&every(9), &every(8)]));

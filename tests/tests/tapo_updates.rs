@@ -13,7 +13,7 @@ use fieldmark::{
         tapo::{
             LossAverage, OpenStep, SavedGroup, TapoConfig, TapoLossConfig, TapoMetrics, TapoParts, TapoTrainer,
             UpdateImage,
-            policy::{Importance, TermSchedule},
+            policy::{Importance, PolicyObjective, TermSchedule},
             rollout::{Group, ImageRole, TripletPrompt},
         },
         trainer::TrainEvent,
@@ -188,6 +188,45 @@ fn a_ratio_of_whole_responses_is_the_plain_one_whatever_the_settings() {
     let token = TapoConfig { loss: TapoLossConfig { importance: Importance::Token, ..loss }, ..config };
     let token = run_with(&model, &source, &token, &registry, 1).updates[1].parts;
     assert!((token.ratio - ratios[0]).abs() > 1e-4, "{} {ratios:?}", token.ratio);
+}
+
+#[test]
+fn a_gate_and_a_cap_are_the_plain_ones_whatever_the_settings() {
+    let model = load(MODELS[0], &device());
+    let source = Source::new(prompts(model.config(), &[&every(9), &every(8)]));
+    let registry = RewardRegistry::default().with("accuracy", Even).with("format", First);
+    let loss = TapoLossConfig::default();
+    let schedule = LrSchedule { lr: 0.01 * FULL_RATE, ..descent().schedule };
+    let clipped = TapoConfig { batch: 4, schedule, ..descent() };
+    let two = |config: &TapoConfig| {
+        let both = run_with(&model, &source, config, &registry, 1);
+        let alone = TapoConfig { prompts_per_step: 1, ..config.clone() };
+        let alone = run_with(&model, &source, &alone, &registry, 1);
+        check(&alone.after, &both.after, &[&both.steps[0][1]], &both.updates[1], config);
+        [both.updates[0].parts, both.updates[1].parts]
+    };
+    let plain = two(&clipped);
+    let sapo = TapoLossConfig { policy: PolicyObjective::Sapo, sapo_tau_pos: 8.0, sapo_tau_neg: 12.0, ..loss };
+    let cispo = TapoLossConfig { policy: PolicyObjective::Cispo, cispo_max: 1.0, ..loss };
+    for loss in [sapo, cispo] {
+        let mut second = Vec::new();
+        for config in [
+            TapoConfig { loss, ..clipped.clone() },
+            TapoConfig { loss, packing: false, micro_batch: 1, workers: 2, ..clipped.clone() },
+            TapoConfig { loss: TapoLossConfig { loss_average: LossAverage::Sequence, ..loss }, ..clipped.clone() },
+            TapoConfig { loss: TapoLossConfig { importance: Importance::Sequence, ..loss }, ..clipped.clone() },
+            TapoConfig { loss: TapoLossConfig { sampler_cap: Some(1.0), ..loss }, ..clipped.clone() },
+        ] {
+            let [_, parts] = two(&config);
+            assert!((parts.ratio - 1.0).abs() > 1e-3, "{parts:?}");
+            second.push(parts);
+        }
+        let held = second[0].clipped_high + second[0].clipped_low + second[0].clipped_dual;
+        assert!(held > 0.0 && held < 1.0, "{:?}", second[0]);
+        assert!((second[0].pg_loss - second[1].pg_loss).abs() < 1e-5);
+        assert!(second[2..4].iter().all(|parts| (parts.pg_loss - second[0].pg_loss).abs() > 1e-5), "{second:?}");
+        assert!((plain[1].pg_loss - second[0].pg_loss).abs() > 1e-4);
+    }
 }
 
 /// The step that a run makes of `groups` when it goes on from a state that has them: left over by the last step, or

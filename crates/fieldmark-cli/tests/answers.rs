@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::fs;
+use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 use support::{Place, lines, refusal::mentions, triplet};
@@ -237,4 +237,19 @@ fn a_truth_without_room_is_said_before_the_first_update() {
         let line = said.lines().find(|line| line.contains("tapo.max_new_tokens"));
         assert_eq!(line.is_some_and(|line| line.contains("tapo.jsonl:1") && line.contains("\"Lime\"")), told, "{said}");
     }
+    // Without a think block a shorter response is right, so that there is room where there was none.
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/no-think.toml");
+    let needed = |think: bool, tokens: usize| -> Option<usize> {
+        let (output, tokens) = (format!("output=alone{think}{tokens}"), format!("tapo.max_new_tokens={tokens}"));
+        let mut command = vec!["tapo", "-c", "recipe.toml", "--set", &output, "--set", &tokens];
+        command.extend(["-c", recipe.to_str().unwrap()].into_iter().filter(|_| !think));
+        let run = place.run(&command);
+        assert_eq!(run.status.code(), Some(0), "{run:?}");
+        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        let line = said.lines().find(|line| line.contains("tapo.max_new_tokens"))?;
+        line.split("needs ").nth(1)?.split(' ').next()?.parse().ok()
+    };
+    let (thought, alone) = (needed(true, 4).unwrap(), needed(false, 4).unwrap());
+    assert!(alone < thought, "{alone} {thought}");
+    assert_eq!((needed(true, alone), needed(false, alone)), (Some(thought), None));
 }

@@ -470,10 +470,38 @@ fn training_refuses_settings_before_it_looks_at_data() {
         ("tapo", "tapo.loss.clip_dual", "1"),
         ("tapo", "tapo.loss.sampler_cap", "0.5"),
         ("tapo", "tapo.loss.importance", "word"),
+        ("tapo", "tapo.loss.policy", "ppo"),
         ("tapo", "tapo.schedule.lr", "NaN"),
     ] {
         refuse(stage, &[&format!("{key}={}", value.to_lowercase())]).names_key(key).names(value);
     }
+    // Settings that contradict each other, or that nothing uses.
+    for (policy, key, user) in
+        [("clipped", "sapo_tau_neg", "sapo"), ("cispo", "sapo_tau_pos", "sapo"), ("sapo", "cispo_max", "cispo")]
+    {
+        let sets = [format!("tapo.loss.policy={policy}"), format!("tapo.loss.{key}=3.5")];
+        refuse("tapo", &[&sets[0], &sets[1]])
+            .names_key(&format!("tapo.loss.{key}"))
+            .names("3.5")
+            .names_key("tapo.loss.policy")
+            .names(user);
+        let sets = [format!("tapo.loss.policy={user}"), format!("tapo.loss.{key}=0")];
+        refuse("tapo", &[&sets[0], &sets[1]]).names_key(&format!("tapo.loss.{key}")).names("0");
+    }
+    refuse("tapo", &["tapo.think=false"]).names_key("tapo.rewards.format").names("0.1").suggests("answer_only");
+    refuse("tapo", &["tapo.rewards.answer_only=0.2"])
+        .names_key("tapo.rewards.answer_only")
+        .names("0.2")
+        .names_key("tapo.think");
+    let alone = ["tapo.think=false", "tapo.rewards.format=0", "tapo.rewards.answer_only=0.1"];
+    refuse("tapo", &[alone[0], alone[1], alone[2], "data.tapo.prompt=rl"])
+        .names_key("data.tapo.prompt")
+        .names_key("tapo.think")
+        .suggests("rl_no_think");
+    refuse("tapo", &["data.tapo.prompt=rl_no_think"])
+        .names_key("data.tapo.prompt")
+        .names("rl_no_think")
+        .names_key("tapo.think");
     refuse("tapo", &["tapo.rewards.exakt=1"])
         .names_key("tapo.rewards.exakt")
         .suggests("accuracy")
@@ -500,7 +528,7 @@ fn training_refuses_settings_before_it_looks_at_data() {
         let counts = [format!("tapo.anchor_rollouts={anchor}"), format!("tapo.positive_rollouts={positive}")];
         refuse("tapo", &[&format!("tapo.estimator={estimator}"), &counts[0], &counts[1]])
     };
-    for estimator in ["grpo", "rloo", "dr_grpo"] {
+    for estimator in ["grpo", "rloo", "dr_grpo", "mrn", "gdpo"] {
         group(estimator, 1, 0).names_key("tapo.anchor_rollouts").names_key("tapo.positive_rollouts").names("2");
         group(estimator, 0, 1).names_key("tapo.anchor_rollouts").names_key("tapo.positive_rollouts").names("2");
     }

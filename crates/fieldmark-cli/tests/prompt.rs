@@ -8,7 +8,8 @@ use support::{Place, refusal::mentions};
 fn every_template_is_printed_with_the_question() {
     let place = Place::new();
     let all = place.succeed(&["prompt"]);
-    for name in ["sft", "rl", "eval_closed", "eval_open", "bare"] {
+    let no_think = ["rl_no_think", "eval_closed_no_think", "eval_open_no_think"];
+    for name in ["sft", "rl", "eval_closed", "eval_open", "bare"].into_iter().chain(no_think) {
         assert!(all.lines().any(|line| line.starts_with(&format!("== {name}: "))), "{name}: {all}");
         let one = place.succeed(&["prompt", name]);
         assert!(all.contains(one.trim_end()) && one.contains("[user]\n<image>"), "{one}");
@@ -27,7 +28,7 @@ fn a_checkpoint_adds_its_chat_template() {
                     <|im_start|>assistant\n";
     assert_eq!(printed, expected);
     let all = place.succeed(&["prompt", "--model", "model"]);
-    assert_eq!(all.matches("<|im_start|>assistant").count(), 5, "{all}");
+    assert_eq!(all.matches("<|im_start|>assistant").count(), 8, "{all}");
 }
 
 #[test]

@@ -10,11 +10,11 @@ use fieldmark::train::{
     tapo::{
         LossAverage, TapoConfig, TapoLossConfig, UpdateImage,
         advantage::Estimator,
-        policy::Importance,
+        policy::{Importance, PolicyObjective},
         rollout::{GroupFilter, NegativeImage, Surplus},
     },
 };
-use fieldmark::{model::WeightType, processor::ExifOrientation};
+use fieldmark::{data::PromptTemplate, model::WeightType, processor::ExifOrientation};
 use serde_json::Value;
 
 fn recipe(name: &str) -> Recipe {
@@ -96,6 +96,13 @@ fn ablations_are_the_paper_but_for_what_they_name() {
         loss_average: LossAverage::Sequence,
         ..symmetric
     };
+    let sapo = TapoLossConfig { policy: PolicyObjective::Sapo, loss_average: LossAverage::Sequence, ..no_terms };
+    let cispo = TapoLossConfig { policy: PolicyObjective::Cispo, ..no_terms };
+    let alike = |estimator| TapoConfig {
+        estimator,
+        rewards: [("accuracy".into(), 1.0), ("format".into(), 1.0)].into(),
+        ..paper()
+    };
     let released = TapoConfig {
         update_image: UpdateImage::Own,
         whole_chunks: true,
@@ -113,6 +120,10 @@ fn ablations_are_the_paper_but_for_what_they_name() {
         ("grpo", TapoConfig { loss: grpo, filter: filter(), ..anchors() }),
         ("dr-grpo", TapoConfig { loss: dr_grpo, filter: filter(), estimator: Estimator::DrGrpo, ..anchors() }),
         ("gspo", TapoConfig { loss: gspo, filter: filter(), ..anchors() }),
+        ("sapo", TapoConfig { loss: sapo, filter: filter(), ..anchors() }),
+        ("cispo", TapoConfig { loss: cispo, ..anchors() }),
+        ("mrn", alike(Estimator::Mrn)),
+        ("gdpo", alike(Estimator::Gdpo)),
         ("intra", TapoConfig { loss: no_terms, ..paper() }),
         ("inter", anchors()),
         ("patches", TapoConfig { negative: NegativeImage::Patches, ..paper() }),
@@ -137,7 +148,23 @@ fn ablations_are_the_paper_but_for_what_they_name() {
         assert!(table.contains(&format!("| `{name}.toml` |")), "{name}");
     }
     let files = std::fs::read_dir(folder.join("ablations")).unwrap().count();
-    assert_eq!(files, 10, "a new ablation needs a line in this test and in the table");
+    assert_eq!(files, 14, "a new ablation needs a line in this test and in the table");
+}
+
+/// Laid over the 3B recipe, it changes prompts and what a well-formed response is, and nothing else.
+#[test]
+fn the_recipe_without_thinking_asks_and_pays_for_the_answer_alone() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    let found = Recipe::read(&[folder.join("fine-r1-3b.toml"), folder.join("no-think.toml")], &[]).unwrap();
+    let mut expected = recipe("fine-r1-3b.toml");
+    expected.data.tapo.prompt = PromptTemplate::RlNoThink;
+    expected.tapo.think = false;
+    expected.tapo.rewards.extend([("format".into(), 0.0), ("answer_only".into(), 0.1)]);
+    (expected.eval.closed_prompt, expected.eval.open_prompt) =
+        (PromptTemplate::EvalClosedNoThink, PromptTemplate::EvalOpenNoThink);
+    assert_eq!(found, expected);
+    assert!(found.tapo.validate().is_ok() && found.tapo.check_form().is_ok());
+    assert_eq!(found.tapo.filter.key(&found.tapo.rewards), "accuracy");
 }
 
 #[test]

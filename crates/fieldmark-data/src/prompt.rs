@@ -17,6 +17,9 @@ this: <think> reasoning </think><answer> answer </answer>";
 const RL_INSTRUCTION: &str = "First think the question through and write your reasoning between <think> and </think>. \
 Then write only the name between <answer> and </answer>.";
 
+const RL_NO_THINK_INSTRUCTION: &str = "Answer at once, without reasoning: write only the name between <answer> and \
+</answer>.";
+
 /// The wording of a prompt. A recipe chooses one for each stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -29,6 +32,12 @@ pub enum PromptTemplate {
     EvalClosed,
     /// Evaluation without options: no system text; asks for a fine-grained name.
     EvalOpen,
+    /// As `rl`, but it asks for the answer alone.
+    RlNoThink,
+    /// As `eval_closed`, but it asks for the answer alone.
+    EvalClosedNoThink,
+    /// As `eval_open`, but it asks for the answer alone.
+    EvalOpenNoThink,
     /// Only the question, and the options if there are any: for small models that are trained from nothing on one task
     /// and need no instructions.
     Bare,
@@ -45,7 +54,16 @@ pub struct Prompt {
 
 impl PromptTemplate {
     /// All templates.
-    pub const ALL: [Self; 5] = [Self::Sft, Self::Rl, Self::EvalClosed, Self::EvalOpen, Self::Bare];
+    pub const ALL: [Self; 8] = [
+        Self::Sft,
+        Self::Rl,
+        Self::EvalClosed,
+        Self::EvalOpen,
+        Self::RlNoThink,
+        Self::EvalClosedNoThink,
+        Self::EvalOpenNoThink,
+        Self::Bare,
+    ];
 
     /// The name in recipes and predictions.
     pub fn name(self) -> &'static str {
@@ -54,6 +72,9 @@ impl PromptTemplate {
             Self::Rl => "rl",
             Self::EvalClosed => "eval_closed",
             Self::EvalOpen => "eval_open",
+            Self::RlNoThink => "rl_no_think",
+            Self::EvalClosedNoThink => "eval_closed_no_think",
+            Self::EvalOpenNoThink => "eval_open_no_think",
             Self::Bare => "bare",
         }
     }
@@ -62,13 +83,22 @@ impl PromptTemplate {
     pub fn system(self) -> Option<&'static str> {
         match self {
             Self::Sft => Some(SFT_SYSTEM),
-            Self::Rl | Self::EvalClosed | Self::EvalOpen | Self::Bare => None,
+            _ => None,
+        }
+    }
+
+    /// Whether the prompt asks for a think block before the answer, or for the answer alone. `None`: it asks for neither.
+    pub fn asks_to_think(self) -> Option<bool> {
+        match self {
+            Self::Sft | Self::Rl | Self::EvalClosed | Self::EvalOpen => Some(true),
+            Self::RlNoThink | Self::EvalClosedNoThink | Self::EvalOpenNoThink => Some(false),
+            Self::Bare => None,
         }
     }
 
     /// Renders the prompt for one image and a question. The image comes first unless `question` has a placeholder.
-    /// Options are printed as a Python list in the order given: inside the sentence of [`Self::EvalClosed`]; after the
-    /// question of [`Self::Sft`], [`Self::Rl`] and [`Self::Bare`]; not at all in [`Self::EvalOpen`].
+    /// Options are printed as a Python list in the order given: inside the sentence of the closed-world templates; not at
+    /// all in the open-world ones; after the question of the others.
     pub fn render(self, question: &str, options: &[String]) -> Prompt {
         let list = python_list(options);
         let choice = if options.is_empty() { String::new() } else { format!(" Choose one of {list}.") };
@@ -76,7 +106,9 @@ impl PromptTemplate {
         let text = match self {
             Self::Sft | Self::Bare => format!("{question}{choice}"),
             Self::Rl => format!("{trimmed}{choice}\n\n{RL_INSTRUCTION}"),
+            Self::RlNoThink => format!("{trimmed}{choice}\n\n{RL_NO_THINK_INSTRUCTION}"),
             Self::EvalClosed if options.is_empty() => Self::EvalOpen.render(question, options).user,
+            Self::EvalClosedNoThink if options.is_empty() => Self::EvalOpenNoThink.render(question, options).user,
             Self::EvalClosed => format!(
                 "Answer the question: {trimmed} The answer is one of the options {list}. Reason between <think> and \
                  </think>, then name the chosen option between <answer> and </answer>, in the form \
@@ -85,6 +117,14 @@ impl PromptTemplate {
             Self::EvalOpen => format!(
                 "Answer the question: {trimmed} It asks for a fine-grained name. Reason between <think> and </think>, \
                  then give the name between <answer> and </answer>."
+            ),
+            Self::EvalClosedNoThink => format!(
+                "Answer the question: {trimmed} The answer is one of the options {list}. Do not reason: name only the \
+                 chosen option between <answer> and </answer>, in the form <answer>option</answer>."
+            ),
+            Self::EvalOpenNoThink => format!(
+                "Answer the question: {trimmed} It asks for a fine-grained name. Do not reason: give only the name \
+                 between <answer> and </answer>."
             ),
         };
         let user = if text.contains(IMAGE_PLACEHOLDER) { text } else { format!("{IMAGE_PLACEHOLDER}{text}") };
@@ -161,16 +201,27 @@ mod tests {
                 assert!(prompt.user.starts_with("<image>"));
                 assert!(prompt.user.contains("Which fruit is this?"));
                 let listed = prompt.user.contains("['Lime', 'Lemon']");
-                assert_eq!(listed, !options.is_empty() && template != PromptTemplate::EvalOpen);
+                let open = [PromptTemplate::EvalOpen, PromptTemplate::EvalOpenNoThink].contains(&template);
+                assert_eq!(listed, !options.is_empty() && !open);
                 let asking = prompt.system.unwrap_or(prompt.user);
-                for tag in ["<think>", "</think>", "<answer>", "</answer>"] {
-                    assert_eq!(asking.contains(tag), template != PromptTemplate::Bare, "{template}: {tag}");
+                for tag in ["think>", "answer>"] {
+                    let tags = [format!("<{tag}"), format!("</{tag}")];
+                    let expected = if tag == "think>" {
+                        template.asks_to_think() == Some(true)
+                    } else {
+                        template.asks_to_think().is_some()
+                    };
+                    assert!(tags.iter().all(|tag| asking.contains(tag) == expected), "{template}: {tag}");
                 }
             }
         }
         let rl = PromptTemplate::Rl.render(" What is <image>?\n", &[]);
         assert_eq!(rl.user, format!("What is <image>?\n\n{RL_INSTRUCTION}"));
         assert_eq!(rl.system, None);
+        let alone = PromptTemplate::RlNoThink.render(" What is <image>?\n", &[]);
+        assert_eq!(alone.user, format!("What is <image>?\n\n{RL_NO_THINK_INSTRUCTION}"));
+        let open = PromptTemplate::EvalOpenNoThink.render("What?", &[]);
+        assert_eq!(PromptTemplate::EvalClosedNoThink.render("What?", &[]), open);
         let bare = PromptTemplate::Bare.render("What?", &options);
         assert_eq!((bare.user.as_str(), bare.system), ("<image>What? Choose one of ['Lime', 'Lemon'].", None));
         let sft = PromptTemplate::Sft.render("<image>What?", &[]);

@@ -6,7 +6,7 @@
 
 use fieldmark::train::{
     reward::{Reward, RewardInput, RewardRegistry},
-    tapo::TapoConfig,
+    tapo::{TapoConfig, advantage::GroupRewards},
 };
 
 /// 1 if the reasoning names at least two candidates, the answer among them; else 0.
@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{:.2}  {}\n      {:?}", score.overall, response, score.parts);
         overall.push(score.overall);
     }
-    let advantages = config.estimator.within_group(&overall, &[])?;
+    let advantages = config.estimator.within_group(&GroupRewards { overall, ..GroupRewards::default() })?;
     println!("as a group: {}", advantages.iter().map(|a| format!("{a:+.2}")).collect::<Vec<_>>().join("  "));
     Ok(())
 }

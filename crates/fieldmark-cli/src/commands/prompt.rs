@@ -48,7 +48,9 @@ pub fn run(args: &PromptArgs) -> anyhow::Result<Outcome> {
 /// Without options a closed question would read as an open one.
 fn render(template: PromptTemplate, question: &str, options: &[String]) -> Prompt {
     match template {
-        PromptTemplate::EvalClosed if options.is_empty() => template.render(question, &EXAMPLES.map(str::to_owned)),
+        PromptTemplate::EvalClosed | PromptTemplate::EvalClosedNoThink if options.is_empty() => {
+            template.render(question, &EXAMPLES.map(str::to_owned))
+        }
         _ => template.render(question, options),
     }
 }
@@ -71,6 +73,9 @@ fn used(template: PromptTemplate) -> &'static str {
         PromptTemplate::Rl => "the default of data.tapo.prompt",
         PromptTemplate::EvalClosed => "the default of eval.closed_prompt",
         PromptTemplate::EvalOpen => "the default of eval.open_prompt",
+        PromptTemplate::RlNoThink => "for data.tapo.prompt with tapo.think = false",
+        PromptTemplate::EvalClosedNoThink => "for eval.closed_prompt, if the model answers without thinking",
+        PromptTemplate::EvalOpenNoThink => "for eval.open_prompt, if the model answers without thinking",
         PromptTemplate::Bare => "no instructions; the demo uses it",
     }
 }
@@ -96,12 +101,14 @@ mod tests {
 
     #[test]
     fn closed_questions_always_have_options() {
-        let user = |options: &[&str]| {
-            let options: Vec<String> = options.iter().map(|&option| option.into()).collect();
-            plain(&render(PromptTemplate::EvalClosed, "Which?", &options))
-        };
-        assert!(user(&[]).starts_with("[user]\n<image>") && user(&[]).contains("['Song Sparrow', 'Fox Sparrow']"));
-        assert!(user(&["A", "B"]).contains("['A', 'B']"));
+        for template in [PromptTemplate::EvalClosed, PromptTemplate::EvalClosedNoThink] {
+            let user = |options: &[&str]| {
+                let options: Vec<String> = options.iter().map(|&option| option.into()).collect();
+                plain(&render(template, "Which?", &options))
+            };
+            assert!(user(&[]).starts_with("[user]\n<image>") && user(&[]).contains("['Song Sparrow', 'Fox Sparrow']"));
+            assert!(user(&["A", "B"]).contains("['A', 'B']"));
+        }
         assert!(plain(&render(PromptTemplate::Sft, "Which?", &[])).starts_with("[system]\nYou answer"));
     }
 }

@@ -47,6 +47,7 @@ pub struct AnswerReading<'a> {
     blocks: Vec<&'a str>,
     stray: bool,
     well_formed: bool,
+    answer_only: bool,
 }
 
 impl<'a> AnswerReading<'a> {
@@ -75,7 +76,8 @@ impl<'a> AnswerReading<'a> {
             }
         }
         stray |= open.is_some();
-        Self { blocks, stray, well_formed: is_well_formed(response, &tags) }
+        let [well_formed, answer_only] = [is_well_formed(response, &tags), is_answer_only(response, &tags)];
+        Self { blocks, stray, well_formed, answer_only }
     }
 
     /// The texts of the answer blocks outside of the thought, without white space at their ends.
@@ -97,6 +99,12 @@ impl<'a> AnswerReading<'a> {
     pub fn is_well_formed(&self) -> bool {
         self.well_formed
     }
+
+    /// Whether the whole response is one answer block, with no other tag of the two kinds and nothing but white space
+    /// around it.
+    pub fn is_answer_only(&self) -> bool {
+        self.answer_only
+    }
 }
 
 fn tag(found: &regex::Captures<'_>) -> Option<Tag> {
@@ -110,8 +118,18 @@ fn tag(found: &regex::Captures<'_>) -> Option<Tag> {
     Some(Tag { kind, start: whole.start(), end: whole.end() })
 }
 
+fn blank(text: &str) -> bool {
+    text.chars().all(is_python_space)
+}
+
+fn is_answer_only(response: &str, tags: &[Tag]) -> bool {
+    let [answer, end] = tags else { return false };
+    [answer.kind, end.kind] == [Kind::AnswerOpen, Kind::AnswerClose]
+        && blank(&response[..answer.start])
+        && blank(&response[end.end..])
+}
+
 fn is_well_formed(response: &str, tags: &[Tag]) -> bool {
-    let blank = |text: &str| text.chars().all(is_python_space);
     let [think, thought, answer, end] = tags else { return false };
     let kinds = [think.kind, thought.kind, answer.kind, end.kind];
     kinds == [Kind::ThinkOpen, Kind::ThinkClose, Kind::AnswerOpen, Kind::AnswerClose]
@@ -172,6 +190,7 @@ mod tests {
             assert_eq!(reading.answer(), answer, "{response}");
             assert_eq!(reading.is_well_formed(), well_formed, "{response}");
             assert_eq!(strict_answer(response), answer, "{response}");
+            assert_eq!(reading.is_answer_only(), response == "<answer> Lime\n</answer>", "{response}");
         }
     }
 }

@@ -8,15 +8,39 @@ use super::input::{Reward, RewardInput};
 /// 1 if the response is well-formed and its one answer is the truth or an alias of it, else 0.
 ///
 /// Well-formed means one think block and one answer block, no further tag of the two kinds, and nothing around them
-/// ([`AnswerReading::is_well_formed`]). Answer and truth are compared in the normal form of strict evaluation
-/// ([`normal_form`]). A response that opens the answer twice, or lists names, earns nothing.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Accuracy;
+/// ([`AnswerReading::is_well_formed`]); or, without `think`, one answer block alone ([`AnswerReading::is_answer_only`]).
+/// Answer and truth are compared in the normal form of strict evaluation ([`normal_form`]). A response that opens the
+/// answer twice, or lists names, earns nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Accuracy {
+    /// Whether a well-formed response has a think block. Default: true.
+    pub think: bool,
+}
+
+impl Default for Accuracy {
+    fn default() -> Self {
+        Self { think: true }
+    }
+}
 
 impl Reward for Accuracy {
     fn score(&self, input: &RewardInput<'_>) -> f64 {
         let reading = AnswerReading::of(input.response);
-        f64::from(reading.is_well_formed() && is_truth(&reading, input))
+        let formed = if self.think { reading.is_well_formed() } else { reading.is_answer_only() };
+        f64::from(formed && is_truth(&reading, input))
+    }
+}
+
+/// 1 if the whole response is one answer block, else 0: the counterpart of [`Format`](super::Format) for a model that
+/// does not think.
+///
+/// White space around and within the tags does not count, as in the released reward.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AnswerOnly;
+
+impl Reward for AnswerOnly {
+    fn score(&self, input: &RewardInput<'_>) -> f64 {
+        f64::from(AnswerReading::of(input.response).is_answer_only())
     }
 }
 
@@ -73,7 +97,11 @@ mod tests {
             ("<think>x</think><answer>_</answer>", "_", 0.0, 0.0),
         ] {
             let input = RewardInput::new(response, truth);
-            assert_eq!([Accuracy.score(&input), Exact.score(&input)], [accuracy, exact], "{response} for {truth}");
+            assert_eq!(
+                [Accuracy::default().score(&input), Exact.score(&input)],
+                [accuracy, exact],
+                "{response} for {truth}"
+            );
         }
     }
 
@@ -85,7 +113,32 @@ mod tests {
         {
             let response = format!("<think>x</think><answer>{answer}</answer>");
             let input = RewardInput::new(&response, "Granny Smith").with_aliases(&aliases);
-            assert_eq!(Accuracy.score(&input), expected, "{answer}");
+            assert_eq!(Accuracy::default().score(&input), expected, "{answer}");
+        }
+    }
+
+    #[test]
+    fn without_a_thought_the_answer_stands_alone() {
+        // response, accuracy without `think`, answer_only
+        for (response, accuracy, alone) in [
+            ("<answer>Collie</answer>", 1.0, 1.0),
+            ("\n< answer > border_collie\n</ answer >\u{1c}", 0.0, 1.0),
+            ("<answer>Komondor</answer>", 0.0, 1.0),
+            ("<answer></answer>", 0.0, 1.0),
+            ("<think>x</think><answer>Collie</answer>", 0.0, 0.0),
+            ("<think></think><answer>Collie</answer>", 0.0, 0.0),
+            ("It is <answer>Collie</answer>", 0.0, 0.0),
+            ("<answer>Collie</answer>.", 0.0, 0.0),
+            ("<answer>Collie</answer><answer>Collie</answer>", 0.0, 0.0),
+            ("<answer><answer>Collie</answer>", 0.0, 0.0),
+            ("<answer>Collie", 0.0, 0.0),
+            ("</answer>Collie<answer>", 0.0, 0.0),
+            ("Collie", 0.0, 0.0),
+            ("", 0.0, 0.0),
+        ] {
+            let input = RewardInput::new(response, "Collie");
+            let found = [Accuracy { think: false }.score(&input), AnswerOnly.score(&input)];
+            assert_eq!(found, [accuracy, alone], "{response}");
         }
     }
 }

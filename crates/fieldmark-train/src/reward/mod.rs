@@ -10,7 +10,7 @@ mod rules;
 mod similarity;
 
 pub use self::{
-    exact::{Accuracy, Exact},
+    exact::{Accuracy, AnswerOnly, Exact},
     input::{Reward, RewardInput},
     length::LengthPenalty,
     registry::{RewardRegistry, RewardScore, WeightedRewards},

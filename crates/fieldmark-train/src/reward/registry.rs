@@ -6,7 +6,7 @@ use fieldmark_processor::TextEmbedder;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    exact::{Accuracy, Exact},
+    exact::{Accuracy, AnswerOnly, Exact},
     input::{Reward, RewardInput},
     length::LengthPenalty,
     rules::{Format, Inclusion},
@@ -46,14 +46,16 @@ pub struct RewardRegistry {
 }
 
 impl RewardRegistry {
-    /// Makes a registry with `accuracy` ([`Accuracy`]), `inclusion` and `format` as in the released code ([`Inclusion`],
-    /// [`Format`]), `exact` ([`Exact`]), `text_similarity` ([`TextSimilarity`]), and `length_penalty` ([`LengthPenalty`]
-    /// over the last `length_cache` tokens). To add `semantic`, which needs a text encoder, call [`Self::with_semantic`].
+    /// Makes a registry with `accuracy` ([`Accuracy`], with a think block or without as `think` says), `inclusion` and
+    /// `format` as in the released code ([`Inclusion`], [`Format`]), `answer_only` ([`AnswerOnly`]), `exact` ([`Exact`]),
+    /// `text_similarity` ([`TextSimilarity`]), and `length_penalty` ([`LengthPenalty`] over the last `length_cache`
+    /// tokens). To add `semantic`, which needs a text encoder, call [`Self::with_semantic`].
     pub fn standard(config: &TapoConfig) -> Self {
         Self::default()
-            .with("accuracy", Accuracy)
+            .with("accuracy", Accuracy { think: config.think })
             .with("inclusion", Inclusion)
             .with("format", Format)
+            .with("answer_only", AnswerOnly)
             .with("exact", Exact)
             .with("text_similarity", TextSimilarity)
             .with("length_penalty", LengthPenalty { cache: config.length_cache })
@@ -132,6 +134,12 @@ impl WeightedRewards {
         let names = self.parts.iter().map(|(name, ..)| name.clone());
         RewardScore { overall, accuracy: scores[self.key], parts: names.zip(scores.iter().copied()).collect() }
     }
+
+    /// Weight and values of each reward, in the order of `scores`.
+    pub(crate) fn each<'a>(&self, scores: impl Iterator<Item = &'a RewardScore> + Clone) -> Vec<(f64, Vec<f64>)> {
+        let of = |name: &str| scores.clone().map(|score| score.parts.get(name).copied().unwrap_or(0.0)).collect();
+        self.parts.iter().map(|(name, weight, _)| (*weight, of(name))).collect()
+    }
 }
 
 impl Reward for WeightedRewards {
@@ -178,6 +186,13 @@ mod tests {
         assert_eq!(score.accuracy, 1.0);
         assert!((score.overall - (0.1 + 0.2 * 6.0 / 13.0 - 0.5 * 0.5)).abs() < 1e-12);
         assert_eq!(rewards.score(&RewardInput::new(RIGHT, "Border_collie")), 0.7 + 0.1 + 0.2);
+        let scores = [
+            &score,
+            &RewardScore { parts: score.parts.iter().map(|(k, v)| (k.clone(), v + 1.0)).collect(), ..score.clone() },
+        ];
+        let each = rewards.each(scores.into_iter());
+        assert_eq!(each[..2], [(0.7, vec![0.0, 1.0]), (0.1, vec![1.0, 2.0])]);
+        assert_eq!(each.len(), 5);
         // The filter can look at another.
         let strict = choose(&weights, "exact").unwrap().parts(&RewardInput::new(RIGHT, "Collie"));
         assert_eq!(strict.accuracy, 0.0);

@@ -7,7 +7,7 @@ use fieldmark_processor::{Sequence, SupervisedSequence};
 
 use super::{
     config::{TapoConfig, UpdateImage},
-    loss::TapoLossConfig,
+    loss_config::TapoLossConfig,
     state::{DrawnGroup, OpenStep, SavedGroup},
 };
 use crate::{

@@ -5,117 +5,13 @@
 //! pi_neg (`negative_grad`).
 
 use burn::tensor::Tensor;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::policy::{ClipConfig, Importance, SamplerCorrection, k3, policy_loss, sampler_weights};
-use crate::{TrainError, gradient::Normaliser};
-
-/// How the policy and KL terms are averaged over tokens. The entropy terms are always token means.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LossAverage {
-    /// Mean over all tokens: every token weighs the same (equation 4).
-    #[default]
-    Token,
-    /// Mean over sequences of each sequence's token mean: every sequence weighs the same.
-    Sequence,
-    /// Sum over all tokens, divided by the number of sequences times `max_new_tokens`: every token weighs the same in
-    /// every update (Dr. GRPO).
-    Constant,
-}
-
-/// The TAPO loss: `mean(policy) - gamma mean(KL to the negative) + eta1 entropy + eta2 entropy on the negative`. The
-/// defaults are the paper's.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct TapoLossConfig {
-    /// The importance ratio is clipped from below at `1 - clip_low`.
-    pub clip_low: f64,
-    /// The importance ratio is clipped from above at `1 + clip_high`.
-    pub clip_high: f64,
-    /// Dual clip: if the advantage A is negative, the policy loss is at most `clip_dual * |A|`. `inf` means no limit.
-    pub clip_dual: f64,
-    /// Importance ratio per `token`, or per `sequence` (GSPO, which clips at about 3e-4 and 4e-4).
-    pub importance: Importance,
-    /// Truncated importance sampling: multiplies each token's policy loss by π_old / π_sampler, limited to this cap (TRL:
-    /// 2). This corrects for differences between sampler and trainer. Rollouts scored on another image than the one they
-    /// were sampled from are not corrected. Unset: no correction.
-    pub sampler_cap: Option<f64>,
-    /// Weight of the inter-class term, which pushes the policy on the update's image away from the policy on the
-    /// negative image.
-    pub gamma: f64,
-    /// Weight of the entropy on the update's image. A positive weight lowers the entropy: every sampled token becomes
-    /// more likely.
-    pub eta1: f64,
-    /// Weight of the entropy on the negative image.
-    pub eta2: f64,
-    /// Weight of `KL(pi || reference model)`. The default, 0, needs no reference model.
-    pub kl_ref: f64,
-    /// How the policy and KL terms are averaged: `token`, `sequence` or `constant`.
-    pub loss_average: LossAverage,
-    /// Whether gradients flow through the log-probabilities on the negative image. `false` is the released code; `eta2`
-    /// then has no effect on the gradient.
-    pub negative_grad: bool,
-}
-
-impl Default for TapoLossConfig {
-    fn default() -> Self {
-        let ClipConfig { clip_low, clip_high, clip_dual } = ClipConfig::default();
-        Self {
-            clip_low,
-            clip_high,
-            clip_dual,
-            importance: Importance::Token,
-            sampler_cap: None,
-            gamma: 0.01,
-            eta1: 0.03,
-            eta2: 0.03,
-            kl_ref: 0.0,
-            loss_average: LossAverage::Token,
-            negative_grad: true,
-        }
-    }
-}
-
-impl TapoLossConfig {
-    /// The bounds of the importance ratio.
-    pub fn clip(&self) -> ClipConfig {
-        ClipConfig { clip_low: self.clip_low, clip_high: self.clip_high, clip_dual: self.clip_dual }
-    }
-
-    /// Returns true if a term of the loss uses the negative image. If none does, it is not encoded, which halves the
-    /// work of an update.
-    pub fn needs_negative(&self) -> bool {
-        self.gamma != 0.0 || self.eta2 != 0.0
-    }
-
-    /// Multiplies gamma and both entropy weights by `factor` (see [`TermSchedule`](super::policy::TermSchedule)).
-    #[must_use]
-    pub fn scaled(self, factor: f64) -> Self {
-        Self { gamma: self.gamma * factor, eta1: self.eta1 * factor, eta2: self.eta2 * factor, ..self }
-    }
-
-    /// Checks every coefficient.
-    ///
-    /// # Errors
-    /// Returns an error if a clip bound is out of range (see [`ClipConfig::validate`]), `sampler_cap` is below 1, or a
-    /// weight is not finite.
-    pub fn validate(&self) -> Result<(), TrainError> {
-        self.clip().validate()?;
-        if let Some(cap) = self.sampler_cap.filter(|cap| !(1.0..=f64::INFINITY).contains(cap)) {
-            let (key, value) = ("sampler_cap", cap.to_string());
-            return Err(TrainError::Setting { key, value, expected: "at least 1" });
-        }
-        let weights = [("gamma", self.gamma), ("eta1", self.eta1), ("eta2", self.eta2), ("kl_ref", self.kl_ref)];
-        for (key, value) in weights {
-            if !value.is_finite() {
-                return Err(TrainError::Setting { key, value: value.to_string(), expected: "a finite number" });
-            }
-        }
-        Ok(())
-    }
-}
+use super::{
+    loss_config::{LossAverage, TapoLossConfig},
+    policy::{PolicyLoss, PolicyObjective, SamplerCorrection, cispo_loss, k3, policy_loss, sampler_weights, sapo_loss},
+};
+use crate::gradient::Normaliser;
 
 /// Inputs of the loss of one micro-batch. All are `[batch, response]`; masked entries must be finite.
 pub struct TapoInputs {
@@ -143,7 +39,8 @@ pub struct TapoInputs {
 pub struct TapoParts {
     /// The whole loss; may be negative.
     pub loss: f64,
-    /// Policy term: mean of the clipped policy loss; may be negative.
+    /// Policy term: mean of the policy loss; may be negative. With CISPO it is a multiple of log pi, so that its value
+    /// says little.
     pub pg_loss: f64,
     /// Estimate of KL(pi || pi_neg) in nats per token, before gamma; at least 0. NaN if the negative image is not used.
     pub kl_neg: f64,
@@ -158,11 +55,11 @@ pub struct TapoParts {
     /// Mean importance ratio pi / pi_old over the tokens; above 0, and 1 if the policy has not changed. With ratios per
     /// sequence, each token has the ratio of its sequence.
     pub ratio: f64,
-    /// Share of tokens stopped by the upper clip, from 0 to 1.
+    /// Share of tokens with A > 0 and a ratio so high that they are held back ([`PolicyLoss`]), from 0 to 1.
     pub clipped_high: f64,
-    /// Share of tokens stopped by the lower clip, from 0 to 1.
+    /// Share of tokens with a ratio so low that they are held back, from 0 to 1.
     pub clipped_low: f64,
-    /// Share of tokens stopped by the dual clip, from 0 to 1.
+    /// Share of tokens with A < 0 and a ratio so high that they are held back, from 0 to 1.
     pub clipped_dual: f64,
     /// Correction of the policy term for the sampler. Absent unless `sampler_cap` is set.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
@@ -210,7 +107,7 @@ pub fn tapo_loss(inputs: TapoInputs, config: &TapoLossConfig, normaliser: &Norma
     };
 
     let log_ratio_bt = config.importance.log_ratio(logp_bt.clone(), old_logp_bt.clone(), mask_bt.clone());
-    let policy = policy_loss(log_ratio_bt, advantages_bt.detach(), &config.clip());
+    let policy = policy_term(logp_bt.clone(), log_ratio_bt, advantages_bt.detach(), config);
     let corrected = config.sampler_cap.zip(sampler_logp_bt);
     let corrected = corrected.map(|(cap, sampler_logp_bt)| sampler_weights(old_logp_bt, sampler_logp_bt, cap));
     let pg_loss = mean(match &corrected {
@@ -252,6 +149,19 @@ pub fn tapo_loss(inputs: TapoInputs, config: &TapoLossConfig, normaliser: &Norma
         values.extend([weights.weight_bt, weights.capped_bt].map(|values_bt| token_mean(values_bt).inner()));
     }
     TapoLoss { total, parts: read_parts(Tensor::cat(values, 0)) }
+}
+
+fn policy_term(
+    logp_bt: Tensor<2>,
+    log_ratio_bt: Tensor<2>,
+    advantages_bt: Tensor<2>,
+    config: &TapoLossConfig,
+) -> PolicyLoss {
+    match config.policy {
+        PolicyObjective::Clipped => policy_loss(log_ratio_bt, advantages_bt, &config.clip()),
+        PolicyObjective::Sapo => sapo_loss(log_ratio_bt, advantages_bt, &config.gate()),
+        PolicyObjective::Cispo => cispo_loss(logp_bt, log_ratio_bt, advantages_bt, config.cispo_max),
+    }
 }
 
 /// Reads all parts from the device at once.

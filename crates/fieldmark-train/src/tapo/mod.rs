@@ -4,10 +4,12 @@
 //! If the paper and its code differ, a setting of [`TapoConfig`] decides.
 
 pub mod advantage;
+mod check;
 pub(crate) mod config;
 mod diagnose;
 mod items;
 pub(crate) mod loss;
+mod loss_config;
 mod metrics;
 pub mod policy;
 pub mod rollout;
@@ -20,7 +22,8 @@ mod validation;
 pub use self::{
     config::{TapoConfig, UpdateImage},
     diagnose::{Accuracies, AccuracyWatch, Diagnosis, Parted},
-    loss::{LossAverage, TapoInputs, TapoLoss, TapoLossConfig, TapoParts, tapo_loss},
+    loss::{TapoInputs, TapoLoss, TapoParts, tapo_loss},
+    loss_config::{LossAverage, TapoLossConfig},
     metrics::{RolloutMetrics, TapoMetrics, TapoValidation},
     source::{SampleFacts, TripletSource},
     state::{OpenStep, SavedGroup, TapoState},

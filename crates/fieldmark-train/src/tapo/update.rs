@@ -9,7 +9,8 @@ use fieldmark_model::{Flops, Qwen25Vl};
 use super::{
     config::TapoConfig,
     items::{Item, Step, scored, size},
-    loss::{TapoInputs, TapoLossConfig, TapoParts, tapo_loss},
+    loss::{TapoInputs, TapoParts, tapo_loss},
+    loss_config::TapoLossConfig,
     metrics::TapoMetrics,
     state::TapoState,
 };

@@ -69,7 +69,7 @@ impl<S: TripletSource> Held<'_, S> {
             answers.extend(found?);
             phase.check()?;
         }
-        let right = Accuracies::of(&answers);
+        let right = Accuracies::of(&answers, self.config.think);
         let found = TapoValidation {
             step: made.0,
             rollout_step: made.1,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fieldmark_data::{HeldOutClasses, RowImage};
+use fieldmark_data::{HeldOutClasses, PromptTemplate, RowImage};
 use fieldmark_processor::Processor;
 use fieldmark_train::{
     Trainer,
@@ -111,6 +111,16 @@ pub fn tapo<'a, S: TripletSource>(
     Ok(if validation.is_some() { outcome } else { outcome.without_best() })
 }
 
+/// Checks that the prompt asks for the form of response that the rewards expect.
+fn check_prompt(prompt: PromptTemplate, think: bool) -> Result<(), RunError> {
+    let problem = match (prompt.asks_to_think(), think) {
+        (Some(true), false) => "asks for a think block, but `tapo.think` is false; use rl_no_think",
+        (Some(false), true) => "asks for the answer alone, but `tapo.think` is true; set it to false, or use rl",
+        _ => return Ok(()),
+    };
+    Err(RunError::Setting { key: "data.tapo.prompt".into(), value: prompt.to_string(), problem: problem.into() })
+}
+
 /// Runs TAPO as a recipe says.
 ///
 /// # Errors
@@ -121,8 +131,10 @@ pub fn tapo_from_recipe(run: RecipeRun, observer: &mut dyn Observer) -> Result<O
     config
         .validate()
         .and_then(|()| config.check_band())
+        .and_then(|()| config.check_form())
         .and_then(|()| check_rewards(config))
         .map_err(|error| in_section(Stage::Tapo, error))?;
+    check_prompt(recipe.data.tapo.prompt, config.think)?;
     let mut setup = run.setup(Stage::Tapo, config.adamw, observer)?;
     text_encoder(config, encoder)?;
     if setup.begin == Begin::Finished {

@@ -48,8 +48,8 @@ pub fn text_encoder<'a>(config: &TapoConfig, named: Option<&'a Path>) -> Result<
 /// Returns a line that names the first truth that no response can hold, or `None` if there is room for all. `truths` are
 /// truth, aliases and name of each row.
 ///
-/// The shortest response that is right has the answer in its tags and the end token; with the reward `accuracy`, the
-/// tags of an empty thought too. Rewards that compare no names have room for every truth.
+/// The shortest response that is right has the answer in its tags and the end token; with the reward `accuracy` and
+/// `tapo.think`, the tags of an empty thought too. Rewards that compare no names have room for every truth.
 ///
 /// # Errors
 /// Returns an error if a text cannot be turned into tokens.
@@ -61,7 +61,8 @@ pub fn too_long<'a>(
     let pays = |name: &str| config.rewards.get(name).is_some_and(|weight| *weight > 0.0);
     let thought = match (pays("inclusion") || pays("exact"), pays("accuracy")) {
         (true, _) => "",
-        (false, true) => "<think></think>",
+        (false, true) if config.think => "<think></think>",
+        (false, true) => "",
         (false, false) => return Ok(None),
     };
     let mut known: BTreeMap<&str, usize> = BTreeMap::new();

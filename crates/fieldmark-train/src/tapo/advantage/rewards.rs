@@ -1,6 +1,17 @@
-//! Checks that the estimators make on rewards first.
+//! What the estimators compute from: the rewards of one group, and the checks that they make on them first.
 
 use crate::TrainError;
+
+/// The rewards of one group, in the order of its responses.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct GroupRewards {
+    /// The weighted sum of each response.
+    pub overall: Vec<f64>,
+    /// For each response, the reward of the greedy response to the same prompt and image. Only ReMax uses it.
+    pub greedy: Vec<f64>,
+    /// Weight and unweighted values of every reward. Only MRN and GDPO use them.
+    pub each: Vec<(f64, Vec<f64>)>,
+}
 
 /// Whether all rewards are equal. True for one reward and for none.
 pub(super) fn all_equal(rewards: &[f64]) -> bool {

@@ -25,8 +25,8 @@ pub struct Accuracies {
 }
 
 impl Accuracies {
-    /// Measures the responses of groups.
-    pub fn of(groups: &[Group]) -> Self {
+    /// Measures the responses of groups. `think` says whether a well-formed response has a think block.
+    pub fn of(groups: &[Group], think: bool) -> Self {
         let responses = || groups.iter().flat_map(|group| group.rollouts.iter().map(move |rollout| (group, rollout)));
         let count = responses().count() as f64;
         let mean = |reward: &dyn Reward| {
@@ -36,7 +36,7 @@ impl Accuracies {
             };
             responses().map(score).sum::<f64>() / count
         };
-        Self { strict: mean(&Accuracy), inclusion: mean(&Inclusion) }
+        Self { strict: mean(&Accuracy { think }), inclusion: mean(&Inclusion) }
     }
 }
 
@@ -150,8 +150,12 @@ mod tests {
         first.prompt.truth = "Lime".into();
         let mut second = group(vec![said("<think>x</think><answer>limette</answer>")]);
         (second.prompt.truth, second.prompt.aliases) = ("Lime".into(), vec!["Limette".into()]);
-        assert_eq!(Accuracies::of(&[first, second]), Accuracies { strict: 2.0 / 5.0, inclusion: 4.0 / 5.0 });
-        let none = Accuracies::of(&[]);
+        let groups = [first, second];
+        assert_eq!(Accuracies::of(&groups, true), Accuracies { strict: 2.0 / 5.0, inclusion: 4.0 / 5.0 });
+        let mut alone = group(vec![said("<answer>Lime</answer>"), said("<think>x</think><answer>Lime</answer>")]);
+        alone.prompt.truth = "Lime".into();
+        assert_eq!(Accuracies::of(&[alone], false), Accuracies { strict: 0.5, inclusion: 1.0 });
+        let none = Accuracies::of(&[], true);
         assert!(none.strict.is_nan() && none.inclusion.is_nan());
     }
 

@@ -48,17 +48,20 @@ impl ClipConfig {
     }
 }
 
-/// Loss of each token and where the clips were active. All `[batch, response]`.
+/// Loss of each token and the tokens that it holds back. All `[batch, response]`.
+///
+/// A token is held back if a clip stops its gradient, if CISPO's cap limits its weight, or if SAPO's gate leaves less
+/// than half of its gradient.
 pub struct PolicyLoss {
     /// Loss of each token, differentiable with respect to the log-ratio.
     pub loss_bt: Tensor<2>,
     /// The importance ratio.
     pub ratio_bt: Tensor<2>,
-    /// 1 where the upper bound stops the gradient (`A > 0`, ratio too high).
+    /// 1 where a token is held back and `A > 0`, ratio too high.
     pub clipped_high_bt: Tensor<2>,
-    /// 1 where the lower bound stops the gradient (`A < 0`, ratio too low).
+    /// 1 where a token is held back because its ratio is too low. The clip does so only if `A < 0`.
     pub clipped_low_bt: Tensor<2>,
-    /// 1 where the dual clip stops the gradient (`A < 0`, ratio above `clip_dual`).
+    /// 1 where a token is held back and `A < 0`, ratio too high.
     pub clipped_dual_bt: Tensor<2>,
 }
 

@@ -118,7 +118,7 @@ impl<S: TripletSource> Drawer<'_, S> {
                 |rollout| rollout.reward.accuracy,
             ),
             rewards: mean_parts(&all),
-            right: Accuracies::of(&all),
+            right: Accuracies::of(&all, config.think),
             response_tokens: mean(&all, |_| true, |rollout| rollout.response.ids.len() as f64),
             truncated: mean(&all, |_| true, truncated),
             sampler: SamplerGap::of(&all, config.update_image),

@@ -20,7 +20,7 @@ use super::image_role::ImageRole;
 use crate::{
     TrainError,
     reward::{RewardInput, RewardScore, WeightedRewards},
-    tapo::advantage::Estimator,
+    tapo::advantage::{Estimator, GroupRewards},
     trainer::{Interrupt, Sampled},
 };
 
@@ -72,8 +72,8 @@ pub struct Rollout {
     pub text: String,
     /// Reward and its parts.
     pub reward: RewardScore,
-    /// Advantage. If the estimator needs all groups of the step ([`Estimator::is_over_step`]), it is 0 until they are
-    /// known.
+    /// Advantage. If the estimator needs all groups of the step ([`Estimator::is_over_step`]), it is not final until they
+    /// are known.
     pub advantage: f64,
     /// log π_old of each token given the update's image, from the policy that sampled the response. Empty until scored.
     #[serde(with = "super::widened")]
@@ -182,8 +182,12 @@ pub(crate) fn rollout_groups(
                 rollouts.push(Rollout { role, response, text, reward, advantage: 0.0, old_logp: Vec::new() });
             }
         }
-        let rewards: Vec<f64> = rollouts.iter().map(|rollout| rollout.reward.overall).collect();
-        for (rollout, advantage) in rollouts.iter_mut().zip(estimator.within_group(&rewards, &baselines)?) {
+        let of_group = GroupRewards {
+            overall: rollouts.iter().map(|rollout| rollout.reward.overall).collect(),
+            greedy: baselines,
+            each: rewards.each(rollouts.iter().map(|rollout| &rollout.reward)),
+        };
+        for (rollout, advantage) in rollouts.iter_mut().zip(estimator.within_group(&of_group)?) {
             rollout.advantage = advantage;
         }
         groups.push(Group { prompt: prompt.clone(), rollouts });
