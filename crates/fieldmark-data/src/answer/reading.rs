@@ -161,6 +161,8 @@ mod tests {
             ("<think></think><answer>Lime</answer>", 1, Some("Lime"), true),
             ("<think>x</think><answer> </answer>", 1, None, true),
             ("<answer> Lime\n</answer>", 1, Some("Lime"), false),
+            ("Well: <answer>Lime</answer>", 1, Some("Lime"), false),
+            ("<answer>Lime</answer>.", 1, Some("Lime"), false),
             ("Well: <think>x</think><answer>Lime</answer>", 1, Some("Lime"), false),
             ("<think>x</think>So: <answer>Lime</answer>", 1, Some("Lime"), false),
             ("<think>x</think><answer>Lime</answer>.", 1, Some("Lime"), false),

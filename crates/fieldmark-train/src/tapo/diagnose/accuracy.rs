@@ -152,9 +152,10 @@ mod tests {
         (second.prompt.truth, second.prompt.aliases) = ("Lime".into(), vec!["Limette".into()]);
         let groups = [first, second];
         assert_eq!(Accuracies::of(&groups, true), Accuracies { strict: 2.0 / 5.0, inclusion: 4.0 / 5.0 });
-        let mut alone = group(vec![said("<answer>Lime</answer>"), said("<think>x</think><answer>Lime</answer>")]);
+        let alone = said("<answer>Lime</answer>");
+        let mut alone = group(vec![alone.clone(), alone, said("<think>x</think><answer>Lime</answer>")]);
         alone.prompt.truth = "Lime".into();
-        assert_eq!(Accuracies::of(&[alone], false), Accuracies { strict: 0.5, inclusion: 1.0 });
+        assert_eq!(Accuracies::of(&[alone], false), Accuracies { strict: 2.0 / 3.0, inclusion: 1.0 });
         let none = Accuracies::of(&[], true);
         assert!(none.strict.is_nan() && none.inclusion.is_nan());
     }
