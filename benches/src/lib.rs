@@ -265,6 +265,7 @@ impl Trainer {
                 ref_logp_bt: None,
                 advantages_bt: Tensor::ones([batch, response], &self.device),
                 mask_bt: rows.mask(&self.device),
+                policy_tokens: None,
             },
             &TapoLossConfig::default(),
             &LossNorm::Batch.normaliser(size, size, 1),

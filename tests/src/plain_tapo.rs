@@ -10,7 +10,8 @@ use fieldmark::{
     train::{
         gradient::{BatchSize, LossNorm},
         tapo::{
-            TapoConfig, TapoInputs, TapoMetrics, TapoParts, UpdateImage,
+            PolicyTokens, TapoConfig, TapoInputs, TapoMetrics, TapoParts, UpdateImage,
+            policy::VisualTokens,
             rollout::{Group, ImageRole, Rollout},
             tapo_loss,
         },
@@ -19,7 +20,7 @@ use fieldmark::{
 
 use crate::{
     tapo_runs::{FULL_RATE, device},
-    training::{Named, difference, gradients, parameters, plain_logps, relative},
+    training::{Named, difference, gradients, parameters, plain_distributions, plain_logps, relative},
 };
 
 /// Returns the prompt with the image that a rollout is scored on.
@@ -30,7 +31,41 @@ pub fn scored_on<'a>(group: &'a Group, rollout: &Rollout, image: UpdateImage) ->
     }
 }
 
-/// Computes loss and gradients of one update over `groups`: every sequence alone, all in one graph.
+/// Marks the tokens of a rollout whose policy loss counts (VEPO): `model` is the one before the step. The definitions are
+/// written down once more, in f64, on whole distributions.
+fn chosen(model: &Qwen25Vl, group: &Group, rollout: &Rollout, config: &TapoConfig) -> Vec<f32> {
+    let Some(VisualTokens { share, alpha }) = config.loss.visual() else {
+        return vec![1.0; rollout.response.ids.len()];
+    };
+    let rows = |prompt: &Sequence| -> Vec<Vec<f64>> {
+        let logp = plain_distributions(model, prompt, &rollout.response.ids, config.temperature, &device());
+        let vocabulary = logp.dims()[1];
+        let values: Vec<f64> = logp.into_data().iter::<f64>().map(f64::exp).collect();
+        values.chunks(vocabulary).map(<[f64]>::to_vec).collect()
+    };
+    let seen = rows(scored_on(group, rollout, config.update_image));
+    let other = rows(group.prompt.negative.as_ref().unwrap());
+    let kl = |p: &[f64], q: &[f64]| p.iter().zip(q).map(|(p, q)| p * (p / q).ln()).sum::<f64>();
+    let entropy = |p: &[f64]| -p.iter().map(|p| p * p.ln()).sum::<f64>();
+    let divergence = |p: &[f64], q: &[f64]| {
+        let m: Vec<f64> = p.iter().zip(q).map(|(p, q)| (p + q) / 2.0).collect();
+        (kl(p, &m) + kl(q, &m)) / 2.0
+    };
+    let scaled = |value: &dyn Fn(&[f64], &[f64]) -> f64| {
+        let values: Vec<f64> = seen.iter().zip(&other).map(|(p, q)| value(p, q)).collect();
+        let least = values.iter().copied().fold(f64::MAX, f64::min);
+        let most = values.iter().copied().fold(f64::MIN, f64::max);
+        values.into_iter().map(|value| (value - least) / (most - least).max(1e-8)).collect::<Vec<f64>>()
+    };
+    let (j, h) = (scaled(&divergence), scaled(&|p, _| entropy(p)));
+    let d = scaled(&|p, q| (entropy(q) - entropy(p)).abs());
+    let score = |t: usize| (1.0 - (1.0 - j[t]).powf(alpha) * (1.0 - d[t]).powf(1.0 - alpha)) * h[t];
+    let better = |t: usize| (0..j.len()).filter(|&u| score(u) > score(t) || score(u) == score(t) && u < t).count();
+    (0..j.len()).map(|t| if (better(t) as f64) < share * j.len() as f64 { 1.0 } else { 0.0 }).collect()
+}
+
+/// Computes loss and gradients of one update over `groups`: every sequence alone, all in one graph. `reference` is the
+/// reference model, and the model before the step.
 pub fn plainly(model: &Qwen25Vl, groups: &[&Group], config: &TapoConfig, reference: &Qwen25Vl) -> (TapoParts, Named) {
     let device = device();
     let all: Vec<(&Group, &Rollout)> =
@@ -53,6 +88,13 @@ pub fn plainly(model: &Qwen25Vl, groups: &[&Group], config: &TapoConfig, referen
         LossNorm::Micro => config.micro_batch,
     };
     let micros = all.chunks(cut).len();
+    let chosen_size = |part: &[(&Group, &Rollout)]| BatchSize {
+        tokens: part.iter().flat_map(|(group, rollout)| chosen(reference, group, rollout, config)).sum::<f32>()
+            as usize,
+        sequences: part.len(),
+    };
+    let normaliser =
+        |all, part| config.loss_norm.normaliser(all, part, micros).with_token_budget(config.max_new_tokens);
     let mut parts = TapoParts::default();
     let mut losses = Vec::new();
     for part in all.chunks(cut) {
@@ -80,9 +122,12 @@ pub fn plainly(model: &Qwen25Vl, groups: &[&Group], config: &TapoConfig, referen
                 .then(|| rows(&|group, rollout| logps(reference, &on_image(group, rollout), rollout))),
             advantages_bt: rows(&|_, rollout| constant(vec![rollout.advantage as f32; width])),
             mask_bt: rows(&|_, rollout| constant(vec![1.0; rollout.response.ids.len()])),
+            policy_tokens: config.loss.visual().map(|_| PolicyTokens {
+                mask_bt: rows(&|group, rollout| constant(chosen(reference, group, rollout, config))),
+                normaliser: normaliser(chosen_size(&all), chosen_size(part)),
+            }),
         };
-        let normaliser = config.loss_norm.normaliser(size(&all), size(part), micros);
-        let normaliser = normaliser.with_token_budget(config.max_new_tokens);
+        let normaliser = normaliser(size(&all), size(part));
         let found = tapo_loss(inputs, &config.loss, &normaliser);
         parts += found.parts;
         losses.push(found.total);

@@ -147,14 +147,26 @@ pub fn relative(found: &Named, expected: &Named) -> f32 {
 
 /// Computes log π of `ids` after `prompt` with gradients, from all logits of this sequence alone. Result: `[ids]`.
 pub fn plain_logps(model: &Qwen25Vl, prompt: &Sequence, ids: &[u32], temperature: f64, device: &Device) -> Tensor<1> {
+    let logp = plain_distributions(model, prompt, ids, temperature, device);
+    let targets: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
+    let targets = Tensor::<2, Int>::from_data(TensorData::new(targets, [ids.len(), 1]), device);
+    logp.gather(1, targets).squeeze_dim(1)
+}
+
+/// Computes the logarithms of the distributions that `ids` are drawn from after `prompt`: `[ids, vocabulary]`.
+pub fn plain_distributions(
+    model: &Qwen25Vl,
+    prompt: &Sequence,
+    ids: &[u32],
+    temperature: f64,
+    device: &Device,
+) -> Tensor<2> {
     let sequence = prompt.with_response(ids);
     let inputs = collate(std::slice::from_ref(&sequence), Padding::Right, 0, None, model.config(), device).unwrap();
     let hidden = model.forward(&inputs);
     let [_, seq, width] = hidden.dims();
     let logp = log_softmax(model.logits(hidden.reshape([seq, width])) / temperature, 1);
-    let targets: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
-    let targets = Tensor::<2, Int>::from_data(TensorData::new(targets, [ids.len(), 1]), device);
-    logp.narrow(0, seq - 1 - ids.len(), ids.len()).gather(1, targets).squeeze_dim(1)
+    logp.narrow(0, seq - 1 - ids.len(), ids.len())
 }
 
 /// Makes a tokenizer whose id `i` is the word `t{i}`. The special tokens have the ids of the fixture models.

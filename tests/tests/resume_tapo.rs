@@ -12,7 +12,7 @@ use fieldmark::{
         tapo::{
             TapoConfig, TapoLossConfig, TapoState, TapoTrainer,
             advantage::Estimator,
-            policy::{Importance, TermSchedule},
+            policy::{Importance, PolicyObjective, TermSchedule},
             rollout::GroupFilter,
         },
         trainer::{Decoding, Interrupt, Mark, TrainEvent},
@@ -98,12 +98,15 @@ fn tapo_goes_on_to_the_bit_after_any_step_with_its_surplus_and_its_reference() {
     // A cap that rounding meets, so that a log-probability of the sampler that is lost shows.
     let sampler =
         TapoLossConfig { importance: Importance::Sequence, sampler_cap: Some(1.0), ..TapoLossConfig::default() };
+    let chosen =
+        TapoLossConfig { policy: PolicyObjective::Sapo, visual_tokens: Some(0.3), ..TapoLossConfig::default() };
     for config in [
         tapo(),
         TapoConfig { loss, workers: 2, ..tapo() },
         TapoConfig { loss: TapoLossConfig { negative_grad: false, ..loss }, ..tapo() },
         TapoConfig { estimator: Estimator::ReinforcePlusPlus, terms: TermSchedule::Anneal, loss: sampler, ..tapo() },
         TapoConfig { estimator: Estimator::Remax, ..tapo() },
+        TapoConfig { estimator: Estimator::Gdpo, loss: chosen, ..tapo() },
     ] {
         let mut whole = Vec::new();
         let expected = all(&mut tapo_trainer(&start(), &rows, &tokenizer, &config, 4), start(), &mut whole);
@@ -178,7 +181,8 @@ fn three_bad_tapo_updates_in_a_row_stop_before_the_first_of_them_in_the_middle_o
     assert!(found == expected);
 
     // As released, log-probabilities on the negative image come from before the step's first update: they are saved.
-    let released = TapoConfig { loss: TapoLossConfig { negative_grad: false, ..config.loss }, ..config };
+    let loss = TapoLossConfig { negative_grad: false, visual_tokens: Some(0.3), ..config.loss };
+    let released = TapoConfig { loss, ..config };
     let mut first = tapo_trainer(&start(), &poisoned, &tokenizer, &released, 2);
     let (mut before, mut after) = (Vec::new(), Vec::new());
     let (model, verdict) = first
@@ -193,6 +197,8 @@ fn three_bad_tapo_updates_in_a_row_stop_before_the_first_of_them_in_the_middle_o
         through_a_checkpoint(folder.path(), &model, first.updater(), &first.state());
     let open = state.open.as_ref().unwrap();
     assert!(open.negatives.len() == 16 && open.negatives[15][0].is_nan() && open.negatives[0][0].is_finite());
+    let lengths = open.groups.iter().flat_map(|group| &group.rollouts).map(|rollout| rollout.response.ids.len());
+    assert!(open.chosen.iter().map(Vec::len).eq(lengths));
     let mut again = tapo_trainer(&model, &poisoned, &tokenizer, &released, 2).restore(&state, &moments).unwrap();
     again
         .step(model, &mut |event| {

@@ -229,14 +229,55 @@ fn a_gate_and_a_cap_are_the_plain_ones_whatever_the_settings() {
     }
 }
 
+#[test]
+fn the_tokens_that_the_image_decides_are_chosen_once_and_alone_teach_the_policy() {
+    let model = load(MODELS[0], &device());
+    let source = Source::new(prompts(model.config(), &[&every(9), &every(8)]));
+    let registry = RewardRegistry::default().with("accuracy", Even).with("format", First);
+    let loss = TapoLossConfig { visual_tokens: Some(0.4), visual_alpha: 0.6, ..TapoLossConfig::default() };
+    let schedule = LrSchedule { lr: 0.01 * FULL_RATE, ..descent().schedule };
+    let config = TapoConfig { batch: 4, loss, schedule, ..descent() };
+    let mut first = Vec::new();
+    for config in [
+        config.clone(),
+        TapoConfig { packing: false, micro_batch: 1, workers: 2, logit_chunk: 2, ..config.clone() },
+        TapoConfig { loss_norm: LossNorm::Micro, ..config.clone() },
+        TapoConfig { update_image: UpdateImage::Own, ..config.clone() },
+        TapoConfig { loss: TapoLossConfig { loss_average: LossAverage::Sequence, ..loss }, ..config.clone() },
+        TapoConfig { loss: TapoLossConfig { negative_grad: false, ..loss }, ..config.clone() },
+        TapoConfig { loss: TapoLossConfig { gamma: 0.0, eta2: 0.0, ..loss }, ..config.clone() },
+    ] {
+        let both = run_with(&model, &source, &config, &registry, 1);
+        let alone = TapoConfig { prompts_per_step: 1, ..config.clone() };
+        let alone = run_with(&model, &source, &alone, &registry, 1);
+        check(&model, &alone.after, &[&both.steps[0][0]], &both.updates[0], &config);
+        // The second update has the choice that was made before the first.
+        let negatives = config.loss.negative_grad;
+        if negatives {
+            check_against(&alone.after, &both.after, &[&both.steps[0][1]], &both.updates[1], &config, &model);
+        }
+        first.push(both.updates[0].parts.pg_loss);
+    }
+    assert!((first[0] - first[1]).abs() < 1e-5 && (first[0] - first[6]).abs() < 1e-5, "{first:?}");
+    let share = |visual_tokens| {
+        let loss = TapoLossConfig { visual_tokens, ..TapoLossConfig::default() };
+        let updates = run_with(&model, &source, &TapoConfig { loss, ..config.clone() }, &registry, 1).updates;
+        (updates[0].parts, updates[0].grad_norm)
+    };
+    let ((all, all_norm), (every, every_norm), (some, some_norm)) = (share(None), share(Some(1.0)), share(Some(0.4)));
+    assert!((all.pg_loss - every.pg_loss).abs() < 1e-6 && (all_norm - every_norm).abs() < 1e-4 * all_norm);
+    assert!((all.pg_loss - some.pg_loss).abs() > 1e-3 && (all_norm - some_norm).abs() > 1e-2 * all_norm);
+    assert!((all.entropy - some.entropy).abs() < 1e-6 && (all.kl_neg - some.kl_neg).abs() < 1e-6);
+}
+
 /// The step that a run makes of `groups` when it goes on from a state that has them: left over by the last step, or
-/// with the step already open.
+/// with the step already open and these tokens chosen.
 fn go_on(
     model: &Qwen25Vl,
     source: &Source,
     groups: &[Group],
     config: &TapoConfig,
-    open: bool,
+    open: Option<Vec<Vec<bool>>>,
 ) -> (Qwen25Vl, TapoMetrics) {
     let (tokenizer, folder, registry) = (word_tokenizer(), tempfile::tempdir().unwrap(), registry());
     let trainer = || {
@@ -252,8 +293,10 @@ fn go_on(
     let fresh = trainer();
     let mut state = fresh.state();
     match open {
-        true => state.open = Some(OpenStep { groups: saved.collect(), updates: 0, negatives: Vec::new() }),
-        false => state.surplus = saved.collect(),
+        Some(chosen) => {
+            state.open = Some(OpenStep { groups: saved.collect(), updates: 0, negatives: Vec::new(), chosen });
+        }
+        None => state.surplus = saved.collect(),
     }
     let moments = folder.path().join("moments");
     fresh.updater().save_optimizer(&moments).unwrap();
@@ -268,6 +311,23 @@ fn go_on(
     });
     assert_eq!(made.len(), 1);
     (after.unwrap(), made.remove(0))
+}
+
+#[test]
+fn a_step_that_goes_on_keeps_its_choice_of_tokens() {
+    let model = stable_param_ids(load(MODELS[0], &device()));
+    let source = Source::new(prompts(model.config(), &[&every(9), &every(8)]));
+    let loss = TapoLossConfig { visual_tokens: Some(0.4), ..TapoLossConfig::default() };
+    let config = TapoConfig { loss, ..descent() };
+    let mut groups = run(&model, &source, &config, 1).steps.remove(0);
+    groups.sort_by_key(|group| group.prompt.anchor.ids.len());
+    let rollouts = groups.iter().flat_map(|group| &group.rollouts);
+    let every_token = rollouts.map(|rollout| vec![true; rollout.response.ids.len()]).collect();
+    let plain = TapoConfig { loss: TapoLossConfig::default(), ..config.clone() };
+    let (after, update) = go_on(&model, &source, &groups, &config, Some(every_token));
+    check(&model, &after, &all(&groups), &update, &plain);
+    let (after, update) = go_on(&model, &source, &groups, &config, None);
+    check(&model, &after, &all(&groups), &update, &config);
 }
 
 #[test]
@@ -298,7 +358,7 @@ fn what_the_sampler_recorded_corrects_the_update_of_groups_that_waited() {
             (TapoConfig { packing: false, micro_batch: 2, ..config.clone() }, true),
             (TapoConfig { micro_batch: 1, workers: 2, ..config.clone() }, false),
         ] {
-            let (after, update) = go_on(&model, &source, &groups, &config, open);
+            let (after, update) = go_on(&model, &source, &groups, &config, open.then(Vec::new));
             check(&model, &after, &all(&groups), &update, &config);
             let found = update.parts.sampler.unwrap();
             assert!((found.sampler_weight - mean).abs() < 1e-5, "{found:?} {mean}");
@@ -306,9 +366,9 @@ fn what_the_sampler_recorded_corrects_the_update_of_groups_that_waited() {
             assert!((update.parts.ratio - 1.0).abs() < 1e-5);
         }
         let off = TapoConfig { loss: TapoLossConfig::default(), ..config.clone() };
-        let (without, update) = go_on(&model, &source, &groups, &off, false);
+        let (without, update) = go_on(&model, &source, &groups, &off, None);
         assert!(update.parts.sampler.is_none());
-        let (with, _) = go_on(&model, &source, &groups, &config, false);
+        let (with, _) = go_on(&model, &source, &groups, &config, None);
         assert!(relative(&step_of(&model, &with), &step_of(&model, &without)) > 1e-2);
     }
 }

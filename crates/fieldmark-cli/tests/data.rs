@@ -142,6 +142,15 @@ fn triplets_without_negatives_serve_where_none_is_needed() {
     assert!(update("whole")["kl_neg"].as_f64().unwrap() < 1e-9);
     run("none", &["tapo.loss.gamma=0", "tapo.loss.eta2=0"]);
     assert!(update("none")["kl_neg"].is_null() && update("none")["neg_entropy"].is_null());
+    // To choose tokens, the negative is read although no term of the loss has it.
+    let chosen = ["tapo.loss.gamma=0", "tapo.loss.eta2=0", "tapo.loss.visual_tokens=0.2", "tapo.negative=patches"];
+    run("chosen", &chosen);
+    assert!(update("chosen")["kl_neg"].is_null());
+    assert!(lines(&place, "chosen/rollouts.jsonl").iter().all(|rollout| rollout["grids"]["negative"].is_array()));
+    let sets = chosen[..3].iter().flat_map(|set| ["--set", set]);
+    let refused =
+        place.refuse(&["tapo", "-c", "recipe.toml", "--set", "output=x"].into_iter().chain(sets).collect::<Vec<_>>());
+    refused.names("tapo.jsonl:1").names("negative").names_key("tapo.loss.visual_tokens");
     for rollout in lines(&place, "none/rollouts.jsonl") {
         let part = |name: &str| rollout["rewards"][name].as_f64().unwrap();
         let sum = 0.9 * part("accuracy") + 0.25 * part("format") + 0.0 * part("exact");

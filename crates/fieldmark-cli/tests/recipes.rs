@@ -98,6 +98,7 @@ fn ablations_are_the_paper_but_for_what_they_name() {
     };
     let sapo = TapoLossConfig { policy: PolicyObjective::Sapo, loss_average: LossAverage::Sequence, ..no_terms };
     let cispo = TapoLossConfig { policy: PolicyObjective::Cispo, ..no_terms };
+    let vepo = TapoLossConfig { visual_tokens: Some(0.2), ..symmetric };
     let alike = |estimator| TapoConfig {
         estimator,
         rewards: [("accuracy".into(), 1.0), ("format".into(), 1.0)].into(),
@@ -122,6 +123,7 @@ fn ablations_are_the_paper_but_for_what_they_name() {
         ("gspo", TapoConfig { loss: gspo, filter: filter(), ..anchors() }),
         ("sapo", TapoConfig { loss: sapo, filter: filter(), ..anchors() }),
         ("cispo", TapoConfig { loss: cispo, ..anchors() }),
+        ("vepo", TapoConfig { loss: vepo, filter: filter(), negative: NegativeImage::Patches, ..anchors() }),
         ("mrn", alike(Estimator::Mrn)),
         ("gdpo", alike(Estimator::Gdpo)),
         ("intra", TapoConfig { loss: no_terms, ..paper() }),
@@ -148,7 +150,7 @@ fn ablations_are_the_paper_but_for_what_they_name() {
         assert!(table.contains(&format!("| `{name}.toml` |")), "{name}");
     }
     let files = std::fs::read_dir(folder.join("ablations")).unwrap().count();
-    assert_eq!(files, 14, "a new ablation needs a line in this test and in the table");
+    assert_eq!(files, 15, "a new ablation needs a line in this test and in the table");
 }
 
 /// Laid over the 3B recipe, it changes prompts and what a well-formed response is, and nothing else.

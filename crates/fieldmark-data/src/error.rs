@@ -104,7 +104,8 @@ pub enum RowProblem {
     },
     /// A TAPO row has no negative, but the run needs one.
     #[error(
-        "no negative; name one in \"negative\", set tapo.negative = \"patches\", or set tapo.loss.gamma = eta2 = 0"
+        "no negative; name one in \"negative\", set tapo.negative = \"patches\", or set tapo.loss.gamma = eta2 = 0 \
+         and leave out tapo.loss.visual_tokens"
     )]
     NoNegative,
     /// A TAPO row has no positive, but the run samples rollouts from it.

@@ -187,6 +187,7 @@ fn leaves(fixture: &mut Fixture, temperature: f64, device: &Device) -> Result<Le
             ref_logp_bt: None,
             advantages_bt: fixture.tensor("advantages", device)?,
             mask_bt,
+            policy_tokens: None,
         },
         logits,
         neg_logits,

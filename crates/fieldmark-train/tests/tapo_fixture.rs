@@ -82,6 +82,7 @@ fn leaves(fixture: &Fixture) -> Leaves {
         ref_logp_bt: None,
         advantages_bt: fixture.floats("advantages"),
         mask_bt: mask,
+        policy_tokens: None,
     };
     Leaves { logits, neg_logits, inputs, sizes }
 }
@@ -185,6 +186,7 @@ fn micro_batches_add_up_to_the_whole_batch() {
                 ref_logp_bt: None,
                 advantages_bt: cut(inputs.advantages_bt),
                 mask_bt: cut(inputs.mask_bt),
+                policy_tokens: None,
             };
             let normaliser = LossNorm::Batch.normaliser(size(&sizes), size(&sizes[rows]), 2);
             let loss = tapo_loss(micro, &config, &normaliser);

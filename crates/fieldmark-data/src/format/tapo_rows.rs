@@ -14,7 +14,8 @@
 //! | `negative`, or `image_aug` | for most runs | a photograph of the most similar other class |
 //! | `aliases`, or `alias` | no | other names of the true class, a list or one, which are as right as `answer` |
 //!
-//! A run needs no negatives with `tapo.negative = "patches"`, or with both `tapo.loss.gamma` and `tapo.loss.eta2` at 0.
+//! A run needs no negatives with `tapo.negative = "patches"`, or with both `tapo.loss.gamma` and `tapo.loss.eta2` at 0 and
+//! without `tapo.loss.visual_tokens`.
 //! The first name is the paper's (arXiv 2602.07605), the second that of the released loader; a row may mix them. The
 //! negative must not be the anchor or the positive.
 

@@ -65,14 +65,14 @@ fn tokens(targets_n: Tensor<1, Int>) -> Vec<usize> {
     targets_n.into_data().iter::<i64>().map(|id| id as usize).collect()
 }
 
-fn at_least_f32(logits_nv: Tensor<2>) -> Tensor<2> {
+pub(super) fn at_least_f32(logits_nv: Tensor<2>) -> Tensor<2> {
     match logits_nv.dtype() {
         DType::F16 | DType::BF16 => logits_nv.cast(FloatDType::F32),
         _ => logits_nv,
     }
 }
 
-fn scaled(logits_nv: Tensor<2>, temperature: f64) -> Tensor<2> {
+pub(super) fn scaled(logits_nv: Tensor<2>, temperature: f64) -> Tensor<2> {
     if temperature == 1.0 { logits_nv } else { logits_nv / temperature }
 }
 
@@ -253,7 +253,17 @@ impl ChunkedLogProbs {
         HeadGradients { hidden_nd: Tensor::cat(hidden, 0), params: params.into_grads() }
     }
 
-    fn ranges(&self, n: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+    /// What the logits are divided by.
+    pub(super) fn temperature(&self) -> f64 {
+        self.temperature
+    }
+
+    /// The same with chunks of a quarter of the states.
+    pub(super) fn quarter(&self) -> Self {
+        Self { chunk: self.chunk.div_ceil(4), ..*self }
+    }
+
+    pub(super) fn ranges(&self, n: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let chunk = self.chunk;
         (0..n).step_by(chunk).map(move |start| start..n.min(start + chunk))
     }

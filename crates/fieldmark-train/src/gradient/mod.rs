@@ -4,6 +4,7 @@
 //! `packing` picks the states that predict tokens in the loss, `logprob` runs the head on them in chunks, and `sum`
 //! collects the gradients.
 
+mod contrast;
 mod logit_rows;
 mod logprob;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod sum;
 mod trunk;
 
 pub use self::{
+    contrast::TokenContrast,
     logprob::{ChunkedLogProbs, HeadGradients, TokenScores, backward_states, token_logprobs},
     loss_norm::{BatchSize, LossNorm, Normaliser},
     packing::{ResponseRows, TokenPacking},

@@ -11,6 +11,7 @@ use fieldmark_model::{AdapterSizes, Flops, ModelInputs, Padding, Qwen25Vl, Qwen2
 use fieldmark_processor::{Sequence, SupervisedSequence, collate, pack};
 
 use super::{
+    contrast::TokenContrast,
     logprob::{ChunkedLogProbs, TokenScores},
     loss_norm::BatchSize,
     packing::TokenPacking,
@@ -181,6 +182,23 @@ impl Scorer {
         let states_nd = micro.packing.gather(model.forward(&self.inputs(model, micro, device)?));
         let targets_n = micro.packing.targets(device);
         Ok(self.logprobs.forward_with_entropy(&states_nd, &targets_n, |states| model.logits(states)))
+    }
+
+    /// Compares, token by token, the distributions in the first half of the samples with those in the second: the same
+    /// responses, with other images. Nothing is kept for a backward pass.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::forward`].
+    pub fn contrast(
+        &self,
+        model: &Qwen25Vl,
+        micro: &MicroBatch,
+        device: &Device,
+    ) -> Result<Vec<TokenContrast>, TrainError> {
+        let states_nd = micro.packing.gather(model.forward(&self.inputs(model, micro, device)?));
+        let tokens = states_nd.dims()[0] / 2;
+        let [seen_nd, other_nd] = [0, tokens].map(|from| states_nd.clone().narrow(0, from, tokens));
+        Ok(self.logprobs.contrast(&seen_nd, &other_nd, |states| model.logits(states)))
     }
 
     fn inputs(&self, model: &Qwen25Vl, micro: &MicroBatch, device: &Device) -> Result<ModelInputs, TrainError> {

@@ -13,7 +13,10 @@ use super::{
 use crate::{
     TrainError,
     gradient::{BatchSize, Scorer},
-    tapo::rollout::{Group, ImageRole, Rollout},
+    tapo::{
+        policy::VisualTokens,
+        rollout::{Group, ImageRole, Rollout},
+    },
 };
 
 /// One response with everything the loss needs.
@@ -32,6 +35,8 @@ pub(super) struct Item {
     pub(super) neg_logp: Option<Vec<f32>>,
     /// log π of the reference model on the update's image, if there is a reference model.
     pub(super) ref_logp: Option<Vec<f32>>,
+    /// The tokens whose policy loss counts. Set only if `visual_tokens` is.
+    pub(super) chosen: Option<Vec<bool>>,
 }
 
 impl Item {
@@ -63,6 +68,7 @@ impl Step {
             groups: self.groups.iter().map(SavedGroup::of).collect(),
             updates: self.updates,
             negatives: self.items.iter().filter_map(|item| item.neg_logp.clone()).collect(),
+            chosen: self.items.iter().filter_map(|item| item.chosen.clone()).collect(),
         }
     }
 }
@@ -88,20 +94,30 @@ impl Items<'_> {
         let (loss, micro_batch) = (self.loss, self.config.micro_batch);
         let mut items: Vec<Item> = groups.iter().flat_map(|drawn| self.of_group(&drawn.group, drawn.sampled)).collect();
         let without = groups.iter().map(|drawn| &drawn.group.prompt).find(|prompt| prompt.negative.is_none());
-        if let Some(prompt) = without.filter(|_| loss.needs_negative()) {
+        if let Some(prompt) = without.filter(|_| loss.reads_negative()) {
             let reason =
-                "has no negative image, which tapo.loss.gamma and eta2 need; set both to 0 to train without it".into();
+                "has no negative image, which tapo.loss.gamma, eta2 and visual_tokens need; set both weights to 0 \
+                          and leave out visual_tokens to train without it"
+                    .into();
             return Err(TrainError::Sample { row: prompt.anchor.name.clone(), reason });
         }
         let updates = open.as_ref().map_or(0, |open| open.updates);
+        // Both are computed once, before the first update of the step, so that a step that goes on has saved them.
+        let (saved_logps, saved_choice) = open.map(|open| (open.negatives, open.chosen)).unzip();
         if loss.needs_negative() && !loss.negative_grad {
-            // As in the released code: computed once, before the first update of the step.
             let negatives = items.iter().filter_map(|item| item.negative.as_ref());
-            let found = match open {
-                Some(open) => open.negatives,
+            let found = match saved_logps {
+                Some(saved) => saved,
                 None => score(self.scorer, micro_batch, &model.valid(), negatives, device)?,
             };
             items.iter_mut().zip(found).for_each(|(item, found)| item.neg_logp = Some(found));
+        }
+        if let Some(visual) = loss.visual() {
+            let found = match saved_choice {
+                Some(saved) => saved,
+                None => choose(self.scorer, micro_batch, &model.valid(), &items, visual, device)?,
+            };
+            items.iter_mut().zip(found).for_each(|(item, found)| item.chosen = Some(found));
         }
         if let Some(reference) = reference {
             let found = score(self.scorer, micro_batch, reference, items.iter().map(|item| &item.update), device)?;
@@ -123,6 +139,7 @@ impl Items<'_> {
                 sampler_logp: self.loss.sampler_cap.map(|_| self.sampler_logp(rollout)),
                 neg_logp: None,
                 ref_logp: None,
+                chosen: None,
             }
         })
     }
@@ -178,6 +195,39 @@ pub(super) fn score<'a>(
         }
     }
     Ok(rows)
+}
+
+/// Chooses the tokens of each response whose policy loss counts, `micro_batch` responses at a time.
+fn choose(
+    scorer: &Scorer,
+    micro_batch: usize,
+    model: &Qwen25Vl,
+    items: &[Item],
+    visual: VisualTokens,
+    device: &Device,
+) -> Result<Vec<Vec<bool>>, TrainError> {
+    let mut chosen = Vec::with_capacity(items.len());
+    for items in items.chunks(micro_batch) {
+        let negatives = items.iter().filter_map(|item| item.negative.as_ref());
+        let pairs = items.iter().map(|item| &item.update).chain(negatives).cloned();
+        let found = scorer.contrast(model, &scorer.micro_batch(pairs.collect())?, device)?;
+        let mut rest = found.as_slice();
+        for item in items {
+            let (tokens, later) = rest.split_at(item.old_logp.len());
+            rest = later;
+            chosen.push(visual.choose(tokens));
+        }
+    }
+    Ok(chosen)
+}
+
+/// Number of response tokens and of sequences whose policy loss counts.
+pub(super) fn chosen_size(items: &[Item]) -> BatchSize {
+    let of = |item: &Item| match &item.chosen {
+        Some(chosen) => chosen.iter().filter(|chosen| **chosen).count(),
+        None => item.old_logp.len(),
+    };
+    BatchSize { tokens: items.iter().map(of).sum(), sequences: items.len() }
 }
 
 /// Number of response tokens and of sequences.

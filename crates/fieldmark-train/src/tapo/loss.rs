@@ -31,6 +31,16 @@ pub struct TapoInputs {
     pub advantages_bt: Tensor<2>,
     /// 1 up to and including the first end token, else 0.
     pub mask_bt: Tensor<2>,
+    /// The tokens whose policy loss counts. Without it, all do.
+    pub policy_tokens: Option<PolicyTokens>,
+}
+
+/// The tokens whose policy loss counts, if it is not that of all.
+pub struct PolicyTokens {
+    /// 1 on these tokens, else 0.
+    pub mask_bt: Tensor<2>,
+    /// The divisors of means over these tokens.
+    pub normaliser: Normaliser,
 }
 
 /// The parts of the loss. Each value is the share of one micro-batch: the shares of all micro-batches of an update add
@@ -97,23 +107,29 @@ pub struct TapoLoss {
 /// `normaliser` holds the divisors of the means. With [`LossNorm::Batch`](crate::gradient::LossNorm::Batch) the
 /// gradients of all micro-batches add up to those of the whole batch.
 pub fn tapo_loss(inputs: TapoInputs, config: &TapoLossConfig, normaliser: &Normaliser) -> TapoLoss {
-    let TapoInputs { logp_bt, old_logp_bt, sampler_logp_bt, neg_logp_bt, ref_logp_bt, advantages_bt, mask_bt } = inputs;
+    let TapoInputs { logp_bt, old_logp_bt, sampler_logp_bt, neg_logp_bt, ref_logp_bt, advantages_bt, .. } = inputs;
+    let (mask_bt, policy_tokens) = (inputs.mask_bt, inputs.policy_tokens);
     let old_logp_bt = old_logp_bt.detach();
     let token_mean = |values_bt: Tensor<2>| normaliser.token_mean(values_bt, mask_bt.clone());
-    let mean = |values_bt: Tensor<2>| match config.loss_average {
-        LossAverage::Token => token_mean(values_bt),
-        LossAverage::Sequence => normaliser.sequence_mean(values_bt, mask_bt.clone()),
-        LossAverage::Constant => normaliser.constant_mean(values_bt, mask_bt.clone()),
+    let mean_over = |values_bt: Tensor<2>, mask_bt: Tensor<2>, normaliser: &Normaliser| match config.loss_average {
+        LossAverage::Token => normaliser.token_mean(values_bt, mask_bt),
+        LossAverage::Sequence => normaliser.sequence_mean(values_bt, mask_bt),
+        LossAverage::Constant => normaliser.constant_mean(values_bt, mask_bt),
     };
+    let mean = |values_bt: Tensor<2>| mean_over(values_bt, mask_bt.clone(), normaliser);
 
     let log_ratio_bt = config.importance.log_ratio(logp_bt.clone(), old_logp_bt.clone(), mask_bt.clone());
     let policy = policy_term(logp_bt.clone(), log_ratio_bt, advantages_bt.detach(), config);
     let corrected = config.sampler_cap.zip(sampler_logp_bt);
     let corrected = corrected.map(|(cap, sampler_logp_bt)| sampler_weights(old_logp_bt, sampler_logp_bt, cap));
-    let pg_loss = mean(match &corrected {
+    let policy_bt = match &corrected {
         Some(weights) => policy.loss_bt * weights.weight_bt.clone(),
         None => policy.loss_bt,
-    });
+    };
+    let pg_loss = match policy_tokens {
+        Some(PolicyTokens { mask_bt, normaliser }) => mean_over(policy_bt, mask_bt, &normaliser),
+        None => mean(policy_bt),
+    };
     let entropy = token_mean(logp_bt.clone().neg());
     let negative = neg_logp_bt.map(|neg_logp_bt| {
         let neg_logp_bt = if config.negative_grad { neg_logp_bt } else { neg_logp_bt.detach() };
@@ -199,6 +215,11 @@ mod tests {
     /// Two responses, with two tokens and with one. The weight changes only the policy term, not the other terms and
     /// not the ratio.
     fn loss(sampler_cap: Option<f64>) -> (TapoLoss, Vec<f32>) {
+        loss_of(TapoLossConfig { sampler_cap, ..TapoLossConfig::default() }, None)
+    }
+
+    /// The same with the policy loss of the tokens that `chosen` marks.
+    fn loss_of(config: TapoLossConfig, chosen: Option<[[f32; 2]; 2]>) -> (TapoLoss, Vec<f32>) {
         let device = Device::default().autodiff();
         let tensor = |values: [[f32; 2]; 2]| Tensor::<2>::from_floats(values, &device);
         let logp = tensor([[-1.0, -2.0], [-0.5, -7.0]]).require_grad();
@@ -211,9 +232,12 @@ mod tests {
             ref_logp_bt: None,
             advantages_bt: tensor([[2.0, 2.0], [-4.0, -4.0]]),
             mask_bt: tensor([[1.0, 1.0], [1.0, 0.0]]),
+            policy_tokens: chosen.map(|chosen| {
+                let size = BatchSize { tokens: chosen.as_flattened().iter().sum::<f32>() as usize, sequences: 2 };
+                PolicyTokens { mask_bt: tensor(chosen), normaliser: LossNorm::Batch.normaliser(size, size, 1) }
+            }),
         };
         let size = BatchSize { tokens: 3, sequences: 2 };
-        let config = TapoLossConfig { sampler_cap, ..TapoLossConfig::default() };
         let found = tapo_loss(inputs, &config, &LossNorm::Batch.normaliser(size, size, 1));
         let grads = found.total.clone().backward();
         let grad = logp.grad(&grads).unwrap().into_data().iter::<f32>().collect();
@@ -238,5 +262,28 @@ mod tests {
             close(f64::from(on_grad[at] - off_grad[at]), expected);
         }
         assert!(off.parts.entropy == on.parts.entropy && off.parts.kl_neg == on.parts.kl_neg);
+    }
+
+    #[test]
+    fn the_policy_loss_of_some_tokens_by_hand() {
+        // Losses -2, -2 and 4: of the second token of the first response and the one of the second, and of all.
+        let close = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+        for (loss_average, one_each, first) in
+            [(LossAverage::Token, 1.0, -2.0), (LossAverage::Sequence, 1.0, -1.0), (LossAverage::Constant, 1.0, -1.0)]
+        {
+            let config = TapoLossConfig { loss_average, ..TapoLossConfig::default() };
+            let (all, all_grad) = loss_of(config, None);
+            let (some, some_grad) = loss_of(config, Some([[0.0, 1.0], [1.0, 0.0]]));
+            close(some.parts.pg_loss, one_each);
+            close(loss_of(config, Some([[0.0, 1.0], [0.0, 0.0]])).0.parts.pg_loss, first);
+            // The other terms are over all tokens.
+            assert!(all.parts.entropy == some.parts.entropy && all.parts.kl_neg == some.parts.kl_neg);
+            // Gradients of the policy term: over all tokens -2/3 for the first in a token mean, half of that mean otherwise.
+            let all_first = if loss_average == LossAverage::Token { -2.0 / 3.0 } else { -0.5 };
+            let all_first = if loss_average == LossAverage::Constant { -1.0 } else { all_first };
+            close(f64::from(some_grad[0] - all_grad[0]), -all_first);
+            let difference = (some.parts.pg_loss - all.parts.pg_loss) - (some.parts.loss - all.parts.loss);
+            close(difference, 0.0);
+        }
     }
 }

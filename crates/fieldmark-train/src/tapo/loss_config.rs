@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::policy::{CISPO_MAX, ClipConfig, Importance, PolicyObjective, SapoConfig};
+use super::policy::{CISPO_MAX, ClipConfig, Importance, PolicyObjective, SapoConfig, VisualTokens};
 use crate::TrainError;
 
 /// How the policy and KL terms are averaged over tokens. The entropy terms are always token means.
@@ -46,6 +46,12 @@ pub struct TapoLossConfig {
     /// 2). This corrects for differences between sampler and trainer. Rollouts scored on another image than the one they
     /// were sampled from are not corrected. Unset: no correction.
     pub sampler_cap: Option<f64>,
+    /// Share of the tokens of each response whose policy loss counts (VEPO: 0.2): those whose distribution changes most with
+    /// the negative image, and that are uncertain. Unset: all.
+    pub visual_tokens: Option<f64>,
+    /// `visual_tokens`: weight, from 0 to 1, of the divergence between the two distributions; the rest is the weight of the
+    /// difference of their entropies.
+    pub visual_alpha: f64,
     /// Weight of the inter-class term, which pushes the policy on the update's image away from the policy on the
     /// negative image.
     pub gamma: f64,
@@ -77,6 +83,8 @@ impl Default for TapoLossConfig {
             cispo_max: CISPO_MAX,
             importance: Importance::Token,
             sampler_cap: None,
+            visual_tokens: None,
+            visual_alpha: 0.7,
             gamma: 0.01,
             eta1: 0.03,
             eta2: 0.03,
@@ -104,6 +112,16 @@ impl TapoLossConfig {
         self.gamma != 0.0 || self.eta2 != 0.0
     }
 
+    /// Which tokens' policy loss counts, if not that of all.
+    pub fn visual(&self) -> Option<VisualTokens> {
+        self.visual_tokens.map(|share| VisualTokens { share, alpha: self.visual_alpha })
+    }
+
+    /// Returns true if the negative image is read: by a term of the loss, or to choose tokens.
+    pub fn reads_negative(&self) -> bool {
+        self.needs_negative() || self.visual_tokens.is_some()
+    }
+
     /// Multiplies gamma and both entropy weights by `factor` (see [`TermSchedule`](super::policy::TermSchedule)).
     #[must_use]
     pub fn scaled(self, factor: f64) -> Self {
@@ -114,7 +132,8 @@ impl TapoLossConfig {
     ///
     /// # Errors
     /// Returns an error if a clip bound is out of range (see [`ClipConfig::validate`]), a temperature is not positive,
-    /// `cispo_max` or `sampler_cap` is below 1, a weight is not finite, or a setting of another `policy` is changed.
+    /// `cispo_max` or `sampler_cap` is below 1, `visual_tokens` or `visual_alpha` is outside 0..1, a weight is not finite,
+    /// or a setting is changed that nothing uses.
     pub fn validate(&self) -> Result<(), TrainError> {
         self.clip().validate()?;
         let caps = [("cispo_max", Some(self.cispo_max)), ("sampler_cap", self.sampler_cap)];
@@ -125,6 +144,7 @@ impl TapoLossConfig {
         }
         self.gate().validate()?;
         self.check_policy()?;
+        self.check_visual()?;
         let weights = [("gamma", self.gamma), ("eta1", self.eta1), ("eta2", self.eta2), ("kl_ref", self.kl_ref)];
         for (key, value) in weights {
             if !value.is_finite() {
@@ -132,6 +152,20 @@ impl TapoLossConfig {
             }
         }
         Ok(())
+    }
+
+    fn check_visual(&self) -> Result<(), TrainError> {
+        let refuse = |key, value: f64, expected| Err(TrainError::Setting { key, value: value.to_string(), expected });
+        match self.visual_tokens {
+            Some(share) if !(share > 0.0 && share <= 1.0) => refuse("visual_tokens", share, "above 0 and at most 1"),
+            None if self.visual_alpha != Self::default().visual_alpha => {
+                refuse("visual_alpha", self.visual_alpha, "left out, or tapo.loss.visual_tokens must be set")
+            }
+            _ if !(0.0..=1.0).contains(&self.visual_alpha) => {
+                refuse("visual_alpha", self.visual_alpha, "at least 0 and at most 1")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Refuses a setting of SAPO or CISPO that does nothing because `policy` is another. The clips are not refused:
@@ -190,5 +224,22 @@ mod tests {
             assert_eq!(key(TapoLossConfig { cispo_max: value, ..of(cispo) }), Some("cispo_max"));
         }
         assert_eq!(key(TapoLossConfig { cispo_max: f64::INFINITY, ..of(cispo) }), None);
+    }
+
+    #[test]
+    fn a_share_of_tokens_is_above_zero_and_at_most_one() {
+        let of =
+            |visual_tokens, visual_alpha| TapoLossConfig { visual_tokens, visual_alpha, ..TapoLossConfig::default() };
+        for share in [0.0, -0.1, 1.01, f64::NAN] {
+            assert_eq!(key(of(Some(share), 0.7)), Some("visual_tokens"), "{share}");
+        }
+        for alpha in [-0.1, 1.1, f64::NAN] {
+            assert_eq!(key(of(Some(0.2), alpha)), Some("visual_alpha"), "{alpha}");
+        }
+        assert_eq!(key(of(None, 0.5)), Some("visual_alpha"));
+        assert!([0.0, 0.5, 1.0].into_iter().all(|alpha| key(of(Some(1.0), alpha)).is_none()));
+        let none = TapoLossConfig { gamma: 0.0, eta2: 0.0, ..TapoLossConfig::default() };
+        let chosen = TapoLossConfig { visual_tokens: Some(0.2), ..none };
+        assert!(!none.reads_negative() && chosen.reads_negative() && !chosen.needs_negative());
     }
 }

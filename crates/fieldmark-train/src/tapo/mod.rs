@@ -22,7 +22,7 @@ mod validation;
 pub use self::{
     config::{TapoConfig, UpdateImage},
     diagnose::{Accuracies, AccuracyWatch, Diagnosis, Parted},
-    loss::{TapoInputs, TapoLoss, TapoParts, tapo_loss},
+    loss::{PolicyTokens, TapoInputs, TapoLoss, TapoParts, tapo_loss},
     loss_config::{LossAverage, TapoLossConfig},
     metrics::{RolloutMetrics, TapoMetrics, TapoValidation},
     source::{SampleFacts, TripletSource},

@@ -74,6 +74,9 @@ pub struct OpenStep {
     /// log π of each response on its negative image before the first update of the step. Empty unless
     /// `negative_grad = false`.
     pub negatives: Vec<Vec<f32>>,
+    /// The tokens of each response whose policy loss counts. Empty unless `visual_tokens` is set.
+    #[serde(default)]
+    pub chosen: Vec<Vec<bool>>,
 }
 
 /// The state of a TAPO run between two updates.
@@ -144,7 +147,12 @@ mod tests {
                 sampled: 4,
                 rollouts: vec![rollout.clone(), rollout.clone()],
             }],
-            open: Some(OpenStep { groups: Vec::new(), updates: 1, negatives: vec![vec![f32::NAN], Vec::new()] }),
+            open: Some(OpenStep {
+                groups: Vec::new(),
+                updates: 1,
+                negatives: vec![vec![f32::NAN], Vec::new()],
+                chosen: vec![vec![true, false], Vec::new()],
+            }),
             unscored: true,
             diagnosis: Diagnosis::default(),
         };
@@ -167,6 +175,7 @@ mod tests {
         assert_eq!(plain(found), plain(&rollout));
         let open = back.open.as_ref().unwrap();
         assert!(open.negatives[0][0].is_nan() && open.negatives[1].is_empty());
+        assert_eq!(open.chosen, [vec![true, false], Vec::new()]);
         assert_eq!((back.step, back.drawn, back.updates), (2, 17, state.updates));
         assert!(back.unscored && back.surplus[0].sampled == 4);
     }

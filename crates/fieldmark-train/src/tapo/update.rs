@@ -8,8 +8,8 @@ use fieldmark_model::{Flops, Qwen25Vl};
 
 use super::{
     config::TapoConfig,
-    items::{Item, Step, scored, size},
-    loss::{TapoInputs, TapoParts, tapo_loss},
+    items::{Item, Step, chosen_size, scored, size},
+    loss::{PolicyTokens, TapoInputs, TapoParts, tapo_loss},
     loss_config::TapoLossConfig,
     metrics::TapoMetrics,
     state::TapoState,
@@ -30,6 +30,12 @@ pub(super) struct Updates<'a> {
     pub(super) step: usize,
 }
 
+/// The divisors of the means of one micro-batch: over all response tokens, and over those whose policy loss counts.
+struct Divisors {
+    all: Normaliser,
+    policy: Normaliser,
+}
+
 impl Updates<'_> {
     /// Makes the next update of a step. If it is skipped, the metrics name the samples at fault.
     pub(super) fn make(
@@ -47,7 +53,7 @@ impl Updates<'_> {
         let all = size(batch);
         let scorer = &engine.scorer;
         let (shares, grads) = sum_on_replicas(&model, &micros, &engine.replicas, |model, micro, device, sum| {
-            self.gradients(scorer, model, micro, &self.normaliser(all, size(micro), micros.len()), device, sum)
+            self.gradients(scorer, model, micro, &self.divisors(batch, micro, micros.len()), device, sum)
         })?;
         let (mut parts, mut needed) = (TapoParts::default(), Flops::default());
         for (share, flops) in shares {
@@ -85,9 +91,13 @@ impl Updates<'_> {
         if schedule.released { schedule.at(self.step, self.steps) } else { engine.updater.lr() }
     }
 
-    fn normaliser(&self, update: BatchSize, micro: BatchSize, micros: usize) -> Normaliser {
-        let normaliser = self.config.loss_norm.normaliser(update, micro, micros);
-        normaliser.with_token_budget(self.config.max_new_tokens)
+    /// The divisors for one of the `micros` micro-batches that `update` is cut into.
+    fn divisors(&self, update: &[Item], micro: &[Item], micros: usize) -> Divisors {
+        let of = |size: fn(&[Item]) -> BatchSize| {
+            let normaliser = self.config.loss_norm.normaliser(size(update), size(micro), micros);
+            normaliser.with_token_budget(self.config.max_new_tokens)
+        };
+        Divisors { all: of(size), policy: of(chosen_size) }
     }
 
     /// Number of tokens that the network reads in a micro-batch of `items`. In a packed row, a prompt that responses share
@@ -109,7 +119,7 @@ impl Updates<'_> {
         scorer: &Scorer,
         model: &Qwen25Vl,
         items: &[Item],
-        normaliser: &Normaliser,
+        divisors: &Divisors,
         device: &Device,
         sum: &mut GradientSum,
     ) -> Result<(TapoParts, Flops), TrainError> {
@@ -135,6 +145,8 @@ impl Updates<'_> {
         };
         let ref_logp: Option<Vec<&[f32]>> = items.iter().map(|item| item.ref_logp.as_deref()).collect();
         let sampler_logp: Option<Vec<&[f32]>> = items.iter().map(|item| item.sampler_logp.as_deref()).collect();
+        let chosen: Option<Vec<&[bool]>> = items.iter().map(|item| item.chosen.as_deref()).collect();
+        let chosen = chosen.map(|rows| constant(rows.concat().into_iter().map(f32::from).collect()));
         let mask_bt = rows.mask(device);
         let advantages: Vec<f32> = items.iter().map(|item| item.advantage as f32).collect();
         let advantages = Tensor::<1>::from_data(TensorData::new(advantages, [items.len()]), device);
@@ -147,9 +159,10 @@ impl Updates<'_> {
                 ref_logp_bt: ref_logp.map(|rows| constant(rows.concat())),
                 advantages_bt: advantages.unsqueeze_dim::<2>(1).expand(mask_bt.dims()),
                 mask_bt,
+                policy_tokens: chosen.map(|mask_bt| PolicyTokens { mask_bt, normaliser: divisors.policy }),
             },
             loss,
-            normaliser,
+            &divisors.all,
         );
         let grads = found.total.backward();
         if let Some(grad) = logp_n.grad(&grads) {
@@ -166,9 +179,9 @@ impl Updates<'_> {
         micros: &[&[Item]],
     ) -> Result<Vec<String>, TrainError> {
         culprits(micros, |items| {
-            let normaliser = self.normaliser(size(items), size(items), 1);
+            let divisors = self.divisors(items, items, 1);
             let (mut sum, device) = (GradientSum::new(), engine.replicas.main());
-            let (parts, _) = self.gradients(&engine.scorer, model, items, &normaliser, device, &mut sum)?;
+            let (parts, _) = self.gradients(&engine.scorer, model, items, &divisors, device, &mut sum)?;
             let finite = parts.loss.is_finite() && grad_norm(&sum.into_grads(), model).is_finite();
             Ok((!finite).then(|| items.iter().map(|item| item.update.sequence.name.clone()).collect()))
         })
@@ -192,6 +205,7 @@ mod tests {
             sampler_logp: None,
             neg_logp: None,
             ref_logp: None,
+            chosen: None,
         }
     }
 

@@ -191,7 +191,7 @@ fn sources(
         max_tokens: data.tapo.max_tokens.min(context.saturating_sub(1)),
         positives: recipe.tapo.positive_rollouts > 0,
         negatives: match recipe.tapo.negative {
-            _ if !recipe.tapo.loss.needs_negative() => Negatives::None,
+            _ if !recipe.tapo.loss.reads_negative() => Negatives::None,
             NegativeImage::Triplet => Negatives::Photographs,
             NegativeImage::Patches => Negatives::Patches(recipe.tapo.patches, setup.streams()),
         },

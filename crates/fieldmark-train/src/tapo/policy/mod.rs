@@ -9,6 +9,7 @@ mod objective;
 mod policy_loss;
 mod sampler_cap;
 mod sapo;
+mod visual;
 
 pub(crate) use self::sampler_cap::sampler_weights;
 pub use self::{
@@ -20,4 +21,5 @@ pub use self::{
     policy_loss::{ClipConfig, PolicyLoss, policy_loss},
     sampler_cap::SamplerCorrection,
     sapo::{SapoConfig, sapo_loss},
+    visual::VisualTokens,
 };
