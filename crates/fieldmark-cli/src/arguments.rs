@@ -267,6 +267,9 @@ pub enum DataCommand {
     /// Read a whole data file and count its rows, images, classes and problems.
     #[command(after_help = help::CHECK)]
     Check(CheckArgs),
+    /// Make closed questions from a model's own answers to open ones.
+    #[command(after_help = help::OPTIONS)]
+    Options(OptionsArgs),
 }
 
 /// The arguments of `data check`.
@@ -277,6 +280,25 @@ pub struct CheckArgs {
     /// Folder that image paths are relative to [default: the file's own folder].
     #[arg(long, value_name = "DIR")]
     pub images: Option<PathBuf>,
+}
+
+/// The arguments of `data options`.
+#[derive(Debug, Args)]
+pub struct OptionsArgs {
+    /// The rollouts.jsonl of a run of TAPO.
+    pub rollouts: PathBuf,
+    /// The triplets that the run trained on: its data.tapo.file.
+    #[arg(long, value_name = "FILE")]
+    pub rows: PathBuf,
+    /// The file to write, JSONL. It must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Most options of a question, the right one included.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=100))]
+    pub options: u32,
+    /// Seed of the order of the options, and of those that are drawn.
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
 }
 
 /// The arguments of `parity`.

@@ -224,6 +224,17 @@ Qwen, TRL, LLaVA, ShareGPT or Alpaca write them), evaluation rows, TAPO triplets
 labels.csv. With --images, an image that is not there is a problem; without, a file none of whose images is found \
 gets a note. The exit code is 2 if there is a problem.";
 
+/// `fieldmark data options --help`.
+pub const OPTIONS: &str = "\
+Examples:
+  fieldmark data options runs/open/rollouts.jsonl --rows tapo.jsonl --output closed.jsonl
+  fieldmark tapo -c recipe.toml --set data.tapo.file=closed.jsonl --set output=runs/closed
+
+The command makes a question with options from each row: what the model answered most often when it was asked without \
+options, and the right answer (DiVE-k, arXiv 2511.18305). Answers that name no class of the file do not count. A row \
+whose only answer is the right one is left out. A row with at most one wrong answer gets two drawn options more. The new \
+file has the columns of the old one. Write it beside it, because image paths are relative to its folder.";
+
 /// `fieldmark devices --help`.
 pub const DEVICES: &str = "\
 Example:

@@ -108,6 +108,27 @@ pub enum RowProblem {
          and leave out tapo.loss.visual_tokens"
     )]
     NoNegative,
+    /// A line is not a rollout of TAPO.
+    #[error("not a rollout ({0}); name the rollouts.jsonl of a run of TAPO")]
+    NoRollout(String),
+    /// The row of a rollout has no number in a file.
+    #[error("its row {0:?} is not a row of a file; the run must train on data.tapo.file")]
+    NoRowNumber(String),
+    /// Rollouts answer the rows of another file.
+    #[error(
+        "it answers row {row} with the truth {truth:?}, but {file} has {} there; name the file that the run trained on",
+        found.as_ref().map_or("no row".to_owned(), |found| format!("{found:?}"))
+    )]
+    OtherRows {
+        /// The row that the rollout answers.
+        row: usize,
+        /// Its truth.
+        truth: String,
+        /// The truth in the file, if it has this row.
+        found: Option<String>,
+        /// The file.
+        file: String,
+    },
     /// A TAPO row has no positive, but the run samples rollouts from it.
     #[error("no positive; name one in \"positive\", or set tapo.positive_rollouts = 0")]
     NoPositive,

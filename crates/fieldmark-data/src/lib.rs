@@ -8,6 +8,7 @@ pub mod answer;
 pub mod augment;
 pub mod check;
 pub mod classes;
+pub mod confusions;
 pub mod error;
 pub mod format;
 pub mod images;
@@ -29,6 +30,7 @@ pub use classes::{
     similar::{ClassFeature, SimilarClasses},
     triplets::{SinglePhotoPolicy, Triplet, build_triplets},
 };
+pub use confusions::ClosedRows;
 pub use error::{DataError, RowProblem};
 pub use format::{
     conversations::{SftExample, ShareGptFormat, Turn, TurnRole, read_conversations},

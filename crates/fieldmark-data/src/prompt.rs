@@ -101,7 +101,7 @@ impl PromptTemplate {
     /// all in the open-world ones; after the question of the others.
     pub fn render(self, question: &str, options: &[String]) -> Prompt {
         let list = python_list(options);
-        let choice = if options.is_empty() { String::new() } else { format!(" Choose one of {list}.") };
+        let choice = choice(options);
         let trimmed = question.trim();
         let text = match self {
             Self::Sft | Self::Bare => format!("{question}{choice}"),
@@ -148,6 +148,11 @@ impl FromStr for PromptTemplate {
             format!("{text:?} is not a prompt template; use one of {names}")
         })
     }
+}
+
+/// The sentence that offers options after a question; empty without options.
+pub(crate) fn choice(options: &[String]) -> String {
+    if options.is_empty() { String::new() } else { format!(" Choose one of {}.", python_list(options)) }
 }
 
 /// A list of strings as Python prints it: `['A', "B's"]`.

@@ -1,16 +1,25 @@
-//! `fieldmark data check`: reads a whole data file, decodes its images, and counts rows, images, classes and problems.
+//! `fieldmark data check` reads a whole data file, decodes its images, and counts rows, images, classes and problems.
+//! `fieldmark data options` makes closed questions from a model's own answers to open ones.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    fs::OpenOptions,
+    io::{BufWriter, ErrorKind, Write},
+    sync::{Mutex, PoisonError},
+};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use fieldmark::{
-    data::{ImageRoots, RowImage, check_file_with},
+    data::{ClosedRows, ImageRoots, RowImage, check_file_with},
     processor::DecodeOptions,
     source::open_image,
 };
 
 use super::{Outcome, say};
-use crate::{arguments::CheckArgs, display::Progress};
+use crate::{
+    arguments::{CheckArgs, OptionsArgs},
+    display::Progress,
+    tell::tell,
+};
 
 /// Fewer images are decoded in a moment, and need no progress.
 const MANY: usize = 200;
@@ -44,4 +53,39 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<Outcome> {
         1 => bail!("{}: 1 problem, listed above with its row", args.file.display()),
         problems => bail!("{}: {problems} problems, listed above with their rows", args.file.display()),
     }
+}
+
+/// Writes the questions, and says what was left out.
+///
+/// # Errors
+/// Returns an error if a file cannot be read, if the rollouts belong to other rows, if no question is left, or if the
+/// output exists or cannot be written.
+pub fn options(args: &OptionsArgs) -> anyhow::Result<Outcome> {
+    let output = args.output.display();
+    let ClosedRows { rows, only_right, unanswered } =
+        ClosedRows::read(&args.rows, &args.rollouts, args.options as usize, args.seed)?;
+    let total = rows.len() + only_right + unanswered;
+    let left_out =
+        format!("left out: {only_right} whose only answer is the right class, {unanswered} without a response");
+    if rows.is_empty() {
+        bail!("{}: no question is left of {total} rows; {left_out}", args.rollouts.display());
+    }
+    let file = match OpenOptions::new().write(true).create_new(true).open(&args.output) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            bail!("{output}: already exists; give --output another name")
+        }
+        file => file.with_context(|| format!("{output}: cannot be written"))?,
+    };
+    let mut file = BufWriter::new(file);
+    let written = rows.iter().try_for_each(|row| writeln!(file, "{row}")).and_then(|()| file.flush());
+    written.with_context(|| format!("{output}: cannot be written"))?;
+    if args.output.parent() != args.rows.parent() {
+        tell(format_args!(
+            "note: image paths in {output} are relative to the folder of {}; set data.images to it, or write the file \
+             there",
+            args.rows.display()
+        ));
+    }
+    say(&format!("{output}: {} of {total} rows, with options; {left_out}", rows.len()))?;
+    Ok(Outcome::Done)
 }

@@ -48,6 +48,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Plan(args) => plan::run(args),
         Command::Show(args) => show::run(args),
         Command::Data(DataCommand::Check(args)) => data::check(args),
+        Command::Data(DataCommand::Options(args)) => data::options(args),
         Command::Devices => devices::run(),
         Command::Parity(args) => parity::run(args),
     }
