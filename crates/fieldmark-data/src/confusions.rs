@@ -86,7 +86,8 @@ impl ClosedRows {
                 continue;
             };
             if normal_form(&truth) != normal_form(&row.answer) {
-                return Err(other_file(rollouts, line, row.row, truth, Some(row.answer), file));
+                let there = format!("row {} of {} has {:?}", row.row, file.display(), row.answer);
+                return Err(other_file(rollouts, line, truth, there));
             }
             let stream = key.number(row.row as u64).stream();
             match classes.options(&answers, &row.answer, count, stream) {
@@ -98,22 +99,16 @@ impl ClosedRows {
             }
         }
         match answered.into_iter().next() {
-            Some((row, Answered { line, truth, .. })) => Err(other_file(rollouts, line, row, truth, None, file)),
+            Some((row, Answered { line, truth, .. })) => {
+                Err(other_file(rollouts, line, truth, format!("{} has no row {row}", file.display())))
+            }
             None => Ok(found),
         }
     }
 }
 
-fn other_file(
-    rollouts: &Path,
-    line: usize,
-    row: usize,
-    truth: String,
-    found: Option<String>,
-    file: &Path,
-) -> DataError {
-    let problem = RowProblem::OtherRows { row, truth, found, file: file.display().to_string() };
-    DataError::Row { file: rollouts.into(), row: line, problem }
+fn other_file(rollouts: &Path, line: usize, truth: String, there: String) -> DataError {
+    DataError::Row { file: rollouts.into(), row: line, problem: RowProblem::OtherRows { truth, there } }
 }
 
 /// Reads the answers by row. A response without an answer, or with several, has none.

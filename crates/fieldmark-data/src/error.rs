@@ -115,19 +115,12 @@ pub enum RowProblem {
     #[error("its row {0:?} is not a row of a file; the run must train on data.tapo.file")]
     NoRowNumber(String),
     /// Rollouts answer the rows of another file.
-    #[error(
-        "it answers row {row} with the truth {truth:?}, but {file} has {} there; name the file that the run trained on",
-        found.as_ref().map_or("no row".to_owned(), |found| format!("{found:?}"))
-    )]
+    #[error("its truth is {truth:?}, but {there}; name the file that the run trained on")]
     OtherRows {
-        /// The row that the rollout answers.
-        row: usize,
-        /// Its truth.
+        /// The truth of the rollout.
         truth: String,
-        /// The truth in the file, if it has this row.
-        found: Option<String>,
-        /// The file.
-        file: String,
+        /// What is in the place of its row in the file.
+        there: String,
     },
     /// A TAPO row has no positive, but the run samples rollouts from it.
     #[error("no positive; name one in \"positive\", or set tapo.positive_rollouts = 0")]
