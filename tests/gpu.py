@@ -53,8 +53,8 @@ def libdevice():
         found += [folder / "triton/backends/nvidia/lib" / LIBDEVICE, *sorted(folder.glob(f"nvidia/*/{IN_TOOLKIT}"))]
     file = next((file for file in found if file.is_file()), None)
     if file is None:
-        print(f"error: {LIBDEVICE} is not on this machine, and Burn needs it to compile for CUDA: set CUDA_PATH to a CUDA toolkit "
-              f"that has {IN_TOOLKIT}, or install the Python package triton, and set PYTHON to its Python", file=sys.stderr)
+        print(f"error: {LIBDEVICE} is not on this machine, and Burn needs it to compile for CUDA: set CUDA_PATH to a CUDA "
+              f"toolkit that has {IN_TOOLKIT}, or install the Python package triton, and set PYTHON to its Python", file=sys.stderr)
         return 1
     print(file.resolve())
     return 0
@@ -93,7 +93,7 @@ def data(assets, work, each):
 
 def shape(work, rehearsal):
     """A model whose weights outweigh the runtime."""
-    wide = (512, 1536, 8, 8) if rehearsal else (2048, 8192, 16, 16)
+    wide = (512, 1536, 2, 8) if rehearsal else (2048, 8192, 16, 16)
     text = "[text]\nhidden_size = {}\nintermediate_size = {}\nnum_hidden_layers = {}\nnum_attention_heads = {}\n".format(*wide)
     pathlib.Path(work, "wide.toml").write_text(text + "num_key_value_heads = 2\n", encoding="utf-8")
 
@@ -276,5 +276,5 @@ if __name__ == "__main__":
     if command == "few":
         print("\n".join(row["path"] for row in few(arguments[0])[1]))
         sys.exit()
-    known = {f.__name__: f for f in (libdevice, data, shape, photographs, device, supports, parity, losses, watch, peak, compare, table)}
-    sys.exit(known[command](*arguments) or 0)
+    known = (libdevice, data, shape, photographs, device, supports, parity, losses, watch, peak, compare, table)
+    sys.exit({f.__name__: f for f in known}[command](*arguments) or 0)

@@ -8,8 +8,9 @@
 #   updates      the losses of an SFT and a TAPO run are those of flex
 #   memory       the peak of SFT and TAPO steps against `fieldmark plan`
 #   speed        benches/README.md at 3B's shape beside torch: SIZE=3B|173M|30M LAYERS=N DTYPES="bf16 f32" NAMES="prefill;SFT"
-# PHOTOS=N takes N photographs of each of four kinds, 4 at most, for all parts but parity and speed. For an adapter that is
-# software: PHOTOS=1 LIMIT=1800 tests/gpu.sh wgpu
+#                and TIMES=N runs after the first, of which the fastest counts (as many as suit the work)
+# PHOTOS=N takes N photographs of each of four kinds, 2 to 4 (4), for all parts but parity and speed. For an adapter that is
+# software: PHOTOS=2 TIMES=1 LIMIT=1800 tests/gpu.sh wgpu
 # Rows and logs stay in RESULTS/DEVICE (RESULTS: target/gpu). The table of all rows there is printed at the end, and goes to
 # $OUT too if that is set. The exit code is 1 if a check failed.
 set -uo pipefail
@@ -34,7 +35,8 @@ done
 library=(env)
 if [ -d lib ]; then library+=("LD_LIBRARY_PATH=$PWD/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"); fi
 python=${PYTHON:-python3} limit=${LIMIT:-540} photos=${PHOTOS:-4}
-case $photos in [1-4]) ;; *) echo "error: PHOTOS=$photos: must be 1, 2, 3 or 4" >&2; exit 2 ;; esac
+# A positive is another photograph of the same kind, so TAPO needs two of each.
+case $photos in [2-4]) ;; *) echo "error: PHOTOS=$photos: must be 2, 3 or 4" >&2; exit 2 ;; esac
 # Rows of one device never stand in the table of another.
 results=${RESULTS:-target/gpu}/${device/:/-}
 mkdir -p "$results"/{rows,logs,work}
@@ -143,7 +145,7 @@ updates() {
 
 memory() {
   local stage start log code found planned idle
-  # The weights must outweigh the runtime: 1.0 billion parameters on a card, 28 million elsewhere.
+  # The weights must outweigh the runtime: 1.0 billion parameters on a card, 8 million elsewhere.
   if ! prepare || ! "$python" "$helper" shape "$work" "${rehearsal:-}" ||
     { [ ! -e "$work/wide/model.safetensors" ] && ! fieldmark init --shape "$work/wide.toml" --corpus "$work/texts.txt" \
       --max-parameters 2000000000 --out "$work/wide" >"$results/logs/memory.log" 2>&1; }; then
@@ -183,8 +185,9 @@ speed() {
     for name in "${names[@]}"; do
       log=$results/logs/speed-$dtype-${name//[^A-Za-z0-9]/-}
       # The sign keeps "batch 1" from choosing "batch 10" too.
-      arguments=(--size "$size" --dtype "$dtype" ${layers:+--layers "$layers"} "=$name")
-      ours=$("$python" "$helper" watch "$kind" "$limit" "$log.log" "${library[@]}" "$bin/speed" --device "$device" "${arguments[@]}")
+      arguments=(--size "$size" --dtype "$dtype" ${layers:+--layers "$layers"} ${TIMES:+--times "$TIMES"} "=$name")
+      ours=$("$python" "$helper" watch "$kind" "$limit" "$log.log" "${library[@]}" "$bin/speed" --device "$device" \
+        "${arguments[@]}")
       code=$?
       if [ $code -ne 0 ]; then row "speed-$dtype" "$size, $dtype: $name" "$(last "$log.log")" - FAIL; continue; fi
       theirs=
