@@ -55,7 +55,8 @@ recipe=(-c tests/few-rollouts.toml -c "$work/recipe.toml")
 if [ "$kind" = cuda ]; then rehearsal=; size=${SIZE:-3B}; else rehearsal=yes; size=${SIZE:-30M}; fi
 layers=${LAYERS:-${rehearsal:+1}}
 
-fieldmark() { timeout "$limit" "${library[@]}" "$bin/fieldmark" "$@"; }
+# A run that is asked to stop first finishes its step, which may take longer than the machine is lent for.
+fieldmark() { timeout -k 20 "$limit" "${library[@]}" "$bin/fieldmark" "$@"; }
 # row FILE CHECK FOUND AGAINST VERDICT
 row() {
   printf '%s\t%s\t%s\t%s\n' "$2" "$3" "$4" "$5" >>"$results/rows/$1.tsv"
@@ -63,6 +64,8 @@ row() {
 }
 verdict() { case $1 in 0) echo ok ;; 3) echo "not judged" ;; *) echo FAIL ;; esac; }
 last() { tail -n 1 "$1" | cut -c 1-200; }
+# why CODE LOG: what a command that failed says.
+why() { case $1 in 124 | 137) echo "stopped after $limit seconds" ;; *) last "$2" ;; esac; }
 supports() { "$python" "$helper" supports "$results/logs/devices.log" "$kind" "$1"; }
 
 parity() {
@@ -136,7 +139,7 @@ updates() {
     if [ $code -eq 0 ] && [ ! -e "$work/$stage-flex/checkpoint" ]; then
       train $stage flex "$start" "$work/$stage-flex" >>"$log" 2>&1 || code=$?
     fi
-    if [ $code -ne 0 ]; then row updates "$stage updates" "$(last "$log")" flex FAIL; continue; fi
+    if [ $code -ne 0 ]; then row updates "$stage updates" "$(why $code "$log")" flex FAIL; continue; fi
     found=$("$python" "$helper" losses $stage "$work/$stage-device" "$work/$stage-flex")
     code=$?
     row updates "$stage updates, losses" "${found%%|*}" "${found#*|}" "$(verdict $code)"
