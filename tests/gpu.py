@@ -37,19 +37,42 @@ NOT_JUDGED = 3
 BOUNDS = {"sft": lambda loss: 2e-4, "tapo": lambda loss: 1e-3 * abs(loss) + 1e-6}
 
 
-def few(labels):
-    """Four training photographs of each of the first four kinds."""
+# Where Burn looks for a CUDA toolkit, and for NVIDIA's exp, log and the like in it.
+TOOLKITS = ("/usr/local/cuda", "/opt/cuda", "/usr/lib/cuda", "/usr")
+LIBDEVICE = "libdevice.10.bc"
+IN_TOOLKIT = f"nvvm/libdevice/{LIBDEVICE}"
+
+
+def libdevice():
+    """The file that Burn links into every CUDA kernel with an exp or a log, when it first runs the kernel: of the toolkit that
+    CUDA_PATH names, of the archive, of an installed toolkit, or of a Python package (torch brings triton)."""
+    named, archive = os.environ.get("CUDA_PATH"), pathlib.Path(__file__).resolve().parent.parent / "lib" / LIBDEVICE
+    found = [pathlib.Path(named, IN_TOOLKIT)] if named else []
+    found += [archive] + [pathlib.Path(root, IN_TOOLKIT) for root in TOOLKITS]
+    for folder in map(pathlib.Path, sys.path):
+        found += [folder / "triton/backends/nvidia/lib" / LIBDEVICE, *sorted(folder.glob(f"nvidia/*/{IN_TOOLKIT}"))]
+    file = next((file for file in found if file.is_file()), None)
+    if file is None:
+        print(f"error: {LIBDEVICE} is not on this machine, and Burn needs it to compile for CUDA: set CUDA_PATH to a CUDA "
+              f"toolkit that has {IN_TOOLKIT}, or install the Python package triton, and set PYTHON to its Python", file=sys.stderr)
+        return 1
+    print(file.resolve())
+    return 0
+
+
+def few(labels, each=4):
+    """So many training photographs of each of the first four kinds."""
     rows, taken = list(csv.DictReader(open(labels, encoding="utf-8"))), {}
     for row in rows:
         if row["split"] == "train" and (row["class"] in taken or len(taken) < 4):
             taken.setdefault(row["class"], []).append(row)
-    return list(rows[0]), [row for kind in taken.values() for row in kind[:4]]
+    return list(rows[0]), [row for kind in taken.values() for row in kind[:int(each)]]
 
 
-def data(assets, work):
+def data(assets, work, each):
     """The photographs, their table, conversations, texts for a tokenizer, and the recipe."""
     assets, work = pathlib.Path(assets).resolve(), pathlib.Path(work)
-    names, rows = few(assets / "labels.csv")
+    names, rows = few(assets / "labels.csv", each)
     photos = work / "photos"
     photos.mkdir()
     (photos / "images").symlink_to(assets / "images")
@@ -70,7 +93,7 @@ def data(assets, work):
 
 def shape(work, rehearsal):
     """A model whose weights outweigh the runtime."""
-    wide = (512, 1536, 8, 8) if rehearsal else (2048, 8192, 16, 16)
+    wide = (512, 1536, 2, 8) if rehearsal else (2048, 8192, 16, 16)
     text = "[text]\nhidden_size = {}\nintermediate_size = {}\nnum_hidden_layers = {}\nnum_attention_heads = {}\n".format(*wide)
     pathlib.Path(work, "wide.toml").write_text(text + "num_key_value_heads = 2\n", encoding="utf-8")
 
@@ -253,5 +276,5 @@ if __name__ == "__main__":
     if command == "few":
         print("\n".join(row["path"] for row in few(arguments[0])[1]))
         sys.exit()
-    known = {f.__name__: f for f in (data, shape, photographs, device, supports, parity, losses, watch, peak, compare, table)}
-    sys.exit(known[command](*arguments) or 0)
+    known = (libdevice, data, shape, photographs, device, supports, parity, losses, watch, peak, compare, table)
+    sys.exit({f.__name__: f for f in known}[command](*arguments) or 0)

@@ -8,6 +8,9 @@
 #   updates      the losses of an SFT and a TAPO run are those of flex
 #   memory       the peak of SFT and TAPO steps against `fieldmark plan`
 #   speed        benches/README.md at 3B's shape beside torch: SIZE=3B|173M|30M LAYERS=N DTYPES="bf16 f32" NAMES="prefill;SFT"
+#                and TIMES=N runs after the first, of which the fastest counts (as many as suit the work)
+# PHOTOS=N takes N photographs of each of four kinds, 2 to 4 (4), for all parts but parity and speed. For an adapter that is
+# software: PHOTOS=2 TIMES=1 LIMIT=1800 tests/gpu.sh wgpu
 # Rows and logs stay in RESULTS/DEVICE (RESULTS: target/gpu). The table of all rows there is printed at the end, and goes to
 # $OUT too if that is set. The exit code is 1 if a check failed.
 set -uo pipefail
@@ -29,17 +32,31 @@ for needed in "$bin/fieldmark" "$bin/speed"; do
   [ -x "$needed" ] || { echo "error: $needed is missing; build it with tests/pack-gpu.sh, or set BIN" >&2; exit 2; }
 done
 # Libraries that an ordinary machine may lack come with the archive; only our binaries may see them.
-if [ -d lib ]; then library="env LD_LIBRARY_PATH=$PWD/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"; else library=; fi
-python=${PYTHON:-python3} limit=${LIMIT:-540}
+library=(env)
+if [ -d lib ]; then library+=("LD_LIBRARY_PATH=$PWD/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"); fi
+python=${PYTHON:-python3} limit=${LIMIT:-540} photos=${PHOTOS:-4}
+# A positive is another photograph of the same kind, so TAPO needs two of each.
+case $photos in [2-4]) ;; *) echo "error: PHOTOS=$photos: must be 2, 3 or 4" >&2; exit 2 ;; esac
 # Rows of one device never stand in the table of another.
 results=${RESULTS:-target/gpu}/${device/:/-}
 mkdir -p "$results"/{rows,logs,work}
 results=$(realpath "$results") work=$results/work helper=$PWD/tests/gpu.py
+if [ "$kind" = cuda ]; then
+  # A driver alone lacks one file of the toolkit. The folder has the toolkit's form and nothing else in it.
+  libdevice=$("$python" "$helper" libdevice) || exit 2
+  mkdir -p "$results/cuda/nvvm/libdevice"
+  ln -sf "$libdevice" "$results/cuda/nvvm/libdevice/"
+  library+=("CUDA_PATH=$results/cuda")
+elif [ -z "${XDG_RUNTIME_DIR:-}" ]; then
+  # Mesa asks a desktop for its card and prints an error where no desktop is.
+  library+=("XDG_RUNTIME_DIR=$results")
+fi
 recipe=(-c tests/few-rollouts.toml -c "$work/recipe.toml")
 if [ "$kind" = cuda ]; then rehearsal=; size=${SIZE:-3B}; else rehearsal=yes; size=${SIZE:-30M}; fi
 layers=${LAYERS:-${rehearsal:+1}}
 
-fieldmark() { timeout "$limit" $library "$bin/fieldmark" "$@"; }
+# A run that is asked to stop first finishes its step, which may take longer than the machine is lent for.
+fieldmark() { timeout -k 20 "$limit" "${library[@]}" "$bin/fieldmark" "$@"; }
 # row FILE CHECK FOUND AGAINST VERDICT
 row() {
   printf '%s\t%s\t%s\t%s\n' "$2" "$3" "$4" "$5" >>"$results/rows/$1.tsv"
@@ -47,6 +64,8 @@ row() {
 }
 verdict() { case $1 in 0) echo ok ;; 3) echo "not judged" ;; *) echo FAIL ;; esac; }
 last() { tail -n 1 "$1" | cut -c 1-200; }
+# why CODE LOG: what a command that failed says.
+why() { case $1 in 124 | 137) echo "stopped after $limit seconds" ;; *) last "$2" ;; esac; }
 supports() { "$python" "$helper" supports "$results/logs/devices.log" "$kind" "$1"; }
 
 parity() {
@@ -74,12 +93,12 @@ parity() {
 
 # A few photographs, a tiny checkpoint, and the runs on flex that the device is compared with.
 prepare() {
-  [ -e "$work/ready" ] && return
+  [ "$(cat "$work/ready" 2>/dev/null)" = "$photos" ] && return
   rm -rf "$work" && mkdir -p "$work"
-  "$python" "$helper" data assets/produce "$work" &&
+  "$python" "$helper" data assets/produce "$work" "$photos" &&
     fieldmark init --corpus "$work/texts.txt" --out "$work/base" >"$results/logs/prepare.log" 2>&1 &&
     train sft flex "$work/base" "$work/sft-flex" >>"$results/logs/prepare.log" 2>&1 &&
-    touch "$work/ready"
+    echo "$photos" >"$work/ready"
 }
 
 # train STAGE DEVICE CHECKPOINT OUTPUT [MORE...]
@@ -99,7 +118,7 @@ generation() {
     if [ "$ours" != "$theirs" ]; then different=$((different + 1)); code=1; fi
     printf '%s\n  %s: %s\n  flex: %s\n' "$photo" "$device" "$ours" "$theirs" >>"$results/logs/generation.log"
   done < <("$python" "$helper" photographs "$work" 4)
-  found=$(grep -m 1 '^error' "$results/logs/generation.log" | cut -c 1-200)
+  if [ $code != 0 ]; then found=$(grep -m 1 '^error' "$results/logs/generation.log" | cut -c 1-200); fi
   row generation "greedy answers, f32" "${found:-$different of $asked differ}" "flex: none" "$(verdict $code)"
   code=0
   photo=$("$python" "$helper" photographs "$work" 1)
@@ -120,7 +139,7 @@ updates() {
     if [ $code -eq 0 ] && [ ! -e "$work/$stage-flex/checkpoint" ]; then
       train $stage flex "$start" "$work/$stage-flex" >>"$log" 2>&1 || code=$?
     fi
-    if [ $code -ne 0 ]; then row updates "$stage updates" "$(last "$log")" flex FAIL; continue; fi
+    if [ $code -ne 0 ]; then row updates "$stage updates" "$(why $code "$log")" flex FAIL; continue; fi
     found=$("$python" "$helper" losses $stage "$work/$stage-device" "$work/$stage-flex")
     code=$?
     row updates "$stage updates, losses" "${found%%|*}" "${found#*|}" "$(verdict $code)"
@@ -129,19 +148,19 @@ updates() {
 
 memory() {
   local stage start log code found planned idle
-  # The weights must outweigh the runtime: 1.0 billion parameters on a card, 28 million elsewhere.
+  # The weights must outweigh the runtime: 1.0 billion parameters on a card, 8 million elsewhere.
   if ! prepare || ! "$python" "$helper" shape "$work" "${rehearsal:-}" ||
     { [ ! -e "$work/wide/model.safetensors" ] && ! fieldmark init --shape "$work/wide.toml" --corpus "$work/texts.txt" \
       --max-parameters 2000000000 --out "$work/wide" >"$results/logs/memory.log" 2>&1; }; then
     row memory "a checkpoint of some size" "$(last "$results/logs/memory.log")" - FAIL
     return
   fi
-  idle=$("$python" "$helper" watch "$kind" "$limit" "$results/logs/idle.log" $library "$bin/fieldmark" devices)
+  idle=$("$python" "$helper" watch "$kind" "$limit" "$results/logs/idle.log" "${library[@]}" "$bin/fieldmark" devices)
   for stage in sft tapo; do
     log=$results/logs/memory-$stage.log
     rm -rf "$work/wide-$stage"
     planned=$(fieldmark plan "${recipe[@]}" --stage $stage --tokens 128 --set "model.path=$work/wide" 2>"$log")
-    found=$("$python" "$helper" watch "$kind" "$limit" "$log" $library "$bin/fieldmark" $stage "${recipe[@]}" \
+    found=$("$python" "$helper" watch "$kind" "$limit" "$log" "${library[@]}" "$bin/fieldmark" $stage "${recipe[@]}" \
       --device "$device" --set "model.path=$work/wide" --set "output=$work/wide-$stage" --overwrite \
       --set $stage.epochs=1)
     code=$?
@@ -169,8 +188,9 @@ speed() {
     for name in "${names[@]}"; do
       log=$results/logs/speed-$dtype-${name//[^A-Za-z0-9]/-}
       # The sign keeps "batch 1" from choosing "batch 10" too.
-      arguments=(--size "$size" --dtype "$dtype" ${layers:+--layers "$layers"} "=$name")
-      ours=$("$python" "$helper" watch "$kind" "$limit" "$log.log" $library "$bin/speed" --device "$device" "${arguments[@]}")
+      arguments=(--size "$size" --dtype "$dtype" ${layers:+--layers "$layers"} ${TIMES:+--times "$TIMES"} "=$name")
+      ours=$("$python" "$helper" watch "$kind" "$limit" "$log.log" "${library[@]}" "$bin/speed" --device "$device" \
+        "${arguments[@]}")
       code=$?
       if [ $code -ne 0 ]; then row "speed-$dtype" "$size, $dtype: $name" "$(last "$log.log")" - FAIL; continue; fi
       theirs=

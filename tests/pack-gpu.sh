@@ -33,6 +33,14 @@ ldd "$pack"/bin/* | awk '/=> not found/ { print "error: " $1 " is missing here" 
     echo "packs $library"
     cp -L "$library" "$pack/lib/"
   done
+case $features in *cuda*)
+  if libdevice=$("${PYTHON:-python3}" tests/gpu.py libdevice); then
+    echo "packs $libdevice"
+    cp -L "$libdevice" "$pack/lib/"
+  else
+    echo "warning: the archive lacks libdevice.10.bc, so the machine with the card must have it" >&2
+  fi ;;
+esac
 for folder in qwen2_5_vl_tiny qwen2_5_vl_tiny_untied tapo image_processor chat_template tokenizer; do
   cp -r "tests/fixtures/$folder" "$pack/tests/fixtures/"
 done

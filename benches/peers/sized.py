@@ -2,7 +2,7 @@
 
 Prints `name<TAB>milliseconds<TAB>peak bytes` (the peak on CUDA only); NAME selects work by a part of its name, =NAME by its
 whole name.
-    python benches/peers/reference.py --device cuda --size 3B --dtype bf16 [--layers N] [NAME...]
+    python benches/peers/reference.py --device cuda --size 3B --dtype bf16 [--layers N] [--times N] [NAME...]
 Weights are random and of one format; AdamW keeps its moments in that format. Steps of training recompute blocks.
 """
 import argparse
@@ -40,7 +40,7 @@ def configuration(size, layers):
 
 class Work:
     def __init__(self, arguments):
-        self.device, self.wanted = torch.device(arguments.device), arguments.names
+        self.device, self.wanted, self.times = torch.device(arguments.device), arguments.names, arguments.times
         self.dtype = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[arguments.dtype]
         torch.manual_seed(0)
         # f32 means f32: products in TF32 would be another format.
@@ -62,7 +62,7 @@ class Work:
         if card:
             torch.cuda.reset_peak_memory_stats()
         fastest = 1e9
-        for repetition in range(times + 1):
+        for repetition in range((self.times or times) + 1):
             self.done()
             start = time.perf_counter()
             work()
@@ -160,6 +160,7 @@ def main(words):
     parser.add_argument("--size", default="173m", type=str.lower, choices=list(SIZES))
     parser.add_argument("--dtype", default="f32", choices=["f32", "bf16", "f16"])
     parser.add_argument("--layers", type=int)
+    parser.add_argument("--times", type=int)
     parser.add_argument("names", nargs="*")
     work = Work(parser.parse_args(words))
     work.inference()

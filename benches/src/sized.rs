@@ -25,9 +25,11 @@ struct Sized {
     dtype: FloatDType,
     /// Parts of the names of the work, or whole names after `=`; none means all.
     wanted: Vec<String>,
+    /// How often each piece of work is timed; `None` leaves that to the work.
+    times: Option<usize>,
 }
 
-/// Times the work that the arguments choose, if they name a device, a size, a number format or a number of layers.
+/// Times the work that the arguments choose, if they name a device, a size, a number format or a number of layers or runs.
 pub fn run(arguments: &[String]) -> Option<ExitCode> {
     arguments.iter().any(|argument| argument.starts_with("--")).then(|| match Sized::read(arguments) {
         Ok(sized) => {
@@ -67,10 +69,15 @@ fn cut(mut config: Qwen25VlConfig, layers: usize) -> Qwen25VlConfig {
     config
 }
 
+fn count(argument: &str, value: &str) -> Result<usize, String> {
+    let count = value.parse().ok().filter(|count| *count > 0);
+    count.ok_or_else(|| format!("`{argument} {value}`: must be a whole number above 0"))
+}
+
 impl Sized {
     fn read(arguments: &[String]) -> Result<Self, String> {
         let (mut named, mut config, mut dtype) = ("flex", size("173M")?, WeightType::F32);
-        let (mut layers, mut wanted) = (None, Vec::new());
+        let (mut layers, mut times, mut wanted) = (None, None, Vec::new());
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
             if !argument.starts_with("--") {
@@ -82,11 +89,12 @@ impl Sized {
                 "--device" => named = value,
                 "--size" => config = size(value)?,
                 "--dtype" => dtype = value.parse().map_err(|error| format!("`--dtype`: {error}"))?,
-                "--layers" => {
-                    let count = value.parse().ok().filter(|count| *count > 0);
-                    layers = Some(count.ok_or_else(|| format!("`--layers {value}`: must be a whole number above 0"))?);
+                "--layers" => layers = Some(count(argument, value)?),
+                "--times" => times = Some(count(argument, value)?),
+                _ => {
+                    let known = "--device, --size, --dtype, --layers and --times";
+                    return Err(format!("`{argument}` is unknown; there are {known}"));
                 }
-                _ => return Err(format!("`{argument}` is unknown; there are --device, --size, --dtype and --layers")),
             }
         }
         let device = device::open(named).map_err(|error| error.to_string())?.device;
@@ -94,7 +102,8 @@ impl Sized {
         if !device.supports_dtype(dtype) {
             return Err(format!("device `{named}` does not compute in {dtype:?}"));
         }
-        Ok(Self { device, config: layers.map_or(config.clone(), |layers| cut(config, layers)), dtype, wanted })
+        let config = layers.map_or(config.clone(), |layers| cut(config, layers));
+        Ok(Self { device, config, dtype, wanted, times })
     }
 
     fn chosen(&self, name: &str) -> bool {
@@ -115,7 +124,8 @@ impl Sized {
         trainer.with_trunk(TrunkSettings { recompute: true, query_chunk: 0 })
     }
 
-    /// Runs `work` once to warm up, then `times` times, and prints the best time. The clock stops when the device is done.
+    /// Runs `work` once to warm up, then `times` times unless the arguments say how often, and prints the best time. The
+    /// clock stops when the device is done.
     fn best(&self, name: &str, times: usize, mut work: impl FnMut()) {
         let mut once = || {
             let start = Instant::now();
@@ -124,7 +134,7 @@ impl Sized {
             1e3 * start.elapsed().as_secs_f64()
         };
         once();
-        let fastest = (0..times).map(|_| once()).fold(f64::INFINITY, f64::min);
+        let fastest = (0..self.times.unwrap_or(times)).map(|_| once()).fold(f64::INFINITY, f64::min);
         println!("{name}\t{fastest:.2}");
     }
 
@@ -220,10 +230,20 @@ mod tests {
     }
 
     #[test]
+    fn work_is_timed_as_often_as_asked() {
+        for (arguments, expected) in [(&["--size", "30M"][..], 3), (&["--size", "30M", "--times", "1"], 1)] {
+            let mut runs = 0;
+            read(arguments).unwrap().best("work", 3, || runs += 1);
+            assert_eq!(runs, 1 + expected, "{arguments:?}");
+        }
+    }
+
+    #[test]
     fn arguments_that_are_wrong_are_named() {
         for (arguments, wrong) in [
             (&["--size", "4B"][..], "4B"),
             (&["--layers", "0"], "--layers"),
+            (&["--times", "none"], "--times"),
             (&["--dtype", "f8"], "--dtype"),
             (&["--device", "flx"], "flx"),
             (&["--sizes", "3B"], "--sizes"),

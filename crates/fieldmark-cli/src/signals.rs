@@ -24,7 +24,9 @@ pub const INTERRUPTED: i32 = 130;
 /// The signals that stop a run, and the process if they come again.
 const REPEATED: [i32; 2] = [SIGINT, SIGTERM];
 
+// Only the dashboard takes over what the listener holds.
 /// Listens to the signals for a run.
+#[cfg_attr(not(all(unix, feature = "tui")), allow(dead_code))]
 pub struct Listener {
     interrupt: Interrupt,
     boundary: &'static str,
@@ -34,6 +36,7 @@ pub struct Listener {
     quiet: Arc<AtomicBool>,
 }
 
+#[cfg_attr(not(all(unix, feature = "tui")), allow(dead_code))]
 impl Listener {
     /// Starts to listen for a run that stops after the current `boundary` ("update") once `interrupt` is set.
     ///

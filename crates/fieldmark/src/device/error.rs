@@ -42,12 +42,14 @@ pub enum DeviceError {
         reason: String,
     },
     /// This build has the device, but it does not work on this machine.
-    #[error("device `{name}` does not start: {reason}; check its driver; other devices of this build: {others}")]
+    #[error("device `{name}` does not start: {reason}; it needs {needs}; other devices of this build: {others}")]
     Start {
         /// The name given.
         name: String,
         /// What happened.
         reason: String,
+        /// What a machine must have for it.
+        needs: &'static str,
         /// The other devices of this build.
         others: String,
     },

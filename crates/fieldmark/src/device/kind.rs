@@ -35,6 +35,18 @@ impl DeviceKind {
         }
     }
 
+    /// What the machine must have for it.
+    pub(super) fn needs(self) -> &'static str {
+        match self {
+            Self::Flex => "nothing but a CPU",
+            Self::Cuda => "NVIDIA's driver, and libdevice.10.bc of a CUDA toolkit, whose folder CUDA_PATH may name",
+            Self::Vulkan => "a driver for Vulkan",
+            Self::Wgpu => "a driver for Vulkan, Metal or DirectX 12",
+            Self::Metal => "macOS",
+            Self::Rocm => "ROCm, with AMD's driver",
+        }
+    }
+
     /// Returns true if this build contains the backend.
     pub fn is_compiled(self) -> bool {
         match self {

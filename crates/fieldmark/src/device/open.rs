@@ -1,7 +1,7 @@
 //! Opening devices by name: `flex`, `cuda:0`, `vulkan`, `wgpu`, `metal`, `rocm`.
 //!
-//! A missing driver shows only on first use, as a panic inside Burn. So every device adds three numbers in a thread of
-//! its own before it is handed out.
+//! A missing driver shows only on first use, as a panic inside Burn. So every device computes with three numbers in a thread
+//! of its own before it is handed out.
 
 use burn::tensor::{Device, Tensor};
 
@@ -44,15 +44,17 @@ pub fn open(name: &str) -> Result<OpenDevice, DeviceError> {
     }
     let device = kind.handle(index).ok_or_else(not_compiled)?;
     let tried = device.clone();
-    let sum = attempt(move || Tensor::<1>::from_floats([1.0, 2.0, 3.0], &tried).sum().into_scalar::<f32>());
+    // CUDA has no instruction for `exp` and `log`: a kernel with them also needs a file of the toolkit.
+    let sum = attempt(move || Tensor::<1>::from_floats([1.0, 2.0, 3.0], &tried).exp().log().sum().into_scalar::<f32>());
     let start = |reason: String| DeviceError::Start {
         name: name.into(),
         reason,
+        needs: kind.needs(),
         others: list(DeviceKind::compiled().filter(|other| *other != kind)),
     };
     match sum {
-        Ok(6.0) => Ok(OpenDevice { name: name.into(), kind, device }),
-        Ok(wrong) => Err(start(format!("1 + 2 + 3 gave {wrong}"))),
+        Ok(sum) if (sum - 6.0).abs() < 1e-2 => Ok(OpenDevice { name: name.into(), kind, device }),
+        Ok(wrong) => Err(start(format!("the logarithms of exp(1), exp(2) and exp(3) add up to {wrong}"))),
         Err(reason) => Err(start(reason)),
     }
 }
@@ -122,6 +124,18 @@ mod tests {
         assert_eq!(open_all("flex").unwrap().len(), 1);
         assert!(matches!(open_all("flex, flex"), Err(DeviceError::Index { name, .. }) if name == "flex"));
         assert!(matches!(open_all("flex,cude"), Err(DeviceError::Unknown { name, .. }) if name == "cude"));
+    }
+
+    #[test]
+    fn a_device_that_does_not_start_says_what_it_needs() {
+        for kind in DeviceKind::ALL {
+            let others = list(std::iter::empty());
+            let error =
+                DeviceError::Start { name: kind.name().into(), reason: "silence".into(), needs: kind.needs(), others };
+            let text = error.to_string();
+            assert!(text.contains(kind.name()) && text.contains(kind.needs()), "{text}");
+            assert_eq!(text.contains("libdevice.10.bc"), kind == DeviceKind::Cuda, "{text}");
+        }
     }
 
     #[test]
