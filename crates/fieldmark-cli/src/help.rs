@@ -5,6 +5,8 @@ pub const OVERVIEW: &str = "\
 Examples:
   fieldmark demo
       trains and scores a small model on the photographs in the repository
+  fieldmark world --out world
+      writes a world of look-alikes as files to train on
   fieldmark ask --model DIR --image pepper.jpg \"Which pepper is this?\"
       asks a checkpoint about a photograph
   fieldmark init --shape recipes/shapes/tiny.toml --corpus texts.txt --out runs/new
@@ -26,6 +28,40 @@ Exit codes:
   70  a fault inside Fieldmark (set RUST_BACKTRACE=1 to see where)
   130 stopped by Ctrl-C, SIGTERM or a closed terminal; sft, tapo, eval and demo have saved, and --resume
       continues";
+
+/// `fieldmark world --help`.
+pub const WORLD: &str = "\
+Example:
+  fieldmark world --out world
+      writes the default world; look at world/sheet.png
+  fieldmark world --seed 7 --species 10000 --images 2 --out large
+      writes a larger one
+
+What is in it:
+  species.jsonl      every species with its marks, its look-alike and its group
+  cot.jsonl          a reasoned answer for each seen species (conversations for sft)
+  direct.jsonl       the same questions with the name alone
+  tapo.jsonl         triplets of the seen species for tapo
+  validation.jsonl   questions for data.tapo.validation: other pictures of seen species, and species for development
+  eval/              questions on seen and unseen species for eval
+  development/       the same on other pictures of seen species, and on species used for nothing else: choose settings here
+  robustness/        the questions of eval/ on pictures made harder to read, with --robustness
+  sheet.png          look-alikes side by side";
+
+/// `fieldmark base --help`.
+pub const BASE: &str = "\
+Example:
+  fieldmark base --out runs/base
+      trains a model that knows the default world; `fieldmark demo --base runs/base/model` then fine-tunes it
+  fieldmark base --world 7 --species 120 --out runs/base-7
+      trains one for another world
+
+What it is taught:
+  Pictures of animals with any marks, described without names; captions of every species, one in five \
+  wrong; and in words: what each species looks like, and reasoned answers. It is never taught to reason \
+  from a picture to a name. The model is the folder model in the output folder.
+
+Ctrl-C saves and exits; --resume continues.";
 
 const RECIPES: &str = "\
 Recipes:
@@ -164,12 +200,19 @@ pub fn demo() -> String {
     let photographs = fieldmark::demo::PHOTOGRAPHS;
     format!(
         "\
-Example:
+Examples:
   fieldmark demo --out runs/demo
+      on the photographs of the repository
+  fieldmark demo --base runs/base/model --out runs/field-guide
+      in the world of a base model; `fieldmark base --out runs/base` trains one
 
-The demo takes minutes on a CPU. It writes one folder per stage: OUT/base, OUT/sft and OUT/tapo, each \
+On photographs, the demo takes minutes on a CPU. It writes one folder per stage: OUT/base, OUT/sft and OUT/tapo, each \
 with the model in checkpoint/ and its answers in predictions.jsonl, and the table of scores in \
 OUT/report.md. With the repository's photographs, the exit code is 1 if the scores miss their marks.
+
+With --base, OUT/report.md has the scores and the answers before and after each stage, OUT/world the pictures, rows and \
+recipes, OUT/sft and OUT/tapo the runs with their curves and models, and OUT/eval-* every answer. Each stage is what sft, \
+tapo and eval do with these recipes.
 
 Your own photographs (--photos DIR):
 {photographs} Scores on your own photographs are not judged."

@@ -227,8 +227,10 @@ fn help_and_devices() {
     for code in [0, 1, 2, 70, 130] {
         assert!(starts(&format!("{code} ")), "{code}: {help}");
     }
-    for command in ["demo", "init", "sft", "tapo", "eval", "ask", "prompt", "data", "plan", "show", "parity", "devices"]
-    {
+    for command in [
+        "demo", "world", "base", "init", "sft", "tapo", "eval", "ask", "prompt", "data", "plan", "show", "parity",
+        "devices",
+    ] {
         assert!(starts(&format!("{command} ")), "{command}: {help}");
         let own = place.succeed(&[command, "--help"]);
         assert!(mentions(&own, &format!("Usage: fieldmark {command}")), "{own}");

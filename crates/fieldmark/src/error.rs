@@ -117,6 +117,9 @@ pub enum RunError {
     /// A model cannot be evaluated.
     #[error(transparent)]
     Eval(#[from] fieldmark_eval::EvalError),
+    /// A world cannot be made or written.
+    #[error(transparent)]
+    World(#[from] fieldmark_world::WorldError),
     /// A model cannot be trained.
     #[error(transparent)]
     Train(TrainError),

@@ -2,7 +2,7 @@
 //!
 //! This crate runs whole stages: [`recipe`]s, [`source`]s of samples, [`checkpoint`]s, run [`folder`]s, [`log`]s, and
 //! the runs themselves in [`run`]. It re-exports the crates that it builds on: [`model`], [`processor`], [`generate`],
-//! [`data`], [`train`], [`eval`] and [`stream`].
+//! [`data`], [`train`], [`eval`], [`world`] and [`stream`].
 
 pub mod checkpoint;
 pub mod demo;
@@ -10,6 +10,7 @@ pub mod device;
 #[cfg(doctest)]
 mod docs;
 mod error;
+pub mod field_guide;
 pub mod folder;
 pub mod init;
 pub mod log;
@@ -29,4 +30,5 @@ pub use fieldmark_model as model;
 pub use fieldmark_processor as processor;
 pub use fieldmark_stream as stream;
 pub use fieldmark_train as train;
+pub use fieldmark_world as world;
 pub use stage::{Stage, UnknownStage};

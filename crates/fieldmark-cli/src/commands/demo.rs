@@ -1,68 +1,69 @@
-//! `fieldmark demo`: trains a model on the photographs in the repository and prints its scores.
+//! `fieldmark demo`: SFT and TAPO in a world of look-alikes whose base model is given, or from nothing on photographs.
 
-use std::path::PathBuf;
+use std::path::Path;
 
-use anyhow::bail;
 use fieldmark::{
-    demo::{self, DemoOptions},
-    device,
+    field_guide::{self, DemoOptions, Reuse, StudyOptions},
     train::trainer::Interrupt,
 };
 
-use super::{Outcome, say};
+use super::{Outcome, photos, say};
 use crate::{arguments::DemoArgs, display::StageDisplay, signals::Listener};
 
 /// Runs the demo and prints its table.
 ///
 /// # Errors
-/// Returns an error if the photographs cannot be read or the output cannot be written.
+/// Returns an error if the base model or the photographs cannot be read, or the output cannot be written.
 pub fn run(args: &DemoArgs) -> anyhow::Result<Outcome> {
-    let device = device::open(args.device.name().unwrap_or_else(|| device::default_name()))?;
+    let Some(base) = &args.base else { return photos::run(args, args.photos.as_deref()) };
     let interrupt = Interrupt::new();
     let _listener = Listener::new("step", interrupt.clone())?;
+    if args.full {
+        return study(args, base, interrupt);
+    }
     let options = DemoOptions {
-        photos: photos(args)?,
-        judge: args.photos.is_none(),
+        base: base.clone(),
         out: args.out.clone(),
-        decode: args.decode.options(),
+        reuse: Reuse { resume: args.resume, overwrite: args.overwrite },
         seed: args.seed,
-        sft_epochs: args.sft_epochs,
-        tapo_steps: args.tapo_steps,
-        ablation: args.ablation,
-        resume: args.resume,
-        overwrite: args.overwrite,
-        device: device.device,
-        device_name: device.name,
+        pictures: args.pictures,
+        tapo_epochs: args.tapo_epochs,
+        device: args.device.name().map(str::to_owned),
         interrupt,
     };
-    let outcome = demo::run(&options, &mut StageDisplay::default())?;
-    if outcome.stopped {
-        // Nothing is lost if nobody can read this, because the terminal was closed.
-        let _ =
-            say(&format!("stopped and saved in {}. To continue, add --resume to the same command", args.out.display()));
-        return Ok(Outcome::Interrupted);
-    }
-    say(outcome.report.trim_end())?;
-    for missed in &outcome.missed {
-        say(&format!("missed its mark: {missed}"))?;
-    }
-    Ok(if outcome.missed.is_empty() { Outcome::Done } else { Outcome::Failed })
+    let outcome = field_guide::demo(&options, &mut StageDisplay::default())?;
+    let Some(report) = outcome.report else { return Ok(stopped(args)) };
+    say(outcome.table.trim_end())?;
+    say(&format!("the report: {}", report.display()))?;
+    say(&format!("the curves of TAPO: {}", outcome.tapo.join("reward.svg").display()))?;
+    Ok(Outcome::Done)
 }
 
-/// Returns `--photos`, or else `assets/produce` in the current folder or, under `cargo run`, in the repository.
-fn photos(args: &DemoArgs) -> anyhow::Result<PathBuf> {
-    if let Some(folder) = &args.photos {
-        return Ok(folder.clone());
+/// Runs the study and prints its table.
+fn study(args: &DemoArgs, base: &Path, interrupt: Interrupt) -> anyhow::Result<Outcome> {
+    let options = StudyOptions {
+        base: base.into(),
+        out: args.out.clone(),
+        reuse: Reuse { resume: args.resume, overwrite: args.overwrite },
+        seed: args.seed,
+        seeds: args.seeds,
+        arms: args.arms.clone(),
+        pictures: args.pictures,
+        tapo_epochs: args.tapo_epochs,
+        device: args.device.name().map(str::to_owned),
+        interrupt,
+    };
+    let outcome = field_guide::study(&options, &mut StageDisplay::default())?;
+    say(outcome.table.trim_end())?;
+    if outcome.stopped {
+        return Ok(stopped(args));
     }
-    let here = PathBuf::from("assets/produce");
-    let package =
-        std::env::var_os("CARGO_MANIFEST_DIR").map(|folder| PathBuf::from(folder).join("../../assets/produce"));
-    let mut places = [Some(here), package].into_iter().flatten();
-    match places.find(|folder| folder.join("labels.csv").is_file()) {
-        Some(folder) => Ok(folder),
-        None => bail!(
-            "assets/produce was not found here; run the demo in the repository, or give a folder with --photos DIR. {}",
-            demo::PHOTOGRAPHS
-        ),
-    }
+    say(&format!("the report: {}", outcome.report.display()))?;
+    Ok(Outcome::Done)
+}
+
+/// Says how to continue. Nothing is lost if nobody can read this, because the terminal was closed.
+fn stopped(args: &DemoArgs) -> Outcome {
+    let _ = say(&format!("stopped and saved in {}. To continue, add --resume to the same command", args.out.display()));
+    Outcome::Interrupted
 }

@@ -1,18 +1,21 @@
 //! The commands, one file each, and how they end.
 
 mod ask;
+mod base;
 mod data;
 mod demo;
 mod devices;
 mod eval;
 mod init;
 mod parity;
+mod photos;
 mod plan;
 mod prompt;
 mod sft;
 mod show;
 mod tapo;
 mod training;
+mod world;
 
 use std::io::Write;
 
@@ -39,6 +42,8 @@ pub enum Outcome {
 pub fn run(cli: &Cli) -> anyhow::Result<Outcome> {
     match &cli.command {
         Command::Demo(args) => demo::run(args),
+        Command::World(args) => world::run(args),
+        Command::Base(args) => base::run(args),
         Command::Init(args) => init::run(args),
         Command::Sft(args) => sft::run(args),
         Command::Tapo(args) => tapo::run(args),

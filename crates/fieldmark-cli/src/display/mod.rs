@@ -1,6 +1,7 @@
 //! How a run is shown: Burn's dashboard on a terminal, otherwise a line per step; at the end its curve is drawn.
 
 mod curve;
+mod curves;
 #[cfg_attr(not(all(unix, feature = "tui")), path = "no_dashboard.rs")]
 mod dashboard;
 mod progress;

@@ -2,7 +2,6 @@
 
 use fieldmark::{
     RunError,
-    folder::RunFolder,
     run::{Course, Observer, RunEvent},
     train::{
         params::Trainable,
@@ -11,11 +10,7 @@ use fieldmark::{
     },
 };
 
-use super::{
-    curve::{Series, series, svg},
-    progress::Progress,
-    screen::Screen,
-};
+use super::{curves::draw_curves, progress::Progress, screen::Screen};
 use crate::{signals::Listener, tell::tell};
 
 /// The stage that is shown.
@@ -175,38 +170,6 @@ impl RunDisplay {
             ));
         }
     }
-
-    /// Draws the curves of the run from its metrics.
-    fn draw(&self, folder: &RunFolder) -> Result<(), RunError> {
-        let metrics = folder.file("metrics.jsonl");
-        let keep = |lines: Vec<Series>, always: usize| -> Vec<Series> {
-            let kept = lines.into_iter().enumerate().filter(|(i, line)| *i < always || !line.points.is_empty());
-            kept.map(|(_, line)| line).collect()
-        };
-        match &self.shown {
-            Shown::Sft => {
-                let lines: [(&str, &[&str]); 2] = [("loss", &["loss"]), ("validation loss", &["val_loss"])];
-                let lines = keep(series(&metrics, "step", &lines)?, 1);
-                folder.write("loss.svg", svg("SFT", "update", "loss (nats a token)", &lines)?.as_bytes())
-            }
-            Shown::Tapo(rewards) => {
-                let means: [(&str, &[&str]); 3] = [
-                    ("reward", &["reward"]),
-                    ("accuracy, anchor", &["accuracy_anchor"]),
-                    ("accuracy, positive", &["accuracy_positive"]),
-                ];
-                let parts: Vec<(&str, [&str; 2])> =
-                    rewards.iter().map(|name| (name.as_str(), ["rewards", name.as_str()])).collect();
-                let held_out: [(&str, &[&str]); 2] =
-                    [("validation reward", &["val_reward"]), ("validation accuracy", &["val_accuracy"])];
-                let lines =
-                    means.into_iter().chain(parts.iter().map(|(name, keys)| (*name, &keys[..]))).chain(held_out);
-                let lines: Vec<_> = lines.collect();
-                let lines = keep(series(&metrics, "rollout_step", &lines)?, 3 + rewards.len());
-                folder.write("reward.svg", svg("TAPO", "rollout step", "mean", &lines)?.as_bytes())
-            }
-        }
-    }
 }
 
 impl Observer for RunDisplay {
@@ -232,9 +195,7 @@ impl Observer for RunDisplay {
                 if let Some((screen, _)) = &mut self.screen {
                     screen.finish();
                 }
-                if let Err(error) = self.draw(folder) {
-                    tell(format_args!("note: the run is whole, but its curve cannot be drawn: {error}"));
-                }
+                draw_curves(&self.shown, folder);
             }
             _ => {}
         }

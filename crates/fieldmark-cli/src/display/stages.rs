@@ -6,7 +6,7 @@ use fieldmark::{
     train::trainer::TrainEvent,
 };
 
-use super::progress::Progress;
+use super::{curves::draw_curves, progress::Progress, run::Shown};
 use crate::tell::tell;
 
 /// Shows one stage after another.
@@ -15,6 +15,8 @@ pub struct StageDisplay {
     stage: String,
     progress: Option<Progress>,
     reward: f64,
+    /// The stage whose curves are drawn when it has ended.
+    shown: Option<Shown>,
 }
 
 impl StageDisplay {
@@ -39,12 +41,18 @@ impl Observer for StageDisplay {
             RunEvent::Begin(course) => {
                 self.progress = Some(Progress::new(&self.stage, course.steps).from(course.done));
             }
-            RunEvent::Train(TrainEvent::SftUpdate(row, _)) => self.step(row.step, 0, format!("loss {:.3}", row.loss)),
+            RunEvent::Train(TrainEvent::SftUpdate(row, _)) => {
+                self.shown = Some(Shown::Sft);
+                self.step(row.step, 0, format!("loss {:.3}", row.loss));
+            }
             RunEvent::Train(TrainEvent::Finding(found)) => match &self.progress {
                 Some(progress) => progress.note(&format!("note: {found}")),
                 None => tell(format_args!("note: {found}")),
             },
-            RunEvent::Train(TrainEvent::Drawn(row, _)) => self.reward = row.reward,
+            RunEvent::Train(TrainEvent::Drawn(row, _)) => {
+                self.shown = Some(Shown::Tapo(row.rewards.keys().cloned().collect()));
+                self.reward = row.reward;
+            }
             RunEvent::Train(TrainEvent::TapoUpdate(row, _)) => {
                 let message = format!("reward {:.3}, ratio {:.3}", self.reward, row.parts.ratio);
                 self.step(row.rollout_step, 0, message);
@@ -55,7 +63,10 @@ impl Observer for StageDisplay {
                     self.close();
                 }
             }
-            RunEvent::Trained(_) => self.close(),
+            RunEvent::Trained(folder) => {
+                self.close();
+                self.shown.take().iter().for_each(|shown| draw_curves(shown, folder));
+            }
             _ => {}
         }
         Ok(())

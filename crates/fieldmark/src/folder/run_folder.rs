@@ -95,6 +95,21 @@ impl RunFolder {
         }
     }
 
+    /// Returns the names of what is in the folder; none if it does not exist.
+    ///
+    /// # Errors
+    /// Returns an error if the folder cannot be read.
+    pub(crate) fn names(&self) -> Result<Vec<String>, RunError> {
+        let inside = match fs::read_dir(&self.path) {
+            Ok(inside) => inside,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(RunError::io(&self.path)(error)),
+        };
+        let name =
+            |entry: std::io::Result<fs::DirEntry>| entry.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        inside.map(name).collect::<Result<_, _>>().map_err(RunError::io(&self.path))
+    }
+
     /// Returns true if the folder holds nothing but hidden files, which a run that was killed at once may have left, and
     /// what systems and version control put into it.
     pub(crate) fn only_hidden(&self) -> Result<bool, RunError> {

@@ -140,12 +140,21 @@ impl Shape {
     /// unknown key or a value of the wrong type, or describes no model.
     pub fn read(path: &Path) -> Result<Self, RunError> {
         let text = std::fs::read_to_string(path).map_err(RunError::io(path))?;
+        Self::from_text(&text).map_err(|error| Self::in_file(path, error))
+    }
+
+    /// Reads and checks a shape from the text of such a file.
+    ///
+    /// # Errors
+    /// Returns [`RunError::Setting`] if the text is not TOML, has an unknown key or a value of the wrong type, or describes
+    /// no model.
+    pub fn from_text(text: &str) -> Result<Self, RunError> {
         let table: Table = text.parse().map_err(|error: toml::de::Error| {
             let line = error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
-            RunError::path(path, format!("line {line} is not valid TOML: {}", error.message()))
+            setting("shape", "", format!("line {line} is not valid TOML: {}", error.message()))
         })?;
-        let shape = Self::from_table(table).map_err(|error| Self::in_file(path, error))?;
-        shape.check().map_err(|error| Self::in_file(path, error))?;
+        let shape = Self::from_table(table)?;
+        shape.check()?;
         Ok(shape)
     }
 

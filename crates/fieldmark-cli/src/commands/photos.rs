@@ -1,0 +1,68 @@
+//! `fieldmark demo` without a base model: trains a model from nothing on photographs and prints its scores.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use fieldmark::{
+    demo::{self, DemoOptions},
+    device,
+    train::trainer::Interrupt,
+};
+
+use super::{Outcome, say};
+use crate::{arguments::DemoArgs, display::StageDisplay, signals::Listener};
+
+/// Runs the demo on the photographs in `given`, or on those of the repository, and prints its table.
+///
+/// # Errors
+/// Returns an error if the photographs cannot be read or the output cannot be written.
+pub(super) fn run(args: &DemoArgs, given: Option<&Path>) -> anyhow::Result<Outcome> {
+    let device = device::open(args.device.name().unwrap_or_else(|| device::default_name()))?;
+    let interrupt = Interrupt::new();
+    let _listener = Listener::new("step", interrupt.clone())?;
+    let options = DemoOptions {
+        photos: photos(given)?,
+        judge: given.is_none(),
+        out: args.out.clone(),
+        decode: args.decode.options(),
+        seed: args.seed,
+        sft_epochs: args.sft_epochs,
+        tapo_steps: args.tapo_steps,
+        ablation: args.ablation,
+        resume: args.resume,
+        overwrite: args.overwrite,
+        device: device.device,
+        device_name: device.name,
+        interrupt,
+    };
+    let outcome = demo::run(&options, &mut StageDisplay::default())?;
+    if outcome.stopped {
+        // Nothing is lost if nobody can read this, because the terminal was closed.
+        let _ =
+            say(&format!("stopped and saved in {}. To continue, add --resume to the same command", args.out.display()));
+        return Ok(Outcome::Interrupted);
+    }
+    say(outcome.report.trim_end())?;
+    for missed in &outcome.missed {
+        say(&format!("missed its mark: {missed}"))?;
+    }
+    Ok(if outcome.missed.is_empty() { Outcome::Done } else { Outcome::Failed })
+}
+
+/// Returns the given folder, or else that of the repository.
+fn photos(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if let Some(folder) = given {
+        return Ok(folder.into());
+    }
+    let here = PathBuf::from("assets/produce");
+    let package =
+        std::env::var_os("CARGO_MANIFEST_DIR").map(|folder| PathBuf::from(folder).join("../../assets/produce"));
+    let mut places = [Some(here), package].into_iter().flatten();
+    match places.find(|folder| folder.join("labels.csv").is_file()) {
+        Some(folder) => Ok(folder),
+        None => bail!(
+            "assets/produce was not found here; run the demo in the repository, or give a folder with --photos DIR. {}",
+            demo::PHOTOGRAPHS
+        ),
+    }
+}
