@@ -104,6 +104,20 @@ fn studies(model: &Path, at: &dyn Fn(&str) -> PathBuf) {
         assert!(error.contains(named), "{error}");
     }
     assert!(bytes(&at("study"), "report.md") == report);
+
+    // What a study wrote is replaced, and nothing else.
+    std::fs::write(at("stopped").join("notes.txt"), "mine").unwrap();
+    let reuse = Reuse { resume: false, overwrite: true };
+    let new = StudyOptions { reuse, arms: vec!["base".into()], ..options("stopped") };
+    assert!(!study(&new, &mut Silent).unwrap().table.contains("direct"));
+    assert!(at("stopped/notes.txt").is_file() && !at("stopped/seed-3/direct").exists());
+    let inside = at("stopped/seed-3/model");
+    std::fs::create_dir(&inside).unwrap();
+    for file in std::fs::read_dir(model).unwrap().map(|file| file.unwrap().path()) {
+        std::fs::copy(&file, inside.join(file.file_name().unwrap())).unwrap();
+    }
+    let error = study(&StudyOptions { base: inside.clone(), ..new }, &mut Silent).unwrap_err().to_string();
+    assert!(error.contains("--base") && inside.join("model.safetensors").is_file(), "{error}");
 }
 
 #[test]

@@ -74,3 +74,20 @@ impl Colour {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Colours of parts vary by up to 14 levels in each channel, and a picture's light by more.
+    #[test]
+    fn any_two_colours_are_far_apart() {
+        for (index, one) in Colour::ALL.into_iter().enumerate() {
+            for other in &Colour::ALL[index + 1..] {
+                let squares = one.rgb().into_iter().zip(other.rgb()).map(|(a, b)| f64::from(a.abs_diff(b)).powi(2));
+                let distance = squares.sum::<f64>().sqrt();
+                assert!(distance > 70.0, "{one:?} and {other:?}: {distance:.0}");
+            }
+        }
+    }
+}

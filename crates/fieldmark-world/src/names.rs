@@ -48,3 +48,19 @@ fn pieces(name: &str) -> impl Iterator<Item = &str> {
     let length = name.len();
     (0..length).flat_map(move |from| (from + SHORTEST..=length).map(move |to| &name[from..to]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_is_part_of_another() {
+        let mut names = Names::new(RandomStream::new(3, &["names"]));
+        let all: HashSet<String> = (0..10_000).map(|_| names.next().to_lowercase()).collect();
+        assert_eq!(all.len(), 10_000);
+        for name in &all {
+            let inside = pieces(name).find(|piece| *piece != name.as_str() && all.contains(*piece));
+            assert_eq!(inside, None, "{name}");
+        }
+    }
+}
