@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn every_chain_in_words_leads_to_a_species_that_its_marks_fit_best() {
+    fn every_chain_in_words_leads_to_its_species_with_at_most_one_mark_misread() {
         let world = world();
         let lessons = Lessons { described: 0, captions: 0, thoughts: 40, riddles: 20, descriptions: 0 };
         let knowledge = Knowledge::new(&world, lessons, 5);

@@ -7,7 +7,7 @@ use fieldmark::{
     world::{Lessons, WorldConfig},
 };
 
-use super::{Outcome, say};
+use super::{Outcome, say, stopped};
 use crate::{arguments::BaseArgs, display::StageDisplay, signals::Listener};
 
 /// Trains the model and prints its folder.
@@ -32,13 +32,6 @@ pub fn run(args: &BaseArgs) -> anyhow::Result<Outcome> {
             say(&format!("the base model: {}", model.display()))?;
             Ok(Outcome::Done)
         }
-        None => {
-            // Nothing is lost if nobody can read this, because the terminal was closed.
-            let _ = say(&format!(
-                "stopped and saved in {}. To continue, add --resume to the same command",
-                args.out.display()
-            ));
-            Ok(Outcome::Interrupted)
-        }
+        None => Ok(stopped(&args.out)),
     }
 }

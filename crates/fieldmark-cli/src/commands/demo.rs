@@ -7,7 +7,7 @@ use fieldmark::{
     train::trainer::Interrupt,
 };
 
-use super::{Outcome, photos, say};
+use super::{Outcome, photos, say, stopped};
 use crate::{arguments::DemoArgs, display::StageDisplay, signals::Listener};
 
 /// Runs the demo and prints its table.
@@ -32,7 +32,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<Outcome> {
         interrupt,
     };
     let outcome = field_guide::demo(&options, &mut StageDisplay::default())?;
-    let Some(report) = outcome.report else { return Ok(stopped(args)) };
+    let Some(report) = outcome.report else { return Ok(stopped(&args.out)) };
     say(outcome.table.trim_end())?;
     say(&format!("the report: {}", report.display()))?;
     say(&format!("the curves of TAPO: {}", outcome.tapo.join("reward.svg").display()))?;
@@ -56,14 +56,8 @@ fn study(args: &DemoArgs, base: &Path, interrupt: Interrupt) -> anyhow::Result<O
     let outcome = field_guide::study(&options, &mut StageDisplay::default())?;
     say(outcome.table.trim_end())?;
     if outcome.stopped {
-        return Ok(stopped(args));
+        return Ok(stopped(&args.out));
     }
     say(&format!("the report: {}", outcome.report.display()))?;
     Ok(Outcome::Done)
-}
-
-/// Says how to continue. Nothing is lost if nobody can read this, because the terminal was closed.
-fn stopped(args: &DemoArgs) -> Outcome {
-    let _ = say(&format!("stopped and saved in {}. To continue, add --resume to the same command", args.out.display()));
-    Outcome::Interrupted
 }

@@ -17,7 +17,7 @@ mod tapo;
 mod training;
 mod world;
 
-use std::io::Write;
+use std::{io::Write, path::Path};
 
 use anyhow::bail;
 use fieldmark::recipe::Recipe;
@@ -57,6 +57,12 @@ pub fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Devices => devices::run(),
         Command::Parity(args) => parity::run(args),
     }
+}
+
+/// Says how to continue what was stopped in `out`. Nothing is lost if nobody can read this, because the terminal was closed.
+fn stopped(out: &Path) -> Outcome {
+    let _ = say(&format!("stopped and saved in {}. To continue, add --resume to the same command", out.display()));
+    Outcome::Interrupted
 }
 
 /// Reads the recipe of `command`. Without `-c` and `--set` the error says which keys it needs: `needs`, as `--set` takes them.

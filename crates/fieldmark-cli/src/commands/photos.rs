@@ -9,7 +9,7 @@ use fieldmark::{
     train::trainer::Interrupt,
 };
 
-use super::{Outcome, say};
+use super::{Outcome, say, stopped};
 use crate::{arguments::DemoArgs, display::StageDisplay, signals::Listener};
 
 /// Runs the demo on the photographs in `given`, or on those of the repository, and prints its table.
@@ -37,10 +37,7 @@ pub(super) fn run(args: &DemoArgs, given: Option<&Path>) -> anyhow::Result<Outco
     };
     let outcome = demo::run(&options, &mut StageDisplay::default())?;
     if outcome.stopped {
-        // Nothing is lost if nobody can read this, because the terminal was closed.
-        let _ =
-            say(&format!("stopped and saved in {}. To continue, add --resume to the same command", args.out.display()));
-        return Ok(Outcome::Interrupted);
+        return Ok(stopped(&args.out));
     }
     say(outcome.report.trim_end())?;
     for missed in &outcome.missed {

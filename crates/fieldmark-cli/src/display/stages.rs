@@ -57,7 +57,7 @@ impl Observer for StageDisplay {
                 let message = format!("reward {:.3}, ratio {:.3}", self.reward, row.parts.ratio);
                 self.step(row.rollout_step, 0, message);
             }
-            RunEvent::Answered { done, total } => {
+            RunEvent::Answered { done, total } | RunEvent::Written { done, total } => {
                 self.step(done, total, String::new());
                 if done == total {
                     self.close();

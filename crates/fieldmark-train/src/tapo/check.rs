@@ -204,6 +204,7 @@ mod tests {
             assert!(TapoConfig { loss, ..config() }.validate().is_ok());
         }
     }
+
     #[test]
     fn no_reward_pays_for_a_form_that_another_refuses() {
         let refused = |think, rewards: &[(&str, f64)]| {

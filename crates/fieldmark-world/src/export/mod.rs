@@ -4,15 +4,14 @@
 mod pictures;
 mod rows;
 
-use std::{ops::ControlFlow, path::Path};
+use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
 
 use fieldmark_stream::StreamKey;
 use rayon::prelude::*;
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use self::{
-    pictures::{Picture, Use},
+    pictures::{Picture, Use, level_folder},
     rows::Rows,
 };
 use crate::{
@@ -116,7 +115,7 @@ struct Files {
     tapo: Rows,
     validation: Rows,
     /// By the folder that they are in and their name.
-    eval: std::collections::BTreeMap<String, Rows>,
+    eval: BTreeMap<String, Rows>,
 }
 
 /// Writes a world to `folder`. `progress` is told the number of species written so far and in all, and may stop the writing.
@@ -154,8 +153,8 @@ pub fn export(
 impl Files {
     fn create(config: &ExportConfig, folder: &Path) -> Result<Self, WorldError> {
         let rows = |name: &str| Rows::create(folder.join(name));
-        let mut eval = std::collections::BTreeMap::new();
-        let robust = config.levels().map(|(kind, level)| format!("robustness/{}-{level}", kind.word()));
+        let mut eval = BTreeMap::new();
+        let robust = config.levels().map(|(kind, level)| level_folder(kind, level));
         for place in ["eval".to_owned(), "development".to_owned()].into_iter().chain(robust) {
             for category in Category::ALL {
                 for split in ["seen", "unseen"] {
@@ -195,7 +194,7 @@ impl Files {
             let place = match picture {
                 Picture { part: Use::Train, .. } => continue,
                 Picture { part: Use::Validation, .. } => "development".to_owned(),
-                Picture { degraded: Some((kind, level)), .. } => format!("robustness/{}-{level}", kind.word()),
+                Picture { degraded: Some((kind, level)), .. } => level_folder(kind, level),
                 Picture { part: Use::Test, .. } => "eval".to_owned(),
             };
             let asked = VALIDATION[usize::from(*group == Group::Development)];
@@ -204,13 +203,13 @@ impl Files {
             }
             let options =
                 options(world, index, &key.word("options").number(index as u64).number(picture.number as u64));
-            let row = EvalRow {
-                image_path: picture.path(world),
-                question: category.question(),
-                options,
-                ground_truth: name,
-                super_category: category.word(),
-            };
+            let row = json!({
+                "image_path": picture.path(world),
+                "question": category.question(),
+                "options": options,
+                "ground_truth": name,
+                "super_category": category.word(),
+            });
             if let Some(rows) = self.eval.get_mut(&format!("{place}/{}_{split}.jsonl", category.word())) {
                 rows.add(&row)?;
             }
@@ -257,16 +256,6 @@ impl Files {
         let Self { species, cot, direct, tapo, validation, eval } = self;
         [species, cot, direct, tapo, validation].into_iter().chain(eval.into_values()).try_for_each(Rows::finish)
     }
-}
-
-/// A row of evaluation.
-#[derive(Serialize)]
-struct EvalRow<'a> {
-    image_path: String,
-    question: String,
-    options: Vec<String>,
-    ground_truth: &'a str,
-    super_category: &'a str,
 }
 
 /// A row of validation: a question about one picture.

@@ -34,6 +34,11 @@ impl Use {
     }
 }
 
+/// The folder of a kind and level of degradation, of its pictures and of its questions.
+pub(super) fn level_folder(kind: Degradation, level: u8) -> String {
+    format!("robustness/{}-{level}", kind.word())
+}
+
 /// One picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Picture {
@@ -49,7 +54,7 @@ impl Picture {
     pub(super) fn path(&self, world: &World) -> String {
         let Species { name, .. } = &world.species()[self.species];
         let place = match self.degraded {
-            Some((kind, level)) => format!("robustness/{}-{level}", kind.word()),
+            Some((kind, level)) => level_folder(kind, level),
             None => self.part.word().to_owned(),
         };
         format!("images/{place}/{name}/{name}_{}.png", self.number)

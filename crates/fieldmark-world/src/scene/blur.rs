@@ -1,4 +1,5 @@
-//! A little blur, as of a lens that is not quite in focus. `image::imageops::fast_blur` took half of the time of a picture.
+//! A little blur, as of a lens that is not quite in focus. `image::imageops::fast_blur` would take half of the
+//! time of a picture.
 
 use image::{RgbImage, imageops::fast_blur};
 

@@ -30,8 +30,8 @@ use crate::{
 pub const WORLD: &str = "world.toml";
 /// The shape of the model.
 const SHAPE: &str = include_str!("recipes/shape.toml");
-/// What the chat template puts around every question, so that the tokenizer has words for it. Without them, a third of the
-/// tokens of a lesson are these words in pieces.
+/// What the chat template puts around every question, so that the tokenizer has words for it. Without them, about a
+/// quarter of the tokens of a lesson are these words in pieces.
 const FRAME: &str = "system\nYou are a helpful assistant.\nuser\nassistant\n";
 /// What is in the folder, besides the settings.
 const NAMES: [&str; 3] = ["start", "training", "model"];

@@ -144,7 +144,7 @@ pub(super) fn write_world(
     let mut told = Ok(());
     let written = parent.write_folder(name, |inside| {
         let exported = export(world, config, inside, |done, total| {
-            told = observer.event(RunEvent::Answered { done, total });
+            told = observer.event(RunEvent::Written { done, total });
             if told.is_err() || interrupt.asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         stopped = exported.stopped;

@@ -1,5 +1,5 @@
-//! The Field Guide: a world of look-alikes ([`fieldmark_world`]) with a base model that knows it, in which the method is
-//! seen to work.
+//! The Field Guide: a world of look-alikes ([`fieldmark_world`]) with a base model that knows it, made to watch the
+//! method in.
 
 mod arms;
 mod base;

@@ -1,10 +1,7 @@
 //! `fieldmark demo --base DIR --full`: every arm with several seeds, one table with paired tests. A cell is one arm with one
 //! seed; cells that are finished are not run again, so that a study may take several nights.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use fieldmark_data::Split;
 use fieldmark_eval::{Matching, MeanOverSeeds, PairedTest, Prediction, Scores, TextTable, World as EvalWorld};
@@ -152,7 +149,7 @@ fn cell(
         let Some(trained) = stages.tapo(&model, &settings, &run, observer)? else { return Ok(None) };
         model = trained;
     }
-    stages.eval(Path::new(&model), "eval", &out(&format!("eval-{}", arm.name)), observer)
+    stages.eval(&model, "eval", &out(&format!("eval-{}", arm.name)), observer)
 }
 
 /// The accuracies of an arm in a column, by seed.
@@ -203,7 +200,8 @@ const CLAIMS: [(&str, &str, (EvalWorld, Split), &str); 9] = [
 fn markdown(arms: &[Arm], found: &Found, table: &TextTable) -> String {
     let mut text = format!("# The Field Guide: a study\n\n{}\n\n", table.to_markdown().trim_end());
     text += "Mean and standard deviation over the seeds; strict; greedy decoding. The last column is Student's paired t-test \
-             over seeds against TAPO, on unseen species in the open world.\n\n## What the paper says, and what was found\n\n";
+             over seeds against TAPO, on unseen species in the open world. Each test stands alone: p is not corrected for \
+             their number.\n\n## What the paper says, and what was found\n\n";
     let known = |name: &str| arms.iter().any(|arm| arm.name == name);
     for (first, second, column, claim) in CLAIMS.iter().filter(|(first, second, ..)| known(first) && known(second)) {
         let line = match paired(found, first, second, *column) {

@@ -45,6 +45,13 @@ pub enum RunEvent<'a> {
     Saved(&'a Path),
     /// The last step has ended. The logs are complete, and the trained model is saved next.
     Trained(&'a RunFolder),
+    /// Species of a world were written.
+    Written {
+        /// Number of species written.
+        done: usize,
+        /// Number of species.
+        total: usize,
+    },
     /// Evaluation questions were answered.
     Answered {
         /// Number of questions answered.

@@ -1,5 +1,5 @@
-//! Parts of the TAPO loss, per token: the policy loss (clipped, SAPO's or CISPO's), importance ratios, the KL estimate, and the schedule of
-//! the coefficients. `tapo/loss.rs` puts them together.
+//! Parts of the TAPO loss, per token: the policy loss (clipped, SAPO's or CISPO's), importance ratios, the KL estimate, and
+//! the schedule of the coefficients. `tapo/loss.rs` puts them together.
 
 mod anneal;
 mod cispo;
