@@ -74,10 +74,12 @@ impl LayerCache {
         }
         if let Some(buffers) = &self.buffers {
             let device = buffers[0].device();
-            let last = Tensor::<1, Int>::from_data(TensorData::new(vec![self.rows as i64], [1]), &device);
-            let used = buffers
-                .each_ref()
-                .map(|buffer| buffer.clone().narrow(2, self.first, self.len()).select(0, last.clone()));
+            let only = Tensor::<1, Int>::from_data(TensorData::new(vec![0_i64], [1]), &device);
+            // `select` makes a copy of its own, so that the buffer has one owner again; it reads no more than the last row.
+            let used = buffers.each_ref().map(|buffer| {
+                let last = buffer.clone().narrow(0, self.rows, 1).narrow(2, self.first, self.len());
+                last.select(0, only.clone())
+            });
             self.write(row, self.first, used);
         }
     }
