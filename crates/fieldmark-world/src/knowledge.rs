@@ -2,7 +2,8 @@
 //!
 //! A pre-trained model knows more than it deploys: it has read about every species, unseen ones too; it can say what is in
 //! a picture; it has seen captions of pictures of all species, of which some are wrong; and it has read reasoned answers in
-//! words. No lesson reasons from a picture to a name: that is what fine-tuning adds.
+//! words. Some questions list names, as questions of the closed world do. No lesson reasons from a picture to a name: that is
+//! what fine-tuning adds.
 
 use fieldmark_stream::{RandomStream, StreamKey};
 use image::RgbImage;
@@ -74,6 +75,10 @@ const LOOK: [&str; 5] = [
 ];
 /// One of so many captions is wrong.
 const WRONG_CAPTIONS: usize = 5;
+/// One of so many questions that ask for a description or for reasoning lists names.
+const WITH_NAMES: usize = 4;
+/// Names in such a list.
+const NAMES: usize = 4;
 
 /// All lessons of a world. Each is made from its number alone.
 #[derive(Debug, Clone)]
@@ -114,6 +119,7 @@ impl<'a> Knowledge<'a> {
             let category = Category::ALL[number % Category::ALL.len()];
             let marks = Marks::random(self.world.colours(), stream);
             let (question, answer) = described(category, &marks, stream);
+            let question = self.with_names(question, category, None, stream);
             return Lesson { picture: picture(category, marks), question, answer };
         };
         let (index, place) = (about / self.each(), about % self.each());
@@ -127,11 +133,14 @@ impl<'a> Knowledge<'a> {
         }
         let (question, answer) = if place < captions + thoughts {
             let shown = if stream.below(3) == 0 { self.misread(index, stream) } else { species.marks };
-            (format!("Think of a {word} and name it."), self.chain(index, &shown, &any_parts(stream)))
+            let answer = self.chain(index, &shown, &any_parts(stream));
+            let question = format!("Think of a {word} and name it.");
+            (self.with_names(question, species.category, Some(index), stream), answer)
         } else if place < captions + thoughts + riddles {
             let told = if place % 2 == 0 { self.misread(index, stream) } else { species.marks };
             let told = told.all_words(species.category);
             let question = format!("A {word} has {told}. Which {word} is it?");
+            let question = self.with_names(question, species.category, Some(index), stream);
             (question, self.chain(index, &species.marks, &[0, 1, 2, 3, 4]))
         } else {
             (format!("What does {} look like?", species.name), species.marks.all_words(species.category))
@@ -151,6 +160,32 @@ impl<'a> Knowledge<'a> {
     fn chain(&self, index: usize, marks: &Marks, parts: &[usize]) -> String {
         let analysis = marks.words(self.world.species()[index].category, parts);
         Chain::new(self.world, index, analysis).response()
+    }
+
+    /// Adds a list of names to one question in four: of the species that it is about and its look-alike, if there is one, and
+    /// of others of the category.
+    fn with_names(
+        &self,
+        question: String,
+        category: Category,
+        about: Option<usize>,
+        stream: &mut RandomStream,
+    ) -> String {
+        if stream.below(WITH_NAMES) != 0 {
+            return question;
+        }
+        let species = self.world.species();
+        let all: Vec<usize> = (0..species.len()).filter(|&index| species[index].category == category).collect();
+        let mut listed: Vec<usize> = about.iter().flat_map(|&index| [index, self.world.look_alike(index)]).collect();
+        while listed.len() < NAMES {
+            let other = all[stream.below(all.len())];
+            if !listed.contains(&other) {
+                listed.push(other);
+            }
+        }
+        stream.shuffle(&mut listed);
+        let names: Vec<String> = listed.iter().map(|&index| format!("'{}'", species[index].name)).collect();
+        format!("{question} Choose one of [{}].", names.join(", "))
     }
 
     /// The name in a caption. A wrong one is the look-alike's or that of any species, equally often.
@@ -254,6 +289,29 @@ mod tests {
             let wrong = analysis.split(", ").filter(|mark| !species.marks.all_words(species.category).contains(mark));
             assert!(wrong.count() <= 1, "{answer}");
         }
+    }
+
+    #[test]
+    fn one_question_in_four_lists_four_names_with_the_right_one_among_them() {
+        let world = world();
+        let lessons = Lessons { described: 2000, captions: 2, thoughts: 20, riddles: 20, descriptions: 2 };
+        let knowledge = Knowledge::new(&world, lessons, 7);
+        let mut listed = 0;
+        for number in 0..knowledge.len() {
+            let lesson = knowledge.lesson(number);
+            let Some((_, list)) = lesson.question.split_once(" Choose one of [") else { continue };
+            let names: Vec<&str> =
+                list.trim_end_matches("].").split(", ").map(|name| name.trim_matches('\'')).collect();
+            let known = |name: &&str| world.species().iter().any(|species| species.name == **name);
+            assert!(names.len() == 4 && names.iter().all(known), "{list}");
+            assert!((1..4).all(|at| !names[..at].contains(&names[at])), "{list}");
+            let answer = lesson.answer.split_once("<answer>").map(|(_, answer)| answer.trim_end_matches("</answer>"));
+            assert_eq!(answer.is_some(), number >= 2000);
+            assert!(answer.is_none_or(|answer| names.contains(&answer)), "{list}: {}", lesson.answer);
+            listed += 1;
+        }
+        let share = f64::from(listed) / (2000 + 72 * 40) as f64;
+        assert!((0.22..0.28).contains(&share), "{share}");
     }
 
     #[test]
