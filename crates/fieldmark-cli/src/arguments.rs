@@ -25,13 +25,13 @@ pub struct Cli {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Train a small model from nothing on the photographs in the repository, or a base model in its world, and score it.
+    /// Watch the method work: SFT and TAPO in a small world of look-alikes, scored on seen and unseen species.
     #[command(after_help = help::demo())]
     Demo(DemoArgs),
     /// Write a world of look-alikes as files: pictures, rows for both training stages, evaluation questions.
     #[command(after_help = help::WORLD)]
     World(WorldArgs),
-    /// Train the base model of a world from nothing, for `demo --base`.
+    /// Train the base model of a world from nothing: the model that the demo starts from.
     #[command(after_help = help::BASE)]
     Base(BaseArgs),
     /// Make a checkpoint from nothing: random weights of a given shape and a tokenizer trained on your texts.

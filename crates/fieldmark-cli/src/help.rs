@@ -4,7 +4,7 @@
 pub const OVERVIEW: &str = "\
 Examples:
   fieldmark demo
-      trains and scores a small model on the photographs in the repository
+      fine-tunes a small model in the world of the repository, and scores it on seen and unseen species
   fieldmark world --out world
       writes a world of look-alikes as files to train on
   fieldmark ask --model DIR --image pepper.jpg \"Which pepper is this?\"
@@ -22,7 +22,7 @@ Examples:
 
 Exit codes:
   0   done
-  1   a check failed: parity, devices, the marks of the demo, the budget of a plan, or questions of eval
+  1   a check failed: parity, devices, the marks of demo --photos, the budget of a plan, or questions of eval
       that could not be asked
   2   the input is wrong; one line says what and where
   70  a fault inside Fieldmark (set RUST_BACKTRACE=1 to see where)
@@ -52,9 +52,9 @@ What is in it:
 pub const BASE: &str = "\
 Example:
   fieldmark base --out runs/base
-      trains a model that knows the default world; `fieldmark demo --base runs/base/model` then fine-tunes it
+      trains the model that the repository has in assets/field-guide/base
   fieldmark base --world 7 --species 120 --out runs/base-7
-      trains one for another world
+      trains one for another world; `fieldmark demo --base runs/base-7/model` then shows the method in it
 
 What it is taught:
   Pictures of animals with any marks, described without names; captions of every species, one in five \
@@ -201,18 +201,22 @@ pub fn demo() -> String {
     format!(
         "\
 Examples:
-  fieldmark demo --out runs/demo
-      on the photographs of the repository
-  fieldmark demo --base runs/base/model --out runs/field-guide
-      in the world of a base model; `fieldmark base --out runs/base` trains one
+  fieldmark demo
+      in the world of the repository, to runs/demo
+  fieldmark demo --base runs/base-7/model --out runs/demo-7
+      in the world of another base model
+  fieldmark demo --full --arms cot,dapo,tapo --seeds 3 --out runs/full
+      some variants of the method with three seeds each
+  fieldmark demo --photos --out runs/photos
+      on the photographs of the repository, from nothing
 
-On photographs, the demo takes minutes on a CPU. It writes one folder per stage: OUT/base, OUT/sft and OUT/tapo, each \
-with the model in checkpoint/ and its answers in predictions.jsonl, and the table of scores in \
-OUT/report.md. With the repository's photographs, the exit code is 1 if the scores miss their marks.
-
-With --base, OUT/report.md has the scores and the answers before and after each stage, OUT/world the pictures, rows and \
+In a world, OUT/report.md has the scores and the answers before and after each stage, OUT/world the pictures, rows and \
 recipes, OUT/sft and OUT/tapo the runs with their curves and models, and OUT/eval-* every answer. Each stage is what sft, \
 tapo and eval do with these recipes.
+
+On photographs, the demo writes one folder per stage: OUT/base, OUT/sft and OUT/tapo, each with the model in checkpoint/ \
+and its answers in predictions.jsonl, and the table of scores in OUT/report.md. With the repository's photographs, the \
+exit code is 1 if the scores miss their marks.
 
 Your own photographs (--photos DIR):
 {photographs} Scores on your own photographs are not judged."

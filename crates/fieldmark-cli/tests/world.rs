@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::process::Command;
+
 use support::{Place, refusal::mentions};
 
 #[test]
@@ -40,8 +42,8 @@ fn what_is_no_world_is_refused_before_anything_is_written() {
     // Options of the one demo do not go with the other.
     for arguments in [
         &["demo", "--seeds", "3"][..],
-        &["demo", "--full"],
-        &["demo", "--base", "model", "--sft-epochs", "3"],
+        &["demo", "--photos", "--full"],
+        &["demo", "--sft-epochs", "3"],
         &["demo", "--base", "model", "--photos", "."],
     ] {
         assert_eq!(place.run(arguments).status.code(), Some(2), "{arguments:?}");
@@ -49,4 +51,18 @@ fn what_is_no_world_is_refused_before_anything_is_written() {
     assert_eq!(place.listing(), before);
     let help = place.succeed(&["demo", "--help"]);
     assert!(mentions(&help, "--full") && mentions(&help, "fieldmark base"), "{help}");
+}
+
+#[test]
+fn outside_of_the_repository_the_demo_says_what_it_needs() {
+    let place = Place::new();
+    let before = place.listing();
+    for (arguments, named) in [(&["demo"][..], "--base runs/base/model"), (&["demo", "--photos"], "--photos DIR")] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fieldmark"));
+        let output =
+            command.args(arguments).current_dir(place.path("")).env_remove("CARGO_MANIFEST_DIR").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains("assets/") && said.contains(named), "{said}");
+    }
+    assert_eq!(place.listing(), before);
 }

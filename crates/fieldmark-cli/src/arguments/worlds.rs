@@ -16,27 +16,18 @@ pub struct DemoArgs {
     /// Seed of every random number.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Folder with labels.csv and the photographs that it names; see below [default: assets/produce of the repository].
-    #[arg(long, value_name = "DIR", conflicts_with = "base")]
-    pub photos: Option<PathBuf>,
-    /// Epochs of SFT over the training photographs.
-    #[arg(long, value_name = "N", default_value_t = 120, conflicts_with = "base")]
-    pub sft_epochs: usize,
-    /// Rollout steps of TAPO.
-    #[arg(long, value_name = "N", default_value_t = 12, conflicts_with = "base")]
-    pub tapo_steps: usize,
-    /// Instead of photographs: a base model that knows a world of look-alikes, from `fieldmark base`.
+    /// Base model of a world, from `fieldmark base` [default: assets/field-guide/base of the repository].
     #[arg(long, value_name = "DIR")]
     pub base: Option<PathBuf>,
-    /// With --base: test pictures of each species.
-    #[arg(long, value_name = "N", default_value_t = 5, requires = "base")]
+    /// Test pictures of each species.
+    #[arg(long, value_name = "N", default_value_t = 5, conflicts_with = "photos")]
     pub pictures: usize,
-    /// With --base: epochs of TAPO over the triplets of the world.
-    #[arg(long, value_name = "N", default_value_t = 4, requires = "base")]
+    /// Epochs of TAPO over the triplets of the world.
+    #[arg(long, value_name = "N", default_value_t = 2, conflicts_with = "photos")]
     pub tapo_epochs: usize,
-    /// With --base: train every variant of the method with several seeds, and compare them with paired tests. Takes hours;
-    /// --resume continues.
-    #[arg(long, requires = "base")]
+    /// Train every variant of the method with several seeds, and compare them with paired tests. Takes hours; --resume
+    /// continues.
+    #[arg(long, conflicts_with = "photos")]
     pub full: bool,
     /// With --full: number of seeds, from --seed on.
     #[arg(long, value_name = "N", default_value_t = 5, requires = "full")]
@@ -50,8 +41,18 @@ pub struct DemoArgs {
     /// Replace what is in the output folder.
     #[arg(long)]
     pub overwrite: bool,
-    /// Also train TAPO with positive rollouts scored on their own image, as the released code does.
-    #[arg(long, conflicts_with = "base")]
+    /// Instead of the world: train a model from nothing on photographs. DIR has labels.csv and the photographs that it
+    /// names; see below [default of DIR: assets/produce of the repository].
+    #[arg(long, value_name = "DIR", num_args = 0..=1, conflicts_with = "base")]
+    pub photos: Option<Option<PathBuf>>,
+    /// With --photos: epochs of SFT over the training photographs.
+    #[arg(long, value_name = "N", default_value_t = 120, requires = "photos")]
+    pub sft_epochs: usize,
+    /// With --photos: rollout steps of TAPO.
+    #[arg(long, value_name = "N", default_value_t = 12, requires = "photos")]
+    pub tapo_steps: usize,
+    /// With --photos: also train TAPO with positive rollouts scored on their own image, as the released code does.
+    #[arg(long, requires = "photos")]
     pub ablation: bool,
     #[command(flatten)]
     pub decode: DecodeArgs,

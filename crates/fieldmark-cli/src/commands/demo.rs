@@ -1,13 +1,14 @@
-//! `fieldmark demo`: SFT and TAPO in a world of look-alikes whose base model is given, or from nothing on photographs.
+//! `fieldmark demo`: SFT and TAPO in a world of look-alikes whose base model is there, or from nothing on photographs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use anyhow::bail;
 use fieldmark::{
-    field_guide::{self, DemoOptions, Reuse, StudyOptions},
+    field_guide::{self, DemoOptions, Reuse, StudyOptions, WORLD},
     train::trainer::Interrupt,
 };
 
-use super::{Outcome, photos, say, stopped};
+use super::{Outcome, assets::asset, photos, say, stopped};
 use crate::{arguments::DemoArgs, display::StageDisplay, signals::Listener};
 
 /// Runs the demo and prints its table.
@@ -15,14 +16,17 @@ use crate::{arguments::DemoArgs, display::StageDisplay, signals::Listener};
 /// # Errors
 /// Returns an error if the base model or the photographs cannot be read, or the output cannot be written.
 pub fn run(args: &DemoArgs) -> anyhow::Result<Outcome> {
-    let Some(base) = &args.base else { return photos::run(args, args.photos.as_deref()) };
+    if let Some(given) = &args.photos {
+        return photos::run(args, given.as_deref());
+    }
+    let base = base(args.base.as_deref())?;
     let interrupt = Interrupt::new();
     let _listener = Listener::new("step", interrupt.clone())?;
     if args.full {
-        return study(args, base, interrupt);
+        return study(args, &base, interrupt);
     }
     let options = DemoOptions {
-        base: base.clone(),
+        base,
         out: args.out.clone(),
         reuse: Reuse { resume: args.resume, overwrite: args.overwrite },
         seed: args.seed,
@@ -60,4 +64,15 @@ fn study(args: &DemoArgs, base: &Path, interrupt: Interrupt) -> anyhow::Result<O
     }
     say(&format!("the report: {}", outcome.report.display()))?;
     Ok(Outcome::Done)
+}
+
+/// Returns the given base model, or else that of the repository.
+fn base(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+    match given.map(Path::to_path_buf).or_else(|| asset("field-guide/base", WORLD)) {
+        Some(folder) => Ok(folder),
+        None => bail!(
+            "assets/field-guide was not found here; run the demo in the repository, or train a base model with `fieldmark \
+             base --out runs/base` and give it with --base runs/base/model"
+        ),
+    }
 }

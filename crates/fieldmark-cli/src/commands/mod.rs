@@ -1,6 +1,7 @@
 //! The commands, one file each, and how they end.
 
 mod ask;
+mod assets;
 mod base;
 mod data;
 mod demo;

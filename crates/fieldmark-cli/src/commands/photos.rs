@@ -1,4 +1,4 @@
-//! `fieldmark demo` without a base model: trains a model from nothing on photographs and prints its scores.
+//! `fieldmark demo --photos`: trains a model from nothing on photographs and prints its scores.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use fieldmark::{
     train::trainer::Interrupt,
 };
 
-use super::{Outcome, say, stopped};
+use super::{Outcome, assets::asset, say, stopped};
 use crate::{arguments::DemoArgs, display::StageDisplay, signals::Listener};
 
 /// Runs the demo on the photographs in `given`, or on those of the repository, and prints its table.
@@ -48,17 +48,10 @@ pub(super) fn run(args: &DemoArgs, given: Option<&Path>) -> anyhow::Result<Outco
 
 /// Returns the given folder, or else that of the repository.
 fn photos(given: Option<&Path>) -> anyhow::Result<PathBuf> {
-    if let Some(folder) = given {
-        return Ok(folder.into());
-    }
-    let here = PathBuf::from("assets/produce");
-    let package =
-        std::env::var_os("CARGO_MANIFEST_DIR").map(|folder| PathBuf::from(folder).join("../../assets/produce"));
-    let mut places = [Some(here), package].into_iter().flatten();
-    match places.find(|folder| folder.join("labels.csv").is_file()) {
+    match given.map(Path::to_path_buf).or_else(|| asset("produce", "labels.csv")) {
         Some(folder) => Ok(folder),
         None => bail!(
-            "assets/produce was not found here; run the demo in the repository, or give a folder with --photos DIR. {}",
+            "assets/produce was not found here; run the command in the repository, or give a folder with --photos DIR. {}",
             demo::PHOTOGRAPHS
         ),
     }

@@ -97,11 +97,25 @@ const MRN: &[&str] = &["tapo.estimator=mrn", "tapo.rewards.accuracy=1.0", "tapo.
 /// The training settings of `recipes/no-think.toml`; the prompt stays the world's, which has no instructions.
 const NO_THINK: &[&str] = &["tapo.think=false", "tapo.rewards.format=0.0", "tapo.rewards.answer_only=0.1"];
 
+/// A run that only samples: how DiVE-k finds out what a model confuses.
+pub(super) const SAMPLING: &[&str] = &[
+    "tapo.epochs=1",
+    "tapo.schedule.lr=0.0",
+    "tapo.anchor_rollouts=20",
+    "tapo.positive_rollouts=0",
+    "tapo.filter.enabled=false",
+    "tapo.loss.gamma=0.0",
+    "tapo.loss.eta1=0.0",
+    "tapo.loss.eta2=0.0",
+];
+
 /// The arm that the others are compared with.
 pub(super) const TAPO: &str = "tapo";
+/// The arm that asks questions with options: what the model itself answered after SFT.
+pub(super) const DIVE_K: &str = "dive-k";
 
 /// All arms, in the order of the table.
-pub(super) const ARMS: [Arm; 18] = [
+pub(super) const ARMS: [Arm; 19] = [
     arm("base", "base", First::None, None),
     arm("direct", "direct-answer SFT", First::Direct, None),
     arm("cot", "CoT SFT", First::Reasoned, None),
@@ -120,6 +134,7 @@ pub(super) const ARMS: [Arm; 18] = [
     arm("sapo", "CoT SFT + SAPO", First::Reasoned, Some(SAPO)),
     arm("cispo", "CoT SFT + CISPO", First::Reasoned, Some(CISPO)),
     arm("vepo", "CoT SFT + VEPO", First::Reasoned, Some(VEPO)),
+    arm(DIVE_K, "CoT SFT + DiVE-k (DAPO on its own confusions)", First::Reasoned, Some(DAPO)),
 ];
 
 #[cfg(test)]

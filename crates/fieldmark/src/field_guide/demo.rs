@@ -1,4 +1,4 @@
-//! `fieldmark demo --base`: a base model that knows a world, CoT SFT, then TAPO; scored after each on seen and unseen species,
+//! `fieldmark demo`: a base model that knows a world, CoT SFT, then TAPO; scored after each on seen and unseen species,
 //! in the closed and the open world. Every stage is a recipe on files in the demo's folder.
 
 use std::{

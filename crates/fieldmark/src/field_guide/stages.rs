@@ -3,14 +3,22 @@
 
 use std::path::{Path, PathBuf};
 
+use fieldmark_data::ClosedRows;
 use fieldmark_eval::{Prediction, read_predictions};
 use fieldmark_train::trainer::Interrupt;
 
+use super::arms::SAMPLING;
 use crate::{
     error::RunError,
+    folder::write_whole,
     recipe::Recipe,
     run::{EvalOptions, Observer, Outcome, RecipeRun, RunEvent, eval_from_recipe, sft_from_recipe, tapo_from_recipe},
 };
+
+/// The file of the world with the triplets.
+const TRIPLETS: &str = "tapo.jsonl";
+/// Options of a question that is made of a model's own answers, as in DiVE-k.
+const OPTIONS: usize = 5;
 
 /// What all stages of a run share.
 #[derive(Debug)]
@@ -45,10 +53,33 @@ impl Stages {
         observer: &mut dyn Observer,
     ) -> Result<Option<PathBuf>, RunError> {
         let mut settings = self.settings(start, out);
-        settings.push(set("data.tapo.file", &self.world.join("tapo.jsonl")));
+        settings.push(set("data.tapo.file", &self.world.join(TRIPLETS)));
         settings.push(set("data.tapo.validation", &self.world.join("validation.jsonl")));
         settings.extend(overrides.iter().cloned());
         self.train("tapo.toml", &settings, out, observer, tapo_from_recipe)
+    }
+
+    /// Lets a model answer the open questions of the triplets, and writes the triplets again with options: what it answered
+    /// most often (DiVE-k). Returns the file, or `None` if it was stopped.
+    pub(super) fn confusions(
+        &self,
+        model: &Path,
+        out: &Path,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<PathBuf>, RunError> {
+        let settings: Vec<String> = SAMPLING.iter().map(|setting| (*setting).to_owned()).collect();
+        if self.tapo(model, &settings, out, observer)?.is_none() {
+            return Ok(None);
+        }
+        let rollouts = out.join("rollouts.jsonl");
+        let ClosedRows { rows, .. } = ClosedRows::read(&self.world.join(TRIPLETS), &rollouts, OPTIONS, self.seed)?;
+        if rows.is_empty() {
+            return Err(RunError::path(rollouts, "has nothing that the model confuses: every answer is right"));
+        }
+        let file = out.with_extension("jsonl");
+        let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
+        write_whole(&file, text.as_bytes())?;
+        Ok(Some(file))
     }
 
     fn train(
@@ -111,7 +142,7 @@ impl Stages {
 }
 
 /// An override that sets a path, whatever characters it has.
-fn set(key: &str, path: &Path) -> String {
+pub(super) fn set(key: &str, path: &Path) -> String {
     format!("{key}={}", toml::Value::String(path.display().to_string()))
 }
 

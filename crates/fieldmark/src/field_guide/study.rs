@@ -1,4 +1,4 @@
-//! `fieldmark demo --base DIR --full`: every arm with several seeds, one table with paired tests. A cell is one arm with one
+//! `fieldmark demo --full`: every arm with several seeds, one table with paired tests. A cell is one arm with one
 //! seed; cells that are finished are not run again, so that a study may take several nights.
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -10,9 +10,9 @@ use fieldmark_world::{ExportConfig, World};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    arms::{ARMS, Arm, TAPO},
+    arms::{ARMS, Arm, DIVE_K, TAPO},
     guide_folder::{GuideFolder, Reuse, world_of},
-    stages::Stages,
+    stages::{Stages, set},
 };
 use crate::{
     error::RunError,
@@ -145,6 +145,10 @@ fn cell(
     if let Some(settings) = arm.second {
         let mut settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
         settings.push(format!("tapo.epochs={}", options.tapo_epochs));
+        if arm.name == DIVE_K {
+            let Some(rows) = stages.confusions(&model, &out("confusions"), observer)? else { return Ok(None) };
+            settings.push(set("data.tapo.file", &rows));
+        }
         let run = out(arm.name);
         let Some(trained) = stages.tapo(&model, &settings, &run, observer)? else { return Ok(None) };
         model = trained;
