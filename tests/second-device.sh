@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Checks a second device: compares it with the reference fixtures, compares TAPO on it (alone, and together with the CPU) with
-# TAPO on the CPU alone, and compares the answers of the demo's checkpoint on both devices.
+# TAPO on the CPU alone, and compares the answers of a checkpoint of demo --photos on both devices.
 # Builds with the feature `wgpu` (some minutes, unoptimised dependencies) and uses the adapter that Vulkan finds.
 # Without a GPU that is Mesa's software adapter (Debian: apt-get install mesa-vulkan-drivers).
-#   tests/second-device.sh [CHECKPOINT]      default: runs/demo/tapo/checkpoint, skipped if it is not there
+#   tests/second-device.sh [CHECKPOINT]      default: runs/photos/tapo/checkpoint, skipped if it is not there
 set -euo pipefail
 cd "$(dirname "$0")/.."
 device=${DEVICE:-wgpu}
-checkpoint=${1:-runs/demo/tapo/checkpoint}
+checkpoint=${1:-runs/photos/tapo/checkpoint}
 
 cargo build --profile quick -p fieldmark-cli --features "${device%%:*}"
 fieldmark=target/quick/fieldmark
@@ -19,7 +19,7 @@ for case in qwen2_5_vl_tiny qwen2_5_vl_tiny_untied; do
 done
 
 if [ ! -e "$checkpoint/model.safetensors" ]; then
-  echo "no checkpoint in $checkpoint: run the demo first to compare its answers"
+  echo "no checkpoint in $checkpoint: run demo --photos --out runs/photos first to compare its answers"
   exit 0
 fi
 # Two photographs of each of four kinds; two rollout steps of two updates.
