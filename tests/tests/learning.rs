@@ -9,6 +9,7 @@ use fieldmark::{
     run::Silent,
     train::trainer::Interrupt,
 };
+use serde_json::Value;
 
 /// Six steps of TAPO. Four breaks were tried, one at a time, and it failed with each: the sign of the advantage turned, the mask
 /// of the responses turned, the update on the negative image instead of the anchor, the reward paid for every well-formed
@@ -35,5 +36,18 @@ fn tapo_teaches_what_sft_leaves_undone() {
     for split in Split::ALL {
         let (before, after) = (open("sft", split), open("tapo", split));
         assert!(after.low > before.high, "{split}: {before:?}, then {after:?}");
+    }
+    assert_on_policy(&options.out.join("tapo/metrics.jsonl"));
+}
+
+/// The first update of a step scores the responses with the weights, and on the images, of their old log-probabilities: the
+/// importance ratio is 1. Answers alone would not tell, for naming all marks is learned on any image.
+fn assert_on_policy(metrics: &Path) {
+    let text = std::fs::read_to_string(metrics).unwrap();
+    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let updates: Vec<&Value> = rows.iter().filter(|row| row["ratio"].is_number()).collect();
+    assert_eq!(updates.len(), 12);
+    for first in updates.iter().step_by(2) {
+        assert!((first["ratio"].as_f64().unwrap() - 1.0).abs() < 1e-3, "{first}");
     }
 }
